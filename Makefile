@@ -1,0 +1,69 @@
+# `make run` does the whole job, `make test` checks the project; both install what they need into .venv.
+PYTHON ?= python3
+DATA ?=
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export DVC_NO_ANALYTICS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run repro test check format ui results lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, register (DATA=phantom)
+	$(if $(DATA),cxr fetch --params params.yaml --source $(DATA),test -e data/dataset.json || cxr fetch --params params.yaml)
+	dvc repro
+	@dvc metrics show
+
+repro: .venv/run.stamp ## Run again what something changed for, on the data that is there
+	dvc repro
+
+test: check ## Check style, types and layers, then run all tests
+	pytest
+
+check: .venv/dev.stamp ## Check style, types and import layers
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+format: .venv/dev.stamp ## Put the code into the common format
+	ruff check --fix-only .
+	ruff format .
+
+ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
+	cxr results --params params.yaml --evaluations artifacts/evaluations
+
+lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
+	$(UV) pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements/run.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --extra gpu pyproject.toml -c requirements/run.txt -o requirements/gpu.txt
+
+clean: ## Remove what runs produced (not data/, not .venv)
+	rm -rf artifacts
+
+.venv/pyvenv.cfg: | $(UV)
+	$(UV) venv -q --allow-existing --python '>=3.11,<3.14' .venv
+
+.venv/run.stamp: requirements/run.txt pyproject.toml .venv/pyvenv.cfg
+	$(UV) pip install --python .venv --require-hashes -r requirements/run.txt
+	$(UV) pip install -q --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	$(UV) pip install --python .venv --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/gpu.stamp: requirements/gpu.txt .venv/run.stamp
+	$(UV) pip install --python .venv --require-hashes -r requirements/gpu.txt
+	@touch $@
+
+.venv-uv/bin/uv:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt

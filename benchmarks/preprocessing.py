@@ -1,0 +1,110 @@
+"""Images per second of every recipe, beside decoding alone, with one worker and with all cores.
+
+Run it with ``python benchmarks/preprocessing.py [FOLDER or TAR] [--images 200]``. Without a source it takes
+the full-size sample beside the repository if it is there, else it draws phantoms. All rates of one table come
+from one run, so that their ratios hold on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+
+from cxr.images import decode_grey
+from cxr.phantom import draw_dataset
+from cxr.prepared import prepare
+from cxr.recipes import RECIPES
+
+SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "kermany-originals-sample.tar"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
+    parser.add_argument("--images", type=int, default=200, help="most images to use")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = arguments.source
+        if data is None:
+            data = Path(scratch) / "data"
+            draw_dataset(data, images=min(arguments.images, 60))
+        elif data.is_file():
+            with tarfile.open(data) as archive:
+                archive.extractall(Path(scratch) / "data", filter="data")
+            data = Path(scratch) / "data"
+        paths = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.jpeg"))[: arguments.images]
+        measure(data, paths, Path(scratch) / "prepared")
+
+
+def measure(data: Path, paths: list[str], folder: Path) -> None:
+    """Time decoding and every recipe.
+
+    Args:
+        data: folder of the images.
+        paths: images, relative to it.
+        folder: scratch folder for the results.
+    """
+    cores = os.cpu_count() or 1
+    pixels = sum(decode_grey((data / path).read_bytes()).size for path in paths) / len(paths) / 1e6
+    print(f"{len(paths)} images of {pixels:.2f} megapixels on average, {cores} cores; images/s\n")
+    print(f"{'':<24}{'1 worker':>10}{f'{cores} workers':>12}{'gain':>7}{'x decoding':>12}")
+    cv2.setNumThreads(1)
+
+    def decode(workers: int) -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(lambda path: decode_grey((data / path).read_bytes()).size, paths):
+                pass
+
+    base = rate(lambda: decode(1), len(paths))
+    row("decoding to grey", base, rate(lambda: decode(cores), len(paths)), base)
+    for name, recipe in RECIPES.items():
+        one, all_cores = (
+            rate(
+                lambda recipe=recipe, w=w: prepare(data, paths, recipe, folder, w, progress=False), len(paths)
+            )
+            for w in (1, cores)
+        )
+        row(name, one, all_cores, base)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\npeak memory of this process: {peak:.0f} MiB")
+
+
+def rate(work: Callable[[], object], images: int) -> float:
+    """Time one call.
+
+    Args:
+        work: what to time.
+        images: images that it handles.
+
+    Returns:
+        Images per second.
+    """
+    start = time.perf_counter()
+    work()
+    return images / (time.perf_counter() - start)
+
+
+def row(name: str, one: float, all_cores: float, base: float) -> None:
+    """Print one line of the table.
+
+    Args:
+        name: what was timed.
+        one: images per second with one worker.
+        all_cores: images per second with a worker per core.
+        base: images per second of decoding with one worker.
+    """
+    print(f"{name:<24}{one:>10.1f}{all_cores:>12.1f}{all_cores / one:>7.2f}{one / base:>12.3f}")
+
+
+if __name__ == "__main__":
+    main()

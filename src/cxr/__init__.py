@@ -1,0 +1,3 @@
+"""Train, judge and ship pneumonia classifiers for chest radiographs, reproducibly."""
+
+__version__ = "0.1.0"

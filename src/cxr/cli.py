@@ -1,0 +1,180 @@
+"""The command line: ``cxr STEP [--params params.yaml] [--name value ...]``, derived from the step classes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr import __version__
+from cxr.errors import CxrError, ParameterError
+from cxr.parameters import gather, read_flags, read_sections, top_level
+from cxr.steps import STEPS, step
+from cxr.steps.base import Keeps, Reads, Step, Writes
+
+INTERRUPTED = 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one step from the command line.
+
+    Args:
+        words: the arguments; those of the process if None.
+
+    Returns:
+        Exit status: 0 done, 1 the data or the run failed, 2 a parameter or path is wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cxr").setLevel(logging.INFO)
+    if words in (["--version"], ["-V"]):
+        sys.stdout.write(f"cxr {__version__}\n")
+        return 0
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(overview())
+        return 0
+    name = words[0]
+    if name not in STEPS:
+        sys.stderr.write(f"cxr: expected a step, received {name!r}; the steps are: {', '.join(STEPS)}\n")
+        return ParameterError.exit_status
+    found = step(name)
+    if {"-h", "--help"} & set(words[1:]):
+        sys.stdout.write(reference(found))
+        return 0
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        parse(found, words[1:]).execute()
+    except CxrError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"cxr {name}: {line}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write(f"cxr {name}: interrupted; nothing half-written was kept\n")
+        return INTERRUPTED
+    return 0
+
+
+def parse(found: type[Step], words: Sequence[str]) -> Step:
+    """Make a step from its command line.
+
+    Args:
+        found: the step's class.
+        words: the arguments after the step's name.
+
+    Returns:
+        The step, ready to execute.
+
+    Raises:
+        ParameterError: listing every unknown, missing and wrong value of file and flags together.
+    """
+    flags, problems = read_flags(words)
+    sections: dict[str, Any] = {}
+    if "params" in flags:
+        try:
+            sections = read_sections(Path(flags.pop("params")))
+        except ParameterError as error:
+            problems.extend(error.problems)
+    values, unknown = gather(found, flags, sections, top_level([step(name) for name in STEPS]))
+    problems.extend(unknown)
+    try:
+        built = found.build(values)
+    except ParameterError as error:
+        raise ParameterError([*problems, *error.problems]) from None
+    if problems:
+        raise ParameterError(problems)
+    return built
+
+
+def overview() -> str:
+    """Describe the program: its steps and how to call one.
+
+    Returns:
+        Text of ``cxr --help``.
+    """
+    width = max(map(len, STEPS))
+    lines = [
+        "usage: cxr STEP [--params params.yaml] [--NAME VALUE ...]",
+        "",
+        "Train, judge and ship pneumonia classifiers for chest radiographs.",
+        "For research. Not for diagnosis.",
+        "",
+        "steps, in the order in which data flows:",
+        *(f"  {name:<{width}}  {_first_line(step(name))}" for name in STEPS),
+        "",
+        "`cxr STEP --help` lists the parameters of a step. A flag beats params.yaml, which beats the default.",
+        "`dvc repro` runs all steps that something changed for; `make run` also fetches the data first.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def reference(found: type[Step]) -> str:
+    """Describe one step: its artifacts and parameters with types, bounds and defaults.
+
+    Args:
+        found: the step's class.
+
+    Returns:
+        Text of ``cxr STEP --help``.
+    """
+    lines = [f"usage: cxr {found.name} [--params params.yaml] [--NAME VALUE ...]", "", _first_line(found), ""]
+    roles = {Reads: "reads", Writes: "writes", Keeps: "keeps"}
+    properties = found.model_json_schema()["properties"]
+    for title, fields in (("artifacts", tuple(found.artifacts())), ("parameters", found.parameters())):
+        if not fields:
+            continue
+        sections = f" (sections of params.yaml: {', '.join(found.sections)})" if title == "parameters" else ""
+        lines.append(f"{title}{sections}:")
+        for field in fields:
+            role = found.artifacts().get(field)
+            kind = f"{roles[type(role)]} {role.kind}" if role else _kind(properties[field])
+            default = found.model_fields[field].get_default(call_default_factory=True)
+            shown = "required" if found.model_fields[field].is_required() else f"default {_plain(default)}"
+            lines.append(f"  --{field}  ({kind}; {shown})")
+            description = properties[field].get("description", "")
+            lines.extend(textwrap.wrap(description, 96, initial_indent="      ", subsequent_indent="      "))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _first_line(found: type[Step]) -> str:
+    return (found.__doc__ or "").strip().splitlines()[0]
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Type and bounds of a parameter, in words."""
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "anyOf" in schema:
+        return " or ".join(_kind(option) for option in schema["anyOf"])
+    if "$ref" in schema:
+        return "mapping"
+    words = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true | false"}
+    kind = words.get(schema.get("type", ""), {"array": "list", "object": "mapping"}.get(schema.get("type", ""), "null"))
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]}" for key, sign in limits.items() if key in schema]
+    return " ".join([kind, *([", ".join(bounds)] if bounds else [])])
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _leave(signum: int, _frame: Any) -> None:
+    """End on SIGTERM as after an interrupt, so that half-written outputs are removed."""
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

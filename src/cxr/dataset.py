@@ -1,0 +1,78 @@
+"""What a data folder is: its classes, its layout on disk and the card that says where it came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from cxr.errors import SourceError
+
+NORMAL = "NORMAL"
+PNEUMONIA = "PNEUMONIA"
+CLASSES: tuple[str, str] = (NORMAL, PNEUMONIA)
+"""Folder names of the two labels; the index in this tuple is the training target (0, 1)."""
+
+SUBTYPES: tuple[str, ...] = ("normal", "bacteria", "virus")
+OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
+"""Folders of the published layout; a data folder may also hold the class folders directly."""
+
+CARD_NAME = "dataset.json"
+BOXES_NAME = "boxes.json"
+
+Kind = Literal["phantom", "patients"]
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """Origin of a data folder, kept beside the images as ``dataset.json``.
+
+    Attributes:
+        name: short name used in reports and experiment names, e.g. ``"kermany"`` or ``"phantom"``.
+        kind: ``"phantom"`` for drawn images, ``"patients"`` for radiographs of people. Models trained on
+            phantoms say so everywhere and never replace a champion trained on patients.
+        source: what was asked for, e.g. ``"phantom"`` or an archive's file name (no machine's folders).
+        images: number of image files.
+        bytes: total size of the image files.
+        licence: licence of the images, with attribution, or ``"unknown"``.
+    """
+
+    name: str
+    kind: Kind
+    source: str
+    images: int
+    bytes: int
+    licence: str
+
+    def write(self, folder: Path) -> None:
+        """Write the card into a data folder.
+
+        Args:
+            folder: the data folder.
+        """
+        (folder / CARD_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetCard:
+        """Read the card of a data folder.
+
+        Args:
+            folder: the data folder.
+
+        Returns:
+            The card; a folder without one is taken as patients of unknown origin.
+
+        Raises:
+            SourceError: if the card is there and cannot be read.
+        """
+        path = folder / CARD_NAME
+        if not path.exists():
+            return cls(folder.resolve().name, "patients", "unknown", 0, 0, "unknown")
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise SourceError(
+                f"expected a data card with the fields of DatasetCard, received {path}={error}; "
+                "run `cxr fetch` again"
+            ) from error

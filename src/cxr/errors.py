@@ -1,0 +1,63 @@
+"""Every error that a person can cause or meet, each with the exit status the command line gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CxrError(Exception):
+    """Base of the project's errors; its text says what was expected, what was received and what to do."""
+
+    exit_status = 1
+
+
+class ParameterError(CxrError):
+    """One or more parameters are unknown or out of bounds: all of them are listed together."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Join the problems, one a line.
+
+        Args:
+            problems: one sentence per wrong parameter: expected, ``name=value`` received, what to do.
+        """
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class MissingInputError(CxrError):
+    """A file or folder that a step reads is not there: it names the step that makes it."""
+
+    exit_status = 2
+
+
+class SourceError(CxrError):
+    """A data source cannot be read, is incomplete, or is not what was asked for."""
+
+
+class DataError(CxrError):
+    """The data broke a critical rule (unreadable, leaking, mislabelled): the offending files are listed."""
+
+
+class ImageError(CxrError):
+    """One image cannot be used; ``problem`` is one of :data:`cxr.images.PROBLEMS`."""
+
+    def __init__(self, problem: str, detail: str) -> None:
+        """Keep the kind of problem beside its description.
+
+        Args:
+            problem: short name of the kind, for example ``"truncated"``.
+            detail: what was found, with values.
+        """
+        self.problem = problem
+        self.detail = detail
+        super().__init__(f"{problem}: {detail}")
+
+
+class TrainingError(CxrError):
+    """Training cannot start, go on or resume with what it was given."""
+
+
+class RegistryError(CxrError):
+    """The tracking server or the model registry cannot do what was asked."""

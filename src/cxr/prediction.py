@@ -1,0 +1,221 @@
+"""From an image's bytes to an answer: one path that evaluation, registry and application share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr.card import MODEL_NAME, ModelCard
+from cxr.dataset import NORMAL, PNEUMONIA
+from cxr.errors import ImageError, MissingInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        probability: calibrated probability of pneumonia, 0 to 1.
+        label: ``"PNEUMONIA"`` when the probability is at or above the threshold, else ``"NORMAL"``.
+        threshold: operating point on the calibrated probability, 0 to 1.
+        raw_probability: the network's own output, 0 to 1, before calibration.
+    """
+
+    probability: float
+    label: str
+    threshold: float
+    raw_probability: float
+
+
+class Predictor:
+    """A network with its card: recipe, calibration and threshold are applied as in evaluation.
+
+    Attributes:
+        card: the model's card.
+        recipe: the image recipe named by the card.
+    """
+
+    def __init__(self, model: Any, card: ModelCard) -> None:
+        """Join a network and its card.
+
+        Args:
+            model: Keras model, input ``(batch, height, width, channels)`` float32 in [0, 1], output
+                ``(batch, 1)`` sigmoid or ``(batch, 2)`` softmax.
+            card: the card; one without calibration gives raw probabilities only.
+        """
+        from cxr.recipes import Recipe
+
+        self.card = card
+        self.recipe = Recipe.from_dict(card.recipe)
+        self._network, self._head = _split_head(model)
+
+    @classmethod
+    def load(cls, folder: Path, card: ModelCard | None = None) -> Predictor:
+        """Load a network without running code that the file might carry (Keras safe mode).
+
+        Args:
+            folder: folder with ``model.keras`` and ``card.json``.
+            card: card to use instead of the folder's, e.g. the calibrated one of the evaluation.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            MissingInputError: if a file is missing.
+        """
+        path = folder / MODEL_NAME
+        if not path.is_file():
+            raise MissingInputError(f"expected a network, received {path} (no such file); run `cxr train`")
+        own = card if card is not None else ModelCard.read(folder)
+        import keras
+
+        return cls(keras.saving.load_model(path, compile=False, safe_mode=True), own)
+
+    def probabilities(self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
+        """The network's raw probabilities of pneumonia.
+
+        The last layer is computed here in float64: a float32 probability has lost its digits near 1, and
+        calibration would turn rounding that depends on the batch into differences of 1e-5.
+
+        Args:
+            images: prepared images ``(n, size, size, planes)``, uint8, as the recipe gives them.
+            batch_size: images per network call; memory grows with it, answers do not depend on it.
+
+        Returns:
+            ``(n,)`` float64 in [0, 1], NaN nowhere.
+        """
+        from cxr.recipes import as_input
+
+        out = np.empty(len(images), dtype=np.float64)
+        for start in range(0, len(images), batch_size):
+            batch = as_input(np.asarray(images[start : start + batch_size]), self.recipe)
+            count = len(batch)
+            # Sizes are powers of two, or the full batch: each size is compiled once, and one image is cheap.
+            size = min(batch_size, 1 << (count - 1).bit_length())
+            if count < size:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
+            answer = np.asarray(self._network.predict_on_batch(batch), dtype=np.float64)[:count]
+            out[start : start + count] = (
+                answer[:, -1] if self._head is None else _probability(answer, *self._head)
+            )
+        return out
+
+    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Apply the card's temperature.
+
+        Args:
+            raw: raw probabilities, any shape, 0 to 1.
+
+        Returns:
+            Calibrated probabilities, same shape, float64.
+
+        Raises:
+            MissingInputError: if the card isn't calibrated.
+        """
+        from cxr.calibration import apply_temperature
+
+        temperature, _ = self._operating_point()
+        return np.asarray(apply_temperature(raw, temperature), dtype=np.float64)
+
+    def prepare(self, items: Sequence[bytes | str | Path]) -> NDArray[np.uint8]:
+        """Decode images and apply the recipe.
+
+        Args:
+            items: raw image files as bytes, or paths of image files.
+
+        Returns:
+            ``(n, size, size, planes)`` uint8.
+
+        Raises:
+            ImageError: if an image cannot be used; its detail names the image.
+        """
+        from cxr.images import decode_grey
+        from cxr.recipes import apply
+
+        prepared = []
+        for number, item in enumerate(items):
+            try:
+                data = (
+                    bytes(item)
+                    if isinstance(item, bytes | bytearray | memoryview)
+                    else Path(item).read_bytes()
+                )
+                prepared.append(apply(self.recipe, decode_grey(data)))
+            except OSError as error:
+                raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error
+            except ImageError as error:
+                name = f"image {number} ({len(item)} bytes)" if isinstance(item, bytes) else str(item)
+                raise ImageError(error.problem, f"{name}: {error.detail}") from error
+        return np.stack(prepared)
+
+    def predict(self, items: Sequence[bytes | str | Path]) -> list[Prediction]:
+        """Answer for image files, as they are on disk or were uploaded.
+
+        Args:
+            items: raw image files as bytes, or paths of image files.
+
+        Returns:
+            One prediction per item, in order.
+
+        Raises:
+            ImageError: if an image cannot be used.
+            MissingInputError: if the card isn't calibrated.
+        """
+        _, threshold = self._operating_point()
+        answers: list[Prediction] = []
+        for start in range(0, len(items), BATCH_SIZE):
+            raw = self.probabilities(self.prepare(items[start : start + BATCH_SIZE]))
+            for one, probability in zip(raw, self.calibrated(raw), strict=True):
+                label = PNEUMONIA if probability >= threshold else NORMAL
+                answers.append(Prediction(float(probability), label, threshold, float(one)))
+        return answers
+
+    def _operating_point(self) -> tuple[float, float]:
+        if self.card.temperature is None or self.card.threshold is None:
+            raise MissingInputError(
+                f"expected a calibrated card, received temperature={self.card.temperature}, "
+                f"threshold={self.card.threshold} for model={self.card.model}; "
+                "run `cxr evaluate` and use its card"
+            )
+        return self.card.temperature, self.card.threshold
+
+
+Head = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+
+
+def _split_head(model: Any) -> tuple[Any, Head | None]:
+    """Part a network from its last dense layer; the network itself is left as it is.
+
+    Returns:
+        The network up to the layer's input, and the layer's weights ``(features, units)`` and bias
+        ``(units,)``; or the whole network and None if it doesn't end in a sigmoid or a softmax of two.
+    """
+    import keras
+
+    last = model.layers[-1]
+    if not isinstance(last, keras.layers.Dense):
+        return model, None
+    if (keras.activations.serialize(last.activation), last.units) not in {("sigmoid", 1), ("softmax", 2)}:
+        return model, None
+    weights = keras.ops.convert_to_numpy(last.kernel).astype(np.float64)
+    bias = keras.ops.convert_to_numpy(last.bias).astype(np.float64) if last.use_bias else np.zeros(last.units)
+    return keras.Model(model.inputs, last.input), (weights, bias)
+
+
+def _probability(
+    features: NDArray[np.float64], weights: NDArray[np.float64], bias: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Logistic function of ``(n, 1)`` logits, or of the difference of ``(n, 2)`` softmax logits."""
+    logits = features @ weights + bias
+    z = logits[:, -1] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+    out: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -z))
+    return out

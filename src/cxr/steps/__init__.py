@@ -1,0 +1,32 @@
+"""The steps by name; a step's module is imported when the step is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from cxr.steps.base import Step
+
+STEPS: dict[str, str] = {
+    "fetch": "Fetch",
+    "validate": "Validate",
+    "resplit": "Resplit",
+    "preprocess": "Preprocess",
+    "train": "Train",
+    "evaluate": "Evaluate",
+    "register": "Register",
+    "results": "Results",
+}
+"""Name of the step, which is also its module, to its class; in the order in which data flows."""
+
+
+def step(name: str) -> type[Step]:
+    """Find a step's class.
+
+    Args:
+        name: a key of :data:`STEPS`.
+
+    Returns:
+        The class.
+    """
+    found: type[Step] = getattr(import_module(f"cxr.steps.{name}"), STEPS[name])
+    return found

@@ -1,0 +1,213 @@
+"""A step of the pipeline, written once: the command line, the DVC stage and the container are derived from it.
+
+A step is a frozen pydantic class. Its artifacts are path fields marked :class:`Reads`, :class:`Writes` or
+:class:`Keeps`; every other field is a parameter with bounds and a description.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cxr.errors import MissingInputError, ParameterError
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Marks a path that must exist before the step starts.
+
+    Attributes:
+        kind: type of the artifact, e.g. ``"Dataset"``.
+        optional: whether the step also works without it.
+    """
+
+    kind: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Marks a folder that appears under its final name only when the step has succeeded.
+
+    Attributes:
+        kind: type of the artifact, e.g. ``"Model"``.
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """Marks a working folder that survives a killed run (checkpoints, partial downloads); never an output.
+
+    Attributes:
+        kind: type of the artifact, e.g. ``"Checkpoints"``.
+    """
+
+    kind: str
+
+
+Role = Reads | Writes | Keeps
+
+
+class Step(BaseModel):
+    """Base of all steps: subclasses declare fields and implement :meth:`run`.
+
+    Attributes:
+        name: word that the command line, the DVC stage and the component use.
+        sections: sections of ``params.yaml`` that this step reads, later ones winning. A section may name a
+            field in braces: ``"models.{model}"`` is the entry of ``models`` that the field ``model`` chooses.
+        without_effect: sections that never alter an output (where runs are logged): a DVC stage does not
+            depend on them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    name: ClassVar[str]
+    sections: ClassVar[tuple[str, ...]]
+    without_effect: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def run(self) -> None:
+        """Read the inputs, call the library, write the outputs."""
+
+    @classmethod
+    def artifacts(cls) -> dict[str, Role]:
+        """Paths of the step.
+
+        Returns:
+            Field name to its role, in order of declaration.
+        """
+        found: dict[str, Role] = {}
+        for field_name, field in cls.model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, Reads | Writes | Keeps):
+                    found[field_name] = mark
+        return found
+
+    @classmethod
+    def parameters(cls) -> tuple[str, ...]:
+        """Names of the fields that are not artifacts.
+
+        Returns:
+            Parameter names, in order of declaration.
+        """
+        return tuple(field for field in cls.model_fields if field not in cls.artifacts())
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Self:
+        """Make the step from raw values, reporting every wrong one at once.
+
+        Args:
+            values: field name to value; text is converted to the field's type.
+
+        Returns:
+            The step, ready for :meth:`execute`.
+
+        Raises:
+            ParameterError: listing all unknown, missing and wrong values.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ParameterError([_sentence(cls, problem) for problem in error.errors()]) from None
+
+    def execute(self) -> None:
+        """Run the step so that outputs appear whole or not at all.
+
+        Every ``Writes`` folder is made under a hidden name beside its final one and renamed when :meth:`run`
+        has returned; an older version is replaced only then. What a killed run left behind is swept away.
+
+        Raises:
+            MissingInputError: if an input is not there (all missing ones are listed).
+        """
+        missing = [
+            f"expected {field} ({role.kind}) to exist, received {field}={getattr(self, field)}; "
+            "run the step that makes it, or `dvc repro`"
+            for field, role in self.artifacts().items()
+            if isinstance(role, Reads) and not role.optional and not getattr(self, field).exists()
+        ]
+        if missing:
+            raise MissingInputError("\n".join(missing))
+        outputs = {
+            field: Path(getattr(self, field)) for field, role in self.artifacts().items() if isinstance(role, Writes)
+        }
+        with staged(outputs) as staging:
+            self.model_copy(update=dict(staging)).run()
+
+
+@contextmanager
+def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Give each output folder a hidden stand-in that takes its name when the block ends well.
+
+    Args:
+        outputs: any key to the final folder.
+
+    Yields:
+        The same keys to empty folders beside the final ones.
+    """
+    staging: dict[str, Path] = {}
+    try:
+        for key, final in outputs.items():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            sweep(final)
+            staging[key] = final.with_name(f".{final.name}.partial-{os.getpid()}")
+            staging[key].mkdir()
+        yield staging
+        for key, final in outputs.items():
+            old = final.with_name(f".{final.name}.old-{os.getpid()}")
+            if final.exists():
+                final.rename(old)
+            staging[key].rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        for folder in staging.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(final: Path) -> None:
+    """Remove what killed runs left beside an output.
+
+    Args:
+        final: the output's final path; only leftovers of processes that have ended are removed.
+    """
+    for leftover in final.parent.glob(f".{final.name}.*-*"):
+        match = re.fullmatch(rf"\.{re.escape(final.name)}\.(partial|old)-(\d+)", leftover.name)
+        if match is None or _alive(int(match[2])):
+            continue
+        if match[1] == "old" and not final.exists():
+            leftover.rename(final)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sentence(step: type[Step], problem: Any) -> str:
+    """Turn one pydantic problem into a sentence: expected, ``name=value`` received, what to do."""
+    field = ".".join(str(part) for part in problem["loc"]) or step.name
+    received = f"{field}={problem['input']!r}"
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(step.model_fields)
+        return f"{step.name}: unknown parameter {received}; expected one of: {known}"
+    if problem["type"] == "missing":
+        return f"{step.name}: missing parameter {field}; give --{field} VALUE"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{step.name}: expected {field} to be {message}, received {received}"

@@ -1,0 +1,101 @@
+"""Step fetch: bring radiographs into the data folder, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from cxr.steps.base import Keeps, Step, Writes
+
+
+class Fetch(Step):
+    """Bring radiographs from a source into the data folder; a second call for the same costs nothing."""
+
+    name: ClassVar[str] = "fetch"
+    sections: ClassVar[tuple[str, ...]] = ("fetch",)
+
+    source: str = Field(
+        "phantom",
+        min_length=1,
+        description="phantom, kaggle, kaggle:owner/name, s3://bucket/prefix, a folder, a tar or a zip file",
+    )
+    expect: Literal["auto", "kermany", "any"] = Field(
+        "auto",
+        description="images to demand: kermany the published number, any none, auto what the source suggests",
+    )
+    phantom_images: int = Field(600, ge=20, le=100_000, description="number of phantoms to draw")
+    phantom_seed: int = Field(0, ge=0, description="seed of the phantoms")
+    data_name: str = Field(
+        "auto", min_length=1, description="name of the data set in reports; auto: from the source"
+    )
+    data_kind: Literal["auto", "patients", "phantom"] = Field(
+        "auto",
+        description="whether people or phantoms are shown; auto: from the source's card, else patients",
+    )
+    data_licence: str = Field(
+        "auto", min_length=1, description="licence and attribution; auto: from the source"
+    )
+    max_gigabytes: float = Field(
+        20.0, gt=0, description="refuse sources that are larger than this after unpacking"
+    )
+    endpoint_url: str | None = Field(
+        None, description="address of an object store; by default AWS_ENDPOINT_URL"
+    )
+    refresh: bool = Field(False, description="fetch again even if the data folder holds what is asked for")
+    data: Annotated[Path, Writes("Dataset"), Field(description="folder of the raw images")] = Path("data")
+    downloads: Annotated[Path, Keeps("Downloads"), Field(description="partial downloads, to go on from")] = (
+        Path("artifacts/downloads")
+    )
+
+    def execute(self) -> None:
+        """Fetch unless the data folder already holds what is asked for.
+
+        Raises:
+            SourceError: if the source fails, or the data folder holds files that fetch did not write.
+        """
+        from cxr import fetched
+
+        request = self._request()
+        if not fetched.is_due(self.data, self.downloads, self.source, request, refresh=self.refresh):
+            return
+        # A link to a folder elsewhere stays a link: the folder behind it is replaced.
+        self.model_copy(update={"data": self.data.resolve()})._fetch()
+        fetched.remember(self.data, self.downloads, request)
+
+    def _fetch(self) -> None:
+        super().execute()
+
+    def run(self) -> None:
+        """Draw phantoms, or copy the images of the source."""
+        if self.source == "phantom":
+            from cxr.phantom import draw_dataset
+
+            draw_dataset(self.data, images=self.phantom_images, seed=self.phantom_seed)
+            return
+        from cxr.contents import GIGABYTE
+        from cxr.sources import Description, bring
+
+        bring(
+            self.source,
+            self.data,
+            downloads=self.downloads,
+            expect=self.expect,
+            description=Description(self.data_name, self.data_kind, self.data_licence),
+            max_bytes=int(self.max_gigabytes * GIGABYTE),
+            endpoint_url=self.endpoint_url,
+        )
+
+    def _request(self) -> dict[str, Any]:
+        """Parameters that decide what the data folder holds."""
+        from cxr.fetched import identity
+        from cxr.sources import label
+
+        without_effect = {"data", "downloads", "refresh", "max_gigabytes"}
+        chosen = self.model_dump(mode="json", exclude=without_effect | _UNUSED.get(self.source, _PHANTOM))
+        return {**chosen, "source": label(self.source), "identity": identity(self.source)}
+
+
+_PHANTOM = {"phantom_images", "phantom_seed"}
+_UNUSED = {"phantom": {"expect", "data_name", "data_kind", "data_licence", "endpoint_url"}}

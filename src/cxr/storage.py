@@ -1,0 +1,289 @@
+"""Object storage that speaks S3 (Amazon S3, MinIO, Ceph, ...): list a prefix and download it, resumably."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from threading import Event
+from typing import Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from tqdm import tqdm
+
+from cxr.contents import Contents, Entry, chunks, safe_path
+from cxr.errors import SourceError
+
+WORKERS = 16
+PIECE = 1 << 16
+ATTEMPTS = 3
+"""How often one object is tried, each time from the byte where it stopped."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_NO_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
+_DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
+_ABSENT = frozenset({"NoSuchBucket", "404"})
+_INTERRUPTED = (ConnectionError, HTTPClientError, IncompleteReadError)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a bucket.
+
+    Attributes:
+        key: its full key.
+        bytes: its size.
+        etag: identity of its content, as the store gives it.
+    """
+
+    key: str
+    bytes: int
+    etag: str
+
+
+class StoredPrefix(Contents):
+    """Objects below ``s3://bucket/prefix``, or the one object of that name.
+
+    Credentials, region, profile and endpoint come from the environment and files that AWS tools use
+    (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are
+    sent unsigned, which public buckets accept.
+    """
+
+    def __init__(self, url: str, folder: Path, *, endpoint_url: str | None = None) -> None:
+        """List the objects.
+
+        Args:
+            url: ``s3://bucket`` or ``s3://bucket/prefix``.
+            folder: where downloads are kept; whole objects in it are not fetched again.
+            endpoint_url: address of the store; ``None`` takes ``AWS_ENDPOINT_URL`` or Amazon's.
+
+        Raises:
+            SourceError: if the store cannot be reached, refuses, or holds nothing there.
+        """
+        self.name = url.rstrip("/")
+        bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise SourceError(
+                f"expected s3://bucket/prefix, received source={url}; correct the bucket's name"
+            )
+        self._bucket = bucket
+        self._stop = Event()
+        self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
+        with self._explained():
+            self._client, self._anonymous = _client(endpoint_url)
+            self._objects = {_relative(found.key, prefix, self.name): found for found in self._list(prefix)}
+        if not self._objects:
+            raise SourceError(
+                f"expected objects below the prefix, received source={self.name} with none; check the "
+                "spelling"
+            )
+        self.entries = tuple(Entry(path, found.bytes) for path, found in self._objects.items())
+
+    def read(self, wanted: Collection[PurePosixPath]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        """Download the wanted objects in parallel, then open them one after the other."""
+        kept = [entry for entry in self.entries if entry.path in wanted]
+        files = self.download([entry.path for entry in kept])
+        for entry in kept:
+            with files[entry.path].open("rb") as stream:
+                yield entry, chunks(entry, stream, self.name)
+
+    def download(self, wanted: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
+        """Bring objects to this machine; what an interrupted run left is continued.
+
+        Files are named by key and ETag, so an object that changed in the store is another file and a file of
+        the full size is the whole object. Files of objects that are no longer there are removed.
+
+        Args:
+            wanted: paths of :attr:`entries`.
+
+        Returns:
+            Path of each downloaded file.
+
+        Raises:
+            SourceError: if an object cannot be brought whole; what came is kept for the next run.
+        """
+        files = {path: self._folder / _file_name(self._objects[path]) for path in wanted}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        current = {name for file in files.values() for name in (file.name, f"{file.name}.part")}
+        for leftover in self._folder.iterdir():
+            if leftover.name not in current:
+                leftover.unlink()
+        total = sum(self._objects[path].bytes for path in wanted)
+        with (
+            tqdm(total=total, unit="B", unit_scale=True, desc=f"download {self.name}", disable=None) as bar,
+            ThreadPoolExecutor(WORKERS) as pool,
+        ):
+            tasks = [pool.submit(self._bring, self._objects[path], file, bar) for path, file in files.items()]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:  # also Ctrl-C: nothing new starts, and what runs stops at its next piece
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return files
+
+    def _list(self, prefix: str) -> Iterator[StoredObject]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        for page in pages:
+            for found in page.get("Contents", ()):
+                key = found["Key"]
+                inside = not prefix or key == prefix or key.startswith(f"{prefix}/")
+                if inside and not key.endswith("/"):
+                    yield StoredObject(key, found["Size"], found["ETag"].strip('"'))
+
+    def _bring(self, found: StoredObject, file: Path, bar: tqdm[Any]) -> None:
+        """Download one object unless its file is whole; each attempt goes on where the last one stopped."""
+        if file.exists():
+            bar.update(found.bytes)
+            return
+        part = file.with_name(f"{file.name}.part")
+        bar.update(min(_size(part), found.bytes))
+        with self._explained():
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    self._append(found, part, bar)
+                    break
+                except _INTERRUPTED as error:
+                    if attempt == ATTEMPTS:
+                        raise SourceError(
+                            f"expected {found.bytes:,} bytes of {found.key!r}, received source={self.name} "
+                            f"that stopped after {_size(part):,} ({error}); run the same command again, it "
+                            "goes on from there"
+                        ) from error
+        part.rename(file)
+
+    def _append(self, found: StoredObject, part: Path, bar: tqdm[Any]) -> None:
+        """Ask for the bytes that are missing, and check size and, where the store gives it, MD5."""
+        begun = min(_size(part), max(found.bytes - 1, 0))  # one byte at least: the answer tells of encryption
+        if part.exists():
+            os.truncate(part, begun)
+        request = {"Range": f"bytes={begun}-"} if begun else {}
+        answer = self._client.get_object(Bucket=self._bucket, Key=found.key, IfMatch=found.etag, **request)
+        continued = answer["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT
+        with part.open("ab" if continued else "wb") as stream:
+            for piece in answer["Body"].iter_chunks(PIECE):
+                if self._stop.is_set():
+                    raise SourceError(f"expected to finish, received source={self.name} that was interrupted")
+                stream.write(piece)
+                bar.update(len(piece))
+        received = _size(part)
+        if received < found.bytes:
+            raise IncompleteReadError(actual_bytes=received, expected_bytes=found.bytes)
+        if received > found.bytes or not _same_content(part, found.etag, answer):
+            part.unlink()
+            raise SourceError(
+                f"expected the listed content of {found.key!r}, received source={self.name} with other "
+                "bytes, by a damaged transfer or a change meanwhile; run the same command again"
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what boto3 raises into sentences that say what to do."""
+        try:
+            yield
+        except ClientError as error:
+            raise SourceError(self._refusal(error)) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise SourceError(
+                f"expected credentials for source={self.name}, received none or half of them ({error}); "
+                f"{_LOG_IN}"
+            ) from error
+        except _INTERRUPTED as error:
+            raise SourceError(
+                f"could not reach the object store of source={self.name}: no network, or a wrong "
+                f"endpoint_url ({error}); check both, or take another source (a folder, an archive, phantom)"
+            ) from error
+        except (BotoCoreError, ValueError) as error:
+            raise SourceError(
+                f"expected a working configuration for source={self.name}, received {error}; correct "
+                "endpoint_url or the AWS_... settings"
+            ) from error
+
+    def _refusal(self, error: ClientError) -> str:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _ABSENT:
+            return (
+                f"expected a bucket that exists, received source={self.name} ({code}); check name and "
+                "endpoint_url"
+            )
+        if code in _NO_KEY:
+            return (
+                f"expected credentials that the store knows, received source={self.name} ({code}); {_LOG_IN}"
+            )
+        if code in _DENIED and self._anonymous:
+            return (
+                f"expected credentials for source={self.name}, which is not public, received none; {_LOG_IN}"
+            )
+        if code in _DENIED:
+            return (
+                f"expected leave to list and read, received source={self.name} ({code}); ask its owner for "
+                "s3:ListBucket and s3:GetObject"
+            )
+        return f"expected an answer, received source={self.name} with a refusal ({error}); run it again"
+
+
+_LOG_IN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+def _client(endpoint_url: str | None) -> tuple[Any, bool]:
+    """Make an S3 client that gives up in seconds, and tell whether it has no credentials."""
+    session = boto3.Session()
+    anonymous = session.get_credentials() is None
+    config = Config(
+        connect_timeout=5,
+        read_timeout=20,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        max_pool_connections=WORKERS,
+        # Other stores than Amazon's may reject the checksums that boto3 adds by default.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        **({"signature_version": UNSIGNED} if anonymous else {}),
+    )
+    return session.client("s3", endpoint_url=endpoint_url, config=config), anonymous
+
+
+def _relative(key: str, prefix: str, name: str) -> PurePosixPath:
+    """Path of an object below the prefix; the object that is the prefix keeps its last part."""
+    below = PurePosixPath(key).name if key == prefix else key[len(prefix) + 1 if prefix else 0 :]
+    path = safe_path(below)
+    if path is None:
+        raise SourceError(
+            f"expected keys that are relative paths, received source={name} with {key!r}; rename it"
+        )
+    return path
+
+
+def _file_name(found: StoredObject) -> str:
+    identity = hashlib.sha256(f"{found.key}\n{found.etag}\n{found.bytes}".encode()).hexdigest()[:24]
+    return identity + "".join(PurePosixPath(found.key).suffixes[-2:])[-16:]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _same_content(path: Path, etag: str, answer: Mapping[str, Any]) -> bool:
+    """Compare with the ETag where it is an MD5: objects sent in one part, without a named key."""
+    keyed = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
+    if keyed or not re.fullmatch(r"[0-9a-f]{32}", etag):
+        return True
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag

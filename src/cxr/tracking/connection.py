@@ -1,0 +1,148 @@
+"""Where MLflow lives: addresses, quiet clients, experiments and the first creation of the local store."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+ARTIFACTS = "mlruns"
+"""Folder of run artifacts, beside the local store's file."""
+
+
+def experiment_name(base: str, dataset_kind: str) -> str:
+    """Keep runs on drawn images apart from runs on radiographs of people.
+
+    Args:
+        base: the experiment's name in ``params.yaml``, e.g. ``"pneumonia"``.
+        dataset_kind: ``"phantom"`` or ``"patients"``.
+
+    Returns:
+        ``base``, with ``" (phantoms)"`` behind it for drawn images.
+    """
+    return f"{base} (phantoms)" if dataset_kind == "phantom" else base
+
+
+def client(uri: str) -> MlflowClient:
+    """Connect to a tracking server, creating the local store if it isn't there.
+
+    Several processes may do this at once: the store is created under a lock.
+
+    Args:
+        uri: ``sqlite:///mlflow.db`` (relative to the working folder) or a server's ``http(s)://`` address.
+
+    Returns:
+        A client for both tracking and registry.
+
+    Raises:
+        RegistryError: if the server or store doesn't answer.
+    """
+    _quieten()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    address = _absolute(uri)
+    with creation_lock(uri):
+        try:
+            connected = MlflowClient(tracking_uri=address, registry_uri=address)
+            connected.search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise RegistryError(
+                f"expected an MLflow store that answers, received tracking uri={uri!r}: "
+                f"{_first_line(error)}; start the server, or use sqlite:///mlflow.db"
+            ) from error
+    return connected
+
+
+def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
+    """Find or create an experiment.
+
+    Args:
+        connected: client of ``uri``.
+        uri: address of the store; artifacts of a local one are kept in ``mlruns/`` beside its file.
+        name: the experiment's full name.
+
+    Returns:
+        MLflow's id of the experiment.
+
+    Raises:
+        RegistryError: if the experiment was deleted on the server and not yet purged.
+    """
+    with creation_lock(uri):
+        found = connected.get_experiment_by_name(name)
+        if found is None:
+            return str(connected.create_experiment(name, artifact_location=_artifact_location(uri)))
+    if found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"expected an active experiment, received experiment={name!r} (deleted); "
+            "restore it in MLflow's page, or choose another name"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def creation_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time create things in a local store; a server looks after itself.
+
+    Args:
+        uri: address of the store.
+    """
+    file = sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{file}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """File of a local store.
+
+    Args:
+        uri: address of the store.
+
+    Returns:
+        Its absolute path, or None for a server.
+    """
+    return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _absolute(uri: str) -> str:
+    file = sqlite_file(uri)
+    return uri if file is None else f"{SQLITE}{file}"
+
+
+def _artifact_location(uri: str) -> str | None:
+    # MLflow's own default would be relative to whatever folder a process happens to run in.
+    file = sqlite_file(uri)
+    return None if file is None else str(file.parent / ARTIFACTS)
+
+
+def _quieten() -> None:
+    """Keep MLflow from sending usage statistics and from filling the console."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow  # sets the level of its own logger when it is imported
+
+    for name in (mlflow.__name__, "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It misses pip in environments made by uv; versions name their packages themselves.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

@@ -1,0 +1,280 @@
+"""Versions of the registered model: made once from a model's files, and able to run on their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cxr
+from cxr.card import CARD_NAME, MODEL_NAME, ModelCard
+from cxr.errors import MissingInputError, RegistryError
+from cxr.promotion import Facts
+from cxr.tracking.connection import creation_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+FINGERPRINT = "fingerprint"
+PINNED = "pinned"
+REQUIREMENTS: tuple[tuple[str, ...], ...] = (
+    ("mlflow",),
+    ("keras",),
+    ("numpy",),
+    ("pandas",),
+    ("scipy",),
+    ("opencv-python-headless", "opencv-python"),
+    ("pillow",),
+    ("tqdm",),
+)
+"""Packages that a version needs to answer, each with names under which it may be installed."""
+BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of this run: its folders, its calibrated card and its figures."""
+
+    name: str
+    trained: Path
+    evaluation: Path
+    card: ModelCard
+    summary: Mapping[str, float]
+
+
+def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[Candidate]:
+    """Find the models of a run.
+
+    Args:
+        models: folder with one folder per trained model.
+        evaluations: folder with one folder per evaluation, named as the models.
+        include: names of the models to take; empty takes all that are evaluated.
+
+    Returns:
+        The models, all judged on one split, in order of ``include`` or of their names.
+
+    Raises:
+        MissingInputError: if a model or its evaluation is missing, or there is none.
+        RegistryError: if they were judged on different images or splits.
+    """
+    names = list(include) or sorted(path.parent.name for path in evaluations.glob(f"[!.]*/{CARD_NAME}"))
+    absent = [
+        str(path)
+        for name in names
+        for path in (
+            models / name / MODEL_NAME,
+            evaluations / name / CARD_NAME,
+            evaluations / name / "summary.json",
+        )
+        if not path.is_file()
+    ]
+    if absent or not names:
+        raise MissingInputError(
+            f"expected trained and evaluated models, received none of: {', '.join(absent) or evaluations}; "
+            "run `cxr train` and `cxr evaluate` for each"
+        )
+    found = []
+    for name in names:
+        summary = json.loads((evaluations / name / "summary.json").read_text(encoding="utf-8"))
+        card = ModelCard.read(evaluations / name)
+        if not card.calibrated:
+            raise MissingInputError(
+                f"expected a calibrated card, received {evaluations / name / CARD_NAME} with "
+                f"temperature={card.temperature}, threshold={card.threshold}; run `cxr evaluate`"
+            )
+        found.append(Candidate(name, models / name, evaluations / name, card, summary))
+    if len({(one.card.data_digest, one.card.split_digest) for one in found}) > 1:
+        listed = ", ".join(
+            f"{one.name}={one.card.split_protocol} {one.card.split_digest[:8]}" for one in found
+        )
+        raise RegistryError(
+            f"expected models judged on the same images and split, received {listed}; "
+            "train and evaluate them again on one split, or name those that belong together (include)"
+        )
+    return found
+
+
+def ensure_version(
+    connected: MlflowClient, uri: str, name: str, one: Candidate, run_id: str
+) -> tuple[ModelVersion, bool]:
+    """Find the version made of these very files, or make it.
+
+    Args:
+        connected: client of ``uri``.
+        uri: address of the store.
+        name: name of the registered model.
+        one: the model.
+        run_id: MLflow's run that trained it.
+
+    Returns:
+        The version, and whether it is new.
+    """
+    fingerprint = _fingerprint(one)
+    with creation_lock(uri):
+        for version in connected.search_model_versions(f"name = '{name}'"):
+            if version.tags.get(FINGERPRINT) == fingerprint:
+                return version, False
+        model_id = _log_model(connected, one, run_id)
+        tags = _tags(one, fingerprint)
+        created = connected.create_model_version(
+            name,
+            # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
+            source=connected.get_logged_model(model_id).artifact_location,
+            run_id=run_id,
+            tags=tags,
+            description=_description(one),
+            model_id=model_id,
+        )
+    log.info("registered %s as version %s of %s", one.name, created.version, name)
+    return connected.get_model_version(name, created.version), True
+
+
+def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
+    """Store network, calibrated card, package and signature as an MLflow model that belongs to the run."""
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+    experiment = connected.get_run(run_id).info.experiment_id
+    logged = connected.create_logged_model(
+        experiment, name=one.name, source_run_id=run_id, model_type="classifier"
+    )
+    # The column has no name so that a plain list of images is accepted as well as a DataFrame.
+    outputs = [(DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(AnyType())]),
+        outputs=Schema([ColSpec(kind, column) for kind, column in outputs]),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "artifact"
+        folder.mkdir()
+        shutil.copyfile(one.trained / MODEL_NAME, folder / MODEL_NAME)
+        one.card.write(folder)
+        saved = Path(scratch) / "saved"
+        mlflow.pyfunc.save_model(
+            saved,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(folder)},
+            code_paths=[str(Path(cxr.__file__).parent)],
+            signature=signature,
+            pip_requirements=requirements(),
+            model_config={"paths": True},
+            mlflow_model=Model(run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
+        )
+        connected.log_model_artifacts(logged.model_id, str(saved))
+    connected.finalize_logged_model(logged.model_id, "READY")
+    connected.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, 0)])
+    return str(logged.model_id)
+
+
+def requirements() -> list[str]:
+    """Pin the packages that a registered version needs, as they are installed here.
+
+    Returns:
+        Lines of a pip requirements file.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    names = (*REQUIREMENTS, BACKENDS.get(backend, (backend,)))
+    return [line for line in map(_pin, names) if line is not None]
+
+
+def _pin(names: Sequence[str]) -> str | None:
+    for name in names:
+        try:
+            return f"{name}=={metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _fingerprint(one: Candidate) -> str:
+    total = hashlib.sha256((one.trained / MODEL_NAME).read_bytes())
+    total.update((one.evaluation / CARD_NAME).read_bytes())
+    return total.hexdigest()
+
+
+def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
+    card = one.card
+    device: Mapping[str, Any] = card.training.get("device") or {}
+    values: dict[str, object] = {
+        FINGERPRINT: fingerprint,
+        "model": card.model,
+        "system": card.system,
+        "recipe": card.recipe.get("name"),
+        "seed": card.seed,
+        "parameters": card.parameters,
+        "dataset": card.dataset["name"],
+        "dataset_kind": card.dataset_kind,
+        "data_md5": card.data_md5,
+        "data_digest": card.data_digest,
+        "split_protocol": card.split_protocol,
+        "split_digest": card.split_digest,
+        "git_commit": card.git_commit,
+        "device": device.get("name"),
+        "gpu": "yes" if device.get("kind") == "gpu" else "no",
+        "framework": device.get("framework"),
+        "driver": device.get("driver"),
+        "train_seconds": card.training.get("seconds"),
+        "epochs": card.training.get("epochs"),
+        "threshold_rule": card.threshold_rule,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **one.summary,
+    }
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _description(one: Candidate) -> str:
+    card = one.card
+    phantom = "Trained on phantoms: drawn images, not patients. " if card.dataset_kind == "phantom" else ""
+    return (
+        f"{phantom}{card.model} ({card.system}), recipe {card.recipe.get('name')}, "
+        f"split {card.split_protocol}; "
+        f"PNEUMONIA at a calibrated probability of {card.threshold:.4f} and above ({card.threshold_rule})."
+    )
+
+
+def facts_of(version: ModelVersion) -> Facts:
+    """Read what the promotion rules look at from a version's tags; what a tag doesn't tell is unknown.
+
+    Args:
+        version: a version of the registered model.
+
+    Returns:
+        The facts.
+    """
+    tags = version.tags
+
+    def figure(name: str) -> float:
+        try:
+            return float(tags.get(name, "nan"))
+        except ValueError:
+            return float("nan")
+
+    return Facts(
+        model=tags.get("model", ""),
+        version=str(version.version),
+        dataset_kind=tags.get("dataset_kind", ""),
+        gpu=tags.get("gpu") == "yes",
+        device=tags.get("device", ""),
+        data_digest=tags.get("data_digest", ""),
+        split_protocol=tags.get("split_protocol", ""),
+        split_digest=tags.get("split_digest", ""),
+        validation_auroc=figure("validation_auroc"),
+        test_auroc=figure("test_auroc"),
+        test_sensitivity=figure("test_sensitivity"),
+        pinned=tags.get(PINNED, "false").lower() not in {"false", "no", "0"},
+    )

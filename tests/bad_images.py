@@ -1,0 +1,241 @@
+"""Writers of every kind of bad image that a data folder can hold, each into a given path."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def picture(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np.uint8]:
+    """Draw a smooth random picture with structure at several scales, different for each seed.
+
+    Args:
+        seed: which picture.
+        height: rows.
+        width: pixels per row.
+
+    Returns:
+        uint8 ``(height, width)``, 0 to 255.
+    """
+    generator = np.random.default_rng(seed)
+    total = np.zeros((height, width), dtype=np.float32)
+    for side in (4, 12, 40):
+        waves = generator.normal(size=(side, side)).astype(np.float32)
+        total += cv2.resize(waves, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.normalize(total, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def jpeg(image: NDArray[np.uint8], *options: int) -> bytes:
+    """Encode as baseline JPEG, quality 90.
+
+    Args:
+        image: uint8 ``(height, width)`` or ``(height, width, 3)`` in BGR.
+        options: further options of ``cv2.imencode``.
+
+    Returns:
+        The file's content.
+    """
+    return bytes(cv2.imencode(".jpeg", image, [cv2.IMWRITE_JPEG_QUALITY, 90, *options])[1])
+
+
+def png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """Encode as PNG.
+
+    Args:
+        image: uint8 or uint16, ``(height, width)`` or with channels in BGR.
+
+    Returns:
+        The file's content.
+    """
+    return bytes(cv2.imencode(".png", image)[1])
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Frame the body of a PNG chunk with its length, kind and check sum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def good(path: Path, seed: int = 0) -> None:
+    """A sound grey JPEG."""
+    path.write_bytes(jpeg(picture(seed)))
+
+
+def empty(path: Path) -> None:
+    """A file without bytes."""
+    path.write_bytes(b"")
+
+
+def truncated(path: Path) -> None:
+    """The first half of a JPEG."""
+    content = jpeg(picture())
+    path.write_bytes(content[: len(content) // 2])
+
+
+def truncated_png(path: Path) -> None:
+    """The first half of a PNG."""
+    content = png(picture())
+    path.write_bytes(content[: len(content) // 2])
+
+
+def closed_half(path: Path) -> None:
+    """Half of a JPEG with an end mark put after it, as repair programs do: decoders fill it up with grey."""
+    content = jpeg(picture())
+    path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+
+
+def overwritten(path: Path) -> None:
+    """A JPEG with noise written over a hundred bytes in its middle."""
+    content = bytearray(jpeg(picture()))
+    middle = len(content) // 2
+    # No 0xFF among the noise: nothing in it looks like a mark.
+    content[middle : middle + 100] = np.random.default_rng(1).integers(0, 255, 100, dtype=np.uint8).tobytes()
+    path.write_bytes(bytes(content))
+
+
+def flipped_png(path: Path) -> None:
+    """A PNG with one bit changed in its pixels."""
+    content = bytearray(png(picture()))
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def text(path: Path) -> None:
+    """Notes under the name of an image."""
+    path.write_text("Patient was moved to ward 3.\n", encoding="utf-8")
+
+
+def static_gif(path: Path) -> None:
+    """A GIF with one picture."""
+    Image.fromarray(picture()).save(path, format="GIF")
+
+
+def animated_gif(path: Path) -> None:
+    """A GIF with three pictures."""
+    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=100)
+
+
+def animated_png(path: Path) -> None:
+    """A PNG with three pictures."""
+    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:], duration=100)
+
+
+def cmyk(path: Path) -> None:
+    """A JPEG with four ink channels."""
+    Image.fromarray(picture()).convert("CMYK").save(path, format="JPEG")
+
+
+def depth_16(path: Path) -> None:
+    """A PNG of 12-bit grey levels in 16 bits, as X-ray machines write."""
+    path.write_bytes(png(picture().astype(np.uint16) * 16))
+
+
+def bomb(path: Path) -> None:
+    """A PNG of 50,000 x 50,000 pixels in a hundred bytes or so: it would take 2.5 GB to decode."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(50_001))), (b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in chunks))
+
+
+def jpeg_bomb(path: Path) -> None:
+    """A JPEG whose header says 60,000 x 60,000 pixels."""
+    content = jpeg(picture())
+    frame = content.index(b"\xff\xc0") + 5
+    path.write_bytes(content[:frame] + struct.pack(">HH", 60_000, 60_000) + content[frame + 4 :])
+
+
+def too_small(path: Path) -> None:
+    """A JPEG of 20 x 20 pixels."""
+    path.write_bytes(jpeg(picture(height=20, width=20)))
+
+
+def strip(path: Path) -> None:
+    """A JPEG eight times as wide as high."""
+    path.write_bytes(jpeg(picture(height=80, width=640)))
+
+
+def blank(path: Path) -> None:
+    """A JPEG of one grey level."""
+    path.write_bytes(jpeg(np.full((120, 120), 90, dtype=np.uint8)))
+
+
+def colour(path: Path) -> None:
+    """A JPEG with coloured pixels."""
+    path.write_bytes(jpeg(np.dstack([picture(0), picture(1), picture(2)])))
+
+
+def png_named_otherwise(path: Path) -> None:
+    """A sound PNG, whatever the path's ending says."""
+    path.write_bytes(png(picture()))
+
+
+def symlink(path: Path) -> None:
+    """A link to a sound image beside it, which is hidden."""
+    target = path.with_name(f".{path.name}.target")
+    good(target)
+    path.symlink_to(target)
+
+
+def dangling_symlink(path: Path) -> None:
+    """A link to nothing."""
+    path.symlink_to(path.with_name("nowhere.jpeg"))
+
+
+def pipe(path: Path) -> None:
+    """A named pipe: reading it would wait for ever."""
+    os.mkfifo(path)
+
+
+BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "empty": ("empty", empty),
+    "truncated": ("truncated", truncated),
+    "truncated_png": ("truncated", truncated_png),
+    "closed_half": ("corrupt", closed_half),
+    "overwritten": ("corrupt", overwritten),
+    "flipped_png": ("corrupt", flipped_png),
+    "text": ("not_an_image", text),
+    "static_gif": ("not_an_image", static_gif),
+    "animated_gif": ("animated", animated_gif),
+    "animated_png": ("animated", animated_png),
+    "cmyk": ("cmyk", cmyk),
+    "depth_16": ("depth_16", depth_16),
+    "bomb": ("too_large", bomb),
+    "jpeg_bomb": ("too_large", jpeg_bomb),
+    "too_small": ("too_small", too_small),
+    "strip": ("aspect", strip),
+    "blank": ("blank", blank),
+    "colour": ("colour", colour),
+    "png_named_otherwise": ("wrong_suffix", png_named_otherwise),
+    "symlink": ("symlink", symlink),
+    "dangling_symlink": ("symlink", dangling_symlink),
+    "pipe": ("special", pipe),
+}
+"""Kind of bad file to the problem it must be reported as, and its writer."""
+
+
+def write_bad_images(folder: Path) -> dict[str, str]:
+    """Write one file of every kind of :data:`BAD`, with sound pneumonia names.
+
+    Args:
+        folder: an existing folder, for example ``train/PNEUMONIA``.
+
+    Returns:
+        File name to the problem it must be reported as.
+    """
+    expected: dict[str, str] = {}
+    for number, (problem, write) in enumerate(BAD.values(), start=9000):
+        name = f"person{number}_bacteria_1.jpeg"
+        if problem == "depth_16":
+            name = name.replace(".jpeg", ".png")
+        write(folder / name)
+        expected[name] = problem
+    return expected

@@ -1,0 +1,45 @@
+"""Fixtures that several tests share: drawn phantoms, and the real radiographs where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+REPOSITORY = Path(__file__).parents[1]
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_archive() -> Path:
+    return _real("kermany224.tar")
+
+
+@pytest.fixture(scope="session")
+def real_originals() -> Path:
+    return _real("kermany-originals-sample.tar")
+
+
+def _real(name: str) -> Path:
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"real radiographs are not at hand: no ../shared/data/{name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 phantoms in the published layout; read only, copy before changing."""
+    from cxr.phantom import draw_dataset
+
+    folder = tmp_path_factory.mktemp("phantoms") / "data"
+    draw_dataset(folder, images=60, seed=1)
+    return folder

@@ -1,0 +1,117 @@
+"""Step classes, ``params.yaml``, ``dvc.yaml`` and the command line say the same thing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from cxr.cli import parse
+from cxr.parameters import top_level
+from cxr.steps import STEPS, step
+from cxr.steps.base import Keeps, Reads, Writes
+
+OUTSIDE_THE_GRAPH = {"fetch", "results"}
+"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs."""
+
+
+@pytest.fixture(scope="module")
+def params(repository):
+    return yaml.safe_load((repository / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def stages(repository, params):
+    """Every stage of dvc.yaml with its foreach entries filled in, as (name, step's name, stage)."""
+    found = []
+    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in stage:
+            found.append((name, name, stage))
+            continue
+        items = params[stage["foreach"].strip("${}")]
+        for key, item in items.items():
+            filled = re.sub(r"\$\{item\.(\w+)\}", lambda match, item=item: str(item[match[1]]), yaml.dump(stage["do"]))
+            found.append((f"{name}@{key}", name, yaml.safe_load(filled.replace("${key}", key))))
+    return found
+
+
+def test_every_step_but_the_outer_ones_is_a_stage(stages):
+    assert {step_name for _, step_name, _ in stages} == set(STEPS) - OUTSIDE_THE_GRAPH
+
+
+def test_stage_commands_are_valid_command_lines_of_their_steps(stages, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for name, step_name, stage in stages:
+        words = shlex.split(stage["cmd"])
+        assert words[:2] == ["cxr", step_name], name
+        parse(step(step_name), words[2:])
+
+
+def test_stage_files_are_the_paths_of_the_step(stages, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for name, step_name, stage in stages:
+        built = parse(step(step_name), shlex.split(stage["cmd"])[2:])
+        roles = type(built).artifacts()
+        named = set(shlex.split(stage["cmd"]))
+        for field, role in roles.items():
+            path = str(getattr(built, field))
+            if isinstance(role, Reads) and not role.optional:
+                assert path in stage["deps"], f"{name}: {field} is read but no dependency"
+            if isinstance(role, Writes):
+                assert path in stage["outs"], f"{name}: {field} is written but no output"
+            if isinstance(role, Keeps):
+                assert path not in stage["outs"], f"{name}: DVC would delete {field} before each run"
+            if not isinstance(role, Keeps):
+                assert path in named, f"{name}: --{field} is left to its default"
+        reads = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Reads)}
+        writes = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Writes)}
+        assert {path for path in stage["deps"] if not path.startswith("src/")} <= reads, name
+        assert set(stage["outs"]) == writes, name
+
+
+def test_stages_depend_on_the_code_that_makes_their_figures(stages, repository):
+    for name, _, stage in stages:
+        code = [path for path in stage["deps"] if path.startswith("src/")]
+        assert code, f"{name} would not run again when its code changes"
+        assert all((repository / path).is_file() for path in code), name
+
+
+def test_stages_depend_on_the_sections_of_their_steps(stages):
+    for name, step_name, stage in stages:
+        found = step(step_name)
+        key = name.partition("@")[2]
+        expected = {
+            re.sub(r"\{\w+\}", key, section) for section in found.sections if section not in found.without_effect
+        }
+        assert set(stage["params"]) == expected, name
+
+
+def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
+    classes = [step(name) for name in STEPS]
+    assert set(params) == set(top_level(classes))
+    for found in classes:
+        for section in found.sections:
+            if "{" in section:
+                for entry in params[section.split(".")[0]].values():
+                    assert set(entry) <= set(found.parameters()), section
+            else:
+                assert set(params[section] or {}) <= set(found.parameters()), section
+
+
+def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
+    """What is left out of params.yaml would be a value that nobody sees."""
+    for name in ("fetch", "validate", "resplit", "evaluate", "register"):
+        stated = {key for section in step(name).sections for key in params[section]}
+        assert stated == set(step(name).parameters()) - {"model"}, name
+
+
+def test_every_model_names_a_recipe_that_is_prepared(params):
+    assert {entry["recipe"] for entry in params["models"].values()} == set(params["recipes"])
+
+
+def test_every_field_says_what_it_is_for():
+    for name in STEPS:
+        for field, info in step(name).model_fields.items():
+            assert info.description and info.description.endswith("."), f"{name}.{field}"

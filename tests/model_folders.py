@@ -1,0 +1,169 @@
+"""Small real models with their folders, as training and evaluation leave them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from cxr.calibration import apply_temperature
+from cxr.card import MODEL_NAME, ModelCard
+from cxr.dataset import NORMAL, PNEUMONIA
+from cxr.evaluation import evaluate
+from cxr.images import decode_grey
+from cxr.prediction import Predictor
+from cxr.recipes import Recipe, apply, as_input
+
+RECIPE = Recipe("s2_resize", "S2", size=16, channels=1)
+HISTORY = "epoch,loss,auroc,val_loss,val_auroc\n1,0.7,0.5,0.6,\n2,0.5,0.8,0.55,0.9\n3,0.4,0.9,0.5,0.95\n"
+TEMPERATURE, THRESHOLD = 2.5, 0.6
+"""Above 1, which is what makes rounding near 0 and 1 visible."""
+CPU = {"kind": "cpu", "name": "test processor", "framework": "tensorflow", "driver": None}
+GPU = {"kind": "gpu", "name": "test GPU", "framework": "tensorflow", "driver": "1.2"}
+
+
+@cache
+def _pictures(count: int) -> dict[str, bytes]:
+    """Grey pictures as files, with a brighter patch for pneumonia; half of them are PNG."""
+    generator = np.random.default_rng(0)
+    files = {}
+    for number in range(count):
+        picture = generator.normal(100, 25, size=(40, 52))
+        if number % 2:
+            picture[10:30, 8:24] += 30
+        suffix = ".png" if number % 4 < 2 else ".jpeg"
+        _, data = cv2.imencode(suffix, np.clip(picture, 0, 255).astype(np.uint8))
+        files[f"{number:02d}-{(NORMAL, PNEUMONIA)[number % 2]}{suffix}"] = data.tobytes()
+    return files
+
+
+def write_images(folder: Path, count: int = 48) -> list[Path]:
+    """Write the pictures; the label is in the name."""
+    folder.mkdir(parents=True)
+    for name, data in _pictures(count).items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in _pictures(count)]
+
+
+def small_network(seed: int, *, outputs: int = 1, gain: float = 4.0) -> Any:
+    """A random convolution, and a dense layer that tells the classes; ``gain`` makes it more sure."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    image = keras.Input(RECIPE.input_shape)
+    x = keras.layers.Conv2D(8, 3, activation="relu")(image)
+    features = keras.Model(image, keras.layers.Flatten()(x))
+    seen = np.stack([apply(RECIPE, decode_grey(data)) for data in _pictures(48).values()])
+    known = np.asarray(features.predict_on_batch(as_input(seen, RECIPE)))
+    direction = known[1::2].mean(axis=0) - known[0::2].mean(axis=0)
+    logits = known @ direction
+    kernel = (gain / logits.std() * direction)[:, None]
+    bias = np.array([-gain / logits.std() * logits.mean()])
+    activation = "sigmoid" if outputs == 1 else "softmax"
+    model = keras.Model(image, keras.layers.Dense(outputs, activation=activation)(features.output))
+    if outputs == 2:
+        kernel, bias = np.hstack([0 * kernel, kernel]), np.array([0.0, bias[0]])
+    model.layers[-1].set_weights([kernel, bias])
+    return model
+
+
+def card(name: str = "three_block", **changes: Any) -> ModelCard:
+    """A card without calibration."""
+    values: dict[str, Any] = {
+        "model": name,
+        "system": "S2",
+        "recipe": RECIPE.to_dict(),
+        "input_shape": RECIPE.input_shape,
+        "parameters": 45,
+        "seed": 0,
+        "dataset": {"name": "kermany", "kind": "patients"},
+        "data_digest": "d" * 64,
+        "split_protocol": "70/15/15 by patient",
+        "split_digest": "5" * 64,
+        "data_md5": "abc.dir",
+        "git_commit": "c" * 40,
+        "training": {"device": CPU, "seconds": 1.5, "epochs": 3},
+    }
+    return ModelCard(**{**values, **changes})
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a set of models lies."""
+
+    models: Path
+    evaluations: Path
+    images: list[Path]
+
+
+def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes: Any) -> Folders:
+    """Write model and evaluation folders for networks that were not trained but are real."""
+    folders = Folders(root / "models", root / "evaluations", write_images(root / "images"))
+    for seed, name in enumerate(names):
+        trained, judged = folders.models / name, folders.evaluations / name
+        trained.mkdir(parents=True)
+        judged.mkdir(parents=True)
+        made = _judged(seed)
+        (trained / MODEL_NAME).write_bytes(made.network)
+        (judged / "metrics.json").write_text(made.report)
+        (judged / "summary.json").write_text(made.summary)
+        made.predictions.to_parquet(judged / "predictions.parquet")
+        raw_card = card(name, **changes)
+        raw_card.write(trained)
+        raw_card.completed(TEMPERATURE, THRESHOLD, "chosen by hand").write(judged)
+        (trained / "history.csv").write_text(HISTORY)
+        (trained / "training.json").write_text(json.dumps({"run_id": None}))
+    return folders
+
+
+def set_summary(folders: Folders, name: str, **figures: float) -> None:
+    """Change figures of an evaluation."""
+    path = folders.evaluations / name / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **figures}))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A network and its evaluation, made once per test session."""
+
+    network: bytes
+    report: str
+    summary: str
+    predictions: pd.DataFrame
+
+
+@cache
+def _judged(seed: int) -> _Judged:
+    with tempfile.TemporaryDirectory() as scratch:
+        network = Path(scratch) / MODEL_NAME
+        small_network(seed).save(network)
+        raw = Predictor.load(Path(scratch), card()).probabilities(
+            np.stack([apply(RECIPE, decode_grey(data)) for data in _pictures(48).values()])
+        )
+        saved = network.read_bytes()
+    names = list(_pictures(48))
+    labels = [Path(name).stem.split("-")[1] for name in names]
+    table = pd.DataFrame(
+        {
+            "path": names,
+            "patient": names,
+            "group": names,
+            "label": labels,
+            "subtype": ["normal" if label == NORMAL else "virus" for label in labels],
+            "split": ["validation" if number % 8 < 4 else "test" for number in range(len(names))],
+            "probability_raw": raw,
+        }
+    )
+    found = evaluate(table, resamples=20)
+    table = found.predictions.assign(
+        probability=apply_temperature(found.predictions["probability_raw"], TEMPERATURE)
+    )
+    return _Judged(saved, json.dumps(found.report), json.dumps(found.summary()), table)

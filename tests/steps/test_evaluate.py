@@ -1,0 +1,170 @@
+"""The step evaluate: from a trained model's folder to figures, plots, a completed card and MLflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.card import ModelCard
+from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.plots import NAMES
+from cxr.prediction import Predictor
+from cxr.prepared import prepare
+from cxr.steps.evaluate import Evaluate
+from model_folders import HISTORY, RECIPE, card, small_network
+
+SPLIT_DIGEST = "5" * 64
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, split, prepared images and a model, as the steps before leave them; read only."""
+    root = tmp_path_factory.mktemp("pipeline")
+    generator = np.random.default_rng(0)
+    rows = []
+    (root / "data").mkdir()
+    for number in range(60):
+        sick = number % 3 > 0
+        subtype = ("normal", "bacteria", "virus")[number % 3]
+        picture = generator.normal(100 + 12 * sick, 25, size=(40, 52))
+        path = f"{subtype}_{number}.png"
+        cv2.imwrite(str(root / "data" / path), np.clip(picture, 0, 255).astype(np.uint8))
+        patient = f"{subtype}-{number // 6}"
+        label = "PNEUMONIA" if sick else "NORMAL"
+        split = ("validation", "test", "train", "excluded")[number // 15]
+        rows.append((path, label, subtype, patient, patient, split))
+    splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
+    (root / "splits").mkdir()
+    splits.to_parquet(root / "splits" / "splits.parquet")
+    (root / "splits" / "achieved.json").write_text(
+        json.dumps({"digest": SPLIT_DIGEST, "protocol": "grouped"})
+    )
+    prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
+    trained = root / "model"
+    trained.mkdir()
+    small_network(0).save(trained / "model.keras")
+    card(split_digest=SPLIT_DIGEST).write(trained)
+    (trained / "history.csv").write_text(HISTORY)
+    (trained / "training.json").write_text(json.dumps({"run_id": None}))
+    return root
+
+
+def step(pipeline: Path, evaluation: Path, **changes: Any) -> Evaluate:
+    values: dict[str, Any] = {
+        "model": "three_block",
+        "trained": pipeline / "model",
+        "prepared": pipeline / "prepared",
+        "splits": pipeline / "splits",
+        "data": pipeline / "data",
+        "evaluation": evaluation,
+        "resamples": 100,
+        "tracking_uri": "",
+    }
+    return Evaluate.build({**values, **changes})
+
+
+def test_the_folder_holds_everything_and_answers_like_the_completed_card(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    folder = tmp_path / "evaluation"
+    step(pipeline, folder, tracking_uri=uri).execute()
+    assert {path.stem for path in (folder / "plots").iterdir()} == set(NAMES)
+    assert {path.name for path in folder.iterdir()} == {
+        "metrics.json",
+        "summary.json",
+        "predictions.parquet",
+        "card.json",
+        "plots",
+        "curves",
+    }
+    assert (folder / "curves" / "training.csv").read_text().startswith("epoch,loss")
+
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    assert predictions["split"].value_counts().to_dict() == {"validation": 15, "test": 15}
+    completed = ModelCard.read(folder)
+    served = Predictor.load(pipeline / "model", completed)
+    answers = served.predict([pipeline / "data" / path for path in predictions["path"]])
+    assert [one.probability for one in answers] == pytest.approx(
+        predictions["probability"].tolist(), abs=1e-6
+    )
+    report = json.loads((folder / "metrics.json").read_text())
+    assert (completed.temperature, completed.threshold) == (
+        report["temperature"],
+        report["operating_point"]["threshold"],
+    )
+    called = [one.label == "PNEUMONIA" for one in answers]
+    test = (predictions["split"] == "test") & (predictions["label"] == "PNEUMONIA")
+    found = sum(one for one, taken in zip(called, test, strict=True) if taken)
+    assert found == report["test"]["confusion"]["true_positives"]
+
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert run.data.metrics["test_auroc"] == pytest.approx(report["test"]["at_threshold"]["auroc"]["value"])
+
+
+def test_a_model_trained_on_another_split_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    other.mkdir()
+    (other / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
+    card(split_digest="6" * 64).write(other)
+    with pytest.raises(DataError, match="split that three_block was trained on"):
+        step(pipeline, tmp_path / "evaluation", trained=other).execute()
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_model_of_another_name_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="model=three_block"):
+        step(pipeline, tmp_path / "evaluation", model="shallow").execute()
+
+
+def test_images_of_another_recipe_are_refused(pipeline: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    other.mkdir()
+    (other / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
+    card(split_digest=SPLIT_DIGEST, recipe={**RECIPE.to_dict(), "size": 32}).write(other)
+    with pytest.raises(DataError, match="recipe that three_block was trained on"):
+        step(pipeline, tmp_path / "evaluation", trained=other).execute()
+
+
+def test_the_sheet_of_mistakes_does_without_the_raw_images(pipeline: Path, tmp_path: Path) -> None:
+    step(pipeline, tmp_path / "evaluation", data=tmp_path / "missing").execute()
+    assert (tmp_path / "evaluation" / "plots" / "mistakes.png").stat().st_size > 10_000
+
+
+def test_missing_inputs_are_named(pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="trained"):
+        step(pipeline, tmp_path / "evaluation", trained=tmp_path / "none").execute()
+
+
+def test_wrong_parameters_are_reported_together() -> None:
+    with pytest.raises(ParameterError) as caught:
+        Evaluate.build(
+            {
+                "model": "m",
+                "trained": "a",
+                "prepared": "b",
+                "evaluation": "c",
+                "rule": "guess",
+                "target": 2,
+                "sensitivities": [0.5, 1.5],
+                "resamples": 1,
+                "colour": "red",
+            }
+        )
+    text = str(caught.value)
+    for words in (
+        "rule='guess'",
+        "target=2",
+        "sensitivities=[0.5, 1.5]",
+        "resamples=1",
+        "unknown parameter colour",
+    ):
+        assert words in text

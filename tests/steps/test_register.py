@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from cxr.errors import MissingInputError, ParameterError
+from cxr.steps.register import Register
+from model_folders import write_models
+
+
+def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    step = Register.build(
+        {
+            "models": folders.models,
+            "evaluations": folders.evaluations,
+            "registration": tmp_path / "registration",
+            "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+            "include": ["shallow"],
+        }
+    )
+    with caplog.at_level(logging.INFO, logger="cxr"):
+        step.execute()
+    decision = json.loads((tmp_path / "registration" / "decision.json").read_text())
+    assert decision["challenger"] == "1"
+    assert decision["decision"]["promote"] is False
+    assert [one["model"] for one in decision["candidates"]] == ["shallow"]
+    page = (tmp_path / "registration" / "decision.md").read_text()
+    assert "challenger is version 1, champion is nobody" in page
+    assert "trained on a CPU" in caplog.text
+
+
+def test_nothing_is_written_when_a_wanted_model_is_missing(tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    step = Register.build(
+        {
+            "models": folders.models,
+            "evaluations": folders.evaluations,
+            "registration": tmp_path / "registration",
+            "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+            "include": ["absent"],
+        }
+    )
+    with pytest.raises(MissingInputError, match="absent"):
+        step.execute()
+    assert not (tmp_path / "registration").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_limits_out_of_bounds_are_all_reported(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError) as caught:
+        Register.build({"min_auroc": 1.5, "margin": -1, "floor": 0})
+    assert len(caught.value.problems) == 3

@@ -1,0 +1,186 @@
+"""The step that validates the raw images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+
+import bad_images
+from cxr.checks import all_checks
+from cxr.dataset import DatasetCard
+from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.images import PROBLEMS
+from cxr.manifest import STATUSES
+from cxr.steps import validate
+from cxr.steps.validate import Validate
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """24 sound images of 24 patients."""
+    folder = tmp_path / "data"
+    for label in ("NORMAL", "PNEUMONIA"):
+        (folder / "train" / label).mkdir(parents=True)
+    for number in range(12):
+        bad_images.good(folder / "train" / "NORMAL" / f"IM-{number:04d}-0001.jpeg", number)
+        bad_images.good(folder / "train" / "PNEUMONIA" / f"person{number}_virus_1.jpeg", 100 + number)
+    return folder
+
+
+def run(data: Path, **values: object) -> Path:
+    """Validate a folder; returns the folder of all artifacts."""
+    artifacts = data.parent / "artifacts"
+    places = {
+        "data": data,
+        "manifest": artifacts / "manifest",
+        "report": artifacts / "data_report",
+        "baseline": artifacts / "baseline",
+        "rejected": artifacts / "rejected",
+    }
+    Validate.build(places | values).execute()
+    return artifacts
+
+
+def checks(folder: Path) -> dict[str, dict[str, object]]:
+    return {
+        check["name"]: check for check in json.loads((folder / "checks.json").read_text("utf-8"))["checks"]
+    }
+
+
+def test_accepted_data_get_manifest_reports_and_baseline(data: Path) -> None:
+    DatasetCard("tiny", "patients", "folder", 24, 1, "CC0").write(data)
+    bad_images.truncated(data / "train" / "NORMAL" / "IM-0900-0001.jpeg")
+    artifacts = run(data)
+    assert sorted(path.name for path in (artifacts / "manifest").iterdir()) == [
+        "dataset.json",
+        "manifest.parquet",
+        "quarantine.csv",
+        "summary.json",
+    ]
+    summary = json.loads((artifacts / "manifest" / "summary.json").read_text("utf-8"))
+    assert (summary["files"], summary["accepted"], summary["patients"]) == (25, 24, 24)
+    assert summary["labels"] == {"NORMAL": 12, "PNEUMONIA": 12}
+    assert summary["left_out"] == ["train/NORMAL/IM-0900-0001.jpeg"]
+    assert len(summary["digest"]) == 64
+    quarantine = pd.read_csv(artifacts / "manifest" / "quarantine.csv")
+    assert quarantine[["path", "problem"]].values.tolist() == [
+        ["train/NORMAL/IM-0900-0001.jpeg", "truncated"]
+    ]
+    assert DatasetCard.read(artifacts / "manifest").name == "tiny"
+    assert (artifacts / "data_report" / "data_docs" / "index.html").is_file()
+    assert (artifacts / "data_report" / "exploration.html").is_file()
+    found = checks(artifacts / "data_report")
+    assert found["complete"]["outcome"] == "warning"
+    assert found["decodable"]["paths"] == ["train/NORMAL/IM-0900-0001.jpeg"]
+    assert (artifacts / "baseline" / "patients" / "sample.parquet").is_file()
+    assert not (artifacts / "rejected").exists()
+
+
+def test_rejected_data_leave_no_manifest_and_the_reports_to_look_at(data: Path) -> None:
+    shutil.copy(
+        data / "train" / "NORMAL" / "IM-0003-0001.jpeg",
+        data / "train" / "PNEUMONIA" / "person900_virus_1.jpeg",
+    )
+    with pytest.raises(DataError) as error:
+        run(data)
+    message = str(error.value)
+    assert "1 critical check:" in message
+    assert "labels_of_picture: No picture has both labels: expected at most 1 label" in message
+    assert "train/NORMAL/IM-0003-0001.jpeg" in message
+    assert "train/PNEUMONIA/person900_virus_1.jpeg" in message
+    artifacts = data.parent / "artifacts"
+    assert sorted(path.name for path in artifacts.iterdir()) == ["rejected"]
+    assert str(artifacts / "rejected" / "exploration.html") in message
+    assert {"exploration.html", "data_docs", "checks.json", "quarantine.csv"} <= {
+        path.name for path in (artifacts / "rejected").iterdir()
+    }
+    (train / "PNEUMONIA" / "person900_virus_1.jpeg").unlink()
+    run(data)
+    assert not (artifacts / "rejected").exists()
+
+
+def test_every_kind_of_bad_file_is_named_with_its_reason(data: Path) -> None:
+    expected = bad_images.write_bad_images(data / "train" / "PNEUMONIA")
+    with pytest.raises(DataError, match="left_out"):
+        run(data)
+    table = pd.read_csv(data.parent / "artifacts" / "rejected" / "quarantine.csv")
+    found = {Path(path).name: problem for path, problem in zip(table["path"], table["problem"], strict=True)}
+    assert found == {name: problem for name, problem in expected.items() if problem != "colour"}
+    assert table["detail"].notna().all()
+    listed = checks(data.parent / "artifacts" / "rejected")["grey_content"]["paths"]
+    coloured = [f"train/PNEUMONIA/{name}" for name, problem in expected.items() if problem == "colour"]
+    assert listed == coloured
+
+
+def test_drift_is_reported_until_a_person_accepts_it(data: Path) -> None:
+    artifacts = run(data)
+    accepted = (artifacts / "baseline" / "patients" / "accepted.json").read_text("utf-8")
+    for number, path in enumerate(sorted((data / "train" / "NORMAL").iterdir())):
+        path.write_bytes(bad_images.jpeg(bad_images.picture(number) // 4))
+    run(data)
+    assert checks(artifacts / "data_report")["drift"]["outcome"] == "warning"
+    assert (artifacts / "baseline" / "patients" / "accepted.json").read_text("utf-8") == accepted
+    run(data, accept_drift=True)
+    run(data)
+    assert checks(artifacts / "data_report")["drift"]["outcome"] == "passed"
+
+
+def test_the_manifest_depends_on_the_data_alone(data: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (artifacts / "manifest").iterdir()}
+
+    artifacts = run(data)
+    before = contents()
+    run(data, severity={"copies": "off"}, workers=1, drift_distance=0.5)
+    assert contents() == before
+
+
+def test_wrong_parameters_are_listed_together(data: Path) -> None:
+    with pytest.raises(ParameterError) as error:
+        run(data, policy={"cmyc": "refuse"}, severity={"drift": "fatal"}, min_side=0, speed=3)
+    assert len(error.value.problems) == 4
+    assert not (data.parent / "artifacts").exists()
+
+
+def test_shares_must_be_in_order(data: Path) -> None:
+    with pytest.raises(ParameterError, match="min_pneumonia_share at most max_pneumonia_share"):
+        run(data, min_pneumonia_share=0.8, max_pneumonia_share=0.2)
+
+
+def test_a_missing_data_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="data"):
+        run(tmp_path / "data")
+
+
+def test_the_step_knows_every_problem_action_and_check() -> None:
+    assert get_args(validate.Problem) == tuple(PROBLEMS)
+    assert set(get_args(validate.Action)) == set(STATUSES)
+    assert get_args(validate.CheckName) == tuple(check.name for check in all_checks())
+
+
+def test_importing_the_step_imports_no_heavy_library() -> None:
+    heavy = "{'pandas', 'numpy', 'cv2', 'great_expectations', 'matplotlib', 'sklearn'}"
+    code = f"import sys, cxr.steps.validate; sys.exit(len({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real
+def test_full_size_radiographs_pass_and_colour_files_are_listed(real_originals: Path, tmp_path: Path) -> None:
+    with tarfile.open(real_originals) as archive:
+        archive.extractall(tmp_path / "all", filter="data")
+    folder = next((tmp_path / "all").rglob("NORMAL")).parent
+    artifacts = run(folder)
+    summary = json.loads((artifacts / "manifest" / "summary.json").read_text("utf-8"))
+    assert (summary["files"], summary["accepted"]) == (51, 51)
+    found = checks(artifacts / "data_report")
+    assert found["usual_mode"]["count"] == 6
+    assert all("PNEUMONIA" in path for path in found["usual_mode"]["paths"])  # type: ignore[union-attr]
+    assert [name for name, check in found.items() if check["outcome"] == "failed"] == []

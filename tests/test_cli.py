@@ -1,0 +1,201 @@
+"""The command line reports every mistake at once, and a failed step leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+from pydantic import Field
+
+from cxr import cli
+from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.parameters import gather, read_flags
+from cxr.steps import STEPS, step
+from cxr.steps.base import Reads, Step, Writes
+
+
+class Copy(Step):
+    """Copy a folder's text, or fail half-way."""
+
+    name: ClassVar[str] = "copy"
+    sections: ClassVar[tuple[str, ...]] = ("copy", "kinds.{kind}")
+
+    source: Annotated[Path, Reads("Text"), Field(description="From.")] = Path("source")
+    target: Annotated[Path, Writes("Text"), Field(description="To.")] = Path("target")
+    kind: str = "plain"
+    times: Annotated[int, Field(ge=1, le=5, description="How often.")] = 1
+    fail: bool = False
+
+    def run(self) -> None:
+        text = (self.source / "text").read_text()
+        (self.target / "text").write_text(text * self.times)
+        if self.fail:
+            raise DataError("half-way")
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "text").write_text("ab")
+    return tmp_path
+
+
+def run(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "cxr.cli", *words], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
+    (tmp_path / "params.yaml").write_text("models: {m: {epochs: 0, dropot: 1}}\ntrian: {}\n")
+    answer = run(
+        "train", "--params", "params.yaml", "--model", "m", "--batch_size", "many", "--colour", "red", cwd=tmp_path
+    )
+    assert answer.returncode == 2
+    for part in ("epochs=0", "models.{model}.dropot=1", "'trian'", "batch_size='many'", "colour='red'", "architecture"):
+        assert part in answer.stderr, part
+    assert "Traceback" not in answer.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
+
+
+def test_unknown_step_lists_the_steps():
+    answer = run("trane")
+    assert answer.returncode == 2
+    assert "fetch, validate, resplit" in answer.stderr
+
+
+def test_missing_parameter_file_is_named(tmp_path):
+    answer = run("resplit", "--params", "nowhere.yaml", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "params=nowhere.yaml" in answer.stderr
+
+
+def test_missing_inputs_are_all_named_with_what_makes_them(tmp_path):
+    answer = run("preprocess", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "data=data" in answer.stderr
+    assert "manifest=artifacts/manifest" in answer.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_help_of_every_step_describes_every_field(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    for field in step(name).model_fields:
+        assert f"--{field}  (" in text
+
+
+def test_overview_lists_the_steps_and_says_what_it_is_not_for(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in STEPS)
+    assert "Not for diagnosis" in text
+
+
+def test_help_imports_no_heavy_package():
+    code = (
+        "import sys; from cxr import cli; cli.main(['--help']);"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'kfp', 'great_expectations', 'cv2', 'pandas', 'boto3'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_flag_beats_file_beats_default():
+    sections = {"copy": {"times": 2}, "kinds": {"loud": {"times": 3}}}
+    assert Copy.build(gather(Copy, {}, {})[0]).times == 1
+    assert Copy.build(gather(Copy, {}, sections)[0]).times == 2
+    assert Copy.build(gather(Copy, {"kind": "loud"}, sections)[0]).times == 3
+    assert Copy.build(gather(Copy, {"kind": "loud", "times": "4"}, sections)[0]).times == 4
+
+
+def test_flags_take_lists_mappings_null_and_equal_signs():
+    values, problems = read_flags(["--a", "[1, 2]", '--b={"c": true}', "--d", "null", "--e", "k=v", "--f", "-1"])
+    assert values == {"a": [1, 2], "b": {"c": True}, "d": None, "e": "k=v", "f": "-1"}
+    assert problems == []
+
+
+def test_flags_without_value_twice_or_without_dashes_are_problems():
+    values, problems = read_flags(["--a", "--b", "1", "--b", "2", "loose"])
+    assert values == {"b": "1"}
+    assert len(problems) == 3
+
+
+def test_output_appears_whole_and_replaces_the_old_one(source):
+    Copy().execute()
+    Copy(times=2).execute()
+    assert (source / "target" / "text").read_text() == "abab"
+    assert sorted(path.name for path in source.iterdir()) == ["source", "target"]
+
+
+def test_failed_step_leaves_the_old_output_and_no_leftovers(source):
+    Copy().execute()
+    with pytest.raises(DataError):
+        Copy(times=3, fail=True).execute()
+    assert (source / "target" / "text").read_text() == "ab"
+    assert sorted(path.name for path in source.iterdir()) == ["source", "target"]
+
+
+def test_leftovers_of_a_killed_run_are_swept_and_those_of_a_living_one_stay(source):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (source / f".target.partial-{dead.pid}").mkdir()
+    (source / f".target.partial-{os.getppid()}").mkdir()
+    Copy().execute()
+    assert not (source / f".target.partial-{dead.pid}").exists()
+    assert (source / f".target.partial-{os.getppid()}").exists()
+
+
+def test_output_that_was_being_replaced_when_the_run_was_killed_comes_back(source):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = source / f".target.old-{dead.pid}"
+    old.mkdir()
+    (old / "text").write_text("precious")
+    with pytest.raises(DataError):
+        Copy(fail=True).execute()
+    assert (source / "target" / "text").read_text() == "precious"
+
+
+def test_missing_input_names_field_and_path(source):
+    with pytest.raises(MissingInputError, match="source=nowhere"):
+        Copy(source=Path("nowhere")).execute()
+
+
+def test_every_wrong_value_is_one_sentence():
+    with pytest.raises(ParameterError) as caught:
+        Copy.build({"times": 9, "fail": "perhaps", "other": 1})
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_step_leaves_no_output_under_its_final_name(tmp_path, how):
+    """A real process is killed while it draws phantoms."""
+    words = [sys.executable, "-m", "cxr.cli", "fetch", "--phantom_images", "600"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".data.partial-*/*/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(tmp_path.glob(".data.partial-*")), "the step had not started to write"
+        process.send_signal(how)
+        process.wait(30)
+    assert process.returncode != 0
+    assert not (tmp_path / "data").exists()
+    if how == signal.SIGTERM:
+        assert not list(tmp_path.glob(".data.partial-*"))
+
+
+def test_steps_can_be_described_as_json():
+    """The container components are to be generated from this."""
+    for name in STEPS:
+        assert json.dumps(step(name).model_json_schema())

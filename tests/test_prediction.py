@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.calibration import apply_temperature
+from cxr.card import ModelCard
+from cxr.dataset import NORMAL, PNEUMONIA
+from cxr.errors import ImageError, MissingInputError
+from cxr.prediction import Predictor
+from cxr.recipes import as_input
+from model_folders import (
+    RECIPE,
+    TEMPERATURE,
+    THRESHOLD,
+    Folders,
+    card,
+    small_network,
+    write_images,
+    write_models,
+)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return write_models(tmp_path)
+
+
+@pytest.fixture
+def predictor(folders: Folders) -> Predictor:
+    return Predictor.load(folders.models / "three_block", ModelCard.read(folders.evaluations / "three_block"))
+
+
+def test_files_get_the_probability_that_the_evaluation_gave_them(
+    folders: Folders, predictor: Predictor
+) -> None:
+    judged = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    answers = predictor.predict(folders.images)
+    wanted = judged.loc[[path.name for path in folders.images]]
+    assert [one.probability for one in answers] == pytest.approx(wanted["probability"].tolist(), abs=1e-6)
+    assert [one.raw_probability for one in answers] == pytest.approx(
+        wanted["probability_raw"].tolist(), abs=1e-6
+    )
+    assert wanted["probability_raw"].min() < 0.05 and wanted["probability_raw"].max() > 0.95
+
+
+def test_bytes_paths_and_text_are_the_same_image(folders: Folders, predictor: Predictor) -> None:
+    path = folders.images[5]
+    assert (
+        predictor.predict([path]) == predictor.predict([str(path)]) == predictor.predict([path.read_bytes()])
+    )
+
+
+def test_the_label_follows_the_threshold_on_the_calibrated_probability(
+    folders: Folders, predictor: Predictor
+) -> None:
+    answers = predictor.predict(folders.images)
+    for one in answers:
+        assert one.label == (PNEUMONIA if one.probability >= THRESHOLD else NORMAL)
+        assert one.threshold == THRESHOLD
+        assert one.probability == pytest.approx(float(apply_temperature(one.raw_probability, TEMPERATURE)))
+    assert {one.label for one in answers} == {NORMAL, PNEUMONIA}
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_raw_probabilities_are_the_last_column_of_the_network(tmp_path: Path, outputs: int) -> None:
+    model = small_network(3, outputs=outputs)
+    predictor = Predictor(model, card())
+    images = predictor.prepare(write_images(tmp_path / "images"))
+    wanted = np.asarray(model.predict_on_batch(as_input(images, RECIPE)))[:, -1]
+    assert wanted.std() > 0.1
+    assert predictor.probabilities(images) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_network_with_another_ending_is_taken_as_it_is(tmp_path: Path) -> None:
+    import keras
+
+    base = small_network(3)
+    model = keras.Model(base.inputs, keras.layers.Rescaling(0.5)(base.output))
+    predictor = Predictor(model, card())
+    images = predictor.prepare(write_images(tmp_path / "images", 6))
+    wanted = 0.5 * Predictor(base, card()).probabilities(images)
+    assert predictor.probabilities(images) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_answers_do_not_depend_on_the_batch_even_where_probabilities_are_extreme(tmp_path: Path) -> None:
+    predictor = Predictor(small_network(0, gain=16.0), card().completed(TEMPERATURE, THRESHOLD, "rule"))
+    images = predictor.prepare(write_images(tmp_path / "images"))
+    together = predictor.calibrated(predictor.probabilities(images))
+    raw = predictor.probabilities(images)
+    assert ((raw > 0.999_999) & (raw < 1)).any(), "the network must be extreme for this test to mean anything"
+    for batch_size in (1, 5, 32):
+        apart = predictor.calibrated(predictor.probabilities(images, batch_size=batch_size))
+        assert apart == pytest.approx(together, abs=1e-6)
+
+
+def test_no_image_gives_no_answer(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+    assert predictor.probabilities(np.empty((0, 16, 16, 1), np.uint8)).shape == (0,)
+
+
+def test_a_broken_image_is_named_and_never_answered(
+    folders: Folders, predictor: Predictor, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(folders.images[0].read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"broken\.png") as caught:
+        predictor.predict([folders.images[1], broken])
+    assert caught.value.problem == "truncated"
+    with pytest.raises(ImageError, match=r"image 0 \(12 bytes\)"):
+        predictor.predict([b"not an image"])
+    with pytest.raises(ImageError, match=r"unreadable: .*absent\.png"):
+        predictor.predict([tmp_path / "absent.png"])
+
+
+def test_an_uncalibrated_model_gives_raw_probabilities_and_no_labels(folders: Folders) -> None:
+    predictor = Predictor.load(folders.models / "three_block")
+    assert predictor.probabilities(predictor.prepare(folders.images[:2])).shape == (2,)
+    with pytest.raises(MissingInputError, match=r"temperature=None.*run `cxr evaluate`"):
+        predictor.predict(folders.images[:1])
+
+
+def test_a_folder_without_network_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"model\.keras.*run `cxr train`"):
+        Predictor.load(tmp_path)
+
+
+def test_a_network_that_carries_code_is_not_loaded(tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input(RECIPE.input_shape)
+    x = keras.layers.Lambda(lambda value: value * 2)(image)
+    x = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(x))
+    keras.Model(image, x).save(tmp_path / "model.keras")
+    card().write(tmp_path)
+    with pytest.raises(ValueError, match=r"(?i)unsafe|lambda"):
+        Predictor.load(tmp_path)

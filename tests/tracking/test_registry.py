@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxr.card import ModelCard
+from cxr.errors import MissingInputError, RegistryError
+from cxr.promotion import Policy, Registration
+from cxr.tracking.connection import client
+from cxr.tracking.registry import aliases, promotion_log, register
+from model_folders import CPU, GPU, THRESHOLD, Folders, card, set_summary, write_models
+
+NAME = "pneumonia-classifier"
+EASY = Policy(require_gpu=False, min_auroc=0.0, min_sensitivity=0.0)
+
+
+def run_register(folders: Folders, uri: str, policy: Policy = EASY, **options: list[str]) -> Registration:
+    return register(
+        folders.models,
+        folders.evaluations,
+        uri=uri,
+        experiment="pneumonia",
+        registered_name=NAME,
+        policy=policy,
+        **options,
+    )
+
+
+def retrain(folders: Folders, name: str, **changes: object) -> None:
+    """Another training of the same network: another card, and so another version."""
+    card(name, **changes).write(folders.models / name)
+    judged = ModelCard.read(folders.evaluations / name)
+    assert judged.temperature is not None and judged.threshold is not None
+    card(name, **changes).completed(judged.temperature, judged.threshold, "rule").write(
+        folders.evaluations / name
+    )
+
+
+def test_a_version_answers_as_the_evaluation_did_in_a_process_without_the_package(
+    uri: str, tmp_path: Path
+) -> None:
+    folders = write_models(tmp_path)
+    run_register(folders, uri)
+    expected = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    code = """
+import base64, json, sys
+from pathlib import Path
+import importlib.util
+assert importlib.util.find_spec("cxr") is None, "the package must not be importable before loading"
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/pneumonia-classifier@champion")
+paths = json.loads(sys.argv[1])
+data = [Path(path).read_bytes() for path in paths]
+ways = {
+    "bytes": model.predict(pd.DataFrame({"image": data})),
+    "paths": model.predict(pd.DataFrame({"image": paths})),
+    "list": model.predict(data),
+    "base64": model.predict([base64.b64encode(one).decode() for one in data]),
+    "singly": pd.concat([model.predict([one]) for one in data[:6]], ignore_index=True),
+}
+print(json.dumps({way: answer.to_dict("list") for way, answer in ways.items()}))
+"""
+    script = tmp_path / "elsewhere" / "serve.py"
+    script.parent.mkdir()
+    script.write_text(code)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            _WITHOUT_THE_PACKAGE,
+            str(script),
+            json.dumps([str(path) for path in folders.images]),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=script.parent,
+        env={**environment, "MLFLOW_TRACKING_URI": uri},
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    ways = json.loads(answer.stdout.splitlines()[-1])
+    wanted = expected.loc[[path.name for path in folders.images]]
+    for way, table in ways.items():
+        part = wanted["probability"].tolist()[: len(table["label"])]
+        assert table["probability"] == pytest.approx(part, abs=1e-6), way
+        assert table["label"] == ["PNEUMONIA" if p >= THRESHOLD else "NORMAL" for p in part], way
+        assert table["threshold"] == [THRESHOLD] * len(part), way
+    assert len(ways["bytes"]["label"]) == len(folders.images)
+    assert set(ways["bytes"]["label"]) == {"NORMAL", "PNEUMONIA"}
+
+
+_WITHOUT_THE_PACKAGE = """
+import site, sys
+sys.path += [path for path in {packages!r} if path not in sys.path]
+script = sys.argv[1]
+sys.argv = sys.argv[1:]
+exec(compile(open(script).read(), script, "exec"))
+""".format(packages=[path for path in sys.path if path.endswith("-packages")])
+"""Starts Python without the files that put an editable installation on the path."""
+
+
+def test_registering_twice_registers_once(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    first = run_register(folders, uri)
+    second = run_register(folders, uri)
+    assert sorted(first.new) == ["1", "2"]
+    assert second.new == ()
+    assert len(client(uri).search_model_versions(f"name = '{NAME}'")) == 2
+    assert second.decision is not None and second.decision.rules == ()
+
+
+def test_tags_tell_device_data_code_and_figures(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    run_register(folders, uri)
+    tags = client(uri).get_model_version(NAME, "1").tags
+    summary = json.loads((folders.evaluations / "three_block" / "summary.json").read_text())
+    wanted = {
+        "device": CPU["name"],
+        "gpu": "no",
+        "framework": CPU["framework"],
+        "train_seconds": "1.5",
+        "data_md5": "abc.dir",
+        "git_commit": "c" * 40,
+        "dataset_kind": "patients",
+        "split_digest": "5" * 64,
+        "recipe": "s2_resize",
+        "validation_auroc": str(summary["validation_auroc"]),
+    }
+    assert {key: tags.get(key) for key in wanted} == wanted
+    assert "driver" not in tags
+
+
+def test_the_challenger_is_the_best_on_validation_whatever_test_says(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    set_summary(folders, "three_block", validation_auroc=0.97, test_auroc=0.90)
+    set_summary(folders, "shallow", validation_auroc=0.96, test_auroc=0.99)
+    run_register(folders, uri)
+    chosen = client(uri).get_model_version_by_alias(NAME, "challenger")
+    assert chosen.tags["model"] == "three_block"
+
+
+def test_a_model_trained_on_a_cpu_becomes_challenger_and_not_champion(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    outcome = run_register(folders, uri, Policy(min_auroc=0.0, min_sensitivity=0.0))
+    assert aliases(client(uri), NAME) == {"challenger": "1"}
+    assert "trained on a CPU (test processor)" in outcome.headline()
+    retrain(folders, "three_block", training={"device": GPU})
+    run_register(folders, uri, Policy(min_auroc=0.0, min_sensitivity=0.0))
+    assert aliases(client(uri), NAME) == {"challenger": "2", "champion": "2"}
+
+
+def test_a_better_challenger_replaces_the_champion_and_a_tie_does_not(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    set_summary(folders, "three_block", validation_auroc=0.95)
+    run_register(folders, uri)
+    retrain(folders, "three_block", seed=1)
+    tie = run_register(folders, uri)
+    assert aliases(client(uri), NAME) == {"challenger": "2", "champion": "1"}
+    assert "0.9500 against 0.9500" in tie.headline()
+    retrain(folders, "three_block", seed=2)
+    set_summary(folders, "three_block", validation_auroc=0.96)
+    run_register(folders, uri)
+    assert aliases(client(uri), NAME) == {"challenger": "3", "champion": "3"}
+
+
+def test_the_log_answers_which_version_was_champion_when(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    set_summary(folders, "three_block", validation_auroc=0.95)
+    run_register(folders, uri)
+    retrain(folders, "three_block", seed=1)
+    run_register(folders, uri)
+    retrain(folders, "three_block", seed=2)
+    set_summary(folders, "three_block", validation_auroc=0.96)
+    run_register(folders, uri)
+    entries = promotion_log(uri, NAME)
+    assert [(one.candidate, one.champion, one.promoted) for one in entries] == [
+        ("1", "1", True),
+        ("2", "1", False),
+        ("3", "3", True),
+    ]
+    assert [one.time for one in entries] == sorted(one.time for one in entries)
+
+
+def test_an_alias_that_a_person_has_set_is_never_moved(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    set_summary(folders, "three_block", validation_auroc=0.95)
+    run_register(folders, uri)
+    retrain(folders, "three_block", seed=1)
+    set_summary(folders, "three_block", validation_auroc=0.96)
+    run_register(folders, uri)
+    connected = client(uri)
+    connected.set_registered_model_alias(NAME, "champion", "1")  # a person goes back to the first version
+    connected.set_registered_model_alias(NAME, "challenger", "1")
+    retrain(folders, "three_block", seed=2)
+    set_summary(folders, "three_block", validation_auroc=0.99)
+    outcome = run_register(folders, uri)
+    assert aliases(connected, NAME) == {"challenger": "1", "champion": "1"}
+    assert outcome.challenger_by_person
+    assert connected.get_model_version(NAME, "3").tags["recommended"] == "champion"
+    assert "a person has made version 1 champion" in outcome.to_markdown()
+
+
+def test_a_pinned_champion_stays(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    set_summary(folders, "three_block", validation_auroc=0.95)
+    run_register(folders, uri)
+    client(uri).set_model_version_tag(NAME, "1", "pinned", "true")
+    retrain(folders, "three_block", seed=1)
+    set_summary(folders, "three_block", validation_auroc=0.99)
+    run_register(folders, uri)
+    assert aliases(client(uri), NAME)["champion"] == "1"
+
+
+def test_phantoms_never_replace_patients_and_patients_replace_phantoms(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path, dataset={"name": "phantom", "kind": "phantom"})
+    set_summary(folders, "three_block", validation_auroc=0.99)
+    phantom = run_register(folders, uri)
+    assert "Trained on phantoms" in phantom.to_markdown()
+    assert "Trained on phantoms" in client(uri).get_model_version(NAME, "1").description
+    retrain(folders, "three_block")
+    set_summary(folders, "three_block", validation_auroc=0.95)
+    run_register(folders, uri)
+    assert aliases(client(uri), NAME)["champion"] == "2"
+    retrain(folders, "three_block", seed=3, dataset={"name": "phantom", "kind": "phantom"})
+    set_summary(folders, "three_block", validation_auroc=1.0)
+    outcome = run_register(folders, uri)
+    assert aliases(client(uri), NAME)["champion"] == "2"
+    assert "never replaces version 2, trained on patients" in outcome.headline()
+
+
+def test_models_judged_on_different_splits_are_not_put_side_by_side(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    retrain(folders, "shallow", split_protocol="official", split_digest="0" * 64)
+    with pytest.raises(RegistryError, match="same images and split, received shallow=official 00000000"):
+        run_register(folders, uri)
+    assert run_register(folders, uri, include=["shallow"]).new == ("1",)
+
+
+def test_a_model_that_was_not_evaluated_is_named(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    with pytest.raises(MissingInputError, match=r"vgg16/model\.keras.*run `cxr train` and `cxr evaluate`"):
+        run_register(folders, uri, include=["three_block", "vgg16"])
+    assert client(uri).search_registered_models() == []
