@@ -21,6 +21,7 @@ from cxr.evaluation import evaluate
 from cxr.images import decode_grey
 from cxr.prediction import Predictor
 from cxr.recipes import Recipe, apply, as_input
+from cxr.tracking.connection import client
 
 RECIPE = Recipe("s2_resize", "S2", size=16, channels=1)
 HISTORY = "epoch,loss,auroc,val_loss,val_auroc\n1,0.7,0.5,0.6,\n2,0.5,0.8,0.55,0.9\n3,0.4,0.9,0.5,0.95\n"
@@ -28,6 +29,20 @@ TEMPERATURE, THRESHOLD = 2.5, 0.6
 """Above 1, which is what makes rounding near 0 and 1 visible."""
 CPU = {"kind": "cpu", "name": "test processor", "framework": "tensorflow", "driver": None}
 GPU = {"kind": "gpu", "name": "test GPU", "framework": "tensorflow", "driver": "1.2"}
+
+
+@cache
+def _empty_store() -> bytes:
+    """Content of a local MLflow store without runs: making one takes seconds, writing it does not."""
+    with tempfile.TemporaryDirectory() as scratch:
+        client(f"sqlite:///{scratch}/mlflow.db")
+        return (Path(scratch) / "mlflow.db").read_bytes()
+
+
+def write_store(folder: Path) -> str:
+    """Write a fresh local store and give its address."""
+    (folder / "mlflow.db").write_bytes(_empty_store())
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 @cache
@@ -90,7 +105,7 @@ def card(name: str = "three_block", **changes: Any) -> ModelCard:
         "split_digest": "5" * 64,
         "data_md5": "abc.dir",
         "git_commit": "c" * 40,
-        "training": {"device": CPU, "seconds": 1.5, "epochs": 3},
+        "training": {"device": CPU, "seconds": 1.5, "epochs_run": 3},
     }
     return ModelCard(**{**values, **changes})
 

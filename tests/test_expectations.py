@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -53,6 +54,7 @@ FAULTS: list[tuple[list[int], dict[str, object], set[str]]] = [
     ([21, 22], {"duplicate_group": "same-4"}, {"splits_of_picture"}),
     ([23, 24], {"patient": "bacteria-9", "splits_of_patient": 2}, {"splits_of_patient", "test_patients"}),
     ([26, 28], {"patient": "bacteria-8", "splits_of_patient": 2}, {"splits_of_patient"}),
+    ([30, 31], {"patient": "bacteria-7", "splits_of_patient": 2}, {"splits_of_patient", "test_patients"}),
 ]
 """Rows, what is wrong with them, and the checks that must list exactly them."""
 
@@ -63,7 +65,7 @@ def faulty() -> pd.DataFrame:
     for rows, values, _ in FAULTS:
         for column, value in values.items():
             frame.loc[rows, column] = value
-    frame.loc[28, "official_split"] = "val"
+    frame.loc[[28, 30], "official_split"] = "val"
     return frame
 
 
@@ -131,8 +133,9 @@ def test_drift_names_the_statistics_that_moved(tmp_path: Path) -> None:
 
 
 def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     frame = manifest()
     frame.loc[3, "grey"] = False
     run(frame, tmp_path, run_name="abc")
@@ -152,3 +155,4 @@ def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
     for link in re.findall(r'href="([^"#]+)"', pages["index.html"]):
         assert link == "../exploration.html" or (tmp_path / link).is_file()
     assert capfd.readouterr() == ("", "")
+    assert caplog.records == []

@@ -86,12 +86,24 @@ def test_a_network_with_another_ending_is_taken_as_it_is(tmp_path: Path) -> None
     assert predictor.probabilities(images) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_answers_do_not_depend_on_the_batch_even_where_probabilities_are_extreme(tmp_path: Path) -> None:
-    predictor = Predictor(small_network(0, gain=16.0), card().completed(TEMPERATURE, THRESHOLD, "rule"))
+def test_extreme_probabilities_keep_their_digits(tmp_path: Path) -> None:
+    import keras
+
+    model = small_network(0, gain=16.0)
+    predictor = Predictor(model, card())
     images = predictor.prepare(write_images(tmp_path / "images"))
-    together = predictor.calibrated(predictor.probabilities(images))
     raw = predictor.probabilities(images)
-    assert ((raw > 0.999_999) & (raw < 1)).any(), "the network must be extreme for this test to mean anything"
+    features = keras.Model(model.inputs, model.layers[-1].input).predict_on_batch(as_input(images, RECIPE))
+    kernel, bias = (weight.astype(np.float64) for weight in model.layers[-1].get_weights())
+    doubt = 1 / (1 + np.exp(np.asarray(features, np.float64) @ kernel + bias))[:, 0]
+    extreme = (doubt > 1e-9) & (doubt < 1e-6)
+    assert extreme.sum() > 3, "the network must be extreme for this test to mean anything"
+    assert 1 - raw[extreme] == pytest.approx(doubt[extreme], rel=1e-3)
+
+
+def test_answers_do_not_depend_on_the_batch(folders: Folders, predictor: Predictor) -> None:
+    images = predictor.prepare(folders.images)
+    together = predictor.calibrated(predictor.probabilities(images))
     for batch_size in (1, 5, 32):
         apart = predictor.calibrated(predictor.probabilities(images, batch_size=batch_size))
         assert apart == pytest.approx(together, abs=1e-6)

@@ -99,8 +99,8 @@ def rows_to_judge(
         The columns path, patient, group, label, subtype and split of validation and test.
 
     Raises:
-        DataError: if the model has another name, or was trained on another split, whose training images may be among these test
-            images, or on images prepared by another recipe.
+        DataError: if the model has another name, or was trained on another split, whose training images may
+            be among these test images, or on images prepared by another recipe.
     """
     if model != card.model:
         raise DataError(

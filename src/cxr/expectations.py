@@ -194,18 +194,21 @@ def _observed(check: Check, found: Mapping[str, Any]) -> str:
     if "observed_value" in found:
         return f"a share of {float(found['observed_value']):.3f}"
     others = int(found["unexpected_count"])
-    return f"{others} of {found['element_count']} {unit} break it" if others else f"all {unit} keep it"
+    return f"{others} of {found['element_count']} {unit} that break it" if others else f"all {unit} keep it"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's notices and deprecation warnings out of the pipeline's output."""
+    """Keep the library's notices and deprecation warnings out of the pipeline's output; errors are raised."""
+    # Some of its modules set the level of their own loggers, so the way up is cut instead.
     logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    propagate, silence = logger.propagate, logging.NullHandler()
+    logger.propagate = False
+    logger.addHandler(silence)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.removeHandler(silence)

@@ -60,6 +60,7 @@ def write_report(
         digest=digest,
         numbers=_numbers(images, left_out, results),
         results=results,
+        failed=[result for result in results if result.stops],
         comparison=comparison,
         drift_rows=comparison.table.to_dict("records"),
         left_out=left_out.head(_LISTED).to_dict("records"),

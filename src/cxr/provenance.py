@@ -8,6 +8,9 @@ from pathlib import Path
 
 import yaml
 
+CODE = ("src", "dvc.yaml", "pyproject.toml", "requirements")
+"""What is code: a commit without changes here is the program that ran."""
+
 
 def git_commit(root: Path) -> str | None:
     """Name the commit that a checkout stands on.
@@ -16,13 +19,14 @@ def git_commit(root: Path) -> str | None:
         root: a folder of the checkout.
 
     Returns:
-        40 hex digits, with ``-dirty`` behind them when tracked files differ from it; None outside a checkout,
-        before the first commit, or without git.
+        40 hex digits, with ``-dirty`` behind them when code differs from it; None outside a checkout, before the
+        first commit, or without git. Parameters and data do not count: a run alters their lock files itself,
+        and both are recorded by value and by hash.
     """
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if commit is None:
         return None
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return f"{commit}-dirty" if changed else commit
 
 

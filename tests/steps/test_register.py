@@ -8,7 +8,7 @@ import pytest
 
 from cxr.errors import MissingInputError, ParameterError
 from cxr.steps.register import Register
-from model_folders import write_models
+from model_folders import write_models, write_store
 
 
 def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -18,7 +18,7 @@ def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest
             "models": folders.models,
             "evaluations": folders.evaluations,
             "registration": tmp_path / "registration",
-            "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+            "tracking_uri": write_store(tmp_path),
             "include": ["shallow"],
         }
     )

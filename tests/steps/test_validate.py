@@ -102,7 +102,7 @@ def test_rejected_data_leave_no_manifest_and_the_reports_to_look_at(data: Path) 
     assert {"exploration.html", "data_docs", "checks.json", "quarantine.csv"} <= {
         path.name for path in (artifacts / "rejected").iterdir()
     }
-    (train / "PNEUMONIA" / "person900_virus_1.jpeg").unlink()
+    (data / "train" / "PNEUMONIA" / "person900_virus_1.jpeg").unlink()
     run(data)
     assert not (artifacts / "rejected").exists()
 

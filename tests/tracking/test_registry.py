@@ -126,6 +126,7 @@ def test_tags_tell_device_data_code_and_figures(uri: str, tmp_path: Path) -> Non
         "gpu": "no",
         "framework": CPU["framework"],
         "train_seconds": "1.5",
+        "epochs": "3",
         "data_md5": "abc.dir",
         "git_commit": "c" * 40,
         "dataset_kind": "patients",

@@ -8,6 +8,7 @@ import logging
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -157,7 +158,9 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema([ColSpec(kind, column) for kind, column in outputs]),
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # MLflow would run the example to guess the signature, which is given.
+        warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         folder = Path(scratch) / "artifact"
         folder.mkdir()
         shutil.copyfile(one.trained / MODEL_NAME, folder / MODEL_NAME)
@@ -229,7 +232,8 @@ def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
         "framework": device.get("framework"),
         "driver": device.get("driver"),
         "train_seconds": card.training.get("seconds"),
-        "epochs": card.training.get("epochs"),
+        "epochs": card.training.get("epochs_run"),
+        "best_epoch": card.training.get("best_epoch"),
         "threshold_rule": card.threshold_rule,
         "python": ".".join(map(str, sys.version_info[:3])),
         **one.summary,
