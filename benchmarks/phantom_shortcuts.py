@@ -91,9 +91,7 @@ def main() -> int:
     Returns:
         0 if every classifier and its inverse stay under the limit, else 1.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of phantoms that are already drawn")
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
@@ -105,9 +103,7 @@ def main() -> int:
             data = Path(folder)
             draw_dataset(data, images=arguments.images, seed=arguments.seed)
         frame = describe(data)
-    print(
-        f"{len(frame)} images, {frame['patient'].nunique()} patients, {frame['label'].mean():.1%} pneumonia\n"
-    )
+    print(f"{len(frame)} images, {frame['patient'].nunique()} patients, {frame['label'].mean():.1%} pneumonia\n")
     print(
         frame.groupby("label")[FEATURES].mean().rename({0: "normal", 1: "pneumonia"}).round(2).to_string(),
         "\n",

@@ -69,9 +69,7 @@ def measure(data: Path, paths: list[str], folder: Path) -> None:
     row("decoding to grey", base, rate(lambda: decode(cores), len(paths)), base)
     for name, recipe in RECIPES.items():
         one, all_cores = (
-            rate(
-                lambda recipe=recipe, w=w: prepare(data, paths, recipe, folder, w, progress=False), len(paths)
-            )
+            rate(lambda recipe=recipe, w=w: prepare(data, paths, recipe, folder, w, progress=False), len(paths))
             for w in (1, cores)
         )
         row(name, one, all_cores, base)

@@ -24,9 +24,7 @@ def predictions(images: int = 400, seed: int = 0, sharpness: float = 1.7) -> pd.
                 "label": "NORMAL" if subtype == "normal" else "PNEUMONIA",
                 "subtype": subtype,
                 "split": "validation" if number // 8 % 2 else "test",
-                "probability_raw": float(
-                    expit(sharpness * (MEANS[subtype] + 2 * generator.standard_normal()))
-                ),
+                "probability_raw": float(expit(sharpness * (MEANS[subtype] + 2 * generator.standard_normal()))),
             }
         )
     return pd.DataFrame(rows)

@@ -178,7 +178,5 @@ def _judged(seed: int) -> _Judged:
         }
     )
     found = evaluate(table, resamples=20)
-    table = found.predictions.assign(
-        probability=apply_temperature(found.predictions["probability_raw"], TEMPERATURE)
-    )
+    table = found.predictions.assign(probability=apply_temperature(found.predictions["probability_raw"], TEMPERATURE))
     return _Judged(saved, json.dumps(found.report), json.dumps(found.summary()), table)

@@ -36,9 +36,7 @@ def splits(manifest: pd.DataFrame) -> pd.DataFrame:
     """A safe assignment of them."""
     table = manifest[manifest["status"] == "accepted"].drop(columns=["status", "duplicate_group"])
     sides = {"a": "train", "b": "validation", "c": "test"}
-    return table.assign(group=table["patient"], split=table["path"].str[0].map(sides), reason="").reset_index(
-        drop=True
-    )
+    return table.assign(group=table["patient"], split=table["path"].str[0].map(sides), reason="").reset_index(drop=True)
 
 
 def test_a_safe_split_passes(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
@@ -93,9 +91,7 @@ def test_an_unknown_side_and_a_missing_class_stop_it(splits: pd.DataFrame, manif
     assert "both classes in validation; absent (1): PNEUMONIA" in text
 
 
-def test_excluded_images_may_share_a_patient_with_the_test_set(
-    splits: pd.DataFrame, manifest: pd.DataFrame
-) -> None:
+def test_excluded_images_may_share_a_patient_with_the_test_set(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     manifest.loc[manifest["path"].isin(["a1", "c0"]), "duplicate_group"] = "d1"
     splits.loc[splits["path"].isin(["a0", "a1"]), ["split", "reason"]] = ["excluded", "shared"]
     extra = {"path": "a9", "label": "NORMAL", "subtype": "normal", "patient": "n-7", "sha256": "sha-a9"}

@@ -19,21 +19,15 @@ def images() -> NDArray[np.uint8]:
     """Smooth random images, so that interpolation differs little between implementations."""
     generator = np.random.default_rng(5)
     coarse = generator.integers(0, 256, (12, 8, 10)).astype(np.uint8)
-    return np.stack([cv2.resize(image, (60, 48), interpolation=cv2.INTER_CUBIC) for image in coarse])[
-        ..., None
-    ]
+    return np.stack([cv2.resize(image, (60, 48), interpolation=cv2.INTER_CUBIC) for image in coarse])[..., None]
 
 
-def keras_reference(
-    image: NDArray[np.uint8], draw: NDArray[np.float64], ranges: Augmentation
-) -> NDArray[np.uint8]:
+def keras_reference(image: NDArray[np.uint8], draw: NDArray[np.float64], ranges: Augmentation) -> NDArray[np.uint8]:
     """ImageDataGenerator's transformation, in its own (row, column) order, carried out by SciPy."""
     height, width = image.shape
     angle, shear = np.deg2rad(ranges.rotation * draw[0]), np.deg2rad(ranges.shear * draw[3])
     rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    shift = np.array(
-        [[1, 0, ranges.shift * height * draw[1]], [0, 1, ranges.shift * width * draw[2]], [0, 0, 1]]
-    )
+    shift = np.array([[1, 0, ranges.shift * height * draw[1]], [0, 1, ranges.shift * width * draw[2]], [0, 0, 1]])
     slant = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
     zoom = np.diag([1 + ranges.zoom * draw[4], 1 + ranges.zoom * draw[5], 1])
     to_centre = np.array([[1, 0, (height - 1) / 2], [0, 1, (width - 1) / 2], [0, 0, 1]])

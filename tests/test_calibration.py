@@ -40,9 +40,7 @@ def test_perfect_separation_leaves_probabilities_as_they_are(caplog: pytest.LogC
 
 def test_useless_scores_are_softened() -> None:
     target = np.arange(400) % 2
-    assert fit_temperature(target, np.where(np.arange(400) % 4 < 2, 0.02, 0.98)) == pytest.approx(
-        20, rel=0.01
-    )
+    assert fit_temperature(target, np.where(np.arange(400) % 4 < 2, 0.02, 0.98)) == pytest.approx(20, rel=0.01)
 
 
 @pytest.mark.parametrize("target", [[], [1, 1], [0, 0]])

@@ -57,10 +57,26 @@ def run(*words, cwd=None):
 def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
     (tmp_path / "params.yaml").write_text("models: {m: {epochs: 0, dropot: 1}}\ntrian: {}\n")
     answer = run(
-        "train", "--params", "params.yaml", "--model", "m", "--batch_size", "many", "--colour", "red", cwd=tmp_path
+        "train",
+        "--params",
+        "params.yaml",
+        "--model",
+        "m",
+        "--batch_size",
+        "many",
+        "--colour",
+        "red",
+        cwd=tmp_path,
     )
     assert answer.returncode == 2
-    for part in ("epochs=0", "models.{model}.dropot=1", "'trian'", "batch_size='many'", "colour='red'", "architecture"):
+    for part in (
+        "epochs=0",
+        "models.{model}.dropot=1",
+        "'trian'",
+        "batch_size='many'",
+        "colour='red'",
+        "architecture",
+    ):
         assert part in answer.stderr, part
     assert "Traceback" not in answer.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]

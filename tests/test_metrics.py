@@ -73,9 +73,7 @@ def test_what_is_undefined_is_nan_and_never_zero() -> None:
 def test_calibration_error_of_a_bin_is_the_gap_between_stated_and_observed() -> None:
     # Bin [0.8, 0.9): stated 0.8, half of them sick, 4 of 6 images. Bin [0, 0.1): stated 0.05, none sick.
     target, probability = [1, 1, 0, 0, 0, 0], [0.8, 0.8, 0.8, 0.8, 0.05, 0.05]
-    assert metrics.calibration_error(target, probability, bins=10) == pytest.approx(
-        4 / 6 * 0.3 + 2 / 6 * 0.05
-    )
+    assert metrics.calibration_error(target, probability, bins=10) == pytest.approx(4 / 6 * 0.3 + 2 / 6 * 0.05)
 
 
 def test_probabilities_of_zero_and_one_have_a_bin() -> None:

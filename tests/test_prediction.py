@@ -34,29 +34,21 @@ def predictor(folders: Folders) -> Predictor:
     return Predictor.load(folders.models / "three_block", ModelCard.read(folders.evaluations / "three_block"))
 
 
-def test_files_get_the_probability_that_the_evaluation_gave_them(
-    folders: Folders, predictor: Predictor
-) -> None:
+def test_files_get_the_probability_that_the_evaluation_gave_them(folders: Folders, predictor: Predictor) -> None:
     judged = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
     answers = predictor.predict(folders.images)
     wanted = judged.loc[[path.name for path in folders.images]]
     assert [one.probability for one in answers] == pytest.approx(wanted["probability"].tolist(), abs=1e-6)
-    assert [one.raw_probability for one in answers] == pytest.approx(
-        wanted["probability_raw"].tolist(), abs=1e-6
-    )
+    assert [one.raw_probability for one in answers] == pytest.approx(wanted["probability_raw"].tolist(), abs=1e-6)
     assert wanted["probability_raw"].min() < 0.05 and wanted["probability_raw"].max() > 0.95
 
 
 def test_bytes_paths_and_text_are_the_same_image(folders: Folders, predictor: Predictor) -> None:
     path = folders.images[5]
-    assert (
-        predictor.predict([path]) == predictor.predict([str(path)]) == predictor.predict([path.read_bytes()])
-    )
+    assert predictor.predict([path]) == predictor.predict([str(path)]) == predictor.predict([path.read_bytes()])
 
 
-def test_the_label_follows_the_threshold_on_the_calibrated_probability(
-    folders: Folders, predictor: Predictor
-) -> None:
+def test_the_label_follows_the_threshold_on_the_calibrated_probability(folders: Folders, predictor: Predictor) -> None:
     answers = predictor.predict(folders.images)
     for one in answers:
         assert one.label == (PNEUMONIA if one.probability >= THRESHOLD else NORMAL)
@@ -114,9 +106,7 @@ def test_no_image_gives_no_answer(predictor: Predictor) -> None:
     assert predictor.probabilities(np.empty((0, 16, 16, 1), np.uint8)).shape == (0,)
 
 
-def test_a_broken_image_is_named_and_never_answered(
-    folders: Folders, predictor: Predictor, tmp_path: Path
-) -> None:
+def test_a_broken_image_is_named_and_never_answered(folders: Folders, predictor: Predictor, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(folders.images[0].read_bytes()[:200])
     with pytest.raises(ImageError, match=r"broken\.png") as caught:

@@ -107,9 +107,7 @@ def test_a_broken_file_stops_it_by_name_and_leaves_no_array(data: Path, tmp_path
     content = broken.read_bytes()
     broken.unlink()
     if damage != "missing":
-        broken.write_bytes(
-            {"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage]
-        )
+        broken.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ImageError) as caught:
         prepare(data, paths, RECIPE, tmp_path / "out", 4, progress=False)
     assert paths[11] in str(caught.value)

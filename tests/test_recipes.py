@@ -59,9 +59,7 @@ def test_s0_equals_its_original_on_full_size_radiographs(real_originals: Path) -
         for member in (members[0], members[-1]):
             file = archive.extractfile(member)
             assert file is not None
-            assert_equals_three_channels(
-                cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
-            )
+            assert_equals_three_channels(cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_GRAYSCALE))
 
 
 def test_s3_equalises_closes_and_opens_at_full_size(chest: Grey) -> None:

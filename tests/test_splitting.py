@@ -234,7 +234,7 @@ def test_an_unbalanced_seed_is_named(manifest: pd.DataFrame) -> None:
 def test_the_real_file_names_split_evenly_by_the_default_seed(real_archive: Path) -> None:
     import tarfile
 
-    from cxr.patients import parse_name
+    from cxr.manifest.patients import parse_name
 
     with tarfile.open(real_archive) as archive:
         names = [name for name in archive.getnames() if name.endswith(".jpeg")]

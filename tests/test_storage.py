@@ -223,9 +223,7 @@ def test_a_transfer_that_is_cut_goes_on_where_it_stopped(store: Store, tmp_path:
     assert store.ranges["set/big.tar"] == ["all", f"bytes={HALF}-"]
 
 
-def test_a_transfer_that_is_cut_every_time_is_an_error_and_its_bytes_are_kept(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_transfer_that_is_cut_every_time_is_an_error_and_its_bytes_are_kept(store: Store, tmp_path: Path) -> None:
     store.put("set/big.tar", BIG)
     store.cut = ["set/big.tar"] * ATTEMPTS
     received = len(BIG) * 7 // 8
@@ -268,9 +266,7 @@ def test_keys_cannot_lead_out_of_the_folder(store: Store, tmp_path: Path) -> Non
     assert "relative paths" in message(lambda: store.open("set", tmp_path))
 
 
-def test_public_buckets_need_no_credentials(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_public_buckets_need_no_credentials(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("set/a.png")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -87,17 +87,13 @@ def achieved(splits: pd.DataFrame) -> dict[str, Any]:
     used = splits[splits["split"].isin(USED)]
     images = splits["split"].value_counts()
     patients = splits.groupby("split")["group"].nunique()
-    lines = sorted(
-        f"{path}\t{sha256}\t{side}" for path, sha256, side in splits[["path", "sha256", "split"]].to_numpy()
-    )
+    lines = sorted(f"{path}\t{sha256}\t{side}" for path, sha256, side in splits[["path", "sha256", "split"]].to_numpy())
     excluded = splits.loc[splits["split"] == EXCLUDED, "reason"].value_counts()
     return {
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "images": {side: int(images.get(side, 0)) for side in (*USED, EXCLUDED)},
         "patients": {side: int(patients.get(side, 0)) for side in (*USED, EXCLUDED)},
-        "shares": {side: round(int(images.get(side, 0)) / len(used), 6) for side in USED}
-        if len(used)
-        else {},
+        "shares": {side: round(int(images.get(side, 0)) / len(used), 6) for side in USED} if len(used) else {},
         "excluded": {str(reason): int(count) for reason, count in excluded.items()},
         "strata": strata(splits).to_dict("records"),
     }
@@ -132,9 +128,7 @@ def strata(splits: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
 
 
-def worst_deviation(
-    splits: pd.DataFrame, ratios: Sequence[float], least_patients: int = 0
-) -> tuple[float, str]:
+def worst_deviation(splits: pd.DataFrame, ratios: Sequence[float], least_patients: int = 0) -> tuple[float, str]:
     """Find the stratum whose share of images is farthest from the ratio.
 
     Args:

@@ -53,9 +53,7 @@ class Augmentation:
         return any(getattr(self, key) > 0 for key in _UPPER)
 
 
-def augment(
-    images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator
-) -> NDArray[np.uint8]:
+def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Change each image of a batch at random.
 
     The same generator state gives the same result on every machine and with every number of threads; the

@@ -64,9 +64,7 @@ def fit_temperature(target: ArrayLike, probability: ArrayLike) -> float:
     )
     temperature = float(np.exp(found.x))
     if temperature < COLDEST * 1.01:
-        logger.warning(
-            "validation is separated perfectly: probabilities are left uncalibrated (temperature 1)"
-        )
+        logger.warning("validation is separated perfectly: probabilities are left uncalibrated (temperature 1)")
         return 1.0
     return temperature
 

@@ -173,9 +173,7 @@ def refuse(name: str, expected: str, refused: Sequence[str], remedy: str) -> Non
         SourceError: if there are any.
     """
     if refused:
-        raise SourceError(
-            f"expected only {expected}, received source={name} that also holds {some(refused)}; {remedy}"
-        )
+        raise SourceError(f"expected only {expected}, received source={name} that also holds {some(refused)}; {remedy}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cxr.errors import SourceError
@@ -20,6 +20,16 @@ OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 CARD_NAME = "dataset.json"
 BOXES_NAME = "boxes.json"
+PATIENTS_NAME = "patients.csv"
+SIDE_FILES: tuple[str, ...] = (CARD_NAME, BOXES_NAME, PATIENTS_NAME)
+"""Side files that a data folder may hold: its card, boxes of drawn opacities, and whose each image is."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".dcm"}
+)
+"""Files taken as images by their name; whether they can be decoded is judged by validate."""
+
+SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"})
 
 Kind = Literal["phantom", "patients"]
 
@@ -73,6 +83,17 @@ class DatasetCard:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise SourceError(
-                f"expected a data card with the fields of DatasetCard, received {path}={error}; "
-                "run `cxr fetch` again"
+                f"expected a data card with the fields of DatasetCard, received {path}={error}; run `cxr fetch` again"
             ) from error
+
+
+def is_system(path: PurePosixPath) -> bool:
+    """Tell files that operating systems and tools leave beside data.
+
+    Args:
+        path: path inside the source.
+
+    Returns:
+        Whether a part of it is hidden (``.DS_Store``, ``._x``) or known, such as ``__MACOSX``.
+    """
+    return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.parts)

@@ -210,16 +210,12 @@ def measure(
         "brier": brier(target, probability, weight),
         "log_loss": log_loss(target, probability, weight),
         "calibration_error": calibration_error(target, probability, weight, bins=bins),
-        "calibration_error_adaptive": calibration_error(
-            target, probability, weight, bins=bins, adaptive=True
-        ),
+        "calibration_error_adaptive": calibration_error(target, probability, weight, bins=bins, adaptive=True),
     }
     return {name: values[name] for name in MEASURES}
 
 
-def rates(
-    target: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None
-) -> tuple[Floats, Floats]:
+def rates(target: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
     """Corners of the ROC curve, from calling nothing to calling everything pneumonia.
 
     Args:
@@ -246,11 +242,7 @@ def _by_score(target: ArrayLike, probability: ArrayLike, weight: ArrayLike | Non
     scores = np.asarray(probability, dtype=np.float64)
     order = np.argsort(scores, kind="stable")
     ascending = scores[order]
-    starts = (
-        np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
-        if scores.size
-        else np.array([], dtype=int)
-    )
+    starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]]) if scores.size else np.array([], dtype=int)
     weights = _weights(weight, scores.size)[..., order]
     if not scores.size:
         return weights, weights

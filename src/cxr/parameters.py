@@ -81,7 +81,10 @@ def read_sections(path: Path) -> dict[str, Any]:
 
 
 def gather(
-    step: type[Step], flags: Mapping[str, Any], sections: Mapping[str, Any], known: Sequence[str] | None = None
+    step: type[Step],
+    flags: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    known: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Merge the step's sections and its flags.
 

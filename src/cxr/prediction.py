@@ -104,9 +104,7 @@ class Predictor:
             if count < size:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
             answer = np.asarray(self._network.predict_on_batch(batch), dtype=np.float64)[:count]
-            out[start : start + count] = (
-                answer[:, -1] if self._head is None else _probability(answer, *self._head)
-            )
+            out[start : start + count] = answer[:, -1] if self._head is None else _probability(answer, *self._head)
         return out
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -144,11 +142,7 @@ class Predictor:
         prepared = []
         for number, item in enumerate(items):
             try:
-                data = (
-                    bytes(item)
-                    if isinstance(item, bytes | bytearray | memoryview)
-                    else Path(item).read_bytes()
-                )
+                data = bytes(item) if isinstance(item, bytes | bytearray | memoryview) else Path(item).read_bytes()
                 prepared.append(apply(self.recipe, decode_grey(data)))
             except OSError as error:
                 raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error

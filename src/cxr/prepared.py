@@ -101,9 +101,7 @@ def prepare(
     except BaseException:
         (folder / IMAGES_NAME).unlink(missing_ok=True)
         raise
-    index = pd.DataFrame(
-        {"path": list(paths), "sha256": digests, "row": np.arange(len(paths), dtype=np.int64)}
-    )
+    index = pd.DataFrame({"path": list(paths), "sha256": digests, "row": np.arange(len(paths), dtype=np.int64)})
     index.to_parquet(folder / INDEX_NAME, index=False)
     (folder / RECIPE_NAME).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
     return Prepared.open(folder)
@@ -177,8 +175,7 @@ class Prepared:
         absent = [name for name in (IMAGES_NAME, INDEX_NAME, RECIPE_NAME) if not (folder / name).is_file()]
         if absent:
             raise MissingInputError(
-                f"expected prepared images, received {folder} without {', '.join(absent)}; "
-                "run `cxr preprocess`"
+                f"expected prepared images, received {folder} without {', '.join(absent)}; run `cxr preprocess`"
             )
         recipe = Recipe.from_dict(json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8")))
         if recipe_name not in (None, recipe.name):

@@ -122,9 +122,7 @@ def choose(candidates: Sequence[Facts]) -> Facts | None:
     return max(known, key=lambda one: one.validation_auroc, default=None)
 
 
-def decide(
-    candidate: Facts, champion: Facts | None, policy: Policy, *, chosen_by_person: bool = False
-) -> Decision:
+def decide(candidate: Facts, champion: Facts | None, policy: Policy, *, chosen_by_person: bool = False) -> Decision:
     """Decide whether a challenger becomes champion; a tie keeps the champion.
 
     Args:

@@ -94,8 +94,7 @@ class Recipe:
             )
         if self.canny_low > self.canny_high:
             problems.append(
-                "expected canny_low <= canny_high, "
-                f"received canny_low={self.canny_low}, canny_high={self.canny_high}"
+                f"expected canny_low <= canny_high, received canny_low={self.canny_low}, canny_high={self.canny_high}"
             )
         if problems:
             raise ParameterError(problems)
@@ -136,14 +135,8 @@ class Recipe:
         missing = sorted({"name", "system", "size", "channels"} - set(values))
         if unknown or missing:
             raise ParameterError(
-                [
-                    f"expected the fields of a recipe ({', '.join(sorted(known))}), received {key}=..."
-                    for key in unknown
-                ]
-                + [
-                    f"expected the field {key} of a recipe, received none; prepare the images again"
-                    for key in missing
-                ]
+                [f"expected the fields of a recipe ({', '.join(sorted(known))}), received {key}=..." for key in unknown]
+                + [f"expected the field {key} of a recipe, received none; prepare the images again" for key in missing]
             )
         return cls(**values)
 
@@ -193,9 +186,7 @@ def apply(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ValueError: if the image is not a two-dimensional uint8 array.
     """
     if grey.ndim != 2 or grey.dtype != np.uint8:
-        raise ValueError(
-            f"expected a uint8 array (height, width), received shape={grey.shape}, dtype={grey.dtype}"
-        )
+        raise ValueError(f"expected a uint8 array (height, width), received shape={grey.shape}, dtype={grey.dtype}")
     image: NDArray[np.uint8] = grey
     if recipe.equalise:
         image = cv2.equalizeHist(image)
@@ -236,8 +227,7 @@ def as_input(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
     """
     if images.ndim != 4 or images.shape[-1] != recipe.planes:
         raise ValueError(
-            f"expected (batch, height, width, {recipe.planes}) for recipe {recipe.name}, "
-            f"received shape={images.shape}"
+            f"expected (batch, height, width, {recipe.planes}) for recipe {recipe.name}, received shape={images.shape}"
         )
     scaled = np.divide(images, np.float32(255), dtype=np.float32)
     if recipe.channels == recipe.planes:

@@ -80,9 +80,7 @@ class StoredPrefix(Contents):
         self.name = url.rstrip("/")
         bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
         if not _BUCKET.fullmatch(bucket):
-            raise SourceError(
-                f"expected s3://bucket/prefix, received source={url}; correct the bucket's name"
-            )
+            raise SourceError(f"expected s3://bucket/prefix, received source={url}; correct the bucket's name")
         self._bucket = bucket
         self._stop = Event()
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
@@ -91,8 +89,7 @@ class StoredPrefix(Contents):
             self._objects = {_relative(found.key, prefix, self.name): found for found in self._list(prefix)}
         if not self._objects:
             raise SourceError(
-                f"expected objects below the prefix, received source={self.name} with none; check the "
-                "spelling"
+                f"expected objects below the prefix, received source={self.name} with none; check the spelling"
             )
         self.entries = tuple(Entry(path, found.bytes) for path, found in self._objects.items())
 
@@ -203,8 +200,7 @@ class StoredPrefix(Contents):
             raise SourceError(self._refusal(error)) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise SourceError(
-                f"expected credentials for source={self.name}, received none or half of them ({error}); "
-                f"{_LOG_IN}"
+                f"expected credentials for source={self.name}, received none or half of them ({error}); {_LOG_IN}"
             ) from error
         except _INTERRUPTED as error:
             raise SourceError(
@@ -220,18 +216,11 @@ class StoredPrefix(Contents):
     def _refusal(self, error: ClientError) -> str:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _ABSENT:
-            return (
-                f"expected a bucket that exists, received source={self.name} ({code}); check name and "
-                "endpoint_url"
-            )
+            return f"expected a bucket that exists, received source={self.name} ({code}); check name and endpoint_url"
         if code in _NO_KEY:
-            return (
-                f"expected credentials that the store knows, received source={self.name} ({code}); {_LOG_IN}"
-            )
+            return f"expected credentials that the store knows, received source={self.name} ({code}); {_LOG_IN}"
         if code in _DENIED and self._anonymous:
-            return (
-                f"expected credentials for source={self.name}, which is not public, received none; {_LOG_IN}"
-            )
+            return f"expected credentials for source={self.name}, which is not public, received none; {_LOG_IN}"
         if code in _DENIED:
             return (
                 f"expected leave to list and read, received source={self.name} ({code}); ask its owner for "
@@ -265,9 +254,7 @@ def _relative(key: str, prefix: str, name: str) -> PurePosixPath:
     below = PurePosixPath(key).name if key == prefix else key[len(prefix) + 1 if prefix else 0 :]
     path = safe_path(below)
     if path is None:
-        raise SourceError(
-            f"expected keys that are relative paths, received source={name} with {key!r}; rename it"
-        )
+        raise SourceError(f"expected keys that are relative paths, received source={name} with {key!r}; rename it")
     return path
 
 

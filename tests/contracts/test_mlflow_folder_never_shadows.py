@@ -16,9 +16,7 @@ def test_the_folder_holds_no_python() -> None:
 
 def test_importing_mlflow_at_the_root_finds_the_package() -> None:
     code = "import importlib.util as u; spec = u.find_spec('mlflow'); print(spec.origin)"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert Path(answer.stdout.strip()).parts[-2:] == ("mlflow", "__init__.py")
     assert not Path(answer.stdout.strip()).is_relative_to(ROOT / "mlflow")
 
@@ -28,7 +26,5 @@ def test_importing_the_tracking_modules_does_not_import_mlflow() -> None:
         "import sys, cxr.tracking, cxr.tracking.registry, cxr.tracking.versions, cxr.steps.register;"
         "print('mlflow' in sys.modules, 'keras' in sys.modules)"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]

@@ -43,9 +43,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
     (root / "splits").mkdir()
     splits.to_parquet(root / "splits" / "splits.parquet")
-    (root / "splits" / "achieved.json").write_text(
-        json.dumps({"digest": SPLIT_DIGEST, "protocol": "grouped"})
-    )
+    (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "protocol": "grouped"}))
     prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
     trained = root / "model"
     trained.mkdir()
@@ -70,9 +68,7 @@ def step(pipeline: Path, evaluation: Path, **changes: Any) -> Evaluate:
     return Evaluate.build({**values, **changes})
 
 
-def test_the_folder_holds_everything_and_answers_like_the_completed_card(
-    pipeline: Path, tmp_path: Path
-) -> None:
+def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipeline: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     folder = tmp_path / "evaluation"
     step(pipeline, folder, tracking_uri=uri).execute()
@@ -92,9 +88,7 @@ def test_the_folder_holds_everything_and_answers_like_the_completed_card(
     completed = ModelCard.read(folder)
     served = Predictor.load(pipeline / "model", completed)
     answers = served.predict([pipeline / "data" / path for path in predictions["path"]])
-    assert [one.probability for one in answers] == pytest.approx(
-        predictions["probability"].tolist(), abs=1e-6
-    )
+    assert [one.probability for one in answers] == pytest.approx(predictions["probability"].tolist(), abs=1e-6)
     report = json.loads((folder / "metrics.json").read_text())
     assert (completed.temperature, completed.threshold) == (
         report["temperature"],

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr import kermany
 from cxr.dataset import DatasetCard
 from cxr.errors import ParameterError, SourceError
+from cxr.sources import kermany
 from cxr.steps.fetch import Fetch
 
 Get = Callable[..., None]
@@ -89,9 +89,7 @@ def test_a_source_that_changed_is_fetched_again(tmp_path: Path) -> None:
     assert DatasetCard.read(tmp_path / "data").images == 6
 
 
-def test_what_an_earlier_fetch_brought_is_replaced_and_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_an_earlier_fetch_brought_is_replaced_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_set(tmp_path / "one")
     make_set(tmp_path / "two", images=1)
     fetch("one")

@@ -50,9 +50,7 @@ def run(data: Path, **values: object) -> Path:
 
 
 def checks(folder: Path) -> dict[str, dict[str, object]]:
-    return {
-        check["name"]: check for check in json.loads((folder / "checks.json").read_text("utf-8"))["checks"]
-    }
+    return {check["name"]: check for check in json.loads((folder / "checks.json").read_text("utf-8"))["checks"]}
 
 
 def test_accepted_data_get_manifest_reports_and_baseline(data: Path) -> None:
@@ -71,9 +69,7 @@ def test_accepted_data_get_manifest_reports_and_baseline(data: Path) -> None:
     assert summary["left_out"] == ["train/NORMAL/IM-0900-0001.jpeg"]
     assert len(summary["digest"]) == 64
     quarantine = pd.read_csv(artifacts / "manifest" / "quarantine.csv")
-    assert quarantine[["path", "problem"]].values.tolist() == [
-        ["train/NORMAL/IM-0900-0001.jpeg", "truncated"]
-    ]
+    assert quarantine[["path", "problem"]].values.tolist() == [["train/NORMAL/IM-0900-0001.jpeg", "truncated"]]
     assert DatasetCard.read(artifacts / "manifest").name == "tiny"
     assert (artifacts / "data_report" / "data_docs" / "index.html").is_file()
     assert (artifacts / "data_report" / "exploration.html").is_file()

@@ -37,14 +37,10 @@ def retrain(folders: Folders, name: str, **changes: object) -> None:
     card(name, **changes).write(folders.models / name)
     judged = ModelCard.read(folders.evaluations / name)
     assert judged.temperature is not None and judged.threshold is not None
-    card(name, **changes).completed(judged.temperature, judged.threshold, "rule").write(
-        folders.evaluations / name
-    )
+    card(name, **changes).completed(judged.temperature, judged.threshold, "rule").write(folders.evaluations / name)
 
 
-def test_a_version_answers_as_the_evaluation_did_in_a_process_without_the_package(
-    uri: str, tmp_path: Path
-) -> None:
+def test_a_version_answers_as_the_evaluation_did_in_a_process_without_the_package(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
     run_register(folders, uri)
     expected = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")

@@ -19,9 +19,7 @@ class Evaluate(Tracked):
 
     trained: Annotated[Path, Reads("Model"), Field(description="Folder of the trained model.")]
     prepared: Annotated[Path, Reads("Prepared"), Field(description="Folder of the prepared images.")]
-    splits: Annotated[Path, Reads("Splits"), Field(description="Folder of the split.")] = Path(
-        "artifacts/splits"
-    )
+    splits: Annotated[Path, Reads("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
     data: Annotated[
         Path,
         Reads("Dataset", optional=True),
@@ -31,9 +29,7 @@ class Evaluate(Tracked):
 
     model: Annotated[
         str,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."
-        ),
+        Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
     ]
     rule: Annotated[
         Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"],
@@ -74,18 +70,16 @@ class Evaluate(Tracked):
         from cxr import tracking
         from cxr.card import ModelCard
         from cxr.evaluation import evaluate, predict, rows_to_judge
-        from cxr.evaluation_files import read_history, write_evaluation
-        from cxr.mistakes import pictures, worst_mistakes
-        from cxr.plot_style import Caption
+        from cxr.evaluation.files import read_history, write_evaluation
+        from cxr.evaluation.mistakes import pictures, worst_mistakes
         from cxr.plots import write_plots
+        from cxr.plots.style import Caption
         from cxr.prediction import Predictor
         from cxr.prepared import Prepared
 
         card = ModelCard.read(self.trained)
         prepared = Prepared.open(self.prepared)
-        rows = rows_to_judge(
-            pd.read_parquet(self.splits / "splits.parquet"), self.splits, self.model, card, prepared
-        )
+        rows = rows_to_judge(pd.read_parquet(self.splits / "splits.parquet"), self.splits, self.model, card, prepared)
         raw = predict(
             Predictor.load(self.trained),
             prepared.images,
@@ -98,14 +92,10 @@ class Evaluate(Tracked):
         )  # fmt: skip
         history = read_history(self.trained)
         write_evaluation(self.evaluation, found, history)
-        card.completed(found.temperature, found.point.threshold, found.point.sentence()).write(
-            self.evaluation
-        )
+        card.completed(found.temperature, found.point.threshold, found.point.sentence()).write(self.evaluation)
         sheet = worst_mistakes(found.predictions, found.point.threshold, self.mistakes)
         write_plots(
             self.evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), prepared, self.data),
             Caption.of(card), history, card.training.get("best_epoch"),
         )  # fmt: skip
-        tracking.log_evaluation(
-            self.trained, self.evaluation, uri=self.tracking_uri, experiment=self.experiment
-        )
+        tracking.log_evaluation(self.trained, self.evaluation, uri=self.tracking_uri, experiment=self.experiment)

@@ -27,26 +27,18 @@ class Fetch(Step):
     )
     phantom_images: int = Field(600, ge=20, le=100_000, description="number of phantoms to draw")
     phantom_seed: int = Field(0, ge=0, description="seed of the phantoms")
-    data_name: str = Field(
-        "auto", min_length=1, description="name of the data set in reports; auto: from the source"
-    )
+    data_name: str = Field("auto", min_length=1, description="name of the data set in reports; auto: from the source")
     data_kind: Literal["auto", "patients", "phantom"] = Field(
         "auto",
         description="whether people or phantoms are shown; auto: from the source's card, else patients",
     )
-    data_licence: str = Field(
-        "auto", min_length=1, description="licence and attribution; auto: from the source"
-    )
-    max_gigabytes: float = Field(
-        20.0, gt=0, description="refuse sources that are larger than this after unpacking"
-    )
-    endpoint_url: str | None = Field(
-        None, description="address of an object store; by default AWS_ENDPOINT_URL"
-    )
+    data_licence: str = Field("auto", min_length=1, description="licence and attribution; auto: from the source")
+    max_gigabytes: float = Field(20.0, gt=0, description="refuse sources that are larger than this after unpacking")
+    endpoint_url: str | None = Field(None, description="address of an object store; by default AWS_ENDPOINT_URL")
     refresh: bool = Field(False, description="fetch again even if the data folder holds what is asked for")
     data: Annotated[Path, Writes("Dataset"), Field(description="folder of the raw images")] = Path("data")
-    downloads: Annotated[Path, Keeps("Downloads"), Field(description="partial downloads, to go on from")] = (
-        Path("artifacts/downloads")
+    downloads: Annotated[Path, Keeps("Downloads"), Field(description="partial downloads, to go on from")] = Path(
+        "artifacts/downloads"
     )
 
     def execute(self) -> None:
@@ -55,7 +47,7 @@ class Fetch(Step):
         Raises:
             SourceError: if the source fails, or the data folder holds files that fetch did not write.
         """
-        from cxr import fetched
+        from cxr.sources import fetched
 
         request = self._request()
         if not fetched.is_due(self.data, self.downloads, self.source, request, refresh=self.refresh):
@@ -89,8 +81,8 @@ class Fetch(Step):
 
     def _request(self) -> dict[str, Any]:
         """Parameters that decide what the data folder holds."""
-        from cxr.fetched import identity
         from cxr.sources import label
+        from cxr.sources.fetched import identity
 
         without_effect = {"data", "downloads", "refresh", "max_gigabytes"}
         chosen = self.model_dump(mode="json", exclude=without_effect | _UNUSED.get(self.source, _PHANTOM))

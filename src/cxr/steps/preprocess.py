@@ -36,9 +36,7 @@ class Preprocess(Step):
         Field(description="Folder of the array; artifacts/prepared/RECIPE if not given."),
     ] = Path("artifacts/prepared/s2_resize")
 
-    recipe: Annotated[RecipeName, Field(description="Which recipe; each is one source system's.")] = (
-        "s2_resize"
-    )
+    recipe: Annotated[RecipeName, Field(description="Which recipe; each is one source system's.")] = "s2_resize"
     workers: Annotated[
         int | None,
         Field(ge=1, description="Threads; null for one per core. The result does not depend on it."),
@@ -57,9 +55,7 @@ class Preprocess(Step):
     bilateral_sigma_colour: Annotated[
         float | None, Field(gt=0, description="Its sigma in colour, as given for three equal channels.")
     ] = None
-    bilateral_sigma_space: Annotated[float | None, Field(gt=0, description="Its sigma in space, pixels.")] = (
-        None
-    )
+    bilateral_sigma_space: Annotated[float | None, Field(gt=0, description="Its sigma in space, pixels.")] = None
     morphology: Annotated[
         int | None, Field(ge=0, le=64, description="Kernel side of closing, then opening; 0 leaves them out.")
     ] = None
@@ -84,6 +80,4 @@ class Preprocess(Step):
 
         changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
         manifest = pd.read_parquet(self.manifest / "manifest.parquet")
-        prepare_accepted(
-            self.data, manifest, recipe_named(self.recipe, **changes), self.prepared, self.workers
-        )
+        prepare_accepted(self.data, manifest, recipe_named(self.recipe, **changes), self.prepared, self.workers)

@@ -20,13 +20,11 @@ class Register(Tracked):
 
     name: ClassVar[str] = "register"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register")
-    without_effect: ClassVar[
-        tuple[str, ...]
-    ] = ()  # a registration is about one store: another one, another run
+    without_effect: ClassVar[tuple[str, ...]] = ()  # a registration is about one store: another one, another run
 
-    models: Annotated[
-        Path, Reads("Models"), Field(description="folder with one folder per trained model")
-    ] = Path("artifacts/models")
+    models: Annotated[Path, Reads("Models"), Field(description="folder with one folder per trained model")] = Path(
+        "artifacts/models"
+    )
     evaluations: Annotated[
         Path,
         Reads("Evaluations"),
@@ -37,9 +35,7 @@ class Register(Tracked):
         Writes("Registration"),
         Field(description="decision.json and decision.md: who is champion, and why"),
     ] = Path("artifacts/registration")
-    registered_name: str = Field(
-        "pneumonia-classifier", min_length=1, description="name of the registered model"
-    )
+    registered_name: str = Field("pneumonia-classifier", min_length=1, description="name of the registered model")
     include: list[str] = Field([], description="models to take; empty takes all that are evaluated")
     require_gpu: bool = Field(True, description="whether only GPU-trained versions may become champion")
     min_auroc: float = Field(0.9, ge=0, le=1, description="lowest AUROC on test for a champion")

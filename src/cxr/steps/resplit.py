@@ -34,9 +34,7 @@ class Resplit(Step):
     ] = "grouped"
     ratios: Annotated[
         tuple[float, float, float],
-        Field(
-            description="Shares of train, validation, test; with protocol official only the first two count."
-        ),
+        Field(description="Shares of train, validation, test; with protocol official only the first two count."),
     ] = (0.70, 0.15, 0.15)
     seed: Annotated[int, Field(ge=0, description="Chooses one of many equally good splits.")] = 9
     sample: Annotated[

@@ -19,28 +19,26 @@ class Results(Step):
     evaluations: Annotated[
         Path,
         Reads("Evaluations", optional=True),
-        Field(
-            description="Folder with one folder per evaluated model; nothing new is kept if it is missing."
-        ),
+        Field(description="Folder with one folder per evaluated model; nothing new is kept if it is missing."),
     ] = Path("artifacts/evaluations")
     models: Annotated[
         Path,
         Reads("Models", optional=True),
         Field(description="Folder with one folder per trained model, for its training parameters."),
     ] = Path("artifacts/models")
-    kept: Annotated[
-        Path, Keeps("Results"), Field(description="Folder of all kept results, which belongs in git.")
-    ] = Path("reports/results")
+    kept: Annotated[Path, Keeps("Results"), Field(description="Folder of all kept results, which belongs in git.")] = (
+        Path("reports/results")
+    )
 
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
-    phantoms: Annotated[
-        bool, Field(description="Whether results on drawn phantoms are kept and shown as well.")
-    ] = False
+    phantoms: Annotated[bool, Field(description="Whether results on drawn phantoms are kept and shown as well.")] = (
+        False
+    )
 
     def run(self) -> None:
         """Keep what the run found, then write the page."""
         from cxr.results import collect, keep, read_all
-        from cxr.results_page import render, write_page
+        from cxr.results.page import render, write_page
 
         keep(collect(self.evaluations, self.models), self.kept, phantoms=self.phantoms)
         write_page(self.page, render(read_all(self.kept), phantoms=self.phantoms))

@@ -11,7 +11,6 @@ from cxr.models import check_name
 from cxr.steps.base import Keeps, Reads, Writes
 from cxr.steps.tracked import Tracked
 
-
 WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "resume", "data_pointer"})
 """Parameters that a trained network does not depend on."""
 
@@ -29,7 +28,9 @@ class Train(Tracked):
     prepared: Annotated[Path, Reads("Prepared"), Field(description="Folder of the prepared images.")]
     trained: Annotated[Path, Writes("Model"), Field(description="Folder of the trained model.")]
     checkpoints: Annotated[
-        Path, Keeps("Checkpoints"), Field(description="Folder of the last epoch, removed when training is done.")
+        Path,
+        Keeps("Checkpoints"),
+        Field(description="Folder of the last epoch, removed when training is done."),
     ] = Path("artifacts/checkpoints")
 
     model: Annotated[
@@ -39,14 +40,13 @@ class Train(Tracked):
     system: Annotated[str, Field(description="Source system whose network this is, S0 to S4.")] = "own"
     architecture: Annotated[str, AfterValidator(check_name), Field(description="Which network to build.")]
     recipe: Annotated[str | None, Field(description="Recipe that the images must have; null takes any.")] = None
-    optimizer: Annotated[
-        Literal["adam", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer.")
-    ] = "adam"
+    optimizer: Annotated[Literal["adam", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer.")] = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=1, description="Learning rate of the first epoch.")] = 1e-3
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Images a batch.")] = 32
     epochs: Annotated[int, Field(ge=1, le=10_000, description="Most epochs on radiographs of patients.")] = 30
     phantom_epochs: Annotated[
-        int, Field(ge=1, le=10_000, description="Most epochs on drawn phantoms, which only show that all works.")
+        int,
+        Field(ge=1, le=10_000, description="Most epochs on drawn phantoms, which only show that all works."),
     ] = 3
     monitor: Annotated[
         Literal["loss", "auroc"],
@@ -71,9 +71,7 @@ class Train(Tracked):
         dict[str, float | bool],
         Field(description="Random changes: horizontal_flip, rotation and shear in degrees, zoom, shift."),
     ] = Field(default_factory=dict)
-    seed: Annotated[
-        int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, augmentation and dropout.")
-    ] = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, augmentation and dropout.")] = 0
     resume: Annotated[bool, Field(description="Go on from the checkpoint of a killed run, if it fits.")] = True
     data_pointer: Annotated[
         Path, Field(description="DVC's pointer to the raw images, read for their md5; may be missing.")
@@ -92,14 +90,14 @@ class Train(Tracked):
         """Read split and images, train, write network, card, history and evidence."""
         from cxr import provenance, tracking
         from cxr.augmentation import Augmentation
-        from cxr.batches import Batches
-        from cxr.checkpoint import Checkpoint
-        from cxr.device import evidence, make_deterministic
         from cxr.models import build
         from cxr.prepared import Prepared
-        from cxr.trained_model import TrainedModel, fingerprint
         from cxr.training import Plan, fit
-        from cxr.training_set import SplitData
+        from cxr.training.batches import Batches
+        from cxr.training.checkpoint import Checkpoint
+        from cxr.training.device import evidence, make_deterministic
+        from cxr.training.trained_model import TrainedModel, fingerprint
+        from cxr.training.training_set import SplitData
 
         values = self.model_dump(include=set(self.parameters()) - WITHOUT_EFFECT, mode="json")
         data = SplitData.read(self.manifest, self.splits)
@@ -123,7 +121,10 @@ class Train(Tracked):
         checkpoint = Checkpoint(self.checkpoints, fingerprint(values, prepared.recipe, data))
         saved = checkpoint.find() if self.resume else None
         device = evidence()
-        origin = {"data_md5": provenance.data_md5(self.data_pointer), "git_commit": provenance.git_commit(Path())}
+        origin = {
+            "data_md5": provenance.data_md5(self.data_pointer),
+            "git_commit": provenance.git_commit(Path()),
+        }
         with tracking.open_run(
             self.tracking_uri, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,

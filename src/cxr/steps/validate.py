@@ -135,10 +135,10 @@ class Validate(Step):
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
-        from cxr import acceptance, expectations, exploration
-        from cxr.checks import Bounds
+        from cxr import exploration
+        from cxr.checks import Bounds, acceptance, expectations
+        from cxr.checks.drift import Baseline, DriftLimits, compare
         from cxr.dataset import DatasetCard
-        from cxr.drift import Baseline, DriftLimits, compare
         from cxr.images import Limits
         from cxr.manifest import build_manifest, content_digest, write_manifest
 

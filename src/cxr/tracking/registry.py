@@ -81,9 +81,7 @@ def register(
         RegistryError: if the store doesn't answer, or the models were judged on different splits.
     """
     if not uri:
-        raise RegistryError(
-            "expected the address of an MLflow store, received tracking uri=''; set tracking.uri"
-        )
+        raise RegistryError("expected the address of an MLflow store, received tracking uri=''; set tracking.uri")
     wanted = candidates(models, evaluations, include)
     connected = client(uri)
     _ensure_registered_model(connected, registered_name)
@@ -129,9 +127,7 @@ def promotion_log(uri: str, registered_name: str) -> list[Entry]:
                 when = datetime.strptime(key.removeprefix(LOG_ENTRY), TIME).replace(tzinfo=UTC)
                 values = json.loads(text)
                 champion, promoted = values["champion"], values["promoted"]
-                entries.append(
-                    Entry(when, str(version.version), champion, promoted, tuple(values["reasons"]))
-                )
+                entries.append(Entry(when, str(version.version), champion, promoted, tuple(values["reasons"])))
     return sorted(entries, key=lambda entry: entry.time)
 
 
@@ -186,9 +182,7 @@ def _give_alias(connected: MlflowClient, name: str, alias: str, version: str) ->
 def _promote(connected: MlflowClient, name: str, challenger: Facts, policy: Policy) -> Decision:
     current = aliases(connected, name).get(CHAMPION)
     champion = facts_of(connected.get_model_version(name, current)) if current else None
-    decision = decide(
-        challenger, champion, policy, chosen_by_person=_set_by_person(connected, name, CHAMPION)
-    )
+    decision = decide(challenger, champion, policy, chosen_by_person=_set_by_person(connected, name, CHAMPION))
     if decision.promote:
         _give_alias(connected, name, CHAMPION, challenger.version)
     if decision.recommended:

@@ -234,9 +234,7 @@ def _known(connected: MlflowClient, run_id: str) -> bool:
         raise
 
 
-def _add(
-    connected: MlflowClient, run_id: str, *, tags: Mapping[str, object], params: Mapping[str, object]
-) -> None:
+def _add(connected: MlflowClient, run_id: str, *, tags: Mapping[str, object], params: Mapping[str, object]) -> None:
     """Add tags and parameters; a parameter that the run has already keeps its value, as MLflow demands."""
     from mlflow.entities import Param, RunTag
 
@@ -306,7 +304,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise RegistryError(
-            f"expected JSON, received {path}={error}; run the step that makes it again"
-        ) from error
+        raise RegistryError(f"expected JSON, received {path}={error}; run the step that makes it again") from error
     return dict(values)

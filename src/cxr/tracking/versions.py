@@ -96,9 +96,7 @@ def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[
             )
         found.append(Candidate(name, models / name, evaluations / name, card, summary))
     if len({(one.card.data_digest, one.card.split_digest) for one in found}) > 1:
-        listed = ", ".join(
-            f"{one.name}={one.card.split_protocol} {one.card.split_digest[:8]}" for one in found
-        )
+        listed = ", ".join(f"{one.name}={one.card.split_protocol} {one.card.split_digest[:8]}" for one in found)
         raise RegistryError(
             f"expected models judged on the same images and split, received {listed}; "
             "train and evaluate them again on one split, or name those that belong together (include)"
@@ -149,9 +147,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     experiment = connected.get_run(run_id).info.experiment_id
-    logged = connected.create_logged_model(
-        experiment, name=one.name, source_run_id=run_id, model_type="classifier"
-    )
+    logged = connected.create_logged_model(experiment, name=one.name, source_run_id=run_id, model_type="classifier")
     # The column has no name so that a plain list of images is accepted as well as a DataFrame.
     outputs = [(DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")]
     signature = ModelSignature(

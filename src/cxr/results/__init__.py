@@ -1,0 +1,207 @@
+"""Results that are kept: one small, stable JSON file per data set, split and model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr.card import ModelCard
+from cxr.errors import DataError
+from cxr.evaluation.files import METRICS_NAME, without_nan
+
+DIGITS = 6
+"""Significant digits that are kept: more would change with the machine, not with the model."""
+
+DIGEST_LETTERS = 8
+
+EVIDENCE = (
+    "device",
+    "epochs_run",
+    "best_epoch",
+    "stopped",
+    "seconds",
+    "images_per_second",
+    "train_images",
+    "trainable_parameters",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one split of one data set.
+
+    Attributes:
+        facts: everything that is known, as in the file; unknown values are None.
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.facts["model"])
+
+    @property
+    def phantom(self) -> bool:
+        """Whether the images are drawn phantoms."""
+        return bool(self.facts["dataset"]["kind"] == "phantom")
+
+    @property
+    def table(self) -> tuple[str, str, str, str]:
+        """Data set, data digest, split protocol, split digest: only equal ones may share a table."""
+        facts = self.facts
+        return facts["dataset"]["name"], facts["data_digest"], facts["split_protocol"], facts["split_digest"]
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept, relative to the folder of all results."""
+        name, data, protocol, split = self.table
+        return Path(
+            f"{_plain(name)}-{data[:DIGEST_LETTERS]}",
+            f"{_plain(protocol)}-{split[:DIGEST_LETTERS]}",
+            f"{_plain(self.model)}.json",
+        )
+
+    @property
+    def validation_auroc(self) -> float:
+        """What models are ranked by; NaN if unknown."""
+        value = self.facts["metrics"]["validation"]["at_threshold"]["auroc"]["value"]
+        return float("nan") if value is None else float(value)
+
+    def write(self, folder: Path) -> Path:
+        """Keep the result.
+
+        Args:
+            folder: folder of all results.
+
+        Returns:
+            The file, which is the same for the same result.
+        """
+        path = folder / self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(rounded(without_nan(self.facts)), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        return path
+
+
+def collect(evaluations: Path, models: Path | None = None) -> list[Result]:
+    """Take the results of a run from its files.
+
+    Args:
+        evaluations: folder with one folder per evaluated model.
+        models: folder with one folder per trained model, for the training parameters; None leaves them out.
+
+    Returns:
+        One result per evaluation, by name of the model.
+    """
+    found = []
+    for metrics in sorted(evaluations.glob(f"[!.]*/{METRICS_NAME}")):
+        card = ModelCard.read(metrics.parent)
+        training = models / metrics.parent.name / "training.json" if models is not None else None
+        settings = _read(training).get("parameters", {}) if training is not None and training.is_file() else {}
+        found.append(_result(card, _read(metrics), settings))
+    return found
+
+
+def keep(results: Iterable[Result], folder: Path, *, phantoms: bool = False) -> list[Path]:
+    """Write results, each replacing the older one of the same model, data and split.
+
+    Args:
+        results: results of a run.
+        folder: folder of all results.
+        phantoms: whether results on drawn phantoms are kept as well.
+
+    Returns:
+        The files.
+    """
+    return [one.write(folder) for one in results if phantoms or not one.phantom]
+
+
+def read_all(folder: Path) -> list[Result]:
+    """Read all kept results.
+
+    Args:
+        folder: folder of all results; may be missing.
+
+    Returns:
+        The results, by path.
+
+    Raises:
+        DataError: if a file is not a result.
+    """
+    found = []
+    for path in sorted(folder.glob("*/*/[!.]*.json")):
+        result = Result(_read(path))
+        try:
+            expected = result.path
+        except (KeyError, TypeError) as error:
+            raise DataError(f"expected a result, received {path} without {error}; run `cxr results` again") from error
+        if folder / expected != path:
+            raise DataError(
+                f"expected this result at {expected}, received {path.relative_to(folder)}; remove it and run "
+                "`cxr results` again"
+            )
+        found.append(result)
+    return found
+
+
+def rounded(values: Any) -> Any:
+    """Round floats to :data:`DIGITS` significant digits, at any depth.
+
+    Args:
+        values: mappings, sequences and plain values.
+
+    Returns:
+        The same with plain dicts and lists.
+    """
+    if isinstance(values, dict):
+        return {key: rounded(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [rounded(value) for value in values]
+    return float(f"{values:.{DIGITS}g}") if isinstance(values, float) else values
+
+
+def _result(card: ModelCard, metrics: dict[str, Any], settings: dict[str, Any]) -> Result:
+    return Result(
+        {
+            "model": card.model,
+            "system": card.system,
+            "dataset": dict(card.dataset),
+            "data_digest": card.data_digest,
+            "data_md5": card.data_md5,
+            "split_protocol": card.split_protocol,
+            "split_digest": card.split_digest,
+            "recipe": card.recipe,
+            "input_shape": list(card.input_shape),
+            "parameters": card.parameters,
+            "seed": card.seed,
+            "git_commit": card.git_commit,
+            "temperature": card.temperature,
+            "threshold": card.threshold,
+            "threshold_rule": card.threshold_rule,
+            "training": {key: card.training.get(key) for key in EVIDENCE},
+            "settings": settings,
+            "metrics": metrics,
+        }
+    )
+
+
+def _plain(name: str) -> str:
+    """A name that is safe as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"expected JSON, received {path}={error}; run the step that makes it again") from error
+    if not isinstance(values, dict):
+        raise DataError(f"expected a JSON object, received {path}={values!r}; run the step that makes it again")
+    return values

@@ -1,0 +1,105 @@
+"""Evidence of the device that a model was trained on, read from the framework itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import keras
+
+
+def evidence() -> dict[str, Any]:
+    """Describe the device that Keras computes on, and what drives it.
+
+    Returns:
+        ``kind`` ("cpu" or "gpu"), ``name`` (model of the processor or GPU), ``backend``, ``framework`` (name and
+        version), ``keras``, ``driver`` (of the GPU, None on a CPU), ``cores``, ``python``, ``system``.
+    """
+    backend = keras.backend.backend()
+    framework, gpu = _framework(backend)
+    return {
+        "kind": "gpu" if gpu else "cpu",
+        "name": gpu or processor(),
+        "backend": backend,
+        "framework": framework,
+        "keras": keras.__version__,
+        "driver": _driver() if gpu else None,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def make_deterministic(seed: int) -> None:
+    """Fix the seeds of Python, NumPy and Keras, and ask the backend for reproducible operations.
+
+    Args:
+        seed: the seed.
+    """
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+        The model name as the system tells it, else the machine type.
+    """
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _framework(backend: str) -> tuple[str, str | None]:
+    """Name and version of the backend, and the name of the GPU it computes on, if any."""
+    if backend == "tensorflow":
+        import tensorflow
+
+        devices = tensorflow.config.list_physical_devices("GPU")
+        details = tensorflow.config.experimental.get_device_details(devices[0]) if devices else {}
+        return f"tensorflow {tensorflow.__version__}", details.get("device_name", "GPU") if devices else None
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return f"jax {jax.__version__}", device.device_kind if device.platform in {
+            "gpu",
+            "cuda",
+            "rocm",
+        } else None
+    if backend == "torch":
+        import torch
+
+        return (
+            f"torch {torch.__version__}",
+            torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )
+    return backend, None
+
+
+def _driver() -> str | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return answer.stdout.split("\n")[0].strip() or None

@@ -1,0 +1,116 @@
+"""A trained network with its evidence, as a folder: weights, card, history, device and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from cxr.card import MODEL_NAME, ModelCard
+from cxr.recipes import Recipe
+from cxr.training import Result
+from cxr.training.training_set import SplitData
+
+HISTORY_NAME = "history.csv"
+EVIDENCE_NAME = "training.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What one training gave, ready to be written.
+
+    Attributes:
+        network: the network with the weights of its best epoch.
+        result: history and best epoch.
+        values: parameters that the network depends on.
+        recipe: recipe of its images.
+        data: split that it was trained on.
+        device: evidence of the device, as :func:`cxr.training.device.evidence` gives it.
+        origin: ``data_md5`` and ``git_commit``, each None where unknown.
+        run_id: tracking run, or None.
+    """
+
+    network: keras.Model
+    result: Result
+    values: dict[str, Any]
+    recipe: Recipe
+    data: SplitData
+    device: dict[str, Any]
+    origin: dict[str, str | None]
+    run_id: str | None
+
+    def evidence(self) -> dict[str, Any]:
+        """Facts about the training.
+
+        Returns:
+            ``device``, ``epochs_run``, ``best_epoch``, ``stopped``, ``seconds`` (training alone),
+            ``images_per_second``, ``train_images``, ``trainable_parameters``.
+        """
+        seconds = self.result.train_seconds
+        return {
+            "device": self.device,
+            "epochs_run": len(self.result.history),
+            "best_epoch": self.result.best_epoch,
+            "stopped": self.result.stopped,
+            "seconds": round(seconds, 1),
+            "images_per_second": round(self.result.train_images / seconds, 1) if seconds else None,
+            "train_images": self.result.train_images // max(1, len(self.result.history)),
+            "trainable_parameters": sum(int(weight.size) for weight in _arrays(self.network.trainable_variables)),
+        }
+
+    def write(self, folder: Path, model: str, system: str, seed: int) -> None:
+        """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``.
+
+        Args:
+            folder: where to, must exist.
+            model: the model's name in the parameters.
+            system: source system.
+            seed: seed of the training.
+        """
+        evidence = self.evidence()
+        # A copy without the compiled metrics: it loads in a process that has only Keras.
+        network = keras.Model.from_config(self.network.get_config())
+        network.set_weights(self.network.get_weights())
+        network.save(folder / MODEL_NAME)
+        ModelCard(
+            model=model,
+            system=system,
+            recipe=self.recipe.to_dict(),
+            input_shape=self.recipe.input_shape,
+            parameters=int(self.network.count_params()),
+            seed=seed,
+            dataset={"name": self.data.dataset.name, "kind": self.data.dataset.kind},
+            data_digest=self.data.data_digest,
+            split_protocol=self.data.protocol,
+            split_digest=self.data.digest,
+            training=evidence,
+            data_md5=self.origin["data_md5"],
+            git_commit=self.origin["git_commit"],
+        ).write(folder)
+        pd.DataFrame(self.result.history).to_csv(folder / HISTORY_NAME, index=False)
+        facts = {**evidence, "parameters": self.values, "run_id": self.run_id}
+        (folder / EVIDENCE_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def fingerprint(values: dict[str, Any], recipe: Recipe, data: SplitData) -> str:
+    """Digest of everything that a training depends on, for its checkpoints.
+
+    Args:
+        values: parameters that the network depends on.
+        recipe: recipe of its images.
+        data: split that it is trained on.
+
+    Returns:
+        Hexadecimal SHA-256.
+    """
+    text = json.dumps([values, recipe.to_dict(), data.data_digest, data.digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _arrays(variables: list[Any]) -> list[Any]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]

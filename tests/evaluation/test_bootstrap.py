@@ -1,0 +1,103 @@
+"""The bootstrap draws patients, is reproducible, and says what it could not use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxr import metrics
+from cxr.evaluation.bootstrap import band, bootstrap, draws
+
+
+def test_images_of_a_patient_are_drawn_together() -> None:
+    groups = ["a", "b", "a", "c", "b", "a"]
+    weights = np.concatenate(list(draws(groups, resamples=50, seed=0)))
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, 0] == weights[:, 5]).all()
+    assert (weights[:, 1] == weights[:, 4]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert weights.std() > 0
+
+
+def test_the_same_seed_gives_the_same_draws_whatever_the_batch() -> None:
+    groups = np.arange(20)
+    once = np.concatenate(list(draws(groups, resamples=30, seed=5)))
+    parts = np.concatenate(list(draws(groups, resamples=30, seed=5, batch=7)))
+    other = np.concatenate(list(draws(groups, resamples=30, seed=6)))
+    assert (once == parts).all()
+    assert (once != other).any()
+
+
+def test_copies_of_patients_do_not_narrow_the_interval() -> None:
+    generator = np.random.default_rng(0)
+    target = np.arange(60) % 2
+    probability = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0, 1)
+
+    def width(copies: int) -> float:
+        sick, scores, patients = (np.tile(one, copies) for one in (target, probability, np.arange(60)))
+        found = bootstrap(
+            lambda weights: {"auroc": metrics.auroc(sick, scores, weights)}, sick, patients, resamples=500
+        ).intervals["auroc"]
+        return found.high - found.low
+
+    assert width(4) == pytest.approx(width(1))
+
+
+def test_the_interval_of_a_share_is_near_the_binomial_one() -> None:
+    target = np.ones(400, dtype=int)
+    target[0] = 0
+    probability = np.where(np.arange(400) % 10 == 0, 0.1, 0.9)
+    found = bootstrap(
+        lambda weights: metrics.decision_measures(metrics.confusion(target, probability, 0.5, weights)),
+        target,
+        np.arange(400),
+    )
+    interval = found.intervals["sensitivity"]
+    half = 1.96 * np.sqrt(0.9 * 0.1 / 400)
+    assert interval.value == pytest.approx(0.902, abs=0.002)
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.15)
+
+
+def test_replicates_without_both_classes_are_skipped_and_counted() -> None:
+    target, probability = [0, 1], [0.1, 0.8]
+    found = bootstrap(
+        lambda weights: {"auroc": metrics.auroc(target, probability, weights)},
+        target,
+        ["a", "b"],
+        resamples=1000,
+    )
+    # A quarter of the replicates holds the sick patient twice, a quarter the healthy one.
+    assert 430 < found.skipped < 570
+    assert found.intervals["auroc"].low == 1
+    assert found.groups == 2
+
+
+def test_one_class_alone_leaves_the_interval_unknown() -> None:
+    found = bootstrap(
+        lambda weights: {"auroc": metrics.auroc([1, 1], [0.2, 0.3], weights)},
+        [1, 1],
+        ["a", "b"],
+        resamples=100,
+    )
+    interval = found.intervals["auroc"]
+    assert found.skipped == 100
+    assert np.isnan([interval.value, interval.low, interval.high]).all()
+
+
+def test_the_band_encloses_the_curve() -> None:
+    generator = np.random.default_rng(1)
+    target = np.arange(200) % 2
+    probability = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0, 1)
+    grid = np.linspace(0, 1, 21)
+    low, high = band(
+        lambda weights: metrics.rates(target, probability, weights),
+        target,
+        np.arange(200),
+        grid,
+        resamples=300,
+    )
+    curve = np.interp(grid, *metrics.rates(target, probability))
+    assert (low <= curve + 1e-9).all()
+    assert (curve <= high + 1e-9).all()
+    assert (np.diff(low) >= -1e-9).all()
+    assert (high - low).max() > 0.05

@@ -1,0 +1,107 @@
+"""The threshold is the best one by its rule, lies between scores and is chosen the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr.errors import DataError, ParameterError
+from cxr.evaluation.operating_point import candidates, choose
+from cxr.metrics import confusion, decision_measures
+
+TARGET = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
+SCORES = np.array([0.05, 0.1, 0.2, 0.3, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9])
+
+
+def test_the_highest_specificity_at_the_wanted_sensitivity() -> None:
+    every = choose(TARGET, SCORES, rule="sensitivity", goal=0.95)
+    assert every.threshold == pytest.approx(0.325)
+    assert (every.sensitivity, every.specificity) == (1.0, 0.8)
+    four_of_five = choose(TARGET, SCORES, rule="sensitivity", goal=0.8)
+    assert four_of_five.threshold == pytest.approx(0.55)
+    assert (four_of_five.sensitivity, four_of_five.specificity) == (0.8, 1.0)
+
+
+def test_the_highest_sensitivity_at_the_wanted_specificity() -> None:
+    assert choose(TARGET, SCORES, rule="specificity", goal=0.8).threshold == pytest.approx(0.325)
+    assert choose(TARGET, SCORES, rule="specificity", goal=0.81).threshold == pytest.approx(0.55)
+
+
+def test_of_equal_thresholds_the_lowest_wins() -> None:
+    # 0.325 and 0.55 reach the same sum of sensitivity and specificity: the first misses nobody.
+    assert choose(TARGET, SCORES, rule="youden").threshold == pytest.approx(0.325)
+    assert choose(TARGET, SCORES, rule="accuracy").threshold == pytest.approx(0.325)
+
+
+def test_f1_rule_and_fixed_rule() -> None:
+    assert choose(TARGET, SCORES, rule="f1").f1 == pytest.approx(10 / 11)
+    fixed = choose(TARGET, SCORES, rule="fixed", goal=0.6)
+    assert (fixed.threshold, fixed.sensitivity, fixed.target) == (0.6, 0.8, 0.6)
+
+
+@given(
+    rows=st.lists(st.tuples(st.booleans(), st.integers(0, 10)), min_size=2, max_size=40).filter(
+        lambda rows: len({sick for sick, _ in rows}) == 2
+    ),
+    rule=st.sampled_from(["sensitivity", "specificity", "youden", "f1", "accuracy"]),
+    goal=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_other_threshold_is_better(rows: list[tuple[bool, int]], rule: str, goal: float) -> None:
+    target = np.array([int(sick) for sick, _ in rows])
+    scores = np.array([score for _, score in rows]) / 10
+    point = choose(target, scores, rule=rule, goal=goal)  # type: ignore[arg-type]
+    tried = [
+        {name: float(value) for name, value in decision_measures(confusion(target, scores, float(one))).items()}
+        for one in np.linspace(0, 1, 41)
+    ]
+    mine = decision_measures(confusion(target, scores, point.threshold))
+    assert float(mine["sensitivity"]) == point.sensitivity
+    assert float(mine["specificity"]) == point.specificity
+    assert 0 <= point.threshold <= 1
+    if rule == "sensitivity":
+        assert point.sensitivity >= goal
+        assert point.specificity >= max(one["specificity"] for one in tried if one["sensitivity"] >= goal) - 1e-9
+    elif rule == "specificity":
+        able = [one["sensitivity"] for one in tried if one["specificity"] >= goal]
+        if able:
+            assert point.specificity >= goal
+            assert point.sensitivity >= max(able) - 1e-9
+        else:
+            assert point.specificity >= max(one["specificity"] for one in tried) - 1e-9
+    elif rule == "youden":
+        best = max(one["sensitivity"] + one["specificity"] for one in tried)
+        assert point.sensitivity + point.specificity >= best - 1e-9
+    else:
+        assert float(mine[rule]) >= np.nanmax([one[rule] for one in tried]) - 1e-9
+
+
+def test_a_candidate_separates_even_adjacent_floats() -> None:
+    lower = 0.5
+    upper = float(np.nextafter(lower, 1))
+    middle = candidates(np.array([lower, upper]))[1]
+    assert (lower >= middle, upper >= middle) == (False, True)
+
+
+def test_equal_scores_call_everything_the_same_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    point = choose([0, 1, 1], [0.4, 0.4, 0.4])
+    assert (point.sensitivity, point.specificity) == (1.0, 0.0)
+    assert point.threshold < 0.4
+    assert "all validation images the same" in caplog.text
+
+
+def test_a_specificity_out_of_reach_gives_the_highest_one(caplog: pytest.LogCaptureFixture) -> None:
+    # A healthy image with probability 1 is called sick at every threshold.
+    point = choose([0, 0, 1], [1.0, 0.2, 0.6], rule="specificity", goal=0.9)
+    assert point.specificity == 0.5
+    assert point.sensitivity == 1.0
+    assert "no threshold reaches" in caplog.text
+
+
+def test_wrong_input_is_refused() -> None:
+    with pytest.raises(DataError, match="both classes"):
+        choose([1, 1], [0.2, 0.3])
+    with pytest.raises(ParameterError, match=r"target=1\.2"):
+        choose([0, 1], [0.2, 0.3], goal=1.2)

@@ -1,0 +1,73 @@
+"""Batches depend on seed and epoch alone, and make up for the rarer class as asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxr.augmentation import Augmentation
+from cxr.recipes import recipe_named
+from cxr.training.batches import Batches
+
+RECIPE = recipe_named("s1_resize", size=16)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(3).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+
+
+def batches(images, **changes):
+    labels = np.array([0] * 10 + [1] * 30)
+    values = {"batch_size": 8, "shuffle": True, "seed": 5} | changes
+    return Batches(images, np.arange(40), labels, RECIPE, **values)
+
+
+def test_same_seed_and_epoch_give_the_same_batches_in_any_order_of_reading(images):
+    first = batches(images, augmentation=Augmentation(horizontal_flip=True, rotation=20))
+    second = batches(images, augmentation=Augmentation(horizontal_flip=True, rotation=20))
+    first.epoch = second.epoch = 2
+    later = second[4]
+    np.testing.assert_array_equal(first[1][0], second[1][0])
+    np.testing.assert_array_equal(first[4][0], later[0])
+
+
+def test_another_epoch_has_another_order(images):
+    one = batches(images)
+    before = one.order().copy()
+    one.epoch = 1
+    assert not np.array_equal(before, one.order())
+    assert sorted(one.order()) == list(range(40))
+
+
+def test_one_grey_plane_reaches_every_channel_scaled(images):
+    picture, label = batches(images, shuffle=False)[0][:2]
+    assert picture.shape == (8, 16, 16, 3)
+    assert picture.dtype == np.float32
+    np.testing.assert_allclose(picture[..., 2], images[:8, ..., 0] / 255, atol=1e-6)
+    np.testing.assert_array_equal(label, np.zeros((8, 1)))
+
+
+def test_last_batch_is_shorter_and_every_image_comes_once(images):
+    one = batches(images, batch_size=16)
+    assert [len(one[number][0]) for number in range(len(one))] == [16, 16, 8]
+
+
+def test_softmax_networks_get_one_column_per_class(images):
+    targets = batches(images, outputs=2, shuffle=False, batch_size=40)[0][1]
+    np.testing.assert_array_equal(targets.sum(axis=0), [10, 30])
+
+
+def test_class_weights_give_both_classes_the_same_say(images):
+    _, targets, weights = batches(images, balance="class_weights", batch_size=40)[0]
+    sick = targets[:, 0] == 1
+    assert weights[sick].sum() == pytest.approx(weights[~sick].sum())
+    assert weights.sum() == pytest.approx(40)
+
+
+def test_oversampling_repeats_the_rarer_class_and_loses_nobody(images):
+    one = batches(images, balance="oversample", batch_size=60)
+    _, targets = one[0]
+    assert targets.sum() == 30
+    assert len(targets) == 60
+    assert set(one.order()) == set(range(40))
