@@ -66,4 +66,4 @@ def make_self_contained(docs: Path, counts: Mapping[str, tuple[int, int]]) -> No
 
 @cache
 def _environment() -> Environment:
-    return Environment(loader=PackageLoader("cxr"), autoescape=select_autoescape(["html"]), trim_blocks=True)
+    return Environment(loader=PackageLoader("cxr.checks"), autoescape=select_autoescape(["html"]), trim_blocks=True)

@@ -50,7 +50,7 @@ def write_report(
     images = accepted.assign(subtype=accepted["subtype"].fillna("unknown")).reset_index(drop=True)
     left_out = manifest[manifest["status"] != "accepted"]
     environment = Environment(
-        loader=PackageLoader("cxr"),
+        loader=PackageLoader("cxr.exploration"),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,

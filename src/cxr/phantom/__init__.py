@@ -112,10 +112,11 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one image per thread is faster than several threads per image
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            drawn = list(tqdm(pool.map(draw, plans), "phantoms", len(plans), unit="image", disable=None))
+        drawn = list(tqdm(pool.map(draw, plans), "phantoms", len(plans), unit="image", disable=None))
     finally:
+        pool.shutdown(cancel_futures=True)  # also when interrupted: nothing new is drawn
         cv2.setNumThreads(threads)
     facts = {item.path: fact for item, (_, fact) in sorted(zip(plans, drawn, strict=True), key=lambda p: p[0].path)}
     lines = ",\n".join(f"{json.dumps(path)}: {json.dumps(fact)}" for path, fact in facts.items())
