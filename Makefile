@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro test check format ui results lock clean
+.PHONY: help run repro test check format ui gpu results lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,7 +22,7 @@ repro: .venv/run.stamp ## Run again what something changed for, on the data that
 	dvc repro
 
 test: check ## Check style, types and layers, then run all tests
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev.stamp ## Check style, types and import layers
 	ruff check .
@@ -35,7 +35,9 @@ format: .venv/dev.stamp ## Put the code into the common format
 	ruff format .
 
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+gpu: .venv/gpu.stamp ## Install what training on an NVIDIA GPU needs besides
 
 results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
 	cxr results --params params.yaml --evaluations artifacts/evaluations

@@ -11,7 +11,9 @@ from cxr.provenance import data_md5, environment_digest, git_commit
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    (tmp_path / "file.txt").write_text("one\n")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "code.py").write_text("one\n")
+    (tmp_path / "params.yaml").write_text("one\n")
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     return tmp_path
@@ -23,10 +25,16 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
     assert commit is not None and len(commit) == 40
 
 
-def test_a_changed_file_makes_the_commit_dirty(checkout: Path) -> None:
+def test_changed_code_makes_the_commit_dirty(checkout: Path) -> None:
     clean = git_commit(checkout)
-    (checkout / "file.txt").write_text("two\n")
+    (checkout / "src" / "code.py").write_text("two\n")
     assert git_commit(checkout) == f"{clean}-dirty"
+
+
+def test_changed_values_leave_the_commit_as_it_is_for_they_are_recorded_themselves(checkout: Path) -> None:
+    clean = git_commit(checkout)
+    (checkout / "params.yaml").write_text("two\n")
+    assert git_commit(checkout) == clean
 
 
 def test_no_checkout_and_no_commit_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,25 +19,25 @@ class Fetch(Step):
     source: str = Field(
         "phantom",
         min_length=1,
-        description="phantom, kaggle, kaggle:owner/name, s3://bucket/prefix, a folder, a tar or a zip file",
+        description="phantom, kaggle, kaggle:owner/name, s3://bucket/prefix, a folder, a tar or a zip file.",
     )
     expect: Literal["auto", "kermany", "any"] = Field(
         "auto",
-        description="images to demand: kermany the published number, any none, auto what the source suggests",
+        description="Images to demand: kermany the published number, any none, auto what the source suggests.",
     )
-    phantom_images: int = Field(600, ge=20, le=100_000, description="number of phantoms to draw")
-    phantom_seed: int = Field(0, ge=0, description="seed of the phantoms")
-    data_name: str = Field("auto", min_length=1, description="name of the data set in reports; auto: from the source")
+    phantom_images: int = Field(600, ge=20, le=100_000, description="Number of phantoms to draw.")
+    phantom_seed: int = Field(0, ge=0, description="Seed of the phantoms.")
+    data_name: str = Field("auto", min_length=1, description="Name of the data set in reports; auto: from the source.")
     data_kind: Literal["auto", "patients", "phantom"] = Field(
         "auto",
-        description="whether people or phantoms are shown; auto: from the source's card, else patients",
+        description="Whether people or phantoms are shown; auto: from the source's card, else patients.",
     )
-    data_licence: str = Field("auto", min_length=1, description="licence and attribution; auto: from the source")
-    max_gigabytes: float = Field(20.0, gt=0, description="refuse sources that are larger than this after unpacking")
-    endpoint_url: str | None = Field(None, description="address of an object store; by default AWS_ENDPOINT_URL")
-    refresh: bool = Field(False, description="fetch again even if the data folder holds what is asked for")
-    data: Annotated[Path, Writes("Dataset"), Field(description="folder of the raw images")] = Path("data")
-    downloads: Annotated[Path, Keeps("Downloads"), Field(description="partial downloads, to go on from")] = Path(
+    data_licence: str = Field("auto", min_length=1, description="Licence and attribution; auto: from the source.")
+    max_gigabytes: float = Field(20.0, gt=0, description="Refuse sources that are larger than this after unpacking.")
+    endpoint_url: str | None = Field(None, description="Address of an object store; by default AWS_ENDPOINT_URL.")
+    refresh: bool = Field(False, description="Fetch again even if the data folder holds what is asked for.")
+    data: Annotated[Path, Writes("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
+    downloads: Annotated[Path, Keeps("Downloads"), Field(description="Partial downloads, to go on from.")] = Path(
         "artifacts/downloads"
     )
 

@@ -22,26 +22,26 @@ class Register(Tracked):
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register")
     without_effect: ClassVar[tuple[str, ...]] = ()  # a registration is about one store: another one, another run
 
-    models: Annotated[Path, Reads("Models"), Field(description="folder with one folder per trained model")] = Path(
+    models: Annotated[Path, Reads("Models"), Field(description="Folder with one folder per trained model.")] = Path(
         "artifacts/models"
     )
     evaluations: Annotated[
         Path,
         Reads("Evaluations"),
-        Field(description="folder with one folder per evaluation, named as the models"),
+        Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
     registration: Annotated[
         Path,
         Writes("Registration"),
-        Field(description="decision.json and decision.md: who is champion, and why"),
+        Field(description="decision.json and decision.md: who is champion, and why."),
     ] = Path("artifacts/registration")
-    registered_name: str = Field("pneumonia-classifier", min_length=1, description="name of the registered model")
-    include: list[str] = Field([], description="models to take; empty takes all that are evaluated")
-    require_gpu: bool = Field(True, description="whether only GPU-trained versions may become champion")
-    min_auroc: float = Field(0.9, ge=0, le=1, description="lowest AUROC on test for a champion")
-    min_sensitivity: float = Field(0.9, ge=0, le=1, description="lowest sensitivity on test for a champion")
+    registered_name: str = Field("pneumonia-classifier", min_length=1, description="Name of the registered model.")
+    include: list[str] = Field([], description="Models to take; empty takes all that are evaluated.")
+    require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
+    min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
+    min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
     margin: float = Field(
-        0.0, ge=0, le=1, description="how much higher than the champion's the AUROC on validation must be"
+        0.0, ge=0, le=1, description="How much higher than the champion's the AUROC on validation must be."
     )
 
     def run(self) -> None:

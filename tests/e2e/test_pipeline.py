@@ -1,0 +1,179 @@
+"""The whole job as a person runs it: DVC runs every step on a small drawn data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+MODELS = ("three_block", "residual_separable")
+"""One network with a sigmoid and one with a softmax; the others differ in layers alone."""
+
+
+def environment():
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CEILING_DIRECTORIES": "/",
+    }
+
+
+def run(folder, *words):
+    answer = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=500)
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    return answer.stdout + answer.stderr
+
+
+@pytest.fixture(scope="module")
+def project(repository, tmp_path_factory):
+    """A copy of the project with small values, after fetch and dvc repro."""
+    folder = tmp_path_factory.mktemp("project") / "cxr"
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+        shutil.copy(repository / name, folder)
+    shutil.copytree(repository / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    shutil.copy(repository / ".dvc" / "config", folder / ".dvc")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["fetch"] |= {"phantom_images": 60, "phantom_seed": 1}
+    params["models"] = {name: params["models"][name] | {"phantom_epochs": 2} for name in MODELS}
+    params["recipes"] = {params["models"][name]["recipe"]: {"size": 48} for name in MODELS}
+    params["evaluate"]["resamples"] = 100
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run(folder, "git", "init", "-q")
+    run(folder, "cxr", "fetch", "--params", "params.yaml")
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def test_every_image_has_one_side_and_every_test_image_one_answer(project):
+    splits = pd.read_parquet(project / "artifacts/splits/splits.parquet")
+    assert len(splits) == 60
+    assert set(splits["split"]) == {"train", "validation", "test"}
+    for model in MODELS:
+        predictions = pd.read_parquet(project / f"artifacts/evaluations/{model}/predictions.parquet")
+        expected = splits.loc[splits["split"] != "train", "path"]
+        assert sorted(predictions["path"]) == sorted(expected)
+        assert predictions["probability"].between(0, 1).all()
+
+
+def test_no_patient_is_on_two_sides(project):
+    splits = pd.read_parquet(project / "artifacts/splits/splits.parquet")
+    assert (splits.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_figures_in_the_report_are_those_of_the_predictions(project):
+    for model in MODELS:
+        folder = project / f"artifacts/evaluations/{model}"
+        summary = json.loads((folder / "summary.json").read_text())
+        test = pd.read_parquet(folder / "predictions.parquet").query("split == 'test'")
+        called = test["probability"] >= summary["threshold"]
+        sick = test["label"] == "PNEUMONIA"
+        assert summary["test_accuracy"] == pytest.approx((called == sick).mean())
+        assert summary["test_sensitivity"] == pytest.approx(called[sick].mean())
+
+
+def test_phantom_model_trained_without_gpu_is_challenger_and_never_champion(project):
+    decision = (project / "artifacts/registration/decision.md").read_text()
+    assert "challenger" in decision
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    registered = client.get_registered_model("pneumonia-classifier")
+    assert set(registered.aliases) == {"challenger"}
+    versions = client.search_model_versions("name='pneumonia-classifier'")
+    assert {version.tags["model"] for version in versions} == set(MODELS)
+    challenger = client.get_model_version_by_alias("pneumonia-classifier", "challenger")
+    scores = {
+        model: json.loads((project / f"artifacts/evaluations/{model}/summary.json").read_text())["validation_auroc"]
+        for model in MODELS
+    }
+    assert scores[challenger.tags["model"]] == max(scores.values())
+    assert challenger.tags["dataset_kind"] == "phantom"
+
+
+def test_training_shows_its_epochs_in_mlflow(project):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    run_id = json.loads((project / "artifacts/models/three_block/training.json").read_text())["run_id"]
+    for metric in ("loss", "accuracy", "precision", "recall", "f1", "auroc"):
+        for name in (metric, f"val_{metric}"):
+            assert [point.step for point in client.get_metric_history(run_id, name)] == [1, 2], name
+    assert client.get_run(run_id).data.metrics["test_auroc"] >= 0
+
+
+def test_nothing_runs_again_when_nothing_changed(project):
+    assert "Running stage" not in run(project, "dvc", "repro")
+
+
+def test_only_the_model_whose_values_changed_is_trained_again(project):
+    text = (project / "params.yaml").read_text()
+    params = yaml.safe_load(text)
+    params["models"]["three_block"]["learning_rate"] = 0.002
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    try:
+        status = run(project, "dvc", "status", "--json")
+        changed = json.loads(status[status.index("{") : status.rindex("}") + 1])
+        assert set(changed) == {"train@three_block"}
+    finally:
+        (project / "params.yaml").write_text(text)
+
+
+def test_leaderboard_lists_every_model(project):
+    shown = run(project, "dvc", "metrics", "show")
+    assert all(f"artifacts/evaluations/{model}/summary.json" in shown for model in MODELS)
+
+
+def test_plots_of_all_models_come_together(project):
+    run(project, "dvc", "plots", "show", "-o", "plots")
+    page = (project / "plots" / "index.html").read_text()
+    assert "ROC curve on test images" in page
+    assert list((project / "plots").rglob("*roc.png"))
+
+
+def train(folder, name, **flags):
+    words = [
+        *("cxr", "train", "--params", "params.yaml", "--model", "three_block"),
+        *("--prepared", "artifacts/prepared/s2_resize", "--tracking_uri", "", "--phantom_epochs", "5"),
+        *("--trained", f"trained/{name}", "--checkpoints", f"checkpoints/{name}"),
+        *(word for key, value in flags.items() for word in (f"--{key}", value)),
+    ]
+    return subprocess.Popen(words, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def weights(folder):
+    import keras
+
+    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+
+
+def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project):
+    whole = train(project, "whole")
+    assert whole.wait(300) == 0, whole.stderr.read()
+
+    killed = train(project, "killed")
+    deadline = time.monotonic() + 200
+    while not list((project / "checkpoints/killed").glob("epoch-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(30) == -signal.SIGKILL
+    assert not (project / "trained/killed").exists()
+
+    resumed = train(project, "killed")
+    _, text = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, text
+    assert "training goes on after epoch" in text
+    for one, other in zip(weights(project / "trained/whole"), weights(project / "trained/killed"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not (project / "checkpoints/killed").exists()
