@@ -6,9 +6,13 @@ A step is a frozen pydantic class. Its artifacts are path fields marked :class:`
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import resource
 import shutil
+import sys
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +23,9 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr.errors import MissingInputError, ParameterError
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,8 +148,12 @@ class Step(BaseModel):
         outputs = {
             field: Path(getattr(self, field)) for field, role in self.artifacts().items() if isinstance(role, Writes)
         }
+        started = time.perf_counter()
         with staged(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
+        # Linux counts in KiB, macOS in bytes.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20
+        log.info("%s done: %.1f s, peak memory %.0f MiB", self.name, time.perf_counter() - started, peak)
 
 
 @contextmanager
