@@ -93,7 +93,7 @@ def prepare(
                 total=len(paths),
                 unit="image",
                 mininterval=0.5,
-                disable=not progress,
+                disable=None if progress else True,
             )
             for digest, pixels in shown:
                 file.write(pixels.data)

@@ -140,7 +140,7 @@ def predict(
     found = np.empty(len(rows), dtype=np.float64)
     # Rows are read in the order of the file: one pass over the disk, whatever order was asked for.
     order = np.argsort(rows, kind="stable")
-    with tqdm(total=len(rows), desc="evaluate", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(rows), desc="evaluate", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(rows), CHUNK):
             part = order[start : start + CHUNK]
             found[part] = predictor.probabilities(images[rows[part]], batch_size=batch_size)

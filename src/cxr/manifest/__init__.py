@@ -123,7 +123,7 @@ def build_manifest(
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         facts = pool.map(lambda name: inspect(data / name, limits), names)
-        shown = tqdm(facts, total=len(names), desc="images", unit="image", disable=not progress)
+        shown = tqdm(facts, total=len(names), desc="images", unit="image", disable=None if progress else True)
         rows = [_row(name, fact, naming, patients, actions) for name, fact in zip(names, shown, strict=True)]
     finally:
         pool.shutdown(cancel_futures=True)

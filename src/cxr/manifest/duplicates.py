@@ -118,7 +118,9 @@ def near_pairs(
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         filled = pool.map(fill, range(len(members)))
-        for _ in tqdm(filled, total=len(members), desc="near duplicates", unit="image", disable=not progress):
+        for _ in tqdm(
+            filled, total=len(members), desc="near duplicates", unit="image", disable=None if progress else True
+        ):
             pass
     finally:
         pool.shutdown(cancel_futures=True)

@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr.errors import MissingInputError, ParameterError
 
-
 log = logging.getLogger(__name__)
 
 
@@ -152,7 +151,9 @@ class Step(BaseModel):
         with staged(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
         # Linux counts in KiB, macOS in bytes.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20
+        peak = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20
+        )
         log.info("%s done: %.1f s, peak memory %.0f MiB", self.name, time.perf_counter() - started, peak)
 
 
