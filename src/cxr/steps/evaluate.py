@@ -65,6 +65,9 @@ class Evaluate(Tracked):
 
     def run(self) -> None:
         """Read model, split and images, judge, write figures, tables, plots and the completed card."""
+        from cxr.backend import load_keras
+
+        load_keras()
         import pandas as pd
 
         from cxr import tracking

@@ -88,6 +88,9 @@ class Train(Tracked):
 
     def run(self) -> None:
         """Read split and images, train, write network, card, history and evidence."""
+        from cxr.backend import load_keras
+
+        load_keras()
         from cxr import provenance, tracking
         from cxr.augmentation import Augmentation
         from cxr.models import build
