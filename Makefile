@@ -67,5 +67,6 @@ clean: ## Remove what runs produced (not data/, not .venv)
 	@touch $@
 
 .venv-uv/bin/uv:
-	$(PYTHON) -m venv .venv-uv
+	@$(PYTHON) -m venv .venv-uv || { rm -rf .venv-uv; echo "expected uv, or a $(PYTHON) that can make a virtual environment: \
+	install uv, or your system's package for it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
 	.venv-uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
