@@ -6,6 +6,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
+# Hospitals often have certificates of their own: trust what the system trusts.
+export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help run repro test check format ui gpu results lock clean
