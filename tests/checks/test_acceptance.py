@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxr.checks import CheckResult
-from cxr.checks.acceptance import LISTED, completed, require, write_checks, write_summary
+from cxr.checks.acceptance import LISTED, announce, completed, require, write_checks, write_summary
 from cxr.dataset import DatasetCard
 from cxr.errors import DataError
 from manifests import manifest
@@ -79,3 +79,11 @@ def test_a_folder_without_a_card_is_counted_and_a_card_is_kept() -> None:
     bare = completed(DatasetCard("folder", "patients", "unknown", 0, 0, "unknown"), frame)
     assert (bare.images, bare.bytes) == (50, int(frame["bytes"].sum()))
     assert completed(CARD, frame) == CARD
+
+
+def test_files_left_out_and_warnings_are_said_and_what_was_not_run_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    frame = manifest()
+    frame.loc[:2, ["status", "problem"]] = ["quarantined", "truncated"]
+    announce([result("warning"), result("off", None)], frame)
+    assert "3 files left out (3 truncated)" in caplog.text
+    assert caplog.text.count("warning: refused: expected none, received some") == 1

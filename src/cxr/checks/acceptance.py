@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,6 +15,8 @@ import pandas as pd
 from cxr.checks import CheckResult
 from cxr.dataset import DatasetCard
 from cxr.errors import DataError
+
+log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
 CHECKS_NAME = "checks.json"
@@ -111,6 +114,25 @@ def require(results: Sequence[CheckResult], manifest: pd.DataFrame, written: Seq
         "Repair or remove the files, or change policy, severity or limits in the section validate of "
         "params.yaml; the manifest was not written."
     )
+
+
+def announce(results: Sequence[CheckResult], manifest: pd.DataFrame) -> None:
+    """Say in the log what was left out of accepted data, and which warnings there are.
+
+    Args:
+        results: outcomes of :func:`cxr.checks.expectations.validate`.
+        manifest: one row per file.
+    """
+    left_out = manifest.loc[manifest["status"] != "accepted", "problem"]
+    log.info("%d of %d files accepted", len(manifest) - len(left_out), len(manifest))
+    if len(left_out):
+        kinds = ", ".join(f"{count} {problem}" for problem, count in left_out.value_counts().items())
+        log.warning("%d files left out (%s): %s lists each with its reason", len(left_out), kinds, QUARANTINE_NAME)
+    for result in results:
+        if result.passed is False:
+            log.warning(
+                "warning: %s: expected %s, received %s (%s)", result.name, result.expected, result.observed, CHECKS_NAME
+            )
 
 
 def _sentence(result: CheckResult, reasons: Mapping[str, str]) -> str:

@@ -194,5 +194,6 @@ class Validate(Step):
         write_manifest(manifest, self.manifest)
         acceptance.write_summary(manifest, digest, acceptance.completed(card, manifest), self.manifest)
         acceptance.require(results, manifest, (self.manifest, self.report), self.rejected)
+        acceptance.announce(results, manifest)
         if self.accept_drift or not comparison.drifted:
             now.write(self.baseline)
