@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro test check format ui gpu results lock clean
+.PHONY: help run repro test check format ui gpu results benchmarks lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ gpu: .venv/gpu.stamp ## Install what training on an NVIDIA GPU needs besides
 
 results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
 	cxr results --params params.yaml --evaluations artifacts/evaluations
+
+benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
+	python benchmarks/write_page.py
 
 lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
 	$(UV) pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements/run.txt

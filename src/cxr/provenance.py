@@ -1,8 +1,9 @@
-"""Where a result comes from: commit of the code, version of the data, versions of the packages."""
+"""Where a result comes from: commit of the code, version of the data and packages, the processor."""
 
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def environment_digest(requirements: Path) -> str | None:
         return None
     pins = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     return hashlib.sha256("\n".join(pins).encode()).hexdigest()
+
+
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+        The model name as the system tells it, else the machine type.
+    """
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _git(root: Path, *arguments: str) -> str | None:
