@@ -81,7 +81,9 @@ def register(
         RegistryError: if the store doesn't answer, or the models were judged on different splits.
     """
     if not uri:
-        raise RegistryError("expected the address of an MLflow store, received tracking uri=''; set tracking.uri")
+        raise RegistryError(
+            "expected the address of an MLflow store, received tracking uri=''; set tracking.tracking_uri"
+        )
     wanted = candidates(models, evaluations, include)
     connected = client(uri)
     _ensure_registered_model(connected, registered_name)

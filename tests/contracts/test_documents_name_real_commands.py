@@ -1,0 +1,71 @@
+"""Commands, parameters and files that the documents name exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import pairwise
+
+import pytest
+import yaml
+
+from cxr.cli import parse
+from cxr.steps import STEPS, step
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "mlflow/README.md")
+
+
+@pytest.fixture(scope="module")
+def texts(repository):
+    return {name: (repository / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+
+
+def commands(texts):
+    """Every command of a shell block, as (document, words)."""
+    for name, text in texts.items():
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    yield name, words
+
+
+def test_step_commands_are_accepted(texts):
+    seen = 0
+    for name, words in commands(texts):
+        if words[0] == "cxr" and words[1] in STEPS and "--help" not in words:
+            parse(step(words[1]), words[2:])
+            seen += 1
+        elif words[0] == "cxr":
+            assert words[1] in {*STEPS, "--help"}, f"{name}: {words}"
+    assert seen >= 4
+
+
+def test_make_targets_exist(texts, repository):
+    targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {word for text in texts.values() for word in re.findall(r"`?make ([a-z]+)", text)}
+    assert named - targets <= {"a", "one", "it"}, named - targets
+    assert {"run", "test", "ui", "results"} <= named
+
+
+def test_parameters_set_by_commands_exist(texts, repository):
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    seen = 0
+    for name, words in commands(texts):
+        for flag, setting in pairwise(words):
+            if flag == "-S":
+                found = params
+                for part in setting.partition("=")[0].split(".")[:-1]:
+                    found = found[part]
+                last = setting.partition("=")[0].split(".")[-1]
+                section = setting.partition(".")[0]
+                owner = next(step(one) for one in STEPS if section in {s.split(".")[0] for s in step(one).sections})
+                assert last in owner.model_fields, f"{name}: {setting}"
+                seen += 1
+    assert seen >= 3
+
+
+def test_links_lead_somewhere(texts, repository):
+    for name, text in texts.items():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert ((repository / name).parent / target).exists(), f"{name}: {target}"
