@@ -48,6 +48,16 @@ def get(tmp_path: Path) -> Callable[..., DatasetCard]:
     return get
 
 
+def test_the_table_of_patients_comes_along_with_the_images(
+    images: Path, get: Callable[..., DatasetCard], tmp_path: Path
+) -> None:
+    table = "path,patient\nNORMAL/a.jpeg,one\n"
+    (images / "xrays" / "patients.csv").write_text(table)
+    get(images)
+    assert (tmp_path / "data" / "patients.csv").read_text() == table
+    assert not (tmp_path / "data" / "readme.txt").exists()
+
+
 def packed(folder: Path, name: str, mode: str = "w") -> Path:
     path = folder.with_name(name)
     with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]

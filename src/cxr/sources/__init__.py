@@ -56,8 +56,8 @@ def bring(
 ) -> DatasetCard:
     """Copy the images of a source as they are, broken ones too, and write the data card.
 
-    Kept are the image files in the class folders and, beside these, ``dataset.json`` and ``boxes.json``;
-    nothing is decoded. What is left out is logged.
+    Kept are the image files in the class folders and, beside these, ``dataset.json``, ``boxes.json`` and
+    ``patients.csv``; nothing is decoded. What is left out is logged.
 
     Args:
         source: a folder, an archive, ``kaggle``, ``kaggle:owner/name`` or ``s3://bucket/prefix``.
