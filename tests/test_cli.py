@@ -39,6 +39,10 @@ class Copy(Step):
         if self.fail:
             raise DataError("half-way")
 
+    def tidy(self) -> None:
+        assert (self.target / "text").exists(), "tidied before the output was in place"
+        (self.target.parent / "kept").unlink(missing_ok=True)
+
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
@@ -152,6 +156,15 @@ def test_output_appears_whole_and_replaces_the_old_one(source):
     Copy(times=2).execute()
     assert (source / "target" / "text").read_text() == "abab"
     assert sorted(path.name for path in source.iterdir()) == ["source", "target"]
+
+
+def test_what_is_kept_for_going_on_is_removed_only_after_success(source):
+    (source / "kept").touch()
+    with pytest.raises(DataError):
+        Copy(fail=True).execute()
+    assert (source / "kept").exists()
+    Copy().execute()
+    assert not (source / "kept").exists()
 
 
 def test_failed_step_leaves_the_old_output_and_no_leftovers(source):

@@ -86,6 +86,9 @@ class Step(BaseModel):
     def run(self) -> None:
         """Read the inputs, call the library, write the outputs."""
 
+    def tidy(self) -> None:  # most steps keep nothing
+        """Remove what was kept for going on after a kill; called once the outputs are in place."""
+
     @classmethod
     def artifacts(cls) -> dict[str, Role]:
         """Paths of the step.
@@ -150,6 +153,7 @@ class Step(BaseModel):
         started = time.perf_counter()
         with staged(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
+        self.tidy()
         # Linux counts in KiB, macOS in bytes.
         peak = (
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20

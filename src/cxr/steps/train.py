@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -142,4 +143,7 @@ class Train(Tracked):
             model = TrainedModel(network, result, values, prepared.recipe, data, device, origin, run.run_id)
             model.write(self.trained, self.model, self.system, self.seed)
             run.log_folder(self.trained)
-        checkpoint.clear()
+
+    def tidy(self) -> None:
+        """Remove the checkpoint: the trained model is in place."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)

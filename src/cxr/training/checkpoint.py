@@ -150,10 +150,6 @@ class Checkpoint:
         arrays = {name: _load(found[-1] / f"{name}.npz") for name in ("model", "optimizer", "best")}
         return Saved(Progress(**state["progress"]), **arrays)
 
-    def clear(self) -> None:
-        """Remove the checkpoints: training is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 def _load(path: Path) -> Arrays:
     with np.load(path) as stored:
