@@ -59,16 +59,16 @@ clean: ## Remove what runs produced (not data/, not .venv)
 	$(UV) venv -q --allow-existing --python '>=3.11,<3.14' .venv
 
 .venv/run.stamp: requirements/run.txt pyproject.toml .venv/pyvenv.cfg
-	$(UV) pip install --python .venv --require-hashes -r requirements/run.txt
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/run.txt
 	$(UV) pip install -q --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp
-	$(UV) pip install --python .venv --require-hashes -r requirements/dev.txt
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/dev.txt
 	@touch $@
 
 .venv/gpu.stamp: requirements/gpu.txt .venv/run.stamp
-	$(UV) pip install --python .venv --require-hashes -r requirements/gpu.txt
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/gpu.txt
 	@touch $@
 
 .venv-uv/bin/uv:

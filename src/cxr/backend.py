@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import tempfile
 from importlib import import_module
+from pathlib import Path
 
 GREETINGS = re.compile(r"^(I0000 |WARNING: All log messages before absl)")
 """Lines that TensorFlow's libraries write while they load, whatever their log level is set to."""
@@ -30,3 +32,19 @@ def load_keras() -> None:
             for line in written.read().decode(errors="replace").splitlines(keepends=True):
                 if not GREETINGS.match(line):
                     sys.stderr.write(line)
+
+
+def backend_name() -> str:
+    """Name of the backend that Keras takes here, without the seconds that importing it takes.
+
+    Returns:
+        ``KERAS_BACKEND``, else what Keras's own configuration file says, else ``"tensorflow"``: Keras's own order.
+    """
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return named
+    configuration = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+    try:
+        return str(json.loads(configuration.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError):
+        return "tensorflow"

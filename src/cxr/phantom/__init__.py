@@ -8,10 +8,13 @@ classifier has to look at the lungs.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -100,30 +103,40 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
     for directory in sorted({(folder / item.path).parent for item in plans}):
         directory.mkdir(parents=True, exist_ok=True)
 
-    def draw(item: Plan) -> tuple[int, dict[str, object]]:
-        drawn = picture(item, seed)
-        (folder / item.path).write_bytes(drawn.data)
-        return len(drawn.data), {
-            "style": drawn.style,
-            "subtype": item.subtype,
-            "difficulty": drawn.difficulty,
-            "boxes": drawn.boxes,
-        }
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one image per thread is faster than several threads per image
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        drawn = list(tqdm(pool.map(draw, plans), "phantoms", len(plans), unit="image", disable=None))
-    finally:
-        pool.shutdown(cancel_futures=True)  # also when interrupted: nothing new is drawn
-        cv2.setNumThreads(threads)
+    one = partial(_draw, folder, seed)
+    count = workers or os.cpu_count() or 1
+    with ExitStack() as stack:
+        if count == 1:
+            drawing = map(one, plans)
+        else:
+            # Processes: much of the drawing is Python. Spawned, because a forked OpenCV may hang.
+            pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)  # also when interrupted: nothing new is drawn
+            drawing = pool.map(one, plans, chunksize=4)
+        drawn = list(tqdm(drawing, "phantoms", len(plans), unit="image", disable=None))
     facts = {item.path: fact for item, (_, fact) in sorted(zip(plans, drawn, strict=True), key=lambda p: p[0].path)}
     lines = ",\n".join(f"{json.dumps(path)}: {json.dumps(fact)}" for path, fact in facts.items())
     (folder / BOXES_NAME).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     card = DatasetCard("phantom", "phantom", "phantom", len(plans), sum(size for size, _ in drawn), "CC0-1.0")
     card.write(folder)
     return card
+
+
+def _draw(folder: Path, seed: int, item: Plan) -> tuple[int, dict[str, object]]:
+    """Draw one image into its file; gives the file's size and what the side file says of it."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one image per process is faster than several threads per image
+    try:
+        drawn = picture(item, seed)
+    finally:
+        cv2.setNumThreads(threads)
+    (folder / item.path).write_bytes(drawn.data)
+    return len(drawn.data), {
+        "style": drawn.style,
+        "subtype": item.subtype,
+        "difficulty": drawn.difficulty,
+        "boxes": drawn.boxes,
+    }
 
 
 def picture(item: Plan, seed: int, *, healthy: bool = False) -> Picture:
@@ -168,7 +181,7 @@ def picture(item: Plan, seed: int, *, healthy: bool = False) -> Picture:
 
 def _frame(anatomy: Anatomy, g: np.random.Generator) -> Canvas:
     """Size and framing of an image: how large, where and how straight the chest lies in it."""
-    width = round(float(g.uniform(500, 840)))
+    width = round(float(g.uniform(430, 660)))
     aspect = g.uniform(1.0, 1.42)
     height = round(width / aspect)
     span = max(g.uniform(1.30, 1.58), (2 * anatomy.cage + g.uniform(0.10, 0.32)) / aspect)

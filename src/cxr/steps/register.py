@@ -46,9 +46,6 @@ class Register(Tracked):
 
     def run(self) -> None:
         """Register, decide, write the decision."""
-        from cxr.backend import load_keras
-
-        load_keras()
         from cxr.promotion import Policy
         from cxr.tracking.registry import register
 

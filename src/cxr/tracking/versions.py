@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxr
+from cxr.backend import backend_name
 from cxr.card import CARD_NAME, MODEL_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion import Facts
@@ -184,9 +185,7 @@ def requirements() -> list[str]:
     Returns:
         Lines of a pip requirements file.
     """
-    import keras
-
-    backend = keras.backend.backend()
+    backend = backend_name()
     names = (*REQUIREMENTS, BACKENDS.get(backend, (backend,)))
     return [line for line in map(_pin, names) if line is not None]
 
