@@ -93,7 +93,7 @@ def test_another_seed_gives_other_pictures() -> None:
 def test_images_are_readable_and_vary_in_size(drawn: Path) -> None:
     shapes = [pixels(path.read_bytes()).shape for path in drawn.glob("*/*/*.jpeg")]
     assert len(set(shapes)) == len(shapes)
-    assert all(450 <= width <= 900 and 300 <= height <= 900 for height, width in shapes)
+    assert all(430 <= width <= 660 and 300 <= height <= 660 for height, width in shapes)
 
 
 def test_boxes_lie_in_their_image_and_only_pneumonias_have_them(drawn: Path) -> None:
