@@ -48,6 +48,11 @@ class Augmentation:
             raise ParameterError(problems)
 
     @property
+    def changes(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.horizontal_flip or self.warps
+
+    @property
     def warps(self) -> bool:
         """Whether pixels are interpolated, that is, anything beyond the flip is asked for."""
         return any(getattr(self, key) > 0 for key in _UPPER)

@@ -43,8 +43,16 @@ def backend_name() -> str:
     named = os.environ.get("KERAS_BACKEND")
     if named:
         return named
-    configuration = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
     try:
-        return str(json.loads(configuration.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+        return str(json.loads((keras_home() / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
     except (OSError, ValueError):
         return "tensorflow"
+
+
+def keras_home() -> Path:
+    """Folder of Keras's own configuration, and of the weights it has fetched, under ``models/``.
+
+    Returns:
+        ``KERAS_HOME``, else ``~/.keras``.
+    """
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))

@@ -39,7 +39,7 @@ def build(input_shape: tuple[int, int, int], *, dropout: float = 0.5) -> keras.M
     x = layers.GlobalAveragePooling2D(name="average")(x)
     x = layers.Dense(512, activation="relu", name="dense")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
-    outputs = layers.Dense(2, activation="softmax", name="probability")(x)
+    outputs = layers.Dense(2, activation="softmax", dtype="float32", name="probability")(x)
     return keras.Model(inputs, outputs, name="residual_separable")
 
 

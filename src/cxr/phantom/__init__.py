@@ -107,7 +107,7 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
     count = workers or os.cpu_count() or 1
     with ExitStack() as stack:
         if count == 1:
-            drawing = map(one, plans)
+            drawing: Iterator[tuple[int, dict[str, object]]] = map(one, plans)
         else:
             # Processes: much of the drawing is Python. Spawned, because a forked OpenCV may hang.
             pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))

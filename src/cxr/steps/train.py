@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from cxr.models import check_name
+from cxr.models import check_name, check_options
 from cxr.steps.base import Keeps, Reads, Writes
 from cxr.steps.tracked import Tracked
+
+if TYPE_CHECKING:
+    from cxr.training.session import Settings
 
 WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "resume", "data_pointer"})
 """Parameters that a trained network does not depend on."""
@@ -61,9 +64,52 @@ class Train(Tracked):
     ] = 0
     reduce_lr_factor: Annotated[float, Field(gt=0, lt=1, description="What the rate is multiplied by.")] = 0.1
     min_learning_rate: Annotated[float, Field(ge=0, description="The rate is never lowered below this.")] = 0.0
+    stop_at_accuracy: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Accuracy on train at which training stops (S3: 0.975); null never stops it."),
+    ] = None
     dropout: Annotated[
         float | None, Field(ge=0, lt=1, description="Share of units dropped; null takes the source's own.")
     ] = None
+    batch_normalisation: Annotated[
+        bool | None,
+        Field(description="Whether the network's own layers are normalised; null takes it as the source has it."),
+    ] = None
+    weights: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Weights of the backbone: imagenet (fetched by Keras, kept in its cache), a file, or none "
+            "(the whole network is trained from its seed).",
+        ),
+    ] = "none"
+    unfrozen_layers: Annotated[
+        int, Field(ge=0, description="Last layers of the backbone that are trained in the second phase.")
+    ] = 0
+    fine_tune_epochs: Annotated[
+        int, Field(ge=0, le=10_000, description="Most epochs of the second phase; 0 leaves it out.")
+    ] = 0
+    fine_tune_optimizer: Annotated[
+        Literal["adam", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer of the second phase.")
+    ] = "adam"
+    fine_tune_learning_rate: Annotated[
+        float, Field(gt=0, le=1, description="Learning rate of the second phase's first epoch.")
+    ] = 1e-5
+    cut: Annotated[
+        Literal["auto", "always", "never"],
+        Field(description="Whether frozen layers are computed once and kept on disk; auto: on a CPU."),
+    ] = "auto"
+    augmented_views: Annotated[
+        int,
+        Field(ge=0, le=100, description="Augmented views per image, beside the plain one, that a cut network sees."),
+    ] = 2
+    gpu_batch_size: Annotated[
+        int | None, Field(ge=1, le=4096, description="Images a batch on a GPU; null takes batch_size.")
+    ] = None
+    gpu_precision: Annotated[
+        Literal["float32", "mixed_float16", "mixed_bfloat16"],
+        Field(description="Precision of the computation on a GPU; weights are always kept in float32."),
+    ] = "float32"
     balance: Annotated[
         Literal["none", "class_weights", "oversample"],
         Field(description="How the rarer class is made up for: weights, repeated images, or not at all."),
@@ -87,44 +133,38 @@ class Train(Tracked):
             raise ValueError(f"a mapping with the keys {', '.join(sorted(known))}; unknown: {', '.join(unknown)}")
         return value
 
+    @model_validator(mode="after")
+    def _options_of_the_network(self) -> Self:
+        problems = check_options(self.architecture, self.batch_normalisation, self.weights)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def settings(self) -> Settings:
+        """What the trained network depends on beside its images.
+
+        Returns:
+            The settings of one training.
+        """
+        from cxr.training.session import Settings
+
+        return Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
+
     def run(self) -> None:
         """Read split and images, train, write network, card, history and evidence."""
         from cxr.backend import load_keras
 
         load_keras()
         from cxr import provenance, tracking
-        from cxr.augmentation import Augmentation
-        from cxr.models import build
         from cxr.prepared import Prepared
-        from cxr.training import Plan, fit
-        from cxr.training.batches import Batches
-        from cxr.training.checkpoint import Checkpoint
-        from cxr.training.device import evidence, make_deterministic
-        from cxr.training.trained_model import TrainedModel, fingerprint
+        from cxr.training.session import Session
+        from cxr.training.trained_model import TrainedModel
         from cxr.training.training_set import SplitData
 
         values = self.model_dump(include=set(self.parameters()) - WITHOUT_EFFECT, mode="json")
         data = SplitData.read(self.manifest, self.splits)
         prepared = Prepared.open(self.prepared, self.recipe)
-        make_deterministic(self.seed)
-        network = build(self.architecture, prepared.recipe.input_shape, dropout=self.dropout)
-        common = {"batch_size": self.batch_size, "outputs": network.output_shape[-1], "seed": self.seed}
-        changes = Augmentation(**self.augmentation)  # type: ignore[arg-type]  # bounds are checked there
-        paths, labels = data.part("train")
-        train = Batches(
-            prepared.images, prepared.rows(paths), labels, prepared.recipe,
-            shuffle=True, augmentation=changes, balance=self.balance, **common,
-        )  # fmt: skip
-        paths, labels = data.part("validation")
-        validation = Batches(prepared.images, prepared.rows(paths), labels, prepared.recipe, **common)
-        epochs = self.phantom_epochs if data.dataset.kind == "phantom" else self.epochs
-        plan = Plan(
-            self.optimizer, self.learning_rate, min(epochs, self.epochs), self.monitor, self.early_stop_patience,
-            self.reduce_lr_patience, self.reduce_lr_factor, self.min_learning_rate, self.seed,
-        )  # fmt: skip
-        checkpoint = Checkpoint(self.checkpoints, fingerprint(values, prepared.recipe, data))
-        saved = checkpoint.find() if self.resume else None
-        device = evidence()
+        session = Session(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
         origin = {
             "data_md5": provenance.data_md5(self.data_pointer),
             "git_commit": provenance.git_commit(Path()),
@@ -133,14 +173,12 @@ class Train(Tracked):
             self.tracking_uri, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,
                   "split_protocol": data.protocol, "split_digest": data.digest, **origin},
-            params=values, dataset_kind=data.dataset.kind, run_id=saved.progress.run_id if saved else None,
+            params=values, dataset_kind=data.dataset.kind, run_id=session.run_id,
         ) as run:  # fmt: skip
-            result = fit(
-                network, train, validation, plan,
-                checkpoint=checkpoint, saved=saved, run_id=run.run_id,
-                on_epoch=lambda row: run.log_epoch(int(row["epoch"]), row),
-            )  # fmt: skip
-            model = TrainedModel(network, result, values, prepared.recipe, data, device, origin, run.run_id)
+            result = session.learn(run_id=run.run_id, on_epoch=lambda row: run.log_epoch(int(row["epoch"]), row))
+            model = TrainedModel(
+                session.network, result, values, prepared.recipe, data, session.device, origin, run.run_id
+            )
             model.write(self.trained, self.model, self.system, self.seed)
             run.log_folder(self.trained)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class Plan:
         reduce_lr_patience: epochs without a better figure before the rate is lowered; 0 never lowers it.
         reduce_lr_factor: what the rate is multiplied by.
         min_learning_rate: the rate is never lowered below this.
+        stop_at_accuracy: accuracy on train, as seen while training, at which training stops (S3: 0.975); None never.
         seed: seed of weights, order, augmentation and dropout.
     """
 
@@ -51,7 +52,23 @@ class Plan:
     reduce_lr_patience: int = 0
     reduce_lr_factor: float = 0.1
     min_learning_rate: float = 0.0
+    stop_at_accuracy: float | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Before:
+    """What training goes on from when the same network has been trained in another way before.
+
+    Attributes:
+        epochs: epochs run before.
+        best: monitored figure of the weights that the network has now, NaN if they are untrained.
+        best_epoch: epoch that they are from.
+    """
+
+    epochs: int = 0
+    best: float = float("nan")
+    best_epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,7 @@ class Result:
         history: one row of figures per epoch: epoch (from 1), loss, accuracy, precision, recall, f1, auroc on
             train as seen while training, the same with ``val_`` on validation, learning_rate, seconds.
         best_epoch: epoch (from 1) whose weights the network now has.
+        best: monitored figure of that epoch.
         stopped: why training ended before its last epoch, or "".
         train_images: images trained on in all epochs.
         train_seconds: seconds spent training on them, without validation.
@@ -69,6 +87,7 @@ class Result:
 
     history: list[dict[str, float]]
     best_epoch: int
+    best: float
     stopped: str
     train_images: int
     train_seconds: float
@@ -82,6 +101,8 @@ def fit(
     *,
     checkpoint: Checkpoint | None = None,
     saved: Saved | None = None,
+    before: Before | None = None,
+    random_layers: Sequence[Any] | None = None,
     run_id: str | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Result:
@@ -98,6 +119,10 @@ def fit(
         plan: how to train.
         checkpoint: where to keep the state after each epoch; None keeps none.
         saved: state to go on from; None starts anew.
+        before: epochs that were run in another way before; the network keeps their weights unless an epoch is
+            better.
+        random_layers: layers in whose order random numbers are dealt, so that a part of a network draws what
+            the whole would; the network's own if None.
         run_id: tracking run to note in checkpoints, so that a resumed training goes on logging there.
         on_epoch: called with the row of figures after each epoch.
 
@@ -107,17 +132,24 @@ def fit(
     Raises:
         TrainingError: if the loss is no longer a number.
     """
+    before = before or Before()
     _compile(model, plan)
     if saved:
         saved.restore(model)
         progress, best = saved.progress, saved.best
         log.info("training goes on after epoch %d", progress.epoch)
     else:
-        progress, best = Progress(plan.learning_rate), arrays_of(model)
+        progress = Progress(plan.learning_rate, before.epochs, before.best, before.best_epoch)
+        best = arrays_of(model)
     progress.run_id = run_id
-    with tqdm(total=plan.epochs * len(train), initial=progress.epoch * len(train), unit="batch", disable=None) as bar:
-        while progress.epoch < plan.epochs and not progress.stopped:
-            row = _epoch(model, train, validation, plan, progress, bar)
+    last = before.epochs + plan.epochs
+    done = (progress.epoch - before.epochs) * len(train)
+    layers = model.layers if random_layers is None else random_layers
+    with tqdm(total=plan.epochs * len(train), initial=done, unit="batch", disable=None) as bar:
+        while progress.epoch < last and not progress.stopped:
+            bar.set_description(f"{model.name} epoch {progress.epoch + 1}/{last}")
+            _reseed(layers, plan.seed, progress.epoch)
+            row = _epoch(model, train, validation, progress, bar)
             best = _judge(model, best, progress, plan, row)
             if on_epoch:
                 on_epoch(row)
@@ -125,7 +157,8 @@ def fit(
                 checkpoint.save(model, best, progress)
     assign(model, best)
     seconds = sum(row["seconds"] for row in progress.history)
-    return Result(progress.history, progress.best_epoch, progress.stopped, len(progress.history) * train.count, seconds)
+    images = len(progress.history) * train.count
+    return Result(progress.history, progress.best_epoch, progress.best, progress.stopped, images, seconds)
 
 
 def probabilities(model: keras.Model, batches: Batches) -> NDArray[np.float64]:
@@ -142,14 +175,10 @@ def probabilities(model: keras.Model, batches: Batches) -> NDArray[np.float64]:
     return np.concatenate(answers).astype(np.float64)
 
 
-def _epoch(
-    model: keras.Model, train: Batches, validation: Batches, plan: Plan, progress: Progress, bar: Any
-) -> dict[str, float]:
+def _epoch(model: keras.Model, train: Batches, validation: Batches, progress: Progress, bar: Any) -> dict[str, float]:
     """Train one epoch and measure it; the row is added to the history."""
     number = progress.epoch + 1
-    bar.set_description(f"{model.name} epoch {number}/{plan.epochs}")
     train.epoch = progress.epoch
-    _reseed(model, plan.seed, progress.epoch)
     model.optimizer.learning_rate.assign(progress.learning_rate)
     started = time.perf_counter()
     advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.update(1))
@@ -169,8 +198,8 @@ def _epoch(
     progress.epoch = number
     bar.set_postfix_str(f"val loss {row['val_loss']:.4f}, val auroc {row['val_auroc']:.4f}")
     log.info(
-        "%s epoch %d/%d: loss %.4f, auroc %.4f; validation loss %.4f, auroc %.4f (%.0f s)",
-        model.name, number, plan.epochs, row["loss"], row["auroc"], row["val_loss"], row["val_auroc"], seconds,
+        "%s: loss %.4f, auroc %.4f; validation loss %.4f, auroc %.4f (%.0f s)",
+        bar.desc.removesuffix(": "), row["loss"], row["auroc"], row["val_loss"], row["val_auroc"], seconds,
     )  # fmt: skip
     return row
 
@@ -191,6 +220,8 @@ def _judge(model: keras.Model, best: Arrays, progress: Progress, plan: Plan, row
     if plan.reduce_lr_patience and progress.since_plateau >= plan.reduce_lr_patience:
         progress.learning_rate = max(progress.learning_rate * plan.reduce_lr_factor, plan.min_learning_rate)
         progress.since_plateau = 0
+    if plan.stop_at_accuracy is not None and row["accuracy"] >= plan.stop_at_accuracy:
+        progress.stopped = f"training accuracy reached {plan.stop_at_accuracy:g}"
     if plan.early_stop_patience and progress.since_best >= plan.early_stop_patience:
         progress.stopped = f"no better validation {plan.monitor} for {progress.since_best} epochs"
     return best
@@ -242,9 +273,9 @@ def _of_pneumonia(base: type[Any]) -> type[Any]:
     return OfPneumonia
 
 
-def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
+def _reseed(layers: Sequence[Any], seed: int, epoch: int) -> None:
     """Give each random layer a state that follows from seed, epoch and place in the network alone."""
-    for place, layer in enumerate(model.layers):
+    for place, layer in enumerate(layers):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
             words = np.random.SeedSequence([seed, epoch, place]).generate_state(2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -12,6 +13,9 @@ from cxr.augmentation import Augmentation, augment
 from cxr.recipes import Recipe, as_input
 
 Balance = Literal["none", "class_weights", "oversample"]
+
+LOADERS = min(8, max(2, os.cpu_count() or 1))
+"""Threads that make batches while the network trains; OpenCV and NumPy release Python's lock."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
@@ -52,7 +56,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
                 ``"oversample"`` repeats images of the rarer class, drawn anew each epoch.
             seed: seed of order, augmentation and oversampling.
         """
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
+        super().__init__(workers=LOADERS, use_multiprocessing=False, max_queue_size=2 * LOADERS)
         self.images = images
         self.rows = np.asarray(rows, dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -76,26 +80,38 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Read one batch.
 
         Args:
             index: number of the batch, from 0.
 
         Returns:
-            Images ``(batch, height, width, channels)`` float32 in [0, 1]; labels ``(batch, outputs)`` float32;
+            What :meth:`inputs` gives; labels ``(batch, outputs)`` float32;
             and, with class weights, weights ``(batch,)`` float32.
         """
         chosen = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
-        images = self.images[self.rows[chosen]]
-        if self.augmentation is not None:
-            images = augment(images, self.augmentation, np.random.default_rng([self.seed, self.epoch, 1, index]))
         labels = self.labels[chosen]
         targets = labels[:, None] if self.outputs == 1 else np.eye(2)[labels]
-        batch = (as_input(images, self.recipe), targets.astype(np.float32))
+        batch = (self.inputs(chosen, index), targets.astype(np.float32))
         if self.balance == "class_weights":
             return *batch, self.class_weights()[labels].astype(np.float32)
         return batch
+
+    def inputs(self, chosen: NDArray[np.int64], index: int) -> Any:
+        """Read and augment images.
+
+        Args:
+            chosen: ``(batch,)`` positions in ``rows``.
+            index: number of the batch; with seed and epoch it decides the augmentation.
+
+        Returns:
+            ``(batch, height, width, channels)`` float32 in [0, 1].
+        """
+        images = self.images[self.rows[chosen]]
+        if self.augmentation is not None:
+            images = augment(images, self.augmentation, np.random.default_rng([self.seed, self.epoch, 1, index]))
+        return as_input(images, self.recipe)
 
     def class_weights(self) -> NDArray[np.float64]:
         """Weights that give both classes the same say.

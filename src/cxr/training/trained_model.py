@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ class TrainedModel:
         """
         evidence = self.evidence()
         # A copy without the compiled metrics: it loads in a process that has only Keras.
-        network = keras.Model.from_config(self.network.get_config())
+        network = keras.Model.from_config(_in_float32(self.network.get_config()))
         network.set_weights(self.network.get_weights())
         network.save(folder / MODEL_NAME)
         ModelCard(
@@ -97,20 +96,16 @@ class TrainedModel:
         (folder / EVIDENCE_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def fingerprint(values: dict[str, Any], recipe: Recipe, data: SplitData) -> str:
-    """Digest of everything that a training depends on, for its checkpoints.
-
-    Args:
-        values: parameters that the network depends on.
-        recipe: recipe of its images.
-        data: split that it is trained on.
-
-    Returns:
-        Hexadecimal SHA-256.
-    """
-    text = json.dumps([values, recipe.to_dict(), data.data_digest, data.digest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _arrays(variables: list[Any]) -> list[Any]:
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _in_float32(values: Any) -> Any:
+    """Configuration of a network with its mixed precision replaced: predictions are made in float32."""
+    if isinstance(values, dict):
+        if values.get("class_name") == "DTypePolicy" and str(values["config"]["name"]).startswith("mixed_"):
+            return {**values, "config": {**values["config"], "name": "float32"}}
+        return {key: _in_float32(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(_in_float32(value) for value in values)
+    return values
