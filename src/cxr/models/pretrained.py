@@ -6,6 +6,7 @@ are named ``head_...`` and ``probability``; every other layer with weights is th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +104,11 @@ class Backbone:
             )
         network = self._build(weights=None, input_shape=shape)
         try:
-            network.load_weights(path)
-        except (ValueError, KeyError, OSError) as error:
+            with warnings.catch_warnings():
+                # Keras only warns about layers that it finds no weights for.
+                warnings.simplefilter("error", UserWarning)
+                network.load_weights(path)
+        except (ValueError, KeyError, OSError, UserWarning) as error:
             raise ParameterError(
                 [
                     f"expected weights of {self.application} without its classifier ({network.count_params():,} "

@@ -1,0 +1,131 @@
+"""Every network gives the same answers on another Keras backend, and trains there without TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.card import ModelCard
+from cxr.models import BUILDERS, build
+from cxr.prediction import Predictor
+from cxr.steps import step
+
+OTHERS = [name for name in ("jax", "torch") if name != keras.backend.backend()]
+SIDE = 64
+
+PREDICT = """
+import sys, keras, numpy as np
+folder = sys.argv[1]
+images = np.load(folder + "/images.npy")
+for name in sys.argv[2:]:
+    network = keras.saving.load_model(f"{folder}/{name}.keras", compile=False)
+    channels = network.input_shape[-1]
+    np.save(f"{folder}/{name}.npy", np.asarray(network.predict_on_batch(images[..., :channels])))
+assert "tensorflow" not in sys.modules
+"""
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "tensorflow" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+
+
+def elsewhere(backend: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python on another backend, where importing TensorFlow fails."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    blocked = folder / "blocked"
+    blocked.mkdir(exist_ok=True)
+    (blocked / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
+    path = os.pathsep.join([str(blocked), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def take_statistics(network: keras.Model, images: np.ndarray) -> None:
+    """Let batch normalisation see the images: untrained, it would give the same answer to all of them."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    network(images[..., : network.input_shape[-1]], training=True)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_same_weights_give_the_same_probabilities_on_another_backend(backend, tmp_path):
+    images = np.random.default_rng(5).random((4, SIDE, SIDE, 3), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    expected = {}
+    for number, name in enumerate(BUILDERS):
+        keras.utils.set_random_seed(number)
+        network = build(name, (SIDE, SIDE, 1 if name == "three_block" else 3))
+        take_statistics(network, images)
+        network.save(tmp_path / f"{name}.keras")
+        expected[name] = np.asarray(network.predict_on_batch(images[..., : network.input_shape[-1]]))
+    elsewhere(backend, tmp_path, ["-c", PREDICT, str(tmp_path), *BUILDERS])
+    for name in BUILDERS:
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-4, err_msg=name)
+        assert np.ptp(expected[name][:, -1]) > 0, name
+
+
+@pytest.fixture(scope="module")
+def prepared(phantom_folder, tmp_path_factory) -> Path:
+    """60 phantoms, validated, split and prepared at 48 pixels."""
+    root = tmp_path_factory.mktemp("pipeline")
+    run = [
+        ("validate", {"data": phantom_folder, "manifest": root / "manifest", "report": root / "report"}),
+        ("resplit", {"manifest": root / "manifest", "splits": root / "splits", "max_deviation": 1}),
+        ("preprocess", {"data": phantom_folder, "manifest": root / "manifest", "recipe": "s4_resize", "size": 48,
+                        "prepared": root / "prepared"}),
+    ]  # fmt: skip
+    for name, values in run:
+        step(name).build(values).execute()
+    return root
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backend, prepared, phantom_folder, tmp_path):
+    common = ["--tracking_uri", "", "--model", "mobilenetv2", "--splits", prepared / "splits"]
+    common += ["--prepared", prepared / "prepared", "--trained", tmp_path / "trained"]
+    keras.utils.set_random_seed(2)
+    weights = tmp_path / "backbone.weights.h5"
+    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
+    train = [
+        "train",
+        *common,
+        "--architecture",
+        "mobilenetv2",
+        "--weights",
+        weights,
+        "--manifest",
+        prepared / "manifest",
+    ]
+    train += ["--phantom_epochs", 2, "--unfrozen_layers", 5, "--fine_tune_epochs", 1, "--augmentation", "{zoom: 0.1}"]
+    train += ["--checkpoints", tmp_path / "checkpoints"]
+    judge = ["evaluate", *common, "--data", phantom_folder, "--evaluation", tmp_path / "evaluation", "--resamples", 100]
+    for words in (train, judge):
+        command = f"import sys; from cxr.cli import main; sys.exit(main({[str(word) for word in words]!r}))"
+        elsewhere(backend, tmp_path, ["-c", command])
+    card = ModelCard.read(tmp_path / "evaluation")
+    assert card.training["device"]["backend"] == backend
+    assert card.training["epochs_run"] == 3
+    judged = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet").head(5)
+    answers = Predictor.load(tmp_path / "trained", card).predict([phantom_folder / path for path in judged["path"]])
+    np.testing.assert_allclose([one.probability for one in answers], judged["probability"], atol=1e-4)
