@@ -63,6 +63,7 @@ def test_a_member_that_is_wrong_gets_no_weight() -> None:
     weights = fit_weights(sick, members)
     assert weights[1] == 0
     assert weights[0] > 0 and weights[2] > 0
+    assert weights[[0, 2]] == pytest.approx(fit_weights(sick, members[[0, 2]]), abs=1e-4)
 
 
 def test_copies_of_a_member_change_nothing() -> None:

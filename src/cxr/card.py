@@ -15,8 +15,11 @@ CARD_NAME = "card.json"
 MODEL_NAME = "model.keras"
 """File names inside a model's folder, beside each other."""
 
+MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
+"""Folders of an ensemble: what prediction needs, and how it was judged."""
+
 MEMBERS = "members"
-"""Folder inside an ensemble's folder, with one model's folder per member that has a weight."""
+"""Folder inside an ensemble's model folder, with one model's folder per member that has a weight."""
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,6 @@ from cxr.metrics import Floats, auroc
 NAME, SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
 
-MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
-"""Folders of an ensemble: what prediction needs, and how it was judged."""
-
 COMPARISON_NAME = "comparison.json"
 
 HEAVIEST = 1 / COLDEST

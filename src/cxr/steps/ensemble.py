@@ -44,7 +44,8 @@ class Ensemble(Judged):
     def run(self) -> None:
         """Fit the weights, judge the pool, hold it against its best member, write all of it."""
         from cxr import provenance, tracking
-        from cxr.ensemble import COMPARISON_NAME, EVALUATION_FOLDER, MODEL_FOLDER, NAME, read_members, write_model
+        from cxr.card import EVALUATION_FOLDER, MODEL_FOLDER
+        from cxr.ensemble import COMPARISON_NAME, NAME, read_members, write_model
         from cxr.evaluation import evaluate
         from cxr.evaluation.comparison import compare
         from cxr.evaluation.files import write_evaluation, write_json

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxr
 from cxr.backend import backend_name
-from cxr.card import CARD_NAME, MODEL_NAME, ModelCard
-from cxr.ensemble import EVALUATION_FOLDER, MODEL_FOLDER
+from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion import Facts
 from cxr.tracking.connection import creation_lock
