@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from model_folders import Folders
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -43,3 +47,22 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms") / "data"
     draw_dataset(folder, images=60, seed=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def half_lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Path]:
+    """Models that each see half of an image, and their ensemble's folder; read only, copy before changing."""
+    from half_lungs import ensemble_step, write_members
+
+    root = tmp_path_factory.mktemp("half_lungs")
+    folders = write_members(root)
+    ensemble_step(folders, root / "ensemble").execute()
+    return folders, root / "ensemble"
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """Address of a fresh local store in the test's own folder."""
+    from model_folders import write_store
+
+    return write_store(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pandas as pd
 import pytest
 
 from cxr.calibration import apply_temperature
-from cxr.card import ModelCard
+from cxr.card import Member, ModelCard
 from cxr.dataset import NORMAL, PNEUMONIA
-from cxr.errors import ImageError, MissingInputError
-from cxr.prediction import Predictor
+from cxr.errors import DataError, ImageError, MissingInputError
+from cxr.prediction import PooledPredictor, Predictor
 from cxr.recipes import as_input
+from half_lungs import USED
 from model_folders import (
     RECIPE,
     TEMPERATURE,
@@ -140,3 +142,55 @@ def test_a_network_that_carries_code_is_not_loaded(tmp_path: Path) -> None:
     card().write(tmp_path)
     with pytest.raises(ValueError, match=r"(?i)unsafe|lambda"):
         Predictor.load(tmp_path)
+
+
+def test_an_ensemble_answers_as_its_evaluation_did(half_lungs: tuple[Folders, Path]) -> None:
+    folders, folder = half_lungs
+    predictor = Predictor.load(folder / "model")
+    assert isinstance(predictor, PooledPredictor)
+    assert [member.card.model for member in predictor.members] == USED
+    assert len({member.recipe.size for member in predictor.members}) == 2, "recipes must differ"
+    judged = pd.read_parquet(folder / "evaluation" / "predictions.parquet").set_index("path")
+    wanted = judged.loc[[path.name for path in folders.images]]
+    answers = predictor.predict(folders.images)
+    singly = [predictor.predict([path.read_bytes()])[0] for path in folders.images[:8]]
+    for given in (answers, singly):
+        expected = wanted.iloc[: len(given)]
+        assert [one.probability for one in given] == pytest.approx(expected["probability"].tolist(), abs=1e-6)
+        assert [one.raw_probability for one in given] == pytest.approx(expected["probability_raw"].tolist(), abs=1e-6)
+    threshold = predictor.card.threshold
+    assert {(one.threshold, one.label == PNEUMONIA, one.probability >= threshold) for one in answers} == {
+        (threshold, True, True),
+        (threshold, False, False),
+    }
+    assert wanted["probability"].min() < 0.1 and wanted["probability"].max() > 0.9
+
+
+def test_members_that_share_a_recipe_are_pooled_like_others(half_lungs: tuple[Folders, Path]) -> None:
+    folders, _ = half_lungs
+    alone = Predictor.load(folders.models / "left", ModelCard.read(folders.evaluations / "left"))
+    twins = (Member("left", 0.5, alone.card), Member("twin", 0.5, alone.card))
+    both = PooledPredictor([alone, alone], card("weighted", members=twins).completed(1.0, 0.5, "rule"))
+    wanted = [one.probability for one in alone.predict(folders.images[:9])]
+    assert [one.probability for one in both.predict(folders.images[:9])] == pytest.approx(wanted)
+
+
+def test_an_ensemble_names_a_broken_image_and_a_missing_network(
+    half_lungs: tuple[Folders, Path], tmp_path: Path
+) -> None:
+    _, folder = half_lungs
+    with pytest.raises(ImageError, match=r"image 0 \(12 bytes\)"):
+        Predictor.load(folder / "model").predict([b"not an image"])
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "model" / "members" / "right" / "model.keras").unlink()
+    with pytest.raises(MissingInputError, match=r"members/right/model\.keras"):
+        Predictor.load(tmp_path / "model")
+
+
+def test_an_ensemble_takes_no_prepared_images(half_lungs: tuple[Folders, Path]) -> None:
+    folders, folder = half_lungs
+    predictor = Predictor.load(folder / "model")
+    with pytest.raises(DataError, match="single network for prepare, received the ensemble weighted of left, right"):
+        predictor.prepare(folders.images[:1])
+    with pytest.raises(DataError, match="use predict, or one of its members"):
+        predictor.probabilities(np.zeros((1, 16, 16, 1), np.uint8))

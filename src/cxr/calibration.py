@@ -1,4 +1,7 @@
-"""Temperature scaling (Guo et al. 2017): one number, fitted on validation, makes probabilities honest."""
+"""Temperature scaling (Guo et al. 2017): one number, fitted on validation, makes probabilities honest.
+
+Temperatures and the weights of an ensemble both act on log odds.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,32 @@ COLDEST, HOTTEST = 0.05, 20.0
 logger = logging.getLogger(__name__)
 
 
+def log_odds(probability: ArrayLike) -> Floats:
+    """Logit, finite for every probability.
+
+    Args:
+        probability: any shape, in [0, 1]; kept 1e-7 away from 0 and 1.
+
+    Returns:
+        Same shape, float64, in -16.12 .. 16.12.
+    """
+    p = np.clip(np.asarray(probability, dtype=np.float64), EPSILON, 1 - EPSILON)
+    return np.asarray(logit(p), dtype=np.float64)
+
+
+def pool(probabilities: ArrayLike, weights: ArrayLike) -> Floats:
+    """Join the probabilities of several models: sigmoid(sum of weight * logit(p)), a logarithmic opinion pool.
+
+    Args:
+        probabilities: (members, images), calibrated, in [0, 1]; kept 1e-7 away from 0 and 1.
+        weights: (members,), at least 0; they need not sum to 1.
+
+    Returns:
+        (images,), float64, in [0, 1].
+    """
+    return np.asarray(expit(np.asarray(weights, dtype=np.float64) @ log_odds(probabilities)), dtype=np.float64)
+
+
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Soften (above 1) or sharpen (below 1) probabilities: sigmoid(logit(p) / T).
 
@@ -31,8 +60,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     Returns:
         Same shape, float64, inside (0, 1).
     """
-    p = np.clip(np.asarray(probability, dtype=np.float64), EPSILON, 1 - EPSILON)
-    return np.asarray(expit(logit(p) / temperature), dtype=np.float64)
+    return np.asarray(expit(log_odds(probability) / temperature), dtype=np.float64)
 
 
 def fit_temperature(target: ArrayLike, probability: ArrayLike) -> float:

@@ -15,20 +15,43 @@ CARD_NAME = "card.json"
 MODEL_NAME = "model.keras"
 """File names inside a model's folder, beside each other."""
 
+MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
+"""Folders of an ensemble: what prediction needs, and how it was judged."""
+
+MEMBERS = "members"
+"""Folder inside an ensemble's model folder, with one model's folder per member that has a weight."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model inside an ensemble.
+
+    Attributes:
+        model: name of the model.
+        weight: factor of its log odds, at least 0; a member of weight 0 is listed and never loaded.
+        card: its calibrated card.
+    """
+
+    model: str
+    weight: float
+    card: ModelCard
+
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a trained network is, kept as ``card.json`` beside ``model.keras``.
+    """What a trained network is, kept as ``card.json`` beside ``model.keras``; or what an ensemble is.
 
-    Training writes it without calibration; evaluation completes it with :meth:`completed`.
+    Training writes it without calibration; evaluation completes it with :meth:`completed`. An ensemble has no
+    network, recipe or input of its own: its members have.
 
     Attributes:
         model: the model's name in ``params.yaml``.
         system: source system whose network this is, e.g. ``"S2"``.
-        recipe: the image recipe as a dict, as :meth:`cxr.recipes.Recipe.to_dict` gives it.
-        input_shape: shape of one network input, ``(height, width, channels)``.
+        recipe: the image recipe as a dict, as :meth:`cxr.recipes.Recipe.to_dict` gives it; of an ensemble
+            only ``name``, the members' recipes.
+        input_shape: shape of one network input, ``(height, width, channels)``; empty for an ensemble.
         parameters: number of weights.
-        seed: seed of the training run.
+        seed: seed of the training run; 0 for an ensemble, whose weights are fitted without chance.
         dataset: ``{"name": ..., "kind": "phantom" | "patients"}``, as in the data folder's card.
         data_digest: content version of the images (manifest digest).
         split_protocol: how the images were split, e.g. ``"patients-70-15-15"`` or ``"official"``.
@@ -41,12 +64,13 @@ class ModelCard:
         threshold: calibrated probability at and above which an image is called PNEUMONIA; None before
             evaluation.
         threshold_rule: words for how the threshold was chosen; None before evaluation.
+        members: models that an ensemble pools, those of weight 0 too; empty for a single network.
     """
 
     model: str
     system: str
     recipe: dict[str, Any]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     parameters: int
     seed: int
     dataset: dict[str, str]
@@ -60,6 +84,7 @@ class ModelCard:
     temperature: float | None = None
     threshold: float | None = None
     threshold_rule: str | None = None
+    members: tuple[Member, ...] = ()
 
     @property
     def dataset_kind(self) -> str:
@@ -70,6 +95,18 @@ class ModelCard:
     def calibrated(self) -> bool:
         """Whether evaluation has added temperature and threshold."""
         return self.temperature is not None and self.threshold is not None
+
+    @property
+    def pooled(self) -> tuple[Member, ...]:
+        """Members that have a weight, in order."""
+        return tuple(member for member in self.members if member.weight > 0)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that prediction reads beside this card, relative to its folder."""
+        if not self.members:
+            return (MODEL_NAME,)
+        return tuple(f"{MEMBERS}/{member.model}/{name}" for member in self.pooled for name in (MODEL_NAME, CARD_NAME))
 
     def completed(self, temperature: float, threshold: float, rule: str) -> ModelCard:
         """Add what evaluation chose on the validation images.
@@ -121,16 +158,19 @@ class ModelCard:
         """
         path = folder / CARD_NAME
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            known = {item.name for item in fields(cls)}
-            unknown = sorted(set(values) - known)
-            if unknown:
-                raise ValueError(f"unknown fields {', '.join(unknown)}")
-            values["classes"] = tuple(values["classes"])
-            values["input_shape"] = tuple(values["input_shape"])
-            return cls(**values)
+            return cls._of(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise MissingInputError(
                 f"expected a model card with the fields of ModelCard, received {path}={error!r}; "
                 "run `cxr train`, and `cxr evaluate` for the calibrated card"
             ) from error
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> ModelCard:
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(unknown)}")
+        members = tuple(Member(one["model"], one["weight"], cls._of(one["card"])) for one in values.get("members", ()))
+        shape, classes = tuple(values["input_shape"]), tuple(values["classes"])
+        return cls(**{**values, "classes": classes, "input_shape": shape, "members": members})

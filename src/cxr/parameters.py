@@ -114,7 +114,7 @@ def gather(
         for key, value in section.items():
             if key in step.model_fields:
                 values[key] = value
-            else:
+            elif key not in step.passed_over:
                 problems.append(
                     f"unknown parameter {pattern}.{key}={value!r}; expected one of: {', '.join(step.parameters())}"
                 )

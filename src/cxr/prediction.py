@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from cxr.card import MODEL_NAME, ModelCard
+from cxr.card import MEMBERS, MODEL_NAME, ModelCard
 from cxr.dataset import NORMAL, PNEUMONIA
-from cxr.errors import ImageError, MissingInputError
+from cxr.errors import DataError, ImageError, MissingInputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cxr.recipes import Recipe
 
 BATCH_SIZE = 64
 
@@ -27,7 +29,7 @@ class Prediction:
         probability: calibrated probability of pneumonia, 0 to 1.
         label: ``"PNEUMONIA"`` when the probability is at or above the threshold, else ``"NORMAL"``.
         threshold: operating point on the calibrated probability, 0 to 1.
-        raw_probability: the network's own output, 0 to 1, before calibration.
+        raw_probability: the network's own output, 0 to 1, before calibration; of an ensemble what it pools.
     """
 
     probability: float
@@ -60,22 +62,25 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, card: ModelCard | None = None) -> Predictor:
-        """Load a network without running code that the file might carry (Keras safe mode).
+        """Load a network, or an ensemble, without running code that the file might carry (Keras safe mode).
 
         Args:
-            folder: folder with ``model.keras`` and ``card.json``.
+            folder: folder with ``model.keras`` and ``card.json``; of an ensemble with ``card.json`` and
+                ``members/``.
             card: card to use instead of the folder's, e.g. the calibrated one of the evaluation.
 
         Returns:
-            The predictor.
+            The predictor; a :class:`PooledPredictor` if the card names members.
 
         Raises:
             MissingInputError: if a file is missing.
         """
         path = folder / MODEL_NAME
-        if not path.is_file():
+        if not path.is_file() and not (folder / MEMBERS).is_dir():
             raise MissingInputError(f"expected a network, received {path} (no such file); run `cxr train`")
         own = card if card is not None else ModelCard.read(folder)
+        if own.members:
+            return PooledPredictor([cls.load(folder / MEMBERS / one.model, one.card) for one in own.pooled], own)
         import keras
 
         return cls(keras.saving.load_model(path, compile=False, safe_mode=True), own)
@@ -136,20 +141,21 @@ class Predictor:
         Raises:
             ImageError: if an image cannot be used; its detail names the image.
         """
-        from cxr.images import decode_grey
-        from cxr.recipes import apply
+        return _prepare((self.recipe,), items)[self.recipe]
 
-        prepared = []
-        for number, item in enumerate(items):
-            try:
-                data = bytes(item) if isinstance(item, bytes | bytearray | memoryview) else Path(item).read_bytes()
-                prepared.append(apply(self.recipe, decode_grey(data)))
-            except OSError as error:
-                raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error
-            except ImageError as error:
-                name = f"image {number} ({len(item)} bytes)" if isinstance(item, bytes) else str(item)
-                raise ImageError(error.problem, f"{name}: {error.detail}") from error
-        return np.stack(prepared)
+    def raw_probabilities(self, items: Sequence[bytes | str | Path]) -> NDArray[np.float64]:
+        """Raw probabilities of pneumonia for image files.
+
+        Args:
+            items: raw image files as bytes, or paths of image files; at least one.
+
+        Returns:
+            ``(n,)`` float64 in [0, 1].
+
+        Raises:
+            ImageError: if an image cannot be used; its detail names the image.
+        """
+        return self.probabilities(self.prepare(items))
 
     def predict(self, items: Sequence[bytes | str | Path]) -> list[Prediction]:
         """Answer for image files, as they are on disk or were uploaded.
@@ -167,7 +173,7 @@ class Predictor:
         _, threshold = self._operating_point()
         answers: list[Prediction] = []
         for start in range(0, len(items), BATCH_SIZE):
-            raw = self.probabilities(self.prepare(items[start : start + BATCH_SIZE]))
+            raw = self.raw_probabilities(items[start : start + BATCH_SIZE])
             for one, probability in zip(raw, self.calibrated(raw), strict=True):
                 label = PNEUMONIA if probability >= threshold else NORMAL
                 answers.append(Prediction(float(probability), label, threshold, float(one)))
@@ -181,6 +187,92 @@ class Predictor:
                 "run `cxr evaluate` and use its card"
             )
         return self.card.temperature, self.card.threshold
+
+
+class PooledPredictor(Predictor):
+    """An ensemble: each member looks at the image in its own way, and their log odds are added up by weight.
+
+    Attributes:
+        card: the ensemble's card.
+        members: its members with a weight, as the card lists them.
+    """
+
+    def __init__(self, members: Sequence[Predictor], card: ModelCard) -> None:
+        """Join the members of an ensemble.
+
+        Args:
+            members: calibrated predictors, as ``card.pooled`` lists them.
+            card: the ensemble's card.
+        """
+        self.card = card
+        self.members = tuple(members)
+
+    def raw_probabilities(self, items: Sequence[bytes | str | Path]) -> NDArray[np.float64]:
+        """Pooled probabilities of pneumonia for image files, before the ensemble's own temperature.
+
+        Args:
+            items: raw image files as bytes, or paths of image files; at least one.
+
+        Returns:
+            ``(n,)`` float64 in [0, 1].
+
+        Raises:
+            ImageError: if an image cannot be used; its detail names the image.
+        """
+        from cxr.calibration import pool
+
+        prepared = _prepare(tuple({member.recipe for member in self.members}), items)
+        answers = [member.calibrated(member.probabilities(prepared[member.recipe])) for member in self.members]
+        return pool(answers, [member.weight for member in self.card.pooled])
+
+    def prepare(self, items: Sequence[bytes | str | Path]) -> NoReturn:
+        """Refuse: members differ in their recipes.
+
+        Args:
+            items: raw image files.
+
+        Raises:
+            DataError: always.
+        """
+        self._refuse("prepare")
+
+    def probabilities(self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> NoReturn:
+        """Refuse: members differ in the images that they take.
+
+        Args:
+            images: prepared images.
+            batch_size: images per network call.
+
+        Raises:
+            DataError: always.
+        """
+        self._refuse("probabilities")
+
+    def _refuse(self, asked: str) -> NoReturn:
+        raise DataError(
+            f"expected a single network for {asked}, received the ensemble {self.card.model} of "
+            f"{', '.join(one.model for one in self.card.pooled)}; use predict, or one of its members"
+        )
+
+
+def _prepare(recipes: Sequence[Recipe], items: Sequence[bytes | str | Path]) -> dict[Recipe, NDArray[np.uint8]]:
+    """Decode each image once and apply each recipe to it: recipe to ``(n, size, size, planes)`` uint8."""
+    from cxr.images import decode_grey
+    from cxr.recipes import apply
+
+    prepared: dict[Recipe, list[NDArray[np.uint8]]] = {recipe: [] for recipe in recipes}
+    for number, item in enumerate(items):
+        try:
+            data = bytes(item) if isinstance(item, bytes | bytearray | memoryview) else Path(item).read_bytes()
+            grey = decode_grey(data)
+        except OSError as error:
+            raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error
+        except ImageError as error:
+            name = f"image {number} ({len(item)} bytes)" if isinstance(item, bytes) else str(item)
+            raise ImageError(error.problem, f"{name}: {error.detail}") from error
+        for recipe, images in prepared.items():
+            images.append(apply(recipe, grey))
+    return {recipe: np.stack(images) for recipe, images in prepared.items()}
 
 
 Head = tuple["NDArray[np.float64]", "NDArray[np.float64]"]

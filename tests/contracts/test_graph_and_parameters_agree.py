@@ -88,6 +88,21 @@ def test_stages_depend_on_the_sections_of_their_steps(stages):
         assert set(stage["params"]) == expected, name
 
 
+def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, params):
+    graph = yaml.safe_load((repository / "dvc.yaml").read_text())
+    judged = {f"artifacts/evaluations/{name}" for name in params["models"]} | {"artifacts/ensemble/evaluation"}
+    assert set(graph["metrics"]) == {f"{folder}/summary.json" for folder in judged}
+    assert {entry for entry in graph["plots"] if isinstance(entry, str)} == {f"{folder}/plots" for folder in judged}
+    drawn = {title: set(values["y"]) for entry in graph["plots"] if isinstance(entry, dict)
+             for title, values in entry.items()}  # fmt: skip
+    trained = judged - {"artifacts/ensemble/evaluation"}
+    assert drawn == {
+        "ROC curve on test images": {f"{folder}/curves/roc.csv" for folder in judged},
+        "Precision and recall on test images": {f"{folder}/curves/precision_recall.csv" for folder in judged},
+        "Validation loss": {f"{folder}/curves/training.csv" for folder in trained},
+    }
+
+
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
     classes = [step(name) for name in STEPS]
     assert set(params) == set(top_level(classes))
@@ -97,14 +112,14 @@ def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
                 for entry in params[section.split(".")[0]].values():
                     assert set(entry) <= set(found.parameters()), section
             else:
-                assert set(params[section] or {}) <= set(found.parameters()), section
+                assert set(params[section] or {}) <= set(found.parameters()) | found.passed_over, section
 
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
-    for name in ("fetch", "validate", "resplit", "evaluate", "register"):
+    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register"):
         stated = {key for section in step(name).sections for key in params[section]}
-        assert stated == set(step(name).parameters()) - {"model"}, name
+        assert stated - step(name).passed_over == set(step(name).parameters()) - {"model"}, name
 
 
 def test_every_model_names_a_recipe_that_is_prepared(params):

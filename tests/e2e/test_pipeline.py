@@ -18,6 +18,9 @@ import yaml
 
 MODELS = ("three_block", "residual_separable")
 """One network with a sigmoid and one with a softmax; the others differ in layers alone."""
+EVALUATIONS = {model: f"artifacts/evaluations/{model}" for model in MODELS} | {
+    "weighted": "artifacts/ensemble/evaluation"
+}
 
 
 def environment():
@@ -60,8 +63,8 @@ def test_every_image_has_one_side_and_every_test_image_one_answer(project):
     splits = pd.read_parquet(project / "artifacts/splits/splits.parquet")
     assert len(splits) == 60
     assert set(splits["split"]) == {"train", "validation", "test"}
-    for model in MODELS:
-        predictions = pd.read_parquet(project / f"artifacts/evaluations/{model}/predictions.parquet")
+    for evaluation in EVALUATIONS.values():
+        predictions = pd.read_parquet(project / evaluation / "predictions.parquet")
         expected = splits.loc[splits["split"] != "train", "path"]
         assert sorted(predictions["path"]) == sorted(expected)
         assert predictions["probability"].between(0, 1).all()
@@ -73,8 +76,8 @@ def test_no_patient_is_on_two_sides(project):
 
 
 def test_figures_in_the_report_are_those_of_the_predictions(project):
-    for model in MODELS:
-        folder = project / f"artifacts/evaluations/{model}"
+    for evaluation in EVALUATIONS.values():
+        folder = project / evaluation
         summary = json.loads((folder / "summary.json").read_text())
         test = pd.read_parquet(folder / "predictions.parquet").query("split == 'test'")
         called = test["probability"] >= summary["threshold"]
@@ -92,11 +95,11 @@ def test_phantom_model_trained_without_gpu_is_challenger_and_never_champion(proj
     registered = client.get_registered_model("pneumonia-classifier")
     assert set(registered.aliases) == {"challenger"}
     versions = client.search_model_versions("name='pneumonia-classifier'")
-    assert {version.tags["model"] for version in versions} == set(MODELS)
+    assert {version.tags["model"] for version in versions} == set(EVALUATIONS)
     challenger = client.get_model_version_by_alias("pneumonia-classifier", "challenger")
     scores = {
-        model: json.loads((project / f"artifacts/evaluations/{model}/summary.json").read_text())["validation_auroc"]
-        for model in MODELS
+        model: json.loads((project / evaluation / "summary.json").read_text())["validation_auroc"]
+        for model, evaluation in EVALUATIONS.items()
     }
     assert scores[challenger.tags["model"]] == max(scores.values())
     assert challenger.tags["dataset_kind"] == "phantom"
@@ -132,7 +135,7 @@ def test_only_the_model_whose_values_changed_is_trained_again(project):
 
 def test_leaderboard_lists_every_model(project):
     shown = run(project, "dvc", "metrics", "show")
-    assert all(f"artifacts/evaluations/{model}/summary.json" in shown for model in MODELS)
+    assert all(f"{evaluation}/summary.json" in shown for evaluation in EVALUATIONS.values())
 
 
 def test_plots_of_all_models_come_together(project):

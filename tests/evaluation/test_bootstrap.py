@@ -81,7 +81,7 @@ def test_one_class_alone_leaves_the_interval_unknown() -> None:
     )
     interval = found.intervals["auroc"]
     assert found.skipped == 100
-    assert np.isnan([interval.value, interval.low, interval.high]).all()
+    assert np.isnan([interval.value, interval.low, interval.high, found.p_values["auroc"]]).all()
 
 
 def test_the_band_encloses_the_curve() -> None:
@@ -101,3 +101,21 @@ def test_the_band_encloses_the_curve() -> None:
     assert (curve <= high + 1e-9).all()
     assert (np.diff(low) >= -1e-9).all()
     assert (high - low).max() > 0.05
+
+
+def test_the_p_value_belongs_to_the_interval() -> None:
+    generator = np.random.default_rng(2)
+    noise = generator.standard_normal(400)
+    error = noise.std() / np.sqrt(400)
+    target = np.arange(400) % 2
+    found = {}
+    for errors_off in (0.0, 1.96, 4.0):
+        values = noise - noise.mean() + errors_off * error
+
+        def mean(weights: np.ndarray, values: np.ndarray = values) -> dict[str, np.ndarray]:
+            return {"difference": weights @ values / weights.sum(axis=-1)}
+
+        found[errors_off] = bootstrap(mean, target, np.arange(400), resamples=4000).p_values["difference"]
+    assert found[0.0] > 0.9
+    assert found[1.96] == pytest.approx(0.05, abs=0.02)
+    assert 0 < found[4.0] < 0.002

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +246,69 @@ def test_a_model_that_was_not_evaluated_is_named(uri: str, tmp_path: Path) -> No
     with pytest.raises(MissingInputError, match=r"vgg16/model\.keras.*run `cxr train` and `cxr evaluate`"):
         run_register(folders, uri, include=["three_block", "vgg16"])
     assert client(uri).search_registered_models() == []
+
+
+def register_ensemble(folders: Folders, ensemble: Path, uri: str, **options: list[str]) -> Registration:
+    return register(
+        folders.models,
+        folders.evaluations,
+        uri=uri,
+        experiment="pneumonia",
+        registered_name=NAME,
+        policy=EASY,
+        ensemble=ensemble,
+        **options,
+    )
+
+
+def test_an_ensemble_is_one_version_that_holds_its_members(
+    half_lungs: tuple[Folders, Path], uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.pyfunc
+
+    folders, ensemble = half_lungs
+    first, second = (register_ensemble(folders, ensemble, uri) for _ in range(2))
+    assert first.candidates[0].model == "weighted"
+    assert len(first.new) == 4 and second.new == ()
+    version = client(uri).get_model_version_by_alias(NAME, "champion")
+    tags = version.tags
+    assert (tags["model"], tags["system"], tags["gpu"], tags["train_seconds"]) == ("weighted", "S3", "no", "3.0")
+    assert tags["weights"].split(", ")[1] == "reversed 0.0000"
+    assert tags["validation_auroc"] == str(
+        json.loads((ensemble / "evaluation" / "summary.json").read_text())["validation_auroc"]
+    )
+    assert "pooling left" in version.description
+    run = client(uri).get_run(version.run_id)
+    assert run.info.run_name == "weighted"
+    assert {"evaluation"} == {one.path for one in client(uri).list_artifacts(version.run_id)}
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading puts the version's own code on it
+    stored = Path(version.source)
+    assert sorted(path.parent.name for path in stored.rglob("model.keras")) == ["left", "right"]
+    answer = mlflow.pyfunc.load_model(str(stored)).predict([path.read_bytes() for path in folders.images])
+    judged = pd.read_parquet(ensemble / "evaluation" / "predictions.parquet").set_index("path")
+    wanted = judged.loc[[path.name for path in folders.images], "probability"]
+    assert answer["probability"].tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert set(answer["threshold"]) == {ModelCard.read(ensemble / "model").threshold}
+
+
+def test_an_ensemble_can_be_taken_alone_or_left_out(half_lungs: tuple[Folders, Path], uri: str) -> None:
+    folders, ensemble = half_lungs
+    assert [one.model for one in register_ensemble(folders, ensemble, uri, include=["left"]).candidates] == ["left"]
+    alone = register_ensemble(folders, ensemble, uri, include=["weighted"])
+    assert [one.model for one in alone.candidates] == ["weighted"]
+    missing = register_ensemble(folders, ensemble.with_name("none"), uri)
+    assert "weighted" not in {one.model for one in missing.candidates}
+
+
+def test_another_member_makes_another_version(half_lungs: tuple[Folders, Path], uri: str, tmp_path: Path) -> None:
+    folders, ensemble = half_lungs
+    changed = tmp_path / "ensemble"
+    shutil.copytree(ensemble, changed)
+    assert register_ensemble(folders, changed, uri, include=["weighted"]).new == ("1",)
+    network = changed / "model" / "members" / "left" / "model.keras"
+    shutil.copyfile(folders.models / "reversed" / "model.keras", network)
+    assert register_ensemble(folders, changed, uri, include=["weighted"]).new == ("2",)
+    network.unlink()
+    with pytest.raises(MissingInputError, match=r"members/left/model\.keras"):
+        register_ensemble(folders, changed, uri, include=["weighted"])

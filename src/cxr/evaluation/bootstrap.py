@@ -47,12 +47,15 @@ class Bootstrap:
 
     Attributes:
         intervals: measure name to its interval.
+        p_values: measure name to the two-sided probability of replicates on the other side of 0; only of use
+            for differences. NaN if unknown.
         resamples: replicates that were drawn.
         skipped: replicates left out because they held one class only.
         groups: patients (or united patients) that were drawn from.
     """
 
     intervals: dict[str, Interval]
+    p_values: dict[str, float]
     resamples: int
     skipped: int
     groups: int
@@ -90,7 +93,9 @@ def bootstrap(
 ) -> Bootstrap:
     """Give each value of a statistic its percentile interval.
 
-    Two models are compared on the same draws by a statistic that returns their difference.
+    Two models are compared on the same draws by a statistic that returns their difference. Its p-value is the
+    test that belongs to the interval (Efron and Tibshirani 1993, 15.4): twice the smaller share of replicates at
+    or below and at or above 0, counting the images as they are as one replicate more, so that it is never 0.
 
     Args:
         statistic: weights (replicates, images) to (replicates,) values by name; NaN where undefined.
@@ -115,11 +120,13 @@ def bootstrap(
                 rows.setdefault(name, []).append(np.asarray(values))
     tail = 100 * (1 - confidence) / 2
     plain = {name: float(value[0]) for name, value in statistic(np.ones((1, sick.size))).items()}
-    intervals = {}
+    intervals, p_values = {}, {}
     for name, value in plain.items():
-        low, high = percentiles(np.concatenate(rows[name]), (tail, 100 - tail)) if name in rows else (np.nan, np.nan)
+        replicates = np.concatenate(rows[name]) if name in rows else np.empty(0)
+        low, high = percentiles(replicates, (tail, 100 - tail))
         intervals[name] = Interval(value, float(low), float(high))
-    return Bootstrap(intervals, resamples, skipped, np.unique(np.asarray(groups)).size)
+        p_values[name] = _p_value(replicates)
+    return Bootstrap(intervals, p_values, resamples, skipped, np.unique(np.asarray(groups)).size)
 
 
 def band(
@@ -173,3 +180,11 @@ def percentiles(values: Floats, wanted: tuple[float, ...]) -> NDArray[np.float64
     """
     defined = values[np.isfinite(values)]
     return np.percentile(defined, wanted) if defined.size else np.full(len(wanted), np.nan)
+
+
+def _p_value(replicates: Floats) -> float:
+    defined = replicates[np.isfinite(replicates)]
+    if not defined.size:
+        return float("nan")
+    fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (1 + fewer) / (1 + defined.size))

@@ -35,22 +35,24 @@ def worst_mistakes(predictions: pd.DataFrame, threshold: float, count: int = 6) 
     return pd.concat([missed, alarms.assign(kind=FALSE_ALARM)], ignore_index=True)
 
 
-def pictures(paths: list[str], prepared: Prepared, data: Path | None = None) -> list[NDArray[np.uint8]]:
+def pictures(paths: list[str], prepared: Prepared | None, data: Path | None = None) -> list[NDArray[np.uint8]] | None:
     """Grey images to show: the files themselves where they are there, else the prepared images.
 
     Args:
         paths: image paths relative to the data folder.
-        prepared: prepared images, often smaller than a reader would like.
+        prepared: prepared images, often smaller than a reader would like; None if there are none.
         data: data folder, or None.
 
     Returns:
-        One (height, width) uint8 array per path.
+        One (height, width) uint8 array per path; None if an image is in neither.
     """
-    shown = []
-    for path, row in zip(paths, prepared.rows(paths), strict=True):
+    shown: list[NDArray[np.uint8]] = []
+    for path in paths:
         file = data / path if data is not None else None
         if file is not None and file.is_file():
             shown.append(decode_grey(file.read_bytes()))
+        elif prepared is not None:
+            shown.append(np.asarray(prepared.images[prepared.rows([path])[0], :, :, 0]))
         else:
-            shown.append(np.asarray(prepared.images[row, :, :, 0]))
+            return None
     return shown

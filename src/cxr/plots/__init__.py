@@ -15,14 +15,14 @@ from cxr.plots import pictures as plot_pictures
 from cxr.plots.style import Caption, save
 
 NAMES = ("roc", "precision_recall", "confusion", "calibration", "scores", "training", "mistakes")
-"""File names without suffix; training is left out where there is no history."""
+"""File names without suffix; training is left out where there is no history, mistakes without images."""
 
 
 def write_plots(
     folder: Path,
     evaluation: Evaluation,
     sheet: pd.DataFrame,
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]] | None,
     caption: Caption,
     history: pd.DataFrame | None = None,
     best_epoch: int | None = None,
@@ -33,7 +33,7 @@ def write_plots(
         folder: where to write; made if it is not there.
         evaluation: what to draw.
         sheet: what :func:`cxr.evaluation.mistakes.worst_mistakes` gives.
-        images: grey pictures of the sheet's rows, in the same order.
+        images: grey pictures of the sheet's rows, in the same order; None if they are not at hand.
         caption: what the figures are about.
         history: figures per epoch of training; None if unknown.
         best_epoch: epoch whose weights were kept; None if unknown.
@@ -52,8 +52,9 @@ def write_plots(
             curves["calibration"], predictions, test, evaluation.temperature, caption
         ),
         "scores": plot_pictures.scores(predictions, test, threshold, caption),
-        "mistakes": plot_pictures.mistakes(sheet, images, test, caption),
     }
+    if images is not None:
+        figures["mistakes"] = plot_pictures.mistakes(sheet, images, test, caption)
     if history is not None and len(history):
         figures["training"] = plot_pictures.training(history, best_epoch, caption)
     written = []

@@ -13,6 +13,7 @@ STEPS: dict[str, str] = {
     "preprocess": "Preprocess",
     "train": "Train",
     "evaluate": "Evaluate",
+    "ensemble": "Ensemble",
     "register": "Register",
     "results": "Results",
 }

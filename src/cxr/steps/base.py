@@ -74,6 +74,7 @@ class Step(BaseModel):
             field in braces: ``"models.{model}"`` is the entry of ``models`` that the field ``model`` chooses.
         without_effect: sections that never alter an output (where runs are logged): a DVC stage does not
             depend on them.
+        passed_over: keys of its sections that only other steps use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
@@ -81,6 +82,7 @@ class Step(BaseModel):
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[tuple[str, ...]] = ()
+    passed_over: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def run(self) -> None:

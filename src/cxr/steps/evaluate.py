@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cxr.steps.base import Reads, Writes
-from cxr.steps.tracked import Tracked
+from cxr.steps.judged import Judged
 
 
-class Evaluate(Tracked):
+class Evaluate(Judged):
     """Judge one model: temperature and threshold from validation, figures with intervals from test."""
 
     name: ClassVar[str] = "evaluate"
@@ -20,48 +20,13 @@ class Evaluate(Tracked):
     trained: Annotated[Path, Reads("Model"), Field(description="Folder of the trained model.")]
     prepared: Annotated[Path, Reads("Prepared"), Field(description="Folder of the prepared images.")]
     splits: Annotated[Path, Reads("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    data: Annotated[
-        Path,
-        Reads("Dataset", optional=True),
-        Field(description="Folder of the raw images, for the sheet of mistakes; prepared ones if missing."),
-    ] = Path("data")
     evaluation: Annotated[Path, Writes("Evaluation"), Field(description="Folder of the evaluation.")]
 
     model: Annotated[
         str,
         Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
     ]
-    rule: Annotated[
-        Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"],
-        Field(
-            description="What the threshold is chosen for on validation. sensitivity: the highest "
-            "specificity at a sensitivity of at least target; specificity: the reverse; fixed: target is the "
-            "threshold."
-        ),
-    ] = "sensitivity"
-    target: Annotated[
-        float, Field(ge=0, le=1, description="Wanted sensitivity or specificity, or the fixed threshold.")
-    ] = 0.95
-    sensitivities: Annotated[
-        list[float],
-        Field(description="Further sensitivities at which the specificity is reported; 0.9703 is S2's own."),
-    ] = Field(default=[0.9703])
-    resamples: Annotated[
-        int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients behind each interval.")
-    ] = 2000
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the bootstrap.")] = 0
-    bins: Annotated[int, Field(ge=2, le=100, description="Bins of the calibration error.")] = 15
-    mistakes: Annotated[
-        int, Field(ge=1, le=12, description="Images of each kind of error on the sheet of mistakes.")
-    ] = 6
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Images a network call.")] = 64
-
-    @field_validator("sensitivities")
-    @classmethod
-    def _shares(cls, sensitivities: list[float]) -> list[float]:
-        if not all(0 < value <= 1 for value in sensitivities):
-            raise ValueError("a list of shares above 0 and at most 1")
-        return sensitivities
 
     def run(self) -> None:
         """Read model, split and images, judge, write figures, tables, plots and the completed card."""

@@ -30,13 +30,20 @@ class Register(Tracked):
         Reads("Evaluations"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
+    ensemble: Annotated[
+        Path,
+        Reads("Ensemble", optional=True),
+        Field(description="Folder of the ensemble, registered beside its members if it is there."),
+    ] = Path("artifacts/ensemble")
     registration: Annotated[
         Path,
         Writes("Registration"),
         Field(description="decision.json and decision.md: who is champion, and why."),
     ] = Path("artifacts/registration")
     registered_name: str = Field("pneumonia-classifier", min_length=1, description="Name of the registered model.")
-    include: list[str] = Field([], description="Models to take; empty takes all that are evaluated.")
+    include: list[str] = Field(
+        [], description="Models to take; empty takes all that are evaluated, and the ensemble, named weighted."
+    )
     require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
     min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
@@ -57,6 +64,7 @@ class Register(Tracked):
             registered_name=self.registered_name,
             policy=Policy(self.require_gpu, self.min_auroc, self.min_sensitivity, self.margin),
             include=self.include,
+            ensemble=self.ensemble,
         )
         (self.registration / "decision.json").write_text(
             json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8"

@@ -59,6 +59,7 @@ def register(
     registered_name: str,
     policy: Policy,
     include: Sequence[str] = (),
+    ensemble: Path | None = None,
 ) -> Registration:
     """Register the models of a run, give the aliases, and add to the promotion log.
 
@@ -71,7 +72,8 @@ def register(
         experiment: name of the experiment, for runs that the store doesn't know.
         registered_name: name of the registered model.
         policy: limits of the promotion rules.
-        include: names of the models to take; empty takes all that are evaluated.
+        include: names of the models to take; empty takes all that are evaluated, and the ensemble.
+        ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
 
     Returns:
         What was done.
@@ -84,7 +86,7 @@ def register(
         raise RegistryError(
             "expected the address of an MLflow store, received tracking uri=''; set tracking.tracking_uri"
         )
-    wanted = candidates(models, evaluations, include)
+    wanted = candidates(models, evaluations, include, ensemble)
     connected = client(uri)
     _ensure_registered_model(connected, registered_name)
     facts: list[Facts] = []

@@ -152,11 +152,13 @@ def open_run(
 def find_or_restore(connected: MlflowClient, trained: Path, *, uri: str, experiment: str) -> str:
     """The MLflow run of a trained model; a store that doesn't know it is told, once, from the files.
 
-    Files restored from a cache, or trained against another store, name a run that this store has never seen.
+    Files restored from a cache, or trained against another store, name a run that this store has never seen. An
+    ensemble, which is not trained, gets its run here.
 
     Args:
         connected: client of ``uri``.
-        trained: the model's folder: ``card.json``, ``training.json``, ``history.csv``.
+        trained: the model's folder: ``card.json``, ``training.json``, ``history.csv``; of an ensemble only the
+            first.
         uri: address of the store.
         experiment: name of the experiment for a run that has to be restored.
 
@@ -172,11 +174,12 @@ def find_or_restore(connected: MlflowClient, trained: Path, *, uri: str, experim
     known = connected.search_runs([where], f"tags.`{FILES_TAG}` = '{digest}'", max_results=1)
     if known:
         return str(known[0].info.run_id)
-    values = {key: value for key, value in asdict(card).items() if key not in {"training", "dataset"}}
+    values = {key: value for key, value in asdict(card).items() if key not in {"training", "dataset", "members"}}
+    values["weights"] = {member.model: member.weight for member in card.members}
     tags = {
         "dataset": card.dataset["name"],
         "system": card.system,
-        "restored": "from files",
+        "restored": None if card.members else "from files",
         FILES_TAG: digest,
     }
     with open_run(uri, experiment, card.model, tags, values, dataset_kind=card.dataset_kind) as run:

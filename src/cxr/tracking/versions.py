@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxr
 from cxr.backend import backend_name
-from cxr.card import CARD_NAME, MODEL_NAME, ModelCard
+from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion import Facts
 from cxr.tracking.connection import creation_lock
@@ -55,13 +55,16 @@ class Candidate:
     summary: Mapping[str, float]
 
 
-def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[Candidate]:
+def candidates(
+    models: Path, evaluations: Path, include: Sequence[str], ensemble: Path | None = None
+) -> list[Candidate]:
     """Find the models of a run.
 
     Args:
         models: folder with one folder per trained model.
         evaluations: folder with one folder per evaluation, named as the models.
-        include: names of the models to take; empty takes all that are evaluated.
+        include: names of the models to take; empty takes all that are evaluated, and the ensemble.
+        ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
 
     Returns:
         The models, all judged on one split, in order of ``include`` or of their names.
@@ -70,15 +73,17 @@ def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[
         MissingInputError: if a model or its evaluation is missing, or there is none.
         RegistryError: if they were judged on different images or splits.
     """
-    names = list(include) or sorted(path.parent.name for path in evaluations.glob(f"[!.]*/{CARD_NAME}"))
+    known = {path.parent.name: path.parent for path in sorted(evaluations.glob(f"[!.]*/{CARD_NAME}"))}
+    places = {name: (models / name, judged) for name, judged in known.items()}
+    if ensemble is not None and ensemble.is_dir():
+        judged = ensemble / EVALUATION_FOLDER
+        places[ModelCard.read(judged).model] = (ensemble / MODEL_FOLDER, judged)
+    names = list(include) or list(places)
+    taken = {name: places.get(name, (models / name, evaluations / name)) for name in names}
     absent = [
         str(path)
-        for name in names
-        for path in (
-            models / name / MODEL_NAME,
-            evaluations / name / CARD_NAME,
-            evaluations / name / "summary.json",
-        )
+        for trained, judged in taken.values()
+        for path in (*_files(trained, judged), judged / CARD_NAME, judged / "summary.json")
         if not path.is_file()
     ]
     if absent or not names:
@@ -87,15 +92,15 @@ def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[
             "run `cxr train` and `cxr evaluate` for each"
         )
     found = []
-    for name in names:
-        summary = json.loads((evaluations / name / "summary.json").read_text(encoding="utf-8"))
-        card = ModelCard.read(evaluations / name)
+    for name, (trained, judged) in taken.items():
+        summary = json.loads((judged / "summary.json").read_text(encoding="utf-8"))
+        card = ModelCard.read(judged)
         if not card.calibrated:
             raise MissingInputError(
-                f"expected a calibrated card, received {evaluations / name / CARD_NAME} with "
+                f"expected a calibrated card, received {judged / CARD_NAME} with "
                 f"temperature={card.temperature}, threshold={card.threshold}; run `cxr evaluate`"
             )
-        found.append(Candidate(name, models / name, evaluations / name, card, summary))
+        found.append(Candidate(name, trained, judged, card, summary))
     if len({(one.card.data_digest, one.card.split_digest) for one in found}) > 1:
         listed = ", ".join(f"{one.name}={one.card.split_protocol} {one.card.split_digest[:8]}" for one in found)
         raise RegistryError(
@@ -103,6 +108,12 @@ def candidates(models: Path, evaluations: Path, include: Sequence[str]) -> list[
             "train and evaluate them again on one split, or name those that belong together (include)"
         )
     return found
+
+
+def _files(trained: Path, judged: Path) -> list[Path]:
+    """Files of a version beside its card; those of a single network where no card tells of members."""
+    names = ModelCard.read(judged).files if (judged / CARD_NAME).is_file() else (MODEL_NAME,)
+    return [trained / name for name in names]
 
 
 def ensure_version(
@@ -159,8 +170,9 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
         # MLflow would run the example to guess the signature, which is given.
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         folder = Path(scratch) / "artifact"
-        folder.mkdir()
-        shutil.copyfile(one.trained / MODEL_NAME, folder / MODEL_NAME)
+        for name in one.card.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(one.trained / name, folder / name)
         one.card.write(folder)
         saved = Path(scratch) / "saved"
         mlflow.pyfunc.save_model(
@@ -200,9 +212,15 @@ def _pin(names: Sequence[str]) -> str | None:
 
 
 def _fingerprint(one: Candidate) -> str:
-    total = hashlib.sha256((one.trained / MODEL_NAME).read_bytes())
-    total.update((one.evaluation / CARD_NAME).read_bytes())
+    total = hashlib.sha256()
+    for path in (*(one.trained / name for name in one.card.files), one.evaluation / CARD_NAME):
+        total.update(path.read_bytes())
     return total.hexdigest()
+
+
+def _members(card: ModelCard) -> str | None:
+    """Weights of an ensemble's members in words; None for a single network."""
+    return ", ".join(f"{member.model} {member.weight:.4f}" for member in card.members) or None
 
 
 def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
@@ -213,6 +231,7 @@ def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
         "model": card.model,
         "system": card.system,
         "recipe": card.recipe.get("name"),
+        "weights": _members(card),
         "seed": card.seed,
         "parameters": card.parameters,
         "dataset": card.dataset["name"],
@@ -239,8 +258,9 @@ def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
 def _description(one: Candidate) -> str:
     card = one.card
     phantom = "Trained on phantoms: drawn images, not patients. " if card.dataset_kind == "phantom" else ""
+    pools = f", pooling {_members(card)}" if card.members else ""
     return (
-        f"{phantom}{card.model} ({card.system}), recipe {card.recipe.get('name')}, "
+        f"{phantom}{card.model} ({card.system}){pools}, recipe {card.recipe.get('name')}, "
         f"split {card.split_protocol}; "
         f"PNEUMONIA at a calibrated probability of {card.threshold:.4f} and above ({card.threshold_rule})."
     )
