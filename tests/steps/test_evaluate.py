@@ -14,6 +14,7 @@ import pytest
 
 from cxr.card import ModelCard
 from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.metrics import auroc
 from cxr.plots import NAMES
 from cxr.prediction import Predictor
 from cxr.prepared import prepare
@@ -21,6 +22,7 @@ from cxr.steps.evaluate import Evaluate
 from model_folders import HISTORY, RECIPE, card, small_network
 
 SPLIT_DIGEST = "5" * 64
+RATIOS = [0.7, 0.15, 0.15]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
     (root / "splits").mkdir()
     splits.to_parquet(root / "splits" / "splits.parquet")
-    (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "protocol": "grouped"}))
+    (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "ratios": RATIOS}))
+    facts = splits[["path"]].assign(bytes=generator.integers(900, 1100, len(splits)), width=52, height=40)
+    (root / "manifest").mkdir()
+    facts.assign(mean=generator.normal(100, 5, len(splits))).to_parquet(root / "manifest" / "manifest.parquet")
     prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
     trained = root / "model"
     trained.mkdir()
@@ -60,6 +65,7 @@ def step(pipeline: Path, evaluation: Path, **changes: Any) -> Evaluate:
         "trained": pipeline / "model",
         "prepared": pipeline / "prepared",
         "splits": pipeline / "splits",
+        "manifest": pipeline / "manifest",
         "data": pipeline / "data",
         "evaluation": evaluation,
         "resamples": 100,
@@ -102,6 +108,33 @@ def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipelin
     client = mlflow.MlflowClient(uri)
     (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert run.data.metrics["test_auroc"] == pytest.approx(report["test"]["at_threshold"]["auroc"]["value"])
+
+
+def test_the_report_says_how_far_to_trust_it(pipeline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    step(pipeline, folder).execute()
+    report = json.loads((folder / "metrics.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    test = pd.read_parquet(folder / "predictions.parquet").query("split == 'test'")
+    hidden = auroc(test["label"] == "PNEUMONIA", test["probability_raw_lungs_hidden"])
+    assert summary["test_lungs_hidden_auroc"] == pytest.approx(float(hidden))
+    assert report["honesty"]["lungs_hidden"]["full_auroc"]["value"] == pytest.approx(summary["test_auroc"])
+    assert (test["probability_raw_lungs_hidden"] != test["probability_raw"]).all()
+    assert summary["test_metadata_auroc"] == report["honesty"]["metadata"]["auroc"]["value"]
+    assert report["honesty"]["metadata"]["train_images"] == 15
+    assert report["split_ratios"] == RATIOS
+    assert report["speed"]["images"] == 30
+    assert report["speed"]["images_per_second"] > 0
+    assert report["speed"]["device"]["name"]
+
+
+def test_a_manifest_of_other_images_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    facts = pd.read_parquet(pipeline / "manifest" / "manifest.parquet")
+    facts.iloc[:-20].to_parquet(tmp_path / "manifest" / "manifest.parquet")
+    with pytest.raises(DataError, match="manifest that the split was made from"):
+        step(pipeline, tmp_path / "evaluation", manifest=tmp_path / "manifest").execute()
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_a_model_trained_on_another_split_is_refused(pipeline: Path, tmp_path: Path) -> None:
