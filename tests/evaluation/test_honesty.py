@@ -11,7 +11,15 @@ import pytest
 
 from cxr.errors import DataError
 from cxr.evaluation import evaluate
-from cxr.evaluation.honesty import HIDDEN_COLUMN, LungsHidden, hide_lungs, honesty, lung_field, metadata_scores
+from cxr.evaluation.honesty import (
+    HIDDEN_COLUMN,
+    METADATA_COLUMN,
+    LungsHidden,
+    hide_lungs,
+    honesty,
+    lung_field,
+    metadata_scores,
+)
 from cxr.metrics import auroc
 from judged import predictions
 from manifests import manifest
@@ -27,9 +35,10 @@ def split_of(files: pd.DataFrame) -> pd.DataFrame:
 
 def metadata_auroc(files: pd.DataFrame) -> float:
     splits = split_of(files)
-    test = splits[splits["split"] == "test"]
-    scores = metadata_scores(splits, files, test["path"].tolist())
-    return float(auroc(test["label"] == "PNEUMONIA", scores))
+    scores = metadata_scores(splits, files, splits)
+    test = (splits["split"] == "test").to_numpy()
+    assert np.isnan(scores[~test]).all()
+    return float(auroc(splits.loc[test, "label"] == "PNEUMONIA", scores[test]))
 
 
 def test_files_that_give_nothing_away_are_judged_by_chance() -> None:
@@ -56,8 +65,7 @@ def test_labels_of_test_images_are_never_seen() -> None:
     splits = split_of(files)
     test = splits["split"] == "test"
     flipped = splits.assign(label=splits["label"].where(~test, "NORMAL"))
-    paths = splits.loc[test, "path"].tolist()
-    first, second = (metadata_scores(table, files, paths) for table in (splits, flipped))
+    first, second = (metadata_scores(table, files, splits)[test] for table in (splits, flipped))
     assert np.ptp(first) > 0
     assert (first == second).all()
 
@@ -105,10 +113,10 @@ def judged(network: Pixel) -> dict:
     brighter = 60 * (files["label"] == "PNEUMONIA").to_numpy()
     grey = np.clip(generator.normal(100, 20, len(files)) + brighter, 0, 255).astype(np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (len(files), 48, 48, 1))
-    rows = files[["path", "label"]].assign(group=files["patient"], split="test")
+    rows = files[["path", "label"]].assign(group=files["patient"], split="test", score_metadata=0.5)
     rows["probability_raw"] = network.probabilities(images)
     rows[HIDDEN_COLUMN] = LungsHidden(network).probabilities(images)
-    return honesty(rows, split_of(files), files, resamples=100)["lungs_hidden"]
+    return honesty(rows, resamples=100)["lungs_hidden"]
 
 
 @pytest.mark.parametrize("side", [48, 64, 128, 299])
@@ -151,11 +159,9 @@ def test_hiding_leaves_the_images_as_they_are_and_covers_all_planes() -> None:
 def test_both_figures_stand_in_the_summary() -> None:
     rows = predictions(400)
     rows[HIDDEN_COLUMN] = np.where(rows["split"] == "test", 1 - rows["probability_raw"], np.nan)
-    files = pd.DataFrame({"path": rows["path"], "bytes": 1000, "width": 10, "height": 10, "mean": 5.0})
-    splits = pd.concat([rows, rows.assign(path=rows["path"] + "x", split="train")])
-    files = pd.concat([files, files.assign(path=files["path"] + "x")])
+    rows[METADATA_COLUMN] = np.where(rows["split"] == "test", 0.3, np.nan)
     found = evaluate(rows, resamples=100)
-    summary = found.with_entries(honesty=honesty(rows, splits, files, resamples=100)).summary()
+    summary = found.with_entries(honesty=honesty(rows, resamples=100)).summary()
     assert summary["test_lungs_hidden_auroc"] == pytest.approx(1 - summary["test_auroc"], abs=1e-6)
     assert summary["test_metadata_auroc"] == 0.5
     assert not {"test_lungs_hidden_auroc", "test_metadata_auroc"} & set(found.summary())
@@ -165,8 +171,9 @@ def test_training_images_of_one_class_leave_the_baseline_unknown() -> None:
     files = manifest(40, 40, seed=SEED)
     splits = split_of(files)
     one_class = splits[(splits["split"] == "test") | (splits["label"] == "NORMAL")]
-    rows = splits[splits["split"] == "test"].assign(group=splits["path"], probability_raw=0.5)
-    found = honesty(rows.assign(**{HIDDEN_COLUMN: 0.5}), one_class, files, resamples=100)
+    rows = splits.assign(group=splits["path"], probability_raw=0.5)
+    rows[METADATA_COLUMN], rows[HIDDEN_COLUMN] = metadata_scores(one_class, files, splits), 0.5
+    found = honesty(rows, resamples=100)
     assert np.isnan(list(found["metadata"]["auroc"].values())).all()
     assert found["lungs_hidden"]["auroc"]["value"] == 0.5
 
@@ -175,4 +182,4 @@ def test_images_that_are_not_in_the_manifest_are_refused() -> None:
     files = manifest(40, 40)
     splits = split_of(files)
     with pytest.raises(DataError, match="manifest"):
-        metadata_scores(splits, files.iloc[1:], files["path"].tolist())
+        metadata_scores(splits, files.iloc[1:], splits)

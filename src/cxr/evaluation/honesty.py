@@ -37,8 +37,9 @@ FACTS: Mapping[str, str] = {
 }
 """Columns of the manifest that the metadata baseline sees, and their names for readers."""
 
-HIDDEN_COLUMN = "probability_raw_lungs_hidden"
-"""Column of the predictions with the raw probability of the blacked-out image; NaN on validation."""
+METADATA_COLUMN, HIDDEN_COLUMN = "score_metadata", "probability_raw_lungs_hidden"
+"""Columns of the predictions: the metadata baseline's score, and the model's raw probability of the blacked-out image.
+Both are NaN on validation."""
 
 TOP, BOTTOM, WIDEST = 0.10, 0.85, 0.60
 HALF_WIDTHS = (0.28, 0.42)
@@ -125,9 +126,9 @@ def predict_hidden(
 
 
 def metadata_scores(
-    splits: pd.DataFrame, manifest: pd.DataFrame, paths: Sequence[str], *, seed: int = 0
+    splits: pd.DataFrame, manifest: pd.DataFrame, rows: pd.DataFrame, *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Fit the metadata baseline on the training images and let it judge others.
+    """Fit the metadata baseline on the training images and let it judge the test images.
 
     Boosted trees, because the facts of files come in islands (one per scanner, export and crop) that trees cut out
     and a quadratic logistic regression does not, because they need no scaling and take unknown facts as they are.
@@ -138,11 +139,12 @@ def metadata_scores(
     Args:
         splits: assignment with the columns path, label and split; its training images are fitted.
         manifest: one row per file with the columns path and those of :data:`FACTS`; unknown facts are missing.
-        paths: images to judge.
+        rows: images with the columns path and split.
         seed: seed of the classifier.
 
     Returns:
-        (paths,), scores in [0, 1], higher for pneumonia; NaN if the training images do not hold both classes.
+        (rows,), scores in [0, 1], higher for pneumonia, for the column :data:`METADATA_COLUMN`; NaN for images of
+        other splits than test, and for all if the training images do not hold both classes.
 
     Raises:
         DataError: if an image is not in the manifest.
@@ -150,10 +152,12 @@ def metadata_scores(
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     train = splits[splits["split"] == TRAIN]
-    seen, judged = _facts(manifest, train["path"].tolist()), _facts(manifest, paths)
+    tested = (rows["split"] == TEST).to_numpy()
+    seen, judged = (_facts(manifest, paths.tolist()) for paths in (train["path"], rows.loc[tested, "path"]))
     sick = (train["label"] == PNEUMONIA).to_numpy()
+    found = np.full(len(rows), np.nan)
     if sick.all() or not sick.any():
-        return np.full(len(paths), np.nan)
+        return found
     model = HistGradientBoostingClassifier(
         learning_rate=0.05,
         max_iter=100,
@@ -163,39 +167,29 @@ def metadata_scores(
         early_stopping=False,
         random_state=seed,
     ).fit(seen, sick)
-    return np.asarray(model.predict_proba(judged)[:, 1], dtype=np.float64)
+    found[tested] = model.predict_proba(judged)[:, 1]
+    return found
 
 
-def honesty(
-    predictions: pd.DataFrame,
-    splits: pd.DataFrame,
-    manifest: pd.DataFrame,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Any]:
+def honesty(predictions: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Measure both checks on the test images, with intervals over patients from the draws of all other figures.
 
     Args:
-        predictions: rows with the columns path, group (patient), label, split, probability_raw and
-            :data:`HIDDEN_COLUMN`; rows of other splits than test are ignored.
-        splits: assignment of all images, see :func:`metadata_scores`.
-        manifest: one row per file, see :func:`metadata_scores`.
+        predictions: rows with the columns path, group (patient), label, split, probability_raw,
+            :data:`METADATA_COLUMN` and :data:`HIDDEN_COLUMN`; rows of other splits than test are ignored.
         resamples: bootstrap replicates.
-        seed: seed of the bootstrap and of the metadata baseline.
+        seed: seed of the bootstrap.
 
     Returns:
-        ``metadata``: the ``facts`` seen, ``train_images`` fitted, ``auroc``. ``lungs_hidden``: ``auroc``, the
-        ``full_auroc`` of the whole images and their difference ``drop`` (full less hidden). AUROCs and drop are
-        value, low and high; NaN where undefined.
-
-    Raises:
-        DataError: if an image is not in the manifest.
+        ``metadata``: the ``facts`` seen and their ``auroc``. ``lungs_hidden``: ``auroc``, the ``full_auroc`` of the
+        whole images and their difference ``drop`` (full less hidden). AUROCs and drop are value, low and high; NaN
+        where undefined.
     """
     test = predictions[predictions["split"] == TEST]
     sick = (test["label"] == PNEUMONIA).to_numpy().astype(np.int64)
-    metadata = metadata_scores(splits, manifest, test["path"].tolist(), seed=seed)
-    full, hidden = test["probability_raw"].to_numpy(), test[HIDDEN_COLUMN].to_numpy()
+    full, metadata, hidden = (
+        test[name].to_numpy(dtype=np.float64) for name in ("probability_raw", METADATA_COLUMN, HIDDEN_COLUMN)
+    )
 
     def figures(weight: Floats) -> dict[str, Floats]:
         whole, without = auroc(sick, full, weight), _auroc(sick, hidden, weight)
@@ -203,11 +197,7 @@ def honesty(
 
     drawn = bootstrap(figures, sick, test["group"], resamples=resamples, seed=seed).intervals
     return {
-        "metadata": {
-            "facts": [*FACTS.values(), "aspect ratio"],
-            "train_images": int((splits["split"] == TRAIN).sum()),
-            "auroc": drawn["metadata"].to_dict(),
-        },
+        "metadata": {"facts": [*FACTS.values(), "aspect ratio"], "auroc": drawn["metadata"].to_dict()},
         "lungs_hidden": {
             "auroc": drawn["hidden"].to_dict(),
             "full_auroc": drawn["full"].to_dict(),

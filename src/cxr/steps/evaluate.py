@@ -78,7 +78,7 @@ class Evaluate(Tracked):
         from cxr.card import ModelCard
         from cxr.evaluation import evaluate, rows_to_judge
         from cxr.evaluation.files import read_history, write_evaluation
-        from cxr.evaluation.honesty import HIDDEN_COLUMN, honesty, predict_hidden
+        from cxr.evaluation.honesty import HIDDEN_COLUMN, METADATA_COLUMN, honesty, metadata_scores, predict_hidden
         from cxr.evaluation.mistakes import pictures, worst_mistakes
         from cxr.evaluation.speed import timed_predict
         from cxr.manifest import FILE_NAME
@@ -92,19 +92,20 @@ class Evaluate(Tracked):
         prepared = Prepared.open(self.prepared)
         splits = pd.read_parquet(self.splits / "splits.parquet")
         rows = rows_to_judge(splits, self.splits, self.model, card, prepared)
+        manifest = pd.read_parquet(self.manifest / FILE_NAME)
+        rows[METADATA_COLUMN] = metadata_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)
         raw, speed = timed_predict(
             predictor, prepared.images, prepared.rows(rows["path"]), evidence(), batch_size=self.batch_size
         )
-        hidden = predict_hidden(predictor, prepared, rows, batch_size=self.batch_size)
-        rows = rows.assign(**{"probability_raw": raw, HIDDEN_COLUMN: hidden})
+        rows["probability_raw"] = raw
+        rows[HIDDEN_COLUMN] = predict_hidden(predictor, prepared, rows, batch_size=self.batch_size)
         found = evaluate(
             rows, rule=self.rule, target=self.target, resamples=self.resamples,
             seed=self.seed, bins=self.bins, sensitivities=self.sensitivities,
         )  # fmt: skip
-        manifest = pd.read_parquet(self.manifest / FILE_NAME)
         found = found.with_entries(
-            honesty=honesty(rows, splits, manifest, resamples=self.resamples, seed=self.seed),
+            honesty=honesty(rows, resamples=self.resamples, seed=self.seed),
             speed=speed,
             split_ratios=ratios_of(self.splits),
         )
