@@ -80,17 +80,18 @@ def checks(metadata: float | None, hidden: float | None) -> dict[str, Any]:
 
 
 def lay_out_ensemble(root: Path, found: Evaluation, comparison: dict[str, Any] | None) -> None:
-    """Folder of an ensemble, as its step leaves it: a card with members, figures, a comparison."""
+    """Folder of an ensemble, as its step leaves it: an evaluation whose card has members, and a comparison."""
     lay_out(root, "weighted", "", found)
     ensemble = root / "ensemble"
-    (root / "evaluations" / "weighted").rename(ensemble)
-    card = json.loads((ensemble / "card.json").read_text())
+    ensemble.mkdir()
+    (root / "evaluations" / "weighted").rename(ensemble / "evaluation")
+    card = json.loads((ensemble / "evaluation" / "card.json").read_text())
     members = [
         {"model": "three_block", "weight": 0.6251, "card": {**card, "model": "three_block"}},
         {"model": "shallow", "weight": 0.0, "card": {**card, "model": "shallow"}},
     ]
     card |= {"members": members, "input_shape": [], "recipe": {"name": "s1, s2"}, "training": {}}
-    (ensemble / "card.json").write_text(json.dumps(card))
+    (ensemble / "evaluation" / "card.json").write_text(json.dumps(card))
     if comparison is not None:
         (ensemble / "comparison.json").write_text(json.dumps(comparison))
 
@@ -295,13 +296,12 @@ def test_speeds_name_the_device_where_it_is_another_one(strong: Evaluation, tmp_
 
 def test_an_ensemble_is_one_more_row_with_its_weights(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
     lay_out(tmp_path, "three_block", "three_block", weak)
-    lay_out_ensemble(tmp_path, strong, {"sentence": "AUROC +0.0012 against three_block: not significant"})
+    lay_out_ensemble(tmp_path, strong, {"sentence": "On 300 test images weighted has a higher AUROC."})
     page = run(tmp_path)
     assert page.index("**weighted**") < page.index("**three_block**")
     row = cells(page, "At the threshold chosen on validation", "**weighted**")
     assert row["AUROC"].startswith(f"{strong.summary()['test_auroc']:.4f}")
-    assert "three_block 0.625, shallow 0.000." in page
-    assert "Against its best member: AUROC +0.0012 against three_block: not significant." in page
+    assert "three_block 0.625, shallow 0.000. On 300 test images weighted has a higher AUROC.\n" in page
     assert cells(page, "How they were trained", "**weighted**")["Input"] == "–"
     (best,) = [line for line in page.splitlines() if line.startswith("| Aim for the best model")]
     assert "**weighted**" in best
@@ -316,7 +316,7 @@ def test_an_ensemble_without_a_comparison_has_a_dash(strong: Evaluation, tmp_pat
 
 def test_an_ensemble_that_does_not_say_what_it_was_judged_on_is_refused(strong: Evaluation, tmp_path: Path) -> None:
     lay_out_ensemble(tmp_path, strong, None)
-    (tmp_path / "ensemble" / "card.json").write_text(json.dumps({"model": "weighted"}))
+    (tmp_path / "ensemble" / "evaluation" / "card.json").write_text(json.dumps({"model": "weighted"}))
     with pytest.raises(DataError, match="split_digest"):
         run(tmp_path)
 

@@ -18,8 +18,8 @@ DIGITS = 6
 
 DIGEST_LETTERS = 8
 
-COMPARISON_NAME = "comparison.json"
-"""File beside an ensemble's figures: how it does against its best member."""
+ENSEMBLE_EVALUATION, COMPARISON_NAME = "evaluation", "comparison.json"
+"""Inside an ensemble's folder: its evaluation, as of any model, and how it does against its best member."""
 
 ROUND_SHARE = 0.05
 """Shares of a split that was not written down are taken as the nearest multiple of this."""
@@ -138,7 +138,7 @@ def collect(evaluations: Path, models: Path | None = None, ensemble: Path | None
     Args:
         evaluations: folder with one folder per evaluated model.
         models: folder with one folder per trained model, for the training parameters; None leaves them out.
-        ensemble: folder of the ensemble of these models, with its own figures; may be missing.
+        ensemble: folder of the ensemble of these models, with its evaluation and comparison; may be missing.
 
     Returns:
         One result per evaluation, by name of the model, the ensemble last.
@@ -152,7 +152,7 @@ def collect(evaluations: Path, models: Path | None = None, ensemble: Path | None
         training = models / metrics.parent.name / "training.json" if models is not None else None
         settings = _read(training).get("parameters", {}) if training is not None and training.is_file() else {}
         found.append(_result(asdict(card), _read(metrics), settings))
-    if ensemble is not None and (ensemble / METRICS_NAME).is_file():
+    if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_NAME).is_file():
         found.append(_ensemble_result(ensemble))
     return found
 
@@ -229,16 +229,16 @@ def _result(card: Mapping[str, Any], metrics: dict[str, Any], settings: Mapping[
 
 
 def _ensemble_result(folder: Path) -> Result:
-    card = _read(folder / CARD_NAME)
+    evaluation, comparison = folder / ENSEMBLE_EVALUATION, folder / COMPARISON_NAME
+    card = _read(evaluation / CARD_NAME)
     absent = [name for name in IDENTITY if name not in card]
     if absent:
         raise DataError(
-            f"expected the card of an ensemble with {', '.join(IDENTITY)}, received {folder / CARD_NAME} without "
+            f"expected the card of an ensemble with {', '.join(IDENTITY)}, received {evaluation / CARD_NAME} without "
             f"{', '.join(absent)}; make the ensemble again"
         )
-    comparison = folder / COMPARISON_NAME
     members = [{"model": one.get("model"), "weight": one.get("weight")} for one in card.get("members") or ()]
-    facts = _result(card, _read(folder / METRICS_NAME), {}).facts
+    facts = _result(card, _read(evaluation / METRICS_NAME), {}).facts
     return Result({**facts, "members": members, "comparison": _read(comparison) if comparison.is_file() else None})
 
 

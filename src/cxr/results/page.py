@@ -159,7 +159,7 @@ def _members(ensemble: Result) -> str:
         for one in ensemble.facts["members"]
     )
     sentence = (ensemble.facts.get("comparison") or {}).get("sentence")
+    compared = str(sentence).rstrip(".") if sentence else f"Against its best member: {UNKNOWN}"
     return (
-        f"**{ensemble.model}** is an ensemble; weights of its members, fitted on validation: {weights}. "
-        f"Against its best member: {or_unknown(sentence).rstrip('.')}.\n"
+        f"**{ensemble.model}** is an ensemble; weights of its members, fitted on validation: {weights}. {compared}.\n"
     )

@@ -33,7 +33,7 @@ class Results(Step):
     ensemble: Annotated[
         Path,
         Reads("Ensemble", optional=True),
-        Field(description="Folder of the ensemble with its figures, which stands beside the models if it is there."),
+        Field(description="Folder of the ensemble, whose figures stand beside the models' if it is there."),
     ] = Path("artifacts/ensemble")
 
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
