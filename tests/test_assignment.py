@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from cxr.assignment import achieved, gate, strata, worst_deviation
+from cxr.assignment import achieved, gate, ratios_of, strata, worst_deviation
 from cxr.errors import DataError
 
 
@@ -125,3 +128,9 @@ def test_the_worst_deviation_says_where_it_is(splits: pd.DataFrame) -> None:
     assert deviation == pytest.approx(0.75)
     assert where.startswith("PNEUMONIA (bacteria): share=1.000 of its images in validation")
     assert worst_deviation(splits, (0.5, 0.25, 0.25), least_patients=100) == (0.0, "")
+
+
+def test_ratios_of_a_split_are_read_back_or_unknown(tmp_path: Path) -> None:
+    for written, expected in (({"ratios": [0.8, 0.1, 0.1]}, [0.8, 0.1, 0.1]), ({}, None)):
+        (tmp_path / "achieved.json").write_text(json.dumps(written))
+        assert ratios_of(tmp_path) == expected

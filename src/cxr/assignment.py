@@ -7,7 +7,9 @@ used to make it, so that :func:`gate` can catch the maker's faults.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -97,6 +99,19 @@ def achieved(splits: pd.DataFrame) -> dict[str, Any]:
         "excluded": {str(reason): int(count) for reason, count in excluded.items()},
         "strata": strata(splits).to_dict("records"),
     }
+
+
+def ratios_of(folder: Path) -> list[float] | None:
+    """Shares that a split was made with.
+
+    Args:
+        folder: folder of the split, with ``achieved.json``.
+
+    Returns:
+        Shares of train, validation and test, or None if they were not written down.
+    """
+    ratios = json.loads((folder / "achieved.json").read_text(encoding="utf-8")).get("ratios")
+    return None if ratios is None else [float(share) for share in ratios]
 
 
 def strata(splits: pd.DataFrame) -> pd.DataFrame:

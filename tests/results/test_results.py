@@ -67,15 +67,52 @@ def lay_out(root: Path, model: str, architecture: str, found: Evaluation, **chan
     (trained / "training.json").write_text(json.dumps({"parameters": {"architecture": architecture}}))
 
 
+def checks(metadata: float | None, hidden: float | None) -> dict[str, Any]:
+    """What the step evaluate adds to the report of a model with AUROC 0.98."""
+
+    def entry(value: float | None) -> dict[str, float | None]:
+        return {"value": value, "low": value and value - 0.01, "high": value and value + 0.01}
+
+    return {
+        "metadata": {"facts": ["file size"], "auroc": entry(metadata)},
+        "lungs_hidden": {"auroc": entry(hidden), "drop": entry(None if hidden is None else 0.98 - hidden)},
+    }
+
+
+def lay_out_ensemble(root: Path, found: Evaluation, comparison: dict[str, Any] | None) -> None:
+    """Folder of an ensemble, as its step leaves it: an evaluation whose card has members, and a comparison."""
+    lay_out(root, "weighted", "", found)
+    ensemble = root / "ensemble"
+    ensemble.mkdir()
+    (root / "evaluations" / "weighted").rename(ensemble / "evaluation")
+    card = json.loads((ensemble / "evaluation" / "card.json").read_text())
+    members = [
+        {"model": "three_block", "weight": 0.6251, "card": {**card, "model": "three_block"}},
+        {"model": "shallow", "weight": 0.0, "card": {**card, "model": "shallow"}},
+    ]
+    card |= {"members": members, "input_shape": [], "recipe": {"name": "s1, s2"}, "training": {}}
+    (ensemble / "evaluation" / "card.json").write_text(json.dumps(card))
+    if comparison is not None:
+        (ensemble / "comparison.json").write_text(json.dumps(comparison))
+
+
 def run(root: Path, **changes: Any) -> str:
     Results(
         evaluations=root / "evaluations",
         models=root / "models",
+        ensemble=root / "ensemble",
         kept=root / "reports",
         page=root / "docs" / "results.md",
         **changes,
     ).execute()
     return (root / "docs" / "results.md").read_text()
+
+
+def cells(page: str, heading: str, model: str) -> dict[str, str]:
+    """The row of a model in the first table under a heading, by column."""
+    lines = page[page.index(f"### {heading}") :].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return next(dict(zip(table[0], row, strict=True)) for row in table if row[0] == model)
 
 
 def sections(page: str) -> Iterator[str]:
@@ -177,7 +214,7 @@ def test_phantoms_stay_out_unless_asked_for(strong: Evaluation, tmp_path: Path) 
 def test_unknown_figures_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
     lay_out(tmp_path, "bare", "three_block", strong, training={}, git_commit=None)
     page = run(tmp_path)
-    assert "| – of – | – | – | – (–) |" in page
+    assert "| – of – | – | – | – (–) | – |" in page
     assert "nan" not in page
     assert "None" not in page
 
@@ -186,7 +223,7 @@ def test_every_table_is_well_formed(strong: Evaluation, weak: Evaluation, tmp_pa
     lay_out(tmp_path, "one", "three_block", strong)
     lay_out(tmp_path, "two", "residual_separable", weak)
     tables = re.findall(r"(?:^\|.*\n)+", run(tmp_path), flags=re.MULTILINE)
-    assert len(tables) == 6
+    assert len(tables) == 8
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
@@ -201,3 +238,94 @@ def test_a_file_in_the_wrong_place_is_refused(strong: Evaluation, tmp_path: Path
     path.with_name("other.json").write_text("{")
     with pytest.raises(DataError, match="expected JSON"):
         read_all(tmp_path / "reports")
+
+
+@pytest.mark.parametrize(
+    ("changes", "ratios", "title"),
+    [
+        ({}, [0.7, 0.15, 0.15], "kermany: re-split by patient, 70/15/15"),
+        ({}, [0.8, 0.1, 0.1], "kermany: re-split by patient, 80/10/10 (S2's Set A)"),
+        ({"split_protocol": "official"}, [0.7, 0.15, 0.15], "kermany: official test set"),
+        ({"training": {"train_images": 1400}}, None, "kermany: re-split by patient, about 70/15/15"),
+        ({"training": {"train_images": 4100}}, None, "kermany: re-split by patient"),
+        ({"training": {}}, None, "kermany: re-split by patient"),
+    ],
+)
+def test_a_section_names_its_protocol_and_ratios(
+    strong: Evaluation, tmp_path: Path, changes: dict[str, Any], ratios: list[float] | None, title: str
+) -> None:
+    found = strong if ratios is None else strong.with_entries(split_ratios=ratios)
+    lay_out(tmp_path, "s2", "three_block", found, **changes)
+    (section,) = sections(run(tmp_path))
+    assert section.splitlines()[0] == title
+
+
+def test_both_checks_stand_beside_the_auroc(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "checked", "three_block", weak.with_entries(honesty=checks(0.8765, 0.6432)))
+    lay_out(tmp_path, "unchecked", "shallow", strong)
+    page = run(tmp_path)
+    heading = "At the threshold chosen on validation"
+    row = cells(page, heading, "**checked**")
+    assert row["AUROC"].startswith(f"{weak.summary()['test_auroc']:.4f}")
+    assert row["AUROC, lungs hidden"] == "0.6432<br>[0.6332–0.6532]"
+    assert row["Drop"] == "0.3368"
+    row = cells(page, heading, "**unchecked**")
+    assert (row["AUROC, lungs hidden"], row["Drop"]) == ("–", "–")
+    row = cells(page, heading, "file facts alone")
+    assert row["AUROC"] == "0.8765<br>[0.8665–0.8865]"
+    assert set(row.values()) == {"file facts alone", row["AUROC"], "–"}
+    assert "0.8765" in page[: page.index("\n## ")]
+
+
+def test_checks_that_could_not_be_measured_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "s2", "three_block", strong.with_entries(honesty=checks(None, None)))
+    row = cells(run(tmp_path), "At the threshold chosen on validation", "**s2**")
+    assert (row["AUROC, lungs hidden"], row["Drop"]) == ("–", "–")
+
+
+def test_speeds_name_the_device_where_it_is_another_one(strong: Evaluation, tmp_path: Path) -> None:
+    for model, device in (("same", "test processor"), ("other", "a graphics card")):
+        speed = {"images_per_second": 1234.5, "device": {"name": device}}
+        lay_out(tmp_path, model, "three_block", strong.with_entries(speed=speed))
+    page = run(tmp_path)
+    same, other = (cells(page, "How they were trained", f"**{model}**") for model in ("same", "other"))
+    assert same["Images/s in training"] == "1,180"
+    assert same["Images/s at prediction"] == "1,234"
+    assert other["Images/s at prediction"] == "1,234<br>a graphics card"
+
+
+def test_an_ensemble_is_one_more_row_with_its_weights(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "three_block", "three_block", weak)
+    lay_out_ensemble(tmp_path, strong, {"sentence": "On 300 test images weighted has a higher AUROC."})
+    page = run(tmp_path)
+    assert page.index("**weighted**") < page.index("**three_block**")
+    row = cells(page, "At the threshold chosen on validation", "**weighted**")
+    assert row["AUROC"].startswith(f"{strong.summary()['test_auroc']:.4f}")
+    assert "three_block 0.625, shallow 0.000. On 300 test images weighted has a higher AUROC.\n" in page
+    assert cells(page, "How they were trained", "**weighted**")["Input"] == "–"
+    (best,) = [line for line in page.splitlines() if line.startswith("| Aim for the best model")]
+    assert "**weighted**" in best
+    (tmp_path / "ensemble").rename(tmp_path / "gone")
+    assert run(tmp_path) == page
+
+
+def test_an_ensemble_without_a_comparison_has_a_dash(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out_ensemble(tmp_path, strong, None)
+    assert "Against its best member: –." in run(tmp_path)
+
+
+def test_an_ensemble_that_does_not_say_what_it_was_judged_on_is_refused(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out_ensemble(tmp_path, strong, None)
+    (tmp_path / "ensemble" / "evaluation" / "card.json").write_text(json.dumps({"model": "weighted"}))
+    with pytest.raises(DataError, match="split_digest"):
+        run(tmp_path)
+
+
+def test_aims_for_the_best_model_are_said_to_be_aims(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "s2", "three_block", strong, split_protocol="official")
+    page = run(tmp_path)
+    lines = [line for line in page.splitlines() if line.startswith("| Aim")]
+    assert [line.split("|")[2].strip() for line in lines] == ["0.975", "94.7 %"]
+    summary = strong.summary()
+    assert f"({summary['test_auroc'] - 0.975:+.4f})" in lines[0]
+    assert f"({100 * (summary['test_accuracy'] - 0.947):+.2f} points)" in lines[1]

@@ -14,6 +14,7 @@ import pytest
 
 from cxr.card import ModelCard
 from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.metrics import auroc
 from cxr.plots import NAMES
 from cxr.prediction import Predictor
 from cxr.prepared import prepare
@@ -21,6 +22,7 @@ from cxr.steps.evaluate import Evaluate
 from model_folders import HISTORY, RECIPE, card, small_network
 
 SPLIT_DIGEST = "5" * 64
+RATIOS = [0.7, 0.15, 0.15]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
     (root / "splits").mkdir()
     splits.to_parquet(root / "splits" / "splits.parquet")
-    (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "protocol": "grouped"}))
+    (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "ratios": RATIOS}))
+    facts = splits[["path"]].assign(bytes=generator.integers(900, 1100, len(splits)), width=52, height=40)
+    (root / "manifest").mkdir()
+    facts.assign(mean=generator.normal(100, 5, len(splits))).to_parquet(root / "manifest" / "manifest.parquet")
     prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
     trained = root / "model"
     trained.mkdir()
@@ -60,12 +65,21 @@ def step(pipeline: Path, evaluation: Path, **changes: Any) -> Evaluate:
         "trained": pipeline / "model",
         "prepared": pipeline / "prepared",
         "splits": pipeline / "splits",
+        "manifest": pipeline / "manifest",
         "data": pipeline / "data",
         "evaluation": evaluation,
         "resamples": 100,
         "tracking_uri": "",
     }
     return Evaluate.build({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def evaluated(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation without the raw images; read only."""
+    folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    step(pipeline, folder, data=pipeline / "missing").execute()
+    return folder
 
 
 def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipeline: Path, tmp_path: Path) -> None:
@@ -104,6 +118,31 @@ def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipelin
     assert run.data.metrics["test_auroc"] == pytest.approx(report["test"]["at_threshold"]["auroc"]["value"])
 
 
+def test_the_report_says_how_far_to_trust_it(evaluated: Path) -> None:
+    report = json.loads((evaluated / "metrics.json").read_text())
+    summary = json.loads((evaluated / "summary.json").read_text())
+    test = pd.read_parquet(evaluated / "predictions.parquet").query("split == 'test'")
+    hidden = auroc(test["label"] == "PNEUMONIA", test["probability_raw_lungs_hidden"])
+    assert summary["test_lungs_hidden_auroc"] == pytest.approx(float(hidden))
+    assert report["honesty"]["lungs_hidden"]["full_auroc"]["value"] == pytest.approx(summary["test_auroc"])
+    assert (test["probability_raw_lungs_hidden"] != test["probability_raw"]).all()
+    baseline = auroc(test["label"] == "PNEUMONIA", test["score_metadata"])
+    assert summary["test_metadata_auroc"] == pytest.approx(float(baseline))
+    assert report["split_ratios"] == RATIOS
+    assert report["speed"]["images"] == 30
+    assert report["speed"]["images_per_second"] > 0
+    assert report["speed"]["device"]["name"]
+
+
+def test_a_manifest_of_other_images_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    facts = pd.read_parquet(pipeline / "manifest" / "manifest.parquet")
+    facts.iloc[:-20].to_parquet(tmp_path / "manifest" / "manifest.parquet")
+    with pytest.raises(DataError, match="manifest that the split was made from"):
+        step(pipeline, tmp_path / "evaluation", manifest=tmp_path / "manifest").execute()
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_a_model_trained_on_another_split_is_refused(pipeline: Path, tmp_path: Path) -> None:
     other = tmp_path / "model"
     other.mkdir()
@@ -128,9 +167,8 @@ def test_images_of_another_recipe_are_refused(pipeline: Path, tmp_path: Path) ->
         step(pipeline, tmp_path / "evaluation", trained=other).execute()
 
 
-def test_the_sheet_of_mistakes_does_without_the_raw_images(pipeline: Path, tmp_path: Path) -> None:
-    step(pipeline, tmp_path / "evaluation", data=tmp_path / "missing").execute()
-    assert (tmp_path / "evaluation" / "plots" / "mistakes.png").stat().st_size > 10_000
+def test_the_sheet_of_mistakes_does_without_the_raw_images(evaluated: Path) -> None:
+    assert (evaluated / "plots" / "mistakes.png").stat().st_size > 10_000
 
 
 def test_missing_inputs_are_named(pipeline: Path, tmp_path: Path) -> None:

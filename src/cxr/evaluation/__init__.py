@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,12 +75,25 @@ class Evaluation:
         """
         at_threshold = {name: entry["value"] for name, entry in self.report[TEST]["at_threshold"].items()}
         wanted = ("auroc", "average_precision", *DECISION, "brier", "calibration_error")
+        checks = self.report.get("honesty", {})
         return {
             "validation_auroc": self.report[VALIDATION]["at_threshold"]["auroc"]["value"],
             **{f"test_{name}": at_threshold[name] for name in wanted},
+            **{f"test_{name}_auroc": entry["auroc"]["value"] for name, entry in checks.items()},
             "threshold": self.point.threshold,
             "temperature": self.temperature,
         }
+
+    def with_entries(self, **entries: Any) -> Evaluation:
+        """Add to the report what was measured beside the judgement.
+
+        Args:
+            entries: name to plain values, e.g. ``honesty`` of :func:`cxr.evaluation.honesty.honesty`.
+
+        Returns:
+            A new evaluation; this one stays as it is.
+        """
+        return replace(self, report={**self.report, **entries})
 
 
 def rows_to_judge(splits: pd.DataFrame, folder: Path, model: str, card: ModelCard, prepared: Prepared) -> pd.DataFrame:

@@ -1,15 +1,15 @@
-"""Results that are kept: one small, stable JSON file per data set, split and model."""
+"""Results that are kept: one small, stable JSON file per data set, split and model (or ensemble of models)."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.card import ModelCard
+from cxr.card import CARD_NAME, ModelCard
 from cxr.errors import DataError
 from cxr.evaluation.files import METRICS_NAME, without_nan
 
@@ -17,6 +17,29 @@ DIGITS = 6
 """Significant digits that are kept: more would change with the machine, not with the model."""
 
 DIGEST_LETTERS = 8
+
+ENSEMBLE_EVALUATION, COMPARISON_NAME = "evaluation", "comparison.json"
+"""Inside an ensemble's folder: its evaluation, as of any model, and how it does against its best member."""
+
+ROUND_SHARE = 0.05
+"""Shares of a split that was not written down are taken as the nearest multiple of this."""
+
+IDENTITY = ("model", "dataset", "data_digest", "split_protocol", "split_digest")
+"""Fields of a card that say what was judged on what; no result is without."""
+
+DESCRIPTION = (
+    "system",
+    "data_md5",
+    "recipe",
+    "input_shape",
+    "parameters",
+    "seed",
+    "git_commit",
+    "temperature",
+    "threshold",
+    "threshold_rule",
+)
+"""Further fields of a card; None where unknown."""
 
 EVIDENCE = (
     "device",
@@ -72,6 +95,25 @@ class Result:
         value = self.facts["metrics"]["validation"]["at_threshold"]["auroc"]["value"]
         return float("nan") if value is None else float(value)
 
+    @property
+    def ratios(self) -> tuple[float, float, float] | None:
+        """Shares of train, validation and test that the split was made with; None if unknown."""
+        ratios = self.facts["metrics"].get("split_ratios")
+        return None if ratios is None else (ratios[0], ratios[1], ratios[2])
+
+    @property
+    def rounded_ratios(self) -> tuple[float, float, float] | None:
+        """What those shares seem to be, from the numbers of images; None if they are near no round ones."""
+        metrics = self.facts["metrics"]
+        counts = [
+            self.facts["training"].get("train_images"),
+            *(metrics[side]["images"] for side in ("validation", "test")),
+        ]
+        if None in counts:
+            return None
+        shares = [round(count / sum(counts) / ROUND_SHARE) * ROUND_SHARE for count in counts]
+        return (shares[0], shares[1], shares[2]) if abs(sum(shares) - 1) < ROUND_SHARE / 2 else None
+
     def write(self, folder: Path) -> Path:
         """Keep the result.
 
@@ -90,22 +132,28 @@ class Result:
         return path
 
 
-def collect(evaluations: Path, models: Path | None = None) -> list[Result]:
+def collect(evaluations: Path, models: Path | None = None, ensemble: Path | None = None) -> list[Result]:
     """Take the results of a run from its files.
 
     Args:
         evaluations: folder with one folder per evaluated model.
         models: folder with one folder per trained model, for the training parameters; None leaves them out.
+        ensemble: folder of the ensemble of these models, with its evaluation and comparison; may be missing.
 
     Returns:
-        One result per evaluation, by name of the model.
+        One result per evaluation, by name of the model, the ensemble last.
+
+    Raises:
+        DataError: if a file cannot be read.
     """
     found = []
     for metrics in sorted(evaluations.glob(f"[!.]*/{METRICS_NAME}")):
         card = ModelCard.read(metrics.parent)
         training = models / metrics.parent.name / "training.json" if models is not None else None
         settings = _read(training).get("parameters", {}) if training is not None and training.is_file() else {}
-        found.append(_result(card, _read(metrics), settings))
+        found.append(_result(asdict(card), _read(metrics), settings))
+    if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_NAME).is_file():
+        found.append(_ensemble_result(ensemble))
     return found
 
 
@@ -167,29 +215,31 @@ def rounded(values: Any) -> Any:
     return float(f"{values:.{DIGITS}g}") if isinstance(values, float) else values
 
 
-def _result(card: ModelCard, metrics: dict[str, Any], settings: dict[str, Any]) -> Result:
+def _result(card: Mapping[str, Any], metrics: dict[str, Any], settings: Mapping[str, Any]) -> Result:
+    training = card.get("training") or {}
     return Result(
         {
-            "model": card.model,
-            "system": card.system,
-            "dataset": dict(card.dataset),
-            "data_digest": card.data_digest,
-            "data_md5": card.data_md5,
-            "split_protocol": card.split_protocol,
-            "split_digest": card.split_digest,
-            "recipe": card.recipe,
-            "input_shape": list(card.input_shape),
-            "parameters": card.parameters,
-            "seed": card.seed,
-            "git_commit": card.git_commit,
-            "temperature": card.temperature,
-            "threshold": card.threshold,
-            "threshold_rule": card.threshold_rule,
-            "training": {key: card.training.get(key) for key in EVIDENCE},
-            "settings": settings,
+            **{name: card[name] for name in IDENTITY},
+            **{name: card.get(name) for name in DESCRIPTION},
+            "training": {key: training.get(key) for key in EVIDENCE},
+            "settings": dict(settings),
             "metrics": metrics,
         }
     )
+
+
+def _ensemble_result(folder: Path) -> Result:
+    evaluation, comparison = folder / ENSEMBLE_EVALUATION, folder / COMPARISON_NAME
+    card = _read(evaluation / CARD_NAME)
+    absent = [name for name in IDENTITY if name not in card]
+    if absent:
+        raise DataError(
+            f"expected the card of an ensemble with {', '.join(IDENTITY)}, received {evaluation / CARD_NAME} without "
+            f"{', '.join(absent)}; make the ensemble again"
+        )
+    members = [{"model": one.get("model"), "weight": one.get("weight")} for one in card.get("members") or ()]
+    facts = _result(card, _read(evaluation / METRICS_NAME), {}).facts
+    return Result({**facts, "members": members, "comparison": _read(comparison) if comparison.is_file() else None})
 
 
 def _plain(name: str) -> str:

@@ -30,11 +30,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         The table, ending with a line break.
     """
-    # Numbers are aligned to the right, words to the left.
-    first = rows[0] if rows else headings
-    rule = ["--:" if cell.lstrip("*`")[:1].isdigit() else "---" for cell in first]
+    rule = ["--:" if _is_numeric([row[column] for row in rows]) else "---" for column in range(len(headings))]
     lines = [headings, rule, *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    known = [cell.lstrip("*+-") for cell in cells if cell not in ("", UNKNOWN)]
+    return bool(known) and all(cell[:1].isdigit() for cell in known)
 
 
 def heading(measure: str) -> str:

@@ -27,6 +27,9 @@ class Evaluate(Judged):
         Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
     ]
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Images a network call.")] = 64
+    manifest: Annotated[
+        Path, Reads("Manifest"), Field(description="Folder of the manifest, for what the files alone give away.")
+    ] = Path("artifacts/manifest")
 
     def run(self) -> None:
         """Read model, split and images, judge, write figures, tables, plots and the completed card."""
@@ -36,28 +39,41 @@ class Evaluate(Judged):
         import pandas as pd
 
         from cxr import tracking
+        from cxr.assignment import ratios_of
         from cxr.card import ModelCard
-        from cxr.evaluation import evaluate, predict, rows_to_judge
+        from cxr.evaluation import evaluate, rows_to_judge
         from cxr.evaluation.files import read_history, write_evaluation
+        from cxr.evaluation.honesty import HIDDEN_COLUMN, METADATA_COLUMN, honesty, metadata_scores, predict_hidden
         from cxr.evaluation.mistakes import pictures, worst_mistakes
+        from cxr.evaluation.speed import timed_predict
+        from cxr.manifest import FILE_NAME
         from cxr.plots import write_plots
         from cxr.plots.style import Caption
         from cxr.prediction import Predictor
         from cxr.prepared import Prepared
+        from cxr.training.device import evidence
 
         card = ModelCard.read(self.trained)
         prepared = Prepared.open(self.prepared)
-        rows = rows_to_judge(pd.read_parquet(self.splits / "splits.parquet"), self.splits, self.model, card, prepared)
-        raw = predict(
-            Predictor.load(self.trained),
-            prepared.images,
-            prepared.rows(rows["path"]),
-            batch_size=self.batch_size,
+        splits = pd.read_parquet(self.splits / "splits.parquet")
+        rows = rows_to_judge(splits, self.splits, self.model, card, prepared)
+        manifest = pd.read_parquet(self.manifest / FILE_NAME)
+        rows[METADATA_COLUMN] = metadata_scores(splits, manifest, rows, seed=self.seed)
+        predictor = Predictor.load(self.trained)
+        raw, speed = timed_predict(
+            predictor, prepared.images, prepared.rows(rows["path"]), evidence(), batch_size=self.batch_size
         )
+        rows["probability_raw"] = raw
+        rows[HIDDEN_COLUMN] = predict_hidden(predictor, prepared, rows, batch_size=self.batch_size)
         found = evaluate(
-            rows.assign(probability_raw=raw), rule=self.rule, target=self.target, resamples=self.resamples,
+            rows, rule=self.rule, target=self.target, resamples=self.resamples,
             seed=self.seed, bins=self.bins, sensitivities=self.sensitivities,
         )  # fmt: skip
+        found = found.with_entries(
+            honesty=honesty(rows, resamples=self.resamples, seed=self.seed),
+            speed=speed,
+            split_ratios=ratios_of(self.splits),
+        )
         history = read_history(self.trained)
         write_evaluation(self.evaluation, found, history)
         card.completed(found.temperature, found.point.threshold, found.point.sentence()).write(self.evaluation)

@@ -30,6 +30,12 @@ class Results(Step):
         Path("reports/results")
     )
 
+    ensemble: Annotated[
+        Path,
+        Reads("Ensemble", optional=True),
+        Field(description="Folder of the ensemble, whose figures stand beside the models' if it is there."),
+    ] = Path("artifacts/ensemble")
+
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
     phantoms: Annotated[bool, Field(description="Whether results on drawn phantoms are kept and shown as well.")] = (
         False
@@ -40,5 +46,5 @@ class Results(Step):
         from cxr.results import collect, keep, read_all
         from cxr.results.page import render, write_page
 
-        keep(collect(self.evaluations, self.models), self.kept, phantoms=self.phantoms)
+        keep(collect(self.evaluations, self.models, self.ensemble), self.kept, phantoms=self.phantoms)
         write_page(self.page, render(read_all(self.kept), phantoms=self.phantoms))

@@ -1,0 +1,40 @@
+"""Speed is that of predicting: what a network compiles on first sight is no part of it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from cxr.evaluation import predict
+from cxr.evaluation.speed import timed_predict
+
+COMPILING = 0.4
+
+
+class Compiling:
+    """A network that is slow once for each new batch size."""
+
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+
+    def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        for start in range(0, len(images), batch_size):
+            size = len(images[start : start + batch_size])
+            if size not in self.known:
+                time.sleep(COMPILING)
+                self.known.add(size)
+        return images.reshape(len(images), -1).mean(axis=1) / 255
+
+
+@pytest.mark.parametrize("count", [10, 64, 600])
+def test_the_first_call_of_each_size_is_left_out(count: int) -> None:
+    images = np.arange(700).repeat(4).reshape(700, 2, 2, 1).astype(np.uint8)
+    rows = np.arange(count)[::-1]
+    found, speed = timed_predict(Compiling(), images, rows, {"name": "a processor", "cores": 2}, batch_size=64)
+    assert (found == predict(Compiling(), images, rows, progress=False)).all()
+    assert 0 <= speed["seconds"] < COMPILING
+    assert speed["images"] == count
+    assert speed["images_per_second"] > count / COMPILING
+    assert speed["device"] == {"name": "a processor", "kind": None, "framework": None}
