@@ -61,3 +61,13 @@ def test_wilson_agrees_with_scipy() -> None:
     low, high = wilson([0.3], [10])
     expected = binomtest(3, 10).proportion_ci(method="wilson")
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
+
+
+def test_hesitant_network_that_orders_the_images_is_sharpened_to_the_bound():
+    """Its loss falls to the coldest bound as well, but some images lie on the wrong side of 0.5."""
+    target = np.array([0] * 20 + [1] * 20)
+    hesitant = np.where(target == 1, 0.5001, 0.4999)
+    hesitant[0] = 0.50005
+    assert fit_temperature(target, hesitant) == pytest.approx(0.05, rel=0.01)
+    hesitant[0] = 0.4999
+    assert fit_temperature(target, hesitant) == 1.0

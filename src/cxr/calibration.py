@@ -71,8 +71,8 @@ def fit_temperature(target: ArrayLike, probability: ArrayLike) -> float:
         probability: (images,), in [0, 1], as the network gives them.
 
     Returns:
-        Temperature in 0.05 .. 20. It stays 1 where the loss falls all the way to the coldest bound:
-        validation is then separated perfectly and holds no evidence of how sure the network may be.
+        Temperature in 0.05 .. 20. It stays 1 where every image is on its own side of 0.5: the loss then falls all
+        the way to the coldest bound, and validation holds no evidence of how sure the network may be.
 
     Raises:
         DataError: if one of the classes is missing.
@@ -91,7 +91,8 @@ def fit_temperature(target: ArrayLike, probability: ArrayLike) -> float:
         options={"xatol": 1e-6},
     )
     temperature = float(np.exp(found.x))
-    if temperature < COLDEST * 1.01:
+    right = (np.asarray(probability, dtype=np.float64) > 0.5) == sick.astype(bool)
+    if temperature < COLDEST * 1.01 and bool(right.all()):
         logger.warning("validation is separated perfectly: probabilities are left uncalibrated (temperature 1)")
         return 1.0
     return temperature

@@ -20,12 +20,13 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from cxr.calibration import COLDEST, log_odds, pool
+from cxr.calibration import COLDEST, apply_temperature, log_odds, pool
 from cxr.card import CARD_NAME, MEMBERS, MODEL_NAME, Member, ModelCard
 from cxr.dataset import PNEUMONIA
 from cxr.errors import DataError, MissingInputError
 from cxr.evaluation import VALIDATION
 from cxr.evaluation.files import PREDICTIONS_NAME
+from cxr.evaluation.honesty import HIDDEN_COLUMN
 from cxr.metrics import Floats, auroc
 
 NAME, SYSTEM = "weighted", "S3"
@@ -62,7 +63,7 @@ class Members:
     def rows(self) -> pd.DataFrame:
         """The images: path, patient, group, label, subtype and split, without any member's answers."""
         first = next(iter(self.tables.values()))
-        return first.drop(columns=["probability_raw", "probability"])
+        return first.drop(columns=["probability_raw", "probability", HIDDEN_COLUMN], errors="ignore")
 
     @property
     def probabilities(self) -> Floats:
@@ -86,9 +87,18 @@ class Members:
             weights: name to weight.
 
         Returns:
-            The rows with the added column probability_raw, as :func:`cxr.evaluation.evaluate` takes them.
+            The rows with the added column probability_raw, as :func:`cxr.evaluation.evaluate` takes them, and
+            the answers for hidden lungs, where all members have them.
         """
-        return self.rows.assign(probability_raw=pool(self.probabilities, [weights[name] for name in self.cards]))
+        factors = [weights[name] for name in self.cards]
+        rows = self.rows.assign(probability_raw=pool(self.probabilities, factors))
+        if not all(HIDDEN_COLUMN in table.columns for table in self.tables.values()):
+            return rows
+        hidden = [
+            apply_temperature(self.tables[name][HIDDEN_COLUMN], float(card.temperature or 1.0))
+            for name, card in self.cards.items()
+        ]
+        return rows.assign(**{HIDDEN_COLUMN: pool(np.stack(hidden), factors)})
 
     def best(self) -> str:
         """Find the best member.

@@ -49,6 +49,7 @@ class Ensemble(Judged):
         from cxr.evaluation import evaluate
         from cxr.evaluation.comparison import compare
         from cxr.evaluation.files import write_evaluation, write_json
+        from cxr.evaluation.honesty import HIDDEN_COLUMN, honesty
         from cxr.evaluation.mistakes import pictures, worst_mistakes
         from cxr.plots import write_plots
         from cxr.plots.style import Caption
@@ -59,6 +60,8 @@ class Ensemble(Judged):
             members.pooled(weights), rule=self.rule, target=self.target, resamples=self.resamples,
             seed=self.seed, bins=self.bins, sensitivities=self.sensitivities,
         )  # fmt: skip
+        if HIDDEN_COLUMN in found.predictions.columns:
+            found = found.with_entries(honesty=honesty(found.predictions, resamples=self.resamples, seed=self.seed))
         card = members.card(weights, provenance.git_commit(Path()))
         card = card.completed(found.temperature, found.point.threshold, found.point.sentence())
         model, evaluation = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
