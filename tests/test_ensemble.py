@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit
 
 from cxr.calibration import apply_temperature, fit_temperature, pool
-from cxr.card import Member
+from cxr.card import Member, model_folders
 from cxr.ensemble import HEAVIEST, NAME, evidence, fit_weights, join, read_members
 from cxr.errors import DataError, MissingInputError
 from cxr.evaluation import evaluate
@@ -170,12 +170,15 @@ def test_an_evaluation_of_an_older_network_is_refused(tmp_path: Path) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
     card("shallow", training={"device": CPU, "seconds": 99.0}).write(folders.models / "shallow")
     with pytest.raises(DataError, match="older ones of shallow; run `cxr evaluate`"):
-        read_members(folders.models, folders.evaluations)
+        read_members(model_folders(folders.models, folders.evaluations))
 
 
 def test_missing_members_are_named(tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    with pytest.raises(MissingInputError, match=r"vgg16/model\.keras.*vgg16/predictions\.parquet"):
-        read_members(folders.models, folders.evaluations, ["three_block", "vgg16"])
-    with pytest.raises(MissingInputError, match=r"received none of: .*empty"):
-        read_members(folders.models, tmp_path / "empty")
+    with pytest.raises(MissingInputError, match=r"received none of: vgg16; run"):
+        read_members(model_folders(folders.models, folders.evaluations), ["three_block", "vgg16"])
+    (folders.models / "three_block" / "model.keras").unlink()
+    with pytest.raises(MissingInputError, match=r"three_block/model\.keras"):
+        read_members(model_folders(folders.models, folders.evaluations))
+    with pytest.raises(MissingInputError, match=r"received none of: any"):
+        read_members(model_folders(folders.models, tmp_path / "empty"))

@@ -174,3 +174,24 @@ class ModelCard:
         members = tuple(Member(one["model"], one["weight"], cls._of(one["card"])) for one in values.get("members", ()))
         shape, classes = tuple(values["input_shape"]), tuple(values["classes"])
         return cls(**{**values, "classes": classes, "input_shape": shape, "members": members})
+
+
+def model_folders(models: Path, evaluations: Path, transfer: Path | None = None) -> dict[str, tuple[Path, Path]]:
+    """Find the evaluated models of a run.
+
+    Args:
+        models: folder with one folder per trained model.
+        evaluations: folder with one folder per evaluation, named as the models.
+        transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
+
+    Returns:
+        Name to the folder of the trained model and of its evaluation, by name, transfer networks last.
+    """
+    pairs = [(models, evaluations)]
+    if transfer is not None:
+        pairs.append((transfer / "models", transfer / "evaluations"))
+    return {
+        path.parent.name: (trained / path.parent.name, path.parent)
+        for trained, judged in pairs
+        for path in sorted(judged.glob(f"[!.]*/{CARD_NAME}"))
+    }

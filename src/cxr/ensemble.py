@@ -142,12 +142,12 @@ class Members:
         )
 
 
-def read_members(models: Path, evaluations: Path, include: Sequence[str] = ()) -> Members:
+def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str] = ()) -> Members:
     """Read the evaluated models of a run.
 
     Args:
-        models: folder with one folder per trained model.
-        evaluations: folder with one folder per evaluation, named as the models.
+        folders: name to the folder of the trained model and of its evaluation, see
+            :func:`cxr.card.model_folders`.
         include: names of the models to take; empty takes all that are evaluated.
 
     Returns:
@@ -157,23 +157,24 @@ def read_members(models: Path, evaluations: Path, include: Sequence[str] = ()) -
         MissingInputError: if a model or its evaluation is missing, or there is none.
         DataError: see :func:`join`.
     """
-    names = list(include) or sorted(path.parent.name for path in evaluations.glob(f"[!.]*/{CARD_NAME}"))
-    wanted = [models / name / file for name in names for file in (MODEL_NAME, CARD_NAME)]
-    wanted += [evaluations / name / file for name in names for file in (CARD_NAME, PREDICTIONS_NAME)]
-    absent = [str(path) for path in wanted if not path.is_file()]
+    names = list(include) or list(folders)
+    absent = [name for name in names if name not in folders]
+    for trained, judged in (folders[name] for name in names if name in folders):
+        wanted = [trained / MODEL_NAME, trained / CARD_NAME, judged / CARD_NAME, judged / PREDICTIONS_NAME]
+        absent += [str(path) for path in wanted if not path.is_file()]
     if absent or not names:
         raise MissingInputError(
-            f"expected trained and evaluated models, received none of: {', '.join(absent) or evaluations}; "
+            f"expected trained and evaluated models, received none of: {', '.join(absent) or 'any'}; "
             "run `cxr train` and `cxr evaluate` for each, or name others in ensemble.members"
         )
-    cards = {name: ModelCard.read(evaluations / name) for name in names}
-    stale = [name for name in names if ModelCard.read(models / name).training != cards[name].training]
+    cards = {name: ModelCard.read(folders[name][1]) for name in names}
+    stale = [name for name in names if ModelCard.read(folders[name][0]).training != cards[name].training]
     if stale:
         raise DataError(
             f"expected evaluations of the networks as they are now, received older ones of {', '.join(stale)}; "
             "run `cxr evaluate` for each"
         )
-    return join(cards, {name: pd.read_parquet(evaluations / name / PREDICTIONS_NAME) for name in names})
+    return join(cards, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_NAME) for name in names})
 
 
 def join(cards: Mapping[str, ModelCard], tables: Mapping[str, pd.DataFrame]) -> Members:
@@ -282,18 +283,18 @@ def evidence(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_model(folder: Path, card: ModelCard, models: Path) -> None:
+def write_model(folder: Path, card: ModelCard, folders: Mapping[str, tuple[Path, Path]]) -> None:
     """Gather everything that prediction depends on: the card, and network and card of each member with a weight.
 
     Args:
         folder: where to write; made if it is not there.
         card: the ensemble's calibrated card.
-        models: folder with one folder per trained model.
+        folders: name to the folder of the trained model and of its evaluation.
     """
     for member in card.pooled:
         place = folder / MEMBERS / member.model
         place.mkdir(parents=True)
-        shutil.copyfile(models / member.model / MODEL_NAME, place / MODEL_NAME)
+        shutil.copyfile(folders[member.model][0] / MODEL_NAME, place / MODEL_NAME)
         member.card.write(place)
     card.write(folder)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cxr.cli import parse
+from cxr.models import BUILDERS
 from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
@@ -24,9 +26,13 @@ def params(repository):
 
 @pytest.fixture(scope="module")
 def stages(repository, params):
-    """Every stage of dvc.yaml with its foreach entries filled in, as (name, step's name, stage)."""
+    """Every stage of both graphs with its foreach entries filled in, as (name, step's name, stage)."""
     found = []
-    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
+    for name, stage in (
+        item
+        for graph in ("dvc.yaml", "transfer/dvc.yaml")
+        for item in yaml.safe_load((repository / graph).read_text())["stages"].items()
+    ):
         if "foreach" not in stage:
             found.append((name, name, stage))
             continue
@@ -56,6 +62,8 @@ def test_stage_files_are_the_paths_of_the_step(stages, repository, monkeypatch):
         roles = type(built).artifacts()
         named = set(shlex.split(stage["cmd"]))
         for field, role in roles.items():
+            if getattr(built, field) is None:
+                continue
             path = str(getattr(built, field))
             if isinstance(role, Reads) and not role.optional:
                 assert path in stage["deps"], f"{name}: {field} is read but no dependency"
@@ -67,7 +75,8 @@ def test_stage_files_are_the_paths_of_the_step(stages, repository, monkeypatch):
                 assert path in named, f"{name}: --{field} is left to its default"
         reads = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Reads)}
         writes = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Writes)}
-        assert {path for path in stage["deps"] if not path.startswith("src/")} <= reads, name
+        files = {path for path in stage["deps"] if not path.startswith("src/")}
+        assert {path for path in files if str(Path(path).parent) not in reads} <= reads, name
         assert set(stage["outs"]) == writes, name
 
 
@@ -78,14 +87,15 @@ def test_stages_depend_on_the_code_that_makes_their_figures(stages, repository):
         assert all((repository / path).exists() for path in code), name
 
 
-def test_stages_depend_on_the_sections_of_their_steps(stages):
+def test_stages_depend_on_the_sections_of_their_steps(stages, params):
     for name, step_name, stage in stages:
         found = step(step_name)
         key = name.partition("@")[2]
         expected = {
             re.sub(r"\{\w+\}", key, section) for section in found.sections if section not in found.without_effect
         }
-        assert set(stage["params"]) == expected, name
+        there = {section for section in expected if "." not in section or key in params[section.split(".")[0]]}
+        assert set(stage["params"]) == there, name
 
 
 def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, params):
@@ -124,6 +134,15 @@ def test_parameter_file_states_every_value_that_the_plain_steps_can_change(param
 
 def test_every_model_names_a_recipe_that_is_prepared(params):
     assert {entry["recipe"] for entry in params["models"].values()} == set(params["recipes"])
+    assert {entry["recipe"] for entry in params["transfer"].values()} - set(params["recipes"]) == set(
+        params["transfer_recipes"]
+    )
+
+
+def test_every_network_has_an_entry_and_no_name_is_used_twice(params):
+    entries = [*params["models"].items(), *params["transfer"].items()]
+    assert sorted(name for name, _ in entries) == sorted(BUILDERS)
+    assert all(entry["architecture"] == name for name, entry in entries)
 
 
 def test_every_field_says_what_it_is_for():

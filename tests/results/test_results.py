@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cxr.card import ModelCard
+from cxr.card import ModelCard, model_folders
 from cxr.errors import DataError
 from cxr.evaluation import Evaluation, evaluate
 from cxr.evaluation.files import write_evaluation
@@ -231,7 +231,7 @@ def test_every_table_is_well_formed(strong: Evaluation, weak: Evaluation, tmp_pa
 
 def test_a_file_in_the_wrong_place_is_refused(strong: Evaluation, tmp_path: Path) -> None:
     lay_out(tmp_path, "s2", "three_block", strong)
-    (path,) = keep(collect(tmp_path / "evaluations"), tmp_path / "reports")
+    (path,) = keep(collect(model_folders(tmp_path / "models", tmp_path / "evaluations")), tmp_path / "reports")
     path.rename(path.with_name("other.json"))
     with pytest.raises(DataError, match="other"):
         read_all(tmp_path / "reports")

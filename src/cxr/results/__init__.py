@@ -132,12 +132,11 @@ class Result:
         return path
 
 
-def collect(evaluations: Path, models: Path | None = None, ensemble: Path | None = None) -> list[Result]:
+def collect(folders: Mapping[str, tuple[Path, Path]], ensemble: Path | None = None) -> list[Result]:
     """Take the results of a run from its files.
 
     Args:
-        evaluations: folder with one folder per evaluated model.
-        models: folder with one folder per trained model, for the training parameters; None leaves them out.
+        folders: name to the folder of the trained model, for its training parameters, and of its evaluation.
         ensemble: folder of the ensemble of these models, with its evaluation and comparison; may be missing.
 
     Returns:
@@ -147,11 +146,10 @@ def collect(evaluations: Path, models: Path | None = None, ensemble: Path | None
         DataError: if a file cannot be read.
     """
     found = []
-    for metrics in sorted(evaluations.glob(f"[!.]*/{METRICS_NAME}")):
-        card = ModelCard.read(metrics.parent)
-        training = models / metrics.parent.name / "training.json" if models is not None else None
-        settings = _read(training).get("parameters", {}) if training is not None and training.is_file() else {}
-        found.append(_result(asdict(card), _read(metrics), settings))
+    for trained, judged in folders.values():
+        training = trained / "training.json"
+        settings = _read(training).get("parameters", {}) if training.is_file() else {}
+        found.append(_result(asdict(ModelCard.read(judged)), _read(judged / METRICS_NAME), settings))
     if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_NAME).is_file():
         found.append(_ensemble_result(ensemble))
     return found

@@ -31,6 +31,11 @@ class Ensemble(Judged):
         Reads("Evaluations"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
+    transfer: Annotated[
+        Path | None,
+        Reads("Transfer", optional=True),
+        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
+    ] = None
     ensemble: Annotated[
         Path,
         Writes("Ensemble"),
@@ -44,7 +49,7 @@ class Ensemble(Judged):
     def run(self) -> None:
         """Fit the weights, judge the pool, hold it against its best member, write all of it."""
         from cxr import provenance, tracking
-        from cxr.card import EVALUATION_FOLDER, MODEL_FOLDER
+        from cxr.card import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
         from cxr.ensemble import COMPARISON_NAME, NAME, read_members, write_model
         from cxr.evaluation import evaluate
         from cxr.evaluation.comparison import compare
@@ -54,7 +59,8 @@ class Ensemble(Judged):
         from cxr.plots import write_plots
         from cxr.plots.style import Caption
 
-        members = read_members(self.models, self.evaluations, self.members)
+        folders = model_folders(self.models, self.evaluations, self.transfer)
+        members = read_members(folders, self.members)
         weights = members.fit()
         found = evaluate(
             members.pooled(weights), rule=self.rule, target=self.target, resamples=self.resamples,
@@ -65,7 +71,7 @@ class Ensemble(Judged):
         card = members.card(weights, provenance.git_commit(Path()))
         card = card.completed(found.temperature, found.point.threshold, found.point.sentence())
         model, evaluation = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
-        write_model(model, card, self.models)
+        write_model(model, card, folders)
         evaluation.mkdir()
         write_evaluation(evaluation, found)
         card.write(evaluation)

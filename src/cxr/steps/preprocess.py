@@ -21,7 +21,7 @@ class Preprocess(Step):
     """
 
     name: ClassVar[str] = "preprocess"
-    sections: ClassVar[tuple[str, ...]] = ("preprocess", "recipes.{recipe}")
+    sections: ClassVar[tuple[str, ...]] = ("preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
     without_effect: ClassVar[tuple[str, ...]] = ("preprocess",)
 
     data: Annotated[Path, Reads("Dataset"), Field(description="Folder of the raw images.")] = Path("data")

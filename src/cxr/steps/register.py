@@ -30,6 +30,11 @@ class Register(Tracked):
         Reads("Evaluations"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
+    transfer: Annotated[
+        Path | None,
+        Reads("Transfer", optional=True),
+        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
+    ] = None
     ensemble: Annotated[
         Path,
         Reads("Ensemble", optional=True),
@@ -65,6 +70,7 @@ class Register(Tracked):
             policy=Policy(self.require_gpu, self.min_auroc, self.min_sensitivity, self.margin),
             include=self.include,
             ensemble=self.ensemble,
+            transfer=self.transfer,
         )
         (self.registration / "decision.json").write_text(
             json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8"

@@ -36,6 +36,12 @@ class Results(Step):
         Field(description="Folder of the ensemble, whose figures stand beside the models' if it is there."),
     ] = Path("artifacts/ensemble")
 
+    transfer: Annotated[
+        Path | None,
+        Reads("Transfer", optional=True),
+        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
+    ] = None
+
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
     phantoms: Annotated[bool, Field(description="Whether results on drawn phantoms are kept and shown as well.")] = (
         False
@@ -43,8 +49,10 @@ class Results(Step):
 
     def run(self) -> None:
         """Keep what the run found, then write the page."""
+        from cxr.card import model_folders
         from cxr.results import collect, keep, read_all
         from cxr.results.page import render, write_page
 
-        keep(collect(self.evaluations, self.models, self.ensemble), self.kept, phantoms=self.phantoms)
+        folders = model_folders(self.models, self.evaluations, self.transfer)
+        keep(collect(folders, self.ensemble), self.kept, phantoms=self.phantoms)
         write_page(self.page, render(read_all(self.kept), phantoms=self.phantoms))

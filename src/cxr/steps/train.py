@@ -23,7 +23,7 @@ class Train(Tracked):
     """Train one network; the best epoch on validation is kept, and a killed run goes on where it was."""
 
     name: ClassVar[str] = "train"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "train", "models.{model}")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "train", "models.{model}", "transfer.{model}")
 
     manifest: Annotated[Path, Reads("Manifest"), Field(description="Folder of the manifest.")] = Path(
         "artifacts/manifest"
@@ -39,7 +39,7 @@ class Train(Tracked):
 
     model: Annotated[
         str,
-        Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
+        Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in models or transfer."),
     ]
     system: Annotated[str, Field(description="Source system whose network this is, S0 to S4.")] = "own"
     architecture: Annotated[str, AfterValidator(check_name), Field(description="Which network to build.")]

@@ -60,6 +60,7 @@ def register(
     policy: Policy,
     include: Sequence[str] = (),
     ensemble: Path | None = None,
+    transfer: Path | None = None,
 ) -> Registration:
     """Register the models of a run, give the aliases, and add to the promotion log.
 
@@ -74,6 +75,7 @@ def register(
         policy: limits of the promotion rules.
         include: names of the models to take; empty takes all that are evaluated, and the ensemble.
         ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
+        transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
 
     Returns:
         What was done.
@@ -86,7 +88,7 @@ def register(
         raise RegistryError(
             "expected the address of an MLflow store, received tracking uri=''; set tracking.tracking_uri"
         )
-    wanted = candidates(models, evaluations, include, ensemble)
+    wanted = candidates(models, evaluations, include, ensemble, transfer)
     connected = client(uri)
     _ensure_registered_model(connected, registered_name)
     facts: list[Facts] = []

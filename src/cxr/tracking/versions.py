@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxr
 from cxr.backend import backend_name
-from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard
+from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion import Facts
 from cxr.tracking.connection import creation_lock
@@ -56,7 +56,11 @@ class Candidate:
 
 
 def candidates(
-    models: Path, evaluations: Path, include: Sequence[str], ensemble: Path | None = None
+    models: Path,
+    evaluations: Path,
+    include: Sequence[str],
+    ensemble: Path | None = None,
+    transfer: Path | None = None,
 ) -> list[Candidate]:
     """Find the models of a run.
 
@@ -65,6 +69,7 @@ def candidates(
         evaluations: folder with one folder per evaluation, named as the models.
         include: names of the models to take; empty takes all that are evaluated, and the ensemble.
         ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
+        transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
 
     Returns:
         The models, all judged on one split, in order of ``include`` or of their names.
@@ -73,8 +78,7 @@ def candidates(
         MissingInputError: if a model or its evaluation is missing, or there is none.
         RegistryError: if they were judged on different images or splits.
     """
-    known = {path.parent.name: path.parent for path in sorted(evaluations.glob(f"[!.]*/{CARD_NAME}"))}
-    places = {name: (models / name, judged) for name, judged in known.items()}
+    places = model_folders(models, evaluations, transfer)
     if ensemble is not None and ensemble.is_dir():
         judged = ensemble / EVALUATION_FOLDER
         places[ModelCard.read(judged).model] = (ensemble / MODEL_FOLDER, judged)
