@@ -1,4 +1,4 @@
-"""Images per second of augmentation on one core, at the sizes of the networks' inputs.
+"""Augmentation on one core at the networks' sizes, and whole augmented batches against the network that they feed.
 
 Run it with ``python benchmarks/augmentation.py``.
 """
@@ -6,11 +6,16 @@ Run it with ``python benchmarks/augmentation.py``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
 from cxr.augmentation import Augmentation, augment
+from cxr.backend import load_keras
+from cxr.recipes import recipe_named
 
 RANGES = {
     "flip": Augmentation(horizontal_flip=True),
@@ -33,8 +38,54 @@ def main() -> None:
                 start = time.perf_counter()
                 for _ in range(rounds):
                     augment(images, ranges, generator)
-                rate = rounds * len(images) / (time.perf_counter() - start)
-                print(f"{size:>5}{planes:>8}  {name:<20}{rate:>10.0f}")
+                speed = rounds * len(images) / (time.perf_counter() - start)
+                print(f"{size:>5}{planes:>8}  {name:<20}{speed:>10.0f}")
+    feeding()
+
+
+def rate(work: Callable[[int], object], images: int, rounds: int) -> float:
+    """Time some work.
+
+    Args:
+        work: called with 0, 1, 2 ...
+        images: images per call.
+        rounds: calls that count; one more comes first.
+
+    Returns:
+        Images per second.
+    """
+    work(0)
+    start = time.perf_counter()
+    for number in range(rounds):
+        work(number)
+    return rounds * images / (time.perf_counter() - start)
+
+
+def feeding() -> None:
+    """Print, for each model of params.yaml with augmentation, how much faster its batches are made than used."""
+    load_keras()
+    from cxr.models import build
+    from cxr.training.batches import Batches
+
+    params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+    generator = np.random.default_rng(1)
+    print(f"\n{'model':<14}{'batches, one core':>19}{'training, all cores':>21}{'ratio':>7}")
+    for name, entry in params["models"].items():
+        if not entry["augmentation"]:
+            continue
+        recipe = recipe_named(entry["recipe"], **params["recipes"][entry["recipe"]])
+        size, count = entry["batch_size"], 4 * entry["batch_size"]
+        pictures = generator.integers(0, 256, (count, recipe.size, recipe.size, recipe.planes)).astype(np.uint8)
+        batches = Batches(
+            pictures, np.arange(count), np.arange(count) % 2, recipe, batch_size=size, shuffle=True,
+            augmentation=Augmentation(**entry["augmentation"]),
+        )  # fmt: skip
+        network = build(entry["architecture"], recipe.input_shape)
+        network.compile(entry["optimizer"], "binary_crossentropy", jit_compile=False)
+        batch = batches[0]
+        made = rate(lambda number, batches=batches: batches[number % 4], size, 24)
+        used = rate(lambda number, network=network, batch=batch: network.train_on_batch(*batch), size, 8)
+        print(f"{name:<14}{made:>19.0f}{used:>21.0f}{made / used:>7.1f}")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project
 
     killed = train(project, "killed")
     deadline = time.monotonic() + 200
-    while not list((project / "checkpoints/killed").glob("epoch-*")) and time.monotonic() < deadline:
+    while not list((project / "checkpoints/killed").glob("phase-0/epoch-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(30) == -signal.SIGKILL
@@ -180,3 +180,42 @@ def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project
     for one, other in zip(weights(project / "trained/whole"), weights(project / "trained/killed"), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not (project / "checkpoints/killed").exists()
+
+
+TRANSFER = {
+    "mobilenetv2": {
+        "architecture": "mobilenetv2", "recipe": "s3_equalise_morphology", "weights": "backbone.weights.h5",
+        "optimizer": "nadam", "epochs": 3, "phantom_epochs": 2, "unfrozen_layers": 5, "fine_tune_epochs": 1,
+        "augmented_views": 1, "dropout": 0.2, "augmentation": {"horizontal_flip": True, "zoom": 0.3},
+    }
+}  # fmt: skip
+
+
+def test_transfer_networks_have_a_graph_of_their_own_and_join_the_others(project, repository):
+    import keras
+
+    shutil.copytree(repository / "transfer", project / "transfer", ignore=shutil.ignore_patterns("dvc.lock"))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["transfer"] = TRANSFER
+    params["transfer_recipes"] = {"s3_equalise_morphology": {"size": 48}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert "Running stage" not in run(project, "dvc", "repro"), "the first command must not need the weights"
+
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3))
+    backbone.save_weights(project / "backbone.weights.h5")
+    shown = run(project, "dvc", "repro", "transfer/dvc.yaml")
+    assert "the backbone is frozen" in shown
+    assert "the last 5 layers of the backbone are trained too" in shown
+    trained = project / "artifacts/transfer/models/mobilenetv2"
+    assert json.loads((trained / "training.json").read_text())["epochs_run"] == 3
+    assert not (project / "artifacts/checkpoints/mobilenetv2").exists()
+    # Of frozen layers nothing has changed, of the last ones something has.
+    again = keras.saving.load_model(trained / "model.keras", compile=False)
+    first, last = backbone.layers[1].name, "Conv_1"
+    np.testing.assert_array_equal(again.get_layer(first).get_weights()[0], backbone.get_layer(first).get_weights()[0])
+    assert not np.array_equal(again.get_layer(last).get_weights()[0], backbone.get_layer(last).get_weights()[0])
+    card = json.loads((project / "artifacts/transfer/ensemble/model/card.json").read_text())
+    assert {member["model"] for member in card["members"]} == {*MODELS, "mobilenetv2"}
+    decision = json.loads((project / "artifacts/transfer/registration/decision.json").read_text())
+    assert "mobilenetv2" in json.dumps(decision)
+    assert "Running stage" not in run(project, "dvc", "repro", "transfer/dvc.yaml")

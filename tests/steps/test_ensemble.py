@@ -134,7 +134,7 @@ def test_phantoms_and_patients_are_never_joined(half_lungs: HalfLungs, tmp_path:
 
 
 def test_a_member_that_was_not_evaluated_is_named(half_lungs: HalfLungs, tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"vgg16/card\.json.*ensemble\.members"):
+    with pytest.raises(MissingInputError, match=r"received none of: vgg16; .*ensemble\.members"):
         ensemble_step(half_lungs[0], tmp_path / "ensemble", members=["left", "vgg16"]).execute()
 
 
