@@ -15,6 +15,7 @@ STEPS: dict[str, str] = {
     "evaluate": "Evaluate",
     "register": "Register",
     "results": "Results",
+    "tune": "Tune",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 

@@ -74,6 +74,7 @@ class Step(BaseModel):
             field in braces: ``"models.{model}"`` is the entry of ``models`` that the field ``model`` chooses.
         without_effect: sections that never alter an output (where runs are logged): a DVC stage does not
             depend on them.
+        collects: field to sections that it holds as they stand, later ones winning: the values of another step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
@@ -81,6 +82,7 @@ class Step(BaseModel):
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[tuple[str, ...]] = ()
+    collects: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @abstractmethod
     def run(self) -> None:
