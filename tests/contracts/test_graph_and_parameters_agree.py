@@ -13,8 +13,8 @@ from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
 
-OUTSIDE_THE_GRAPH = {"fetch", "results"}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs."""
+OUTSIDE_THE_GRAPH = {"fetch", "results", "tune"}
+"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,22 @@ def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
-    for name in ("fetch", "validate", "resplit", "evaluate", "register"):
-        stated = {key for section in step(name).sections for key in params[section]}
-        assert stated == set(step(name).parameters()) - {"model"}, name
+    for name in ("fetch", "validate", "resplit", "evaluate", "register", "tune"):
+        found = step(name)
+        stated = {key for section in found.sections for key in params[section]}
+        assert stated == set(found.parameters()) - {"model"} - set(found.collects), name
 
 
 def test_every_model_names_a_recipe_that_is_prepared(params):
     assert {entry["recipe"] for entry in params["models"].values()} == set(params["recipes"])
+
+
+def test_every_model_can_be_searched_with_the_values_of_the_parameter_file(params, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for model in params["models"]:
+        built = parse(step("tune"), ["--params", "params.yaml", "--model", model])
+        assert built.base == params["train"] | params["models"][model]
+    assert set(params["tune"]["model_space"]) <= set(params["models"])
 
 
 def test_every_field_says_what_it_is_for():

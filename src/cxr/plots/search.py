@@ -48,8 +48,7 @@ def history(trials: pd.DataFrame, monitor: str, caption: Caption) -> Figure:
         axes.set(xlabel="trial", ylabel=WORDS[monitor])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _fit(axes, trials, monitor)
-        axes.legend(loc="lower right" if monitor == "auroc" else "upper right", frameon=True, framealpha=0.85,
-                    edgecolor="none")  # fmt: skip
+        figure.legend(loc="outside lower center", ncols=5, handletextpad=0.4)
     return figure
 
 
@@ -85,9 +84,10 @@ def slices(trials: pd.DataFrame, space: Space, monitor: str, caption: Caption) -
             axes.set_title(name, loc="left", fontsize=11, fontweight="bold")
             if number % columns == 0:
                 axes.set_ylabel(WORDS[monitor])
-            if number == 0:
-                axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.3)
             _fit(axes, trials, monitor)
+        entries = {word: handle for axes in panels.flat for handle, word in zip(*axes.get_legend_handles_labels(),
+                                                                               strict=True)}  # fmt: skip
+        figure.legend([*entries.values()], [*entries], loc="outside lower center", ncols=4, handletextpad=0.4)
     return figure
 
 
@@ -96,6 +96,7 @@ def _places(axes: Any, trials: pd.DataFrame, name: str, dimension: Choices | Ran
     if isinstance(dimension, Range):
         if dimension.log:
             axes.set_xscale("log")
+            axes.set_xlim(dimension.low / 1.25, dimension.high * 1.25)
             axes.xaxis.set_minor_formatter(NullFormatter())
         elif dimension.whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -110,13 +111,16 @@ def _places(axes: Any, trials: pd.DataFrame, name: str, dimension: Choices | Ran
         chosen = (places == choice) & (trials["state"] == COMPLETE).to_numpy()
         if chosen.any():
             middle = float(trials.loc[chosen, "value"].median())
-            axes.hlines(middle, choice - 0.3, choice + 0.3, color=faded(BLUE, 0.45), linewidth=4, zorder=1)
+            axes.hlines(
+                middle, choice - 0.3, choice + 0.3, color=faded(BLUE, 0.45), linewidth=4, zorder=1,
+                label="median of those trained to their end",
+            )  # fmt: skip
     order = np.arange(len(places)) % 5 - 2
     return places + SPREAD * order / 2
 
 
 def _points(axes: Any, trials: pd.DataFrame, places: np.ndarray[Any, Any]) -> None:
-    """Trials trained to their end as dots, those ended early as crosses at their last figure."""
+    """Trials trained to their end as dots, those ended early as crosses."""
     for state, words, style in (
         (COMPLETE, "trained to its end", {"marker": "o", "color": faded(BLUE), "edgecolor": "white", "s": 52}),
         (PRUNED, "ended early", {"marker": "x", "color": GREY, "s": 34, "linewidth": 1.4}),

@@ -166,7 +166,7 @@ class Tune(Tracked):
         from cxr.training.device import evidence
         from cxr.training.training_set import SplitData
         from cxr.tuning import Plan, search
-        from cxr.tuning.study import KILLED, digest_of, ended, open_study, state_of
+        from cxr.tuning.study import KILLED, best_of, digest_of, ended, figure_of, open_study, state_of
         from cxr.tuning.trials import check_networks
 
         base, space, data = self._train({}), self._space()[0], SplitData.read(self.manifest, self.splits)
@@ -183,35 +183,36 @@ class Tune(Tracked):
             None if self.timeout_minutes is None else 60 * self.timeout_minutes,
         )  # fmt: skip
         start = {name: getattr(base, name) for name, one in space.items() if one.holds(getattr(base, name))}
-        with open_study(self.study, digest, monitor=base.monitor, resume=self.resume) as study:
-            study.set_user_attr("device", evidence())
-            with tracking.open_run(
+        device, figure = evidence(), f"best_val_{base.monitor}"
+        with (
+            open_study(self.study, digest, monitor=base.monitor, resume=self.resume) as study,
+            tracking.open_run(
                 self.tracking_uri, self.experiment, f"{self.model} search",
                 tags={"model": self.model, "system": base.system, "search": digest, "data_digest": data.data_digest,
                       "split_protocol": data.protocol, "split_digest": data.digest,
                       "git_commit": provenance.git_commit(Path())},
                 params={name: one.plain() for name, one in space.items()} | {"monitor": base.monitor},
                 dataset_kind=data.dataset.kind, run_id=study.user_attrs.get("run_id"),
-            ) as run:  # fmt: skip
-                study.set_user_attr("run_id", run.run_id)
-                for trial in ended(study):
-                    if state_of(trial) == KILLED:
-                        tracking.close_trial(self.tracking_uri, trial.user_attrs.get("run_id"), KILLED, {})
+            ) as run,
+        ):  # fmt: skip
+            study.set_user_attr("run_id", run.run_id)
 
-                def train(trial: Trial, values: dict[str, Scalar]) -> float:
-                    return self._try(trial, values, prepared, data, run.run_id)
+            def train(trial: Trial, values: dict[str, Scalar]) -> float:
+                study.set_user_attr("device", device)
+                return self._try(trial, values, prepared, data, run.run_id)
 
-                def close(trial: FrozenTrial) -> None:
-                    name = f"best_val_{base.monitor}"
-                    value = float("nan") if trial.value is None else trial.value
-                    tracking.close_trial(
-                        self.tracking_uri, trial.user_attrs.get("run_id"), state_of(trial), {name: value}
-                    )
-                    run.log_epoch(trial.number, {name: value})
+            def close(trial: FrozenTrial) -> None:
+                own, figures = trial.user_attrs.get("run_id"), {figure: figure_of(study, trial)}
+                tracking.close_trial(self.tracking_uri, own, state_of(trial), figures)
+                best = best_of(study)
+                if best is not None:
+                    run.log_epoch(trial.number, {figure: figure_of(study, best)})
 
-                search(study, space, plan, train, start=start, on_trial=close)
-                self._write(study, space, base, data)
-                run.log_folder(self.found, "search")
+            for killed in (trial for trial in ended(study) if state_of(trial) == KILLED):
+                close(killed)
+            search(study, space, plan, train, start=start, on_trial=close)
+            self._write(study, space, base, data)
+            run.log_folder(self.found, "search")
 
     def _given(self) -> dict[str, Any]:
         """The space as it is written for this model."""
@@ -268,7 +269,7 @@ class Tune(Tracked):
         """Write best values, table, facts and plots, and say how to take the values over."""
         from cxr.plots.search import history, slices
         from cxr.plots.style import Caption, save
-        from cxr.tuning.report import changed, facts, table
+        from cxr.tuning.report import changed, command, facts, table
 
         found = facts(study, self.trials)
         trials = table(study, space)
@@ -290,7 +291,7 @@ class Tune(Tracked):
             "study": study.study_name,
         }
         (self.found / "search.json").write_text(json.dumps({**found, **origin}, indent=2) + "\n", encoding="utf-8")
-        better = changed(study, base.model_dump())
+        better = changed(study, base.model_dump(mode="json"))
         patch = yaml.safe_dump({"models": {self.model: better}}, sort_keys=False)
         (self.found / "best.yaml").write_text(patch, encoding="utf-8")
         phantom = data.dataset.kind == "phantom"
@@ -302,10 +303,5 @@ class Tune(Tracked):
         if not better:
             log.info("the values of params.yaml are the best that were tried")
             return
-        settings = " ".join(f"-S ++models.{self.model}.{name}={_plain(value)}" for name, value in better.items())
         log.info("values to take over into params.yaml:\n%s", patch.rstrip())
-        log.info("or let DVC write them there and run what depends on them:\ndvc exp run %s", settings)
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+        log.info("or let DVC write them there and run what depends on them:\n%s", command(self.model, better))

@@ -153,7 +153,7 @@ def open_run(
 
 
 def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, float]) -> None:
-    """Say in a trial's run how it ended.
+    """Say in a trial's run how it ended; a run that says so already is left as it is.
 
     Args:
         uri: address of the store; an empty text logs nothing.
@@ -164,7 +164,7 @@ def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, 
     if not uri or run_id is None:
         return
     connected = client(uri)
-    if not _known(connected, run_id):
+    if not _known(connected, run_id) or "state" in connected.get_run(run_id).data.tags:
         return
     from mlflow.entities import Metric
 

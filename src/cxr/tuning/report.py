@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 from optuna import Study
 
-from cxr.tuning.study import COMPLETE, ERROR, KILLED, STATES, best_of, ended, state_of, values_of
+from cxr.tuning.study import COMPLETE, ERROR, KILLED, STATES, best_of, ended, figure_of, state_of, values_of
 
 COLUMNS = ("trial", "state", "value", "epochs", "seconds", "error")
 """Columns of the table beside the searched parameters."""
@@ -23,8 +25,8 @@ def table(study: Study, names: Iterable[str]) -> pd.DataFrame:
         names: the searched parameters.
 
     Returns:
-        One row per trial: trial (its number), state, value (the monitored figure of its best epoch; of its last if it
-        was pruned; NaN else), epochs, seconds, one column per parameter, error.
+        One row per trial: trial (its number), state, value (the monitored figure of its best epoch, NaN if unknown),
+        epochs, seconds, one column per parameter, error.
     """
     rows = []
     for trial in ended(study):
@@ -33,7 +35,7 @@ def table(study: Study, names: Iterable[str]) -> pd.DataFrame:
         row: dict[str, Any] = {
             "trial": trial.number,
             "state": state,
-            "value": math.nan if trial.value is None else trial.value,
+            "value": figure_of(study, trial),
             "epochs": len(trial.intermediate_values),
             "seconds": round(duration.total_seconds(), 1) if duration else math.nan,
             "error": str(trial.user_attrs.get(ERROR, "")),
@@ -57,6 +59,22 @@ def changed(study: Study, base: Mapping[str, Any]) -> dict[str, Any]:
     if best is None:
         return {}
     return {name: value for name, value in values_of(best).items() if value != base[name]}
+
+
+def command(model: str, values: Mapping[str, Any]) -> str:
+    """Command that writes values into ``params.yaml``, comments and order kept, and runs what depends on them.
+
+    Args:
+        model: name of the model.
+        values: parameter to value.
+
+    Returns:
+        One line for a shell.
+    """
+    # ++ sets a value whether or not it stands there yet.
+    settings = [f"++models.{model}.{name}={value if isinstance(value, str) else json.dumps(value)}"
+                for name, value in values.items()]  # fmt: skip
+    return shlex.join(["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))])
 
 
 def facts(study: Study, wanted: int) -> dict[str, Any]:

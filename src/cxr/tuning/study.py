@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,9 +141,28 @@ def best_of(study: Study) -> FrozenTrial | None:
     Returns:
         The trial; the first of equals; None if there is none.
     """
-    complete = [trial for trial in counted(study) if state_of(trial) == COMPLETE]
     sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
-    return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+    complete = [trial for trial in ended(study) if state_of(trial) == COMPLETE]
+    return max(complete, key=lambda trial: sign * figure_of(study, trial), default=None)
+
+
+def figure_of(study: Study, trial: FrozenTrial) -> float:
+    """Monitored figure of a trial's best epoch, of those that it ran.
+
+    Args:
+        study: the study.
+        trial: a trial that has ended.
+
+    Returns:
+        The figure; NaN if the trial failed or was killed.
+    """
+    if state_of(trial) in (FAILED, KILLED):
+        return math.nan
+    if trial.value is not None and state_of(trial) == COMPLETE:
+        return trial.value
+    known = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    lower = study.direction == StudyDirection.MINIMIZE
+    return (min if lower else max)(known, default=math.nan)
 
 
 def values_of(trial: FrozenTrial) -> Mapping[str, Any]:
