@@ -139,6 +139,33 @@ def test_flag_beats_file_beats_default():
     assert Copy.build(gather(Copy, {"kind": "loud", "times": "4"}, sections)[0]).times == 4
 
 
+class Gather(Copy):
+    """Hold the values of another step."""
+
+    collects: ClassVar[dict[str, tuple[str, ...]]] = {"others": ("copy", "kinds.{kind}")}
+
+    others: dict[str, int] = Field(default_factory=dict)
+
+
+def test_a_field_collects_the_values_of_other_sections_and_a_flag_beats_single_ones():
+    sections = {"copy": {"times": 2, "a": 1}, "kinds": {"loud": {"b": 3}}}
+    values, _ = gather(Gather, {"kind": "loud"}, sections)
+    assert values["others"] == {"times": 2, "a": 1, "b": 3}
+    values, _ = gather(Gather, {"kind": "loud", "others": {"b": 4}}, sections)
+    assert values["others"] == {"times": 2, "a": 1, "b": 4}
+    assert gather(Gather, {"others": "no mapping"}, sections)[0]["others"] == "no mapping"
+
+
+def test_messages_stand_above_a_progress_bar_and_not_in_its_line():
+    code = (
+        "import logging, sys; from tqdm import tqdm; from cxr import cli; cli.main(['--version'])\n"
+        "with tqdm(total=2, ncols=40) as bar:\n"
+        "    bar.update(); bar.refresh(); logging.getLogger('cxr').info('halfway'); bar.update()"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert b"\rhalfway\n" in answer.stderr, answer.stderr
+
+
 def test_flags_take_lists_mappings_null_and_equal_signs():
     values, problems = read_flags(["--a", "[1, 2]", '--b={"c": true}', "--d", "null", "--e", "k=v", "--f", "-1"])
     assert values == {"a": [1, 2], "b": {"c": True}, "d": None, "e": "k=v", "f": "-1"}

@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if words is None else words)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars(sys.stderr)])
     logging.getLogger("cxr").setLevel(logging.INFO)
     if words in (["--version"], ["-V"]):
         sys.stdout.write(f"cxr {__version__}\n")
@@ -169,6 +169,19 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)
+
+
+class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Writes messages above the progress bars of a terminal, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" not in sys.modules:
+            super().emit(record)
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def _leave(signum: int, _frame: Any) -> None:

@@ -119,6 +119,11 @@ def gather(
                     f"unknown parameter {pattern}.{key}={value!r}; expected one of: {', '.join(step.parameters())}"
                 )
     values.update(flags)
+    for field, patterns in step.collects.items():
+        found = [_find(pattern, flags, sections)[0] for pattern in patterns]
+        collected = {key: value for section in found if isinstance(section, Mapping) for key, value in section.items()}
+        given = flags.get(field, {})
+        values[field] = {**collected, **given} if isinstance(given, Mapping) else given
     return values, problems
 
 

@@ -15,8 +15,8 @@ from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
 
-OUTSIDE_THE_GRAPH = {"fetch", "results"}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs."""
+OUTSIDE_THE_GRAPH = {"fetch", "results", "tune"}
+"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +127,10 @@ def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
-    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register"):
-        stated = {key for section in step(name).sections for key in params[section]}
-        assert stated - step(name).passed_over == set(step(name).parameters()) - {"model"}, name
+    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register", "tune"):
+        found = step(name)
+        stated = {key for section in found.sections for key in params[section]} - found.passed_over
+        assert stated == set(found.parameters()) - {"model"} - set(found.collects), name
 
 
 def test_every_model_names_a_recipe_that_is_prepared(params):
@@ -143,6 +144,14 @@ def test_every_network_has_an_entry_and_no_name_is_used_twice(params):
     entries = [*params["models"].items(), *params["transfer"].items()]
     assert sorted(name for name, _ in entries) == sorted(BUILDERS)
     assert all(entry["architecture"] == name for name, entry in entries)
+
+
+def test_every_model_can_be_searched_with_the_values_of_the_parameter_file(params, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for model in params["models"]:
+        built = parse(step("tune"), ["--params", "params.yaml", "--model", model])
+        assert built.base == params["train"] | params["models"][model]
+    assert set(params["tune"]["model_space"]) <= set(params["models"])
 
 
 def test_every_field_says_what_it_is_for():

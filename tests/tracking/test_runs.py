@@ -10,7 +10,7 @@ import pytest
 
 from cxr.card import ModelCard
 from cxr.errors import RegistryError
-from cxr.tracking import log_evaluation, open_run
+from cxr.tracking import close_trial, log_evaluation, open_run
 from cxr.tracking.connection import client
 from model_folders import write_models
 
@@ -43,6 +43,25 @@ def test_a_failed_training_is_a_failed_run(uri: str) -> None:
     with pytest.raises(ZeroDivisionError), open_run(uri, "pneumonia", "m", {}, {}) as run:
         raise ZeroDivisionError
     assert client(uri).get_run(run.run_id).info.status == "FAILED"
+
+
+def test_a_trial_is_shown_below_its_search_and_says_once_how_it_ended(uri: str) -> None:
+    with open_run(uri, "e", "search", {}, {}) as search:
+        with open_run(uri, "e", "trial", {}, {}, parent=search.run_id) as trial:
+            trial.log_epoch(1, {"val_loss": 0.5})
+        close_trial(uri, trial.run_id, "pruned", {"best_val_loss": 0.5, "unknown": math.nan})
+        close_trial(uri, trial.run_id, "complete", {"best_val_loss": 0.1})
+    found = client(uri).get_run(trial.run_id)
+    assert found.data.tags["mlflow.parentRunId"] == search.run_id
+    assert (found.data.tags["state"], found.info.status) == ("pruned", "KILLED")
+    assert found.data.metrics == {"val_loss": 0.5, "best_val_loss": 0.5}
+    assert "mlflow.parentRunId" not in client(uri).get_run(search.run_id).data.tags
+
+
+def test_a_trial_without_a_run_is_no_error(uri: str) -> None:
+    close_trial(uri, None, "killed", {})
+    close_trial(uri, "0" * 32, "killed", {})
+    close_trial("", "0" * 32, "killed", {})
 
 
 def test_a_run_id_that_the_store_does_not_know_gets_a_new_run(uri: str) -> None:

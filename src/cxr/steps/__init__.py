@@ -16,6 +16,7 @@ STEPS: dict[str, str] = {
     "ensemble": "Ensemble",
     "register": "Register",
     "results": "Results",
+    "tune": "Tune",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 

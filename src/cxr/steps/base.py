@@ -75,6 +75,7 @@ class Step(BaseModel):
         without_effect: sections that never alter an output (where runs are logged): a DVC stage does not
             depend on them.
         passed_over: keys of its sections that only other steps use.
+        collects: field to sections that it holds as they stand, later ones winning: the values of another step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
@@ -83,6 +84,7 @@ class Step(BaseModel):
     sections: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[tuple[str, ...]] = ()
     passed_over: ClassVar[frozenset[str]] = frozenset()
+    collects: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @abstractmethod
     def run(self) -> None:
@@ -228,4 +230,6 @@ def _sentence(step: type[Step], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{step.name}: missing parameter {field}; give --{field} VALUE"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not problem["loc"]:  # of several values together: the sentence names them
+        return f"{step.name}: {message}"
     return f"{step.name}: expected {field} to be {message}, received {received}"

@@ -3,6 +3,6 @@
 Nothing is imported from MLflow before a function is called.
 """
 
-from cxr.tracking.runs import TrainingRun, log_evaluation, open_run
+from cxr.tracking.runs import TrainingRun, close_trial, log_evaluation, open_run
 
-__all__ = ["TrainingRun", "log_evaluation", "open_run"]
+__all__ = ["TrainingRun", "close_trial", "log_evaluation", "open_run"]

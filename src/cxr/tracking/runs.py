@@ -26,6 +26,7 @@ HISTORY = "history.csv"
 TRAINING = "training.json"
 FILES_TAG = "cxr.files"
 EVALUATION_TAG = "cxr.evaluation"
+PARENT_TAG = "mlflow.parentRunId"
 _LONGEST = 5000
 """Characters that MLflow accepts in a tag; a parameter may be a little longer."""
 
@@ -109,6 +110,7 @@ def open_run(
     *,
     dataset_kind: str = "patients",
     run_id: str | None = None,
+    parent: str | None = None,
 ) -> Iterator[TrainingRun]:
     """Open a run for a training process, or go on with the one of a process that was killed.
 
@@ -122,6 +124,7 @@ def open_run(
         params: parameter name to value; nested dicts become ``outer.inner``.
         dataset_kind: ``"phantom"`` or ``"patients"``, also kept as the tag ``dataset_kind``.
         run_id: run to go on with; a server that doesn't know it gets a new run.
+        parent: run that this one is shown under, e.g. the search of a trial.
 
     Yields:
         The run.
@@ -137,7 +140,7 @@ def open_run(
         where = experiment_id(connected, uri, experiment_name(experiment, dataset_kind))
         run_id = str(connected.create_run(where, run_name=name).info.run_id)
     connected.update_run(run_id, status="RUNNING")
-    _add(connected, run_id, tags={**tags, "dataset_kind": dataset_kind}, params=params)
+    _add(connected, run_id, tags={**tags, "dataset_kind": dataset_kind, PARENT_TAG: parent}, params=params)
     status = "FAILED"
     try:
         yield TrainingRun(connected, run_id)
@@ -147,6 +150,30 @@ def open_run(
         raise
     finally:
         connected.set_terminated(run_id, status)
+
+
+def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, float]) -> None:
+    """Say in a trial's run how it ended; a run that says so already is left as it is.
+
+    Args:
+        uri: address of the store; an empty text logs nothing.
+        run_id: the trial's run; None, or one that the store doesn't know, logs nothing.
+        state: ``"complete"``, ``"pruned"``, ``"failed"`` or ``"killed"``, kept as the tag ``state``.
+        figures: name to final value; NaN is left out.
+    """
+    if not uri or run_id is None:
+        return
+    connected = client(uri)
+    if not _known(connected, run_id) or "state" in connected.get_run(run_id).data.tags:
+        return
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    known = [Metric(key, float(value), now, 0) for key, value in figures.items() if math.isfinite(value)]
+    connected.log_batch(run_id, metrics=known)
+    _add(connected, run_id, tags={"state": state}, params={})
+    # As MLflow's own storage for Optuna has it.
+    connected.set_terminated(run_id, {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED"))
 
 
 def find_or_restore(connected: MlflowClient, trained: Path, *, uri: str, experiment: str) -> str:
