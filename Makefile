@@ -10,18 +10,21 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro test check format ui gpu results benchmarks lock clean
+.PHONY: help run repro transfer test check format ui gpu results benchmarks lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, register (DATA=phantom)
+run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, join, register (DATA=phantom)
 	$(if $(DATA),cxr fetch --params params.yaml --source $(DATA),test -e data/dataset.json || cxr fetch --params params.yaml)
 	dvc repro
 	@dvc metrics show
 
 repro: .venv/run.stamp ## Run again what something changed for, on the data that is there
 	dvc repro
+
+transfer: .venv/run.stamp ## Train the networks that start from pretrained weights too, join all models, register
+	dvc repro transfer/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
 	pytest --numprocesses auto --dist loadfile
@@ -42,7 +45,8 @@ ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
 gpu: .venv/gpu.stamp ## Install what training on an NVIDIA GPU needs besides
 
 results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
-	cxr results --params params.yaml --evaluations artifacts/evaluations
+	cxr results --params params.yaml --evaluations artifacts/evaluations --transfer artifacts/transfer \
+	  --ensemble $(if $(wildcard artifacts/transfer/ensemble),artifacts/transfer/ensemble,artifacts/ensemble)
 
 benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
 	python benchmarks/write_page.py

@@ -1,0 +1,149 @@
+"""A training goes through its phases, keeps what was best, and goes on after a kill in whichever phase it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.dataset import DatasetCard
+from cxr.errors import ParameterError
+from cxr.models import build
+from cxr.models.pretrained import backbone_layers
+from cxr.prepared import Prepared
+from cxr.recipes import recipe_named
+from cxr.training.session import Session, Settings
+from cxr.training.trained_model import TrainedModel
+from cxr.training.training_set import SplitData
+
+RECIPE = recipe_named("s4_resize", size=32)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """48 pictures with a brighter patch for pneumonia."""
+    images = np.random.default_rng(0).integers(0, 120, (48, 32, 32, 1), dtype=np.uint8)
+    images[1::2, 5:17, 5:17] += 80
+    names = [str(number) for number in range(48)]
+    rows = {name: number for number, name in enumerate(names)}
+    frame = pd.DataFrame(
+        {"path": names, "label": ["NORMAL", "PNEUMONIA"] * 24, "split": ["train"] * 32 + ["validation"] * 16}
+    )
+    card = DatasetCard("drawn", "patients", "test", 48, 1, "none")
+    index = pd.DataFrame({"path": names, "row": range(48)})
+    return Prepared(images, index, RECIPE, rows), SplitData(frame, card, "d" * 64, "grouped", "5" * 64)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """MobileNetV2 on weights of a file, two frozen epochs and two of fine-tuning."""
+    keras.utils.set_random_seed(4)
+    path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
+    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
+    return Settings(
+        "mobilenetv2", weights=str(path), epochs=2, fine_tune_epochs=2, unfrozen_layers=5, dropout=0.2, batch_size=16,
+        augmentation={"horizontal_flip": True}, augmented_views=1, fine_tune_learning_rate=1e-3,
+    )  # fmt: skip
+
+
+class KilledError(Exception):
+    """Stands for a kill between two epochs."""
+
+
+@pytest.mark.parametrize("epoch", [2, 3, 4])
+def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, tmp_path, epoch):
+    whole = Session(settings, *data, tmp_path / "whole")
+    expected = whole.learn()
+
+    def kill(row):
+        if row["epoch"] == epoch:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        Session(settings, *data, tmp_path / "killed").learn(run_id="run", on_epoch=kill)
+    session = Session(settings, *data, tmp_path / "killed")
+    assert session.run_id == "run"
+    seen = []
+    result = session.learn(on_epoch=lambda row: seen.append(row["epoch"]))
+    assert seen == list(range(epoch, 5)), "only what was not finished is trained again"
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
+    for one, other in zip(whole.network.get_weights(), session.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_second_phase_that_only_harms_leaves_the_weights_of_the_first(data, settings, tmp_path):
+    harmful = replace(settings, fine_tune_optimizer="sgd", fine_tune_learning_rate=0.5, monitor="loss")
+    session = Session(harmful, *data, tmp_path)
+    result = session.learn()
+    assert result.best_epoch in (1, 2)
+    assert all(row["val_loss"] > result.best for row in result.history[2:])
+    alone = Session(replace(settings, fine_tune_epochs=0), *data, tmp_path / "alone")
+    alone.learn()
+    for one, other in zip(alone.network.get_weights(), session.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_only_the_layers_of_the_phase_change(data, settings, tmp_path):
+    keras.utils.set_random_seed(4)
+    path = tmp_path / "vgg16.weights.h5"
+    keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
+    slow_at_first = replace(
+        settings, architecture="vgg16", weights=str(path), learning_rate=1e-7, epochs=1, fine_tune_epochs=4
+    )
+    session = Session(slow_at_first, *data, tmp_path)
+    before = [layer.get_weights() for layer in backbone_layers(session.network)]
+    assert session.learn().best_epoch > 1
+    after = [layer.get_weights() for layer in backbone_layers(session.network)]
+    same = [
+        all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+        for one, other in zip(before, after, strict=True)
+    ]
+    assert all(same[:-5])
+    assert same[-5:] == [True, False, False, False, True], "two pooling layers and three convolutions"
+
+
+def test_training_stops_at_the_wanted_accuracy_on_train(data, tmp_path):
+    plain = Settings("shallow", epochs=60, batch_size=16, stop_at_accuracy=0.9, learning_rate=3e-3)
+    result = Session(plain, *data, tmp_path).learn()
+    assert len(result.history) < 60
+    assert result.history[-1]["accuracy"] >= 0.9
+    assert all(row["accuracy"] < 0.9 for row in result.history[:-1])
+    assert "training accuracy reached 0.9" in result.stopped
+
+
+def test_without_pretrained_weights_the_whole_network_is_trained_in_one_phase(data, settings, tmp_path):
+    session = Session(replace(settings, weights="none"), *data, tmp_path)
+    assert [phase.unfrozen for phase in session.phases] == [None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unfrozen_layers": 500}, r"at most 153, the layers of the backbone of mobilenetv2.*unfrozen_layers=500"),
+        ({"unfrozen_layers": 0}, r"at least 1 for fine-tuning mobilenetv2, received unfrozen_layers=0"),
+    ],
+)
+def test_layers_that_cannot_be_unfrozen_are_refused_before_training(data, settings, tmp_path, changes, message):
+    with pytest.raises(ParameterError, match=message):
+        Session(replace(settings, **changes), *data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = build("mobilenetv2", RECIPE.input_shape)  # as a session on a GPU would build it
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert network.get_layer("Conv1").compute_dtype == "float16"
+    result = Session(Settings("shallow", epochs=1), *data, tmp_path / "any").learn()
+    origin = {"data_md5": None, "git_commit": None}
+    TrainedModel(network, result, {}, RECIPE, data[1], {"kind": "gpu"}, origin, None).write(tmp_path, "m", "own", 0)
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert {layer.compute_dtype for layer in again.layers} == {"float32"}
+    images = np.random.default_rng(0).random((2, *RECIPE.input_shape), dtype=np.float32)
+    np.testing.assert_allclose(again.predict_on_batch(images), network.predict_on_batch(images), atol=5e-3)
