@@ -19,7 +19,7 @@ def build(
     """Build ResNet50V2 with the head of S3.
 
     Args:
-        input_shape: (height, width, channels); the source's is (300, 300, 3), which gives 49,879,169 parameters.
+        input_shape: (height, width, channels); the source's is (300, 300, 3), which gives 49,878,401 parameters.
         dropout: share of units dropped after each dense layer of the head.
         batch_normalisation: whether the dense layers of the head are normalised.
         weights: ``"imagenet"``, ``"none"`` (drawn from the seed) or a file with the backbone's weights.

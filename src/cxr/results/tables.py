@@ -107,7 +107,7 @@ def beside(models: Sequence[Result], protocol: str) -> str:
     Returns:
         A Markdown table.
     """
-    measures = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "f1")
+    measures = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "f1", "log_loss")
     rows = []
     for one in models:
         test = one.facts["metrics"]["test"]
@@ -132,7 +132,7 @@ def _against(figures: Mapping[str, Any], source: Figure) -> str:
     words = []
     for name, theirs in source.measures.items():
         ours = figures.get(name, {}).get("value")
-        if ours is not None and name != "log_loss" and name not in source.apart:
+        if ours is not None and name not in source.apart:
             words.append(f"{heading(name)} {difference(name, ours - theirs)}")
     return "; ".join(words)
 
