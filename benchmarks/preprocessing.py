@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import tarfile
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,8 +39,7 @@ def main() -> None:
             data = Path(scratch) / "data"
             draw_dataset(data, images=min(arguments.images, 60))
         elif data.is_file():
-            with tarfile.open(data) as archive:
-                archive.extractall(Path(scratch) / "data", filter="data")
+            shutil.unpack_archive(data, Path(scratch) / "data")
             data = Path(scratch) / "data"
         paths = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.jpeg"))[: arguments.images]
         measure(data, paths, Path(scratch) / "prepared")

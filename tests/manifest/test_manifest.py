@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -259,8 +258,7 @@ def test_a_missing_or_empty_folder_and_a_foreign_manifest_are_errors(tmp_path: P
 def test_the_published_set_is_sound_and_its_one_picture_of_two_patients_is_united(
     real_archive: Path, tmp_path: Path
 ) -> None:
-    with tarfile.open(real_archive) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(real_archive, tmp_path)
     root = next(path for path in tmp_path.rglob("train")).parent
     frame = build_manifest(root, progress=False)
     assert len(frame) == 5856 and set(frame["status"]) == {"accepted"}

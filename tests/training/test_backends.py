@@ -103,20 +103,12 @@ def prepared(phantom_folder, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("backend", OTHERS)
 def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backend, prepared, phantom_folder, tmp_path):
     common = ["--tracking_uri", "", "--model", "mobilenetv2", "--splits", prepared / "splits"]
-    common += ["--prepared", prepared / "prepared", "--trained", tmp_path / "trained"]
+    common += ["--manifest", prepared / "manifest", "--prepared", prepared / "prepared"]
+    common += ["--trained", tmp_path / "trained"]
     keras.utils.set_random_seed(2)
     weights = tmp_path / "backbone.weights.h5"
     keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
-    train = [
-        "train",
-        *common,
-        "--architecture",
-        "mobilenetv2",
-        "--weights",
-        weights,
-        "--manifest",
-        prepared / "manifest",
-    ]
+    train = ["train", *common, "--architecture", "mobilenetv2", "--weights", weights]
     train += ["--phantom_epochs", 2, "--unfrozen_layers", 5, "--fine_tune_epochs", 1, "--augmentation", "{zoom: 0.1}"]
     train += ["--checkpoints", tmp_path / "checkpoints"]
     judge = ["evaluate", *common, "--data", phantom_folder, "--evaluation", tmp_path / "evaluation", "--resamples", 100]
