@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import shutil
+import struct
 from pathlib import Path
 
 import cv2
