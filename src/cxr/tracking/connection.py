@@ -52,10 +52,10 @@ def client(uri: str) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    address = _absolute(uri)
+    store = address(uri)
     with creation_lock(uri):
         try:
-            connected = MlflowClient(tracking_uri=address, registry_uri=address)
+            connected = MlflowClient(tracking_uri=store, registry_uri=store)
             connected.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise RegistryError(
@@ -124,7 +124,15 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _absolute(uri: str) -> str:
+def address(uri: str) -> str:
+    """Address that MLflow itself may be given, whatever the working folder is.
+
+    Args:
+        uri: address of the store as in ``params.yaml``.
+
+    Returns:
+        The same, with the absolute path of a local store's file.
+    """
     file = sqlite_file(uri)
     return uri if file is None else f"{SQLITE}{file}"
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from cxr.errors import RegistryError
 from cxr.promotion import Decision, Facts, Policy, Registration, choose, decide
 from cxr.tracking.connection import client
+from cxr.tracking.facts import facts_of
 from cxr.tracking.runs import log_evaluation
-from cxr.tracking.versions import candidates, ensure_version, facts_of
+from cxr.tracking.versions import candidates, ensure_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,7 +19,6 @@ import cxr
 from cxr.backend import backend_name
 from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
-from cxr.promotion import Facts
 from cxr.tracking.connection import creation_lock
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"
-PINNED = "pinned"
 REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("mlflow",),
     ("keras",),
@@ -267,37 +265,4 @@ def _description(one: Candidate) -> str:
         f"{phantom}{card.model} ({card.system}){pools}, recipe {card.recipe.get('name')}, "
         f"split {card.split_protocol}; "
         f"PNEUMONIA at a calibrated probability of {card.threshold:.4f} and above ({card.threshold_rule})."
-    )
-
-
-def facts_of(version: ModelVersion) -> Facts:
-    """Read what the promotion rules look at from a version's tags; what a tag doesn't tell is unknown.
-
-    Args:
-        version: a version of the registered model.
-
-    Returns:
-        The facts.
-    """
-    tags = version.tags
-
-    def figure(name: str) -> float:
-        try:
-            return float(tags.get(name, "nan"))
-        except ValueError:
-            return float("nan")
-
-    return Facts(
-        model=tags.get("model", ""),
-        version=str(version.version),
-        dataset_kind=tags.get("dataset_kind", ""),
-        gpu=tags.get("gpu") == "yes",
-        device=tags.get("device", ""),
-        data_digest=tags.get("data_digest", ""),
-        split_protocol=tags.get("split_protocol", ""),
-        split_digest=tags.get("split_digest", ""),
-        validation_auroc=figure("validation_auroc"),
-        test_auroc=figure("test_auroc"),
-        test_sensitivity=figure("test_sensitivity"),
-        pinned=tags.get(PINNED, "false").lower() not in {"false", "no", "0"},
     )
