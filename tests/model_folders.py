@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -118,10 +119,16 @@ class Folders:
     evaluations: Path
     images: list[Path]
 
+    @property
+    def splits(self) -> Path:
+        """Folder of the split that all were judged on; a training image of its own is in it too."""
+        return self.models.with_name("splits")
+
 
 def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes: Any) -> Folders:
     """Write model and evaluation folders for networks that were not trained but are real."""
     folders = Folders(root / "models", root / "evaluations", write_images(root / "images"))
+    write_splits(folders)
     for seed, name in enumerate(names):
         trained, judged = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)
@@ -137,6 +144,31 @@ def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes:
         (trained / "history.csv").write_text(HISTORY)
         (trained / "training.json").write_text(json.dumps({"run_id": None}))
     return folders
+
+
+def write_splits(folders: Folders) -> None:
+    """Write the split of the pictures, by content, with one training image more."""
+    table = _judged(0).predictions[["path", "patient", "group", "label", "subtype", "split"]]
+    digests = [hashlib.sha256(data).hexdigest() for data in _pictures(48).values()]
+    rows = table.assign(sha256=digests)
+    learned = rows.iloc[[0]].assign(path="learned.png", sha256="0" * 64, patient="p", group="p", split="train")
+    folders.splits.mkdir()
+    pd.concat([rows, learned]).to_parquet(folders.splits / "splits.parquet", index=False)
+
+
+def rejudge(folders: Folders, name: str, skill: float, seed: int = 0) -> dict[str, float]:
+    """Replace what a model said by answers of a given skill (0 guesses, 5 is nearly always right); all files agree."""
+    table = _judged(0).predictions
+    sick = (table["label"] == PNEUMONIA).to_numpy()
+    logits = skill * (2 * sick - 1) / 2 + np.random.default_rng(seed).normal(size=len(table))
+    found = evaluate(table.assign(probability_raw=1 / (1 + np.exp(-logits))), resamples=20)
+    judged = folders.evaluations / name
+    (judged / "metrics.json").write_text(json.dumps(found.report))
+    (judged / "summary.json").write_text(json.dumps(found.summary()))
+    found.predictions.to_parquet(judged / "predictions.parquet")
+    raw = ModelCard.read(folders.models / name)
+    raw.completed(found.temperature, found.point.threshold, "rule").write(judged)
+    return found.summary()
 
 
 def set_summary(folders: Folders, name: str, **figures: float) -> None:

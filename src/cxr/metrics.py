@@ -28,6 +28,9 @@ PROBABILITY = ("brier", "log_loss", "calibration_error", "calibration_error_adap
 MEASURES = (*RANKING, *DECISION, *PROBABILITY)
 """All measures, in the order of reports."""
 
+ROUNDING = 1e-12
+"""Differences of a rate below this are none."""
+
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
@@ -234,6 +237,26 @@ def rates(target: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = 
         total = np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1)
         corners.append(_ratio(total, np.broadcast_to(total[..., -1:], total.shape)))
     return corners[0], corners[1]
+
+
+def sensitivity_at(
+    specificity: float, target: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None
+) -> Floats:
+    """Highest sensitivity that a threshold reaches without falling below a specificity.
+
+    Args:
+        specificity: wanted specificity, in [0, 1].
+        target: (images,), 0 or 1.
+        probability: (images,), in [0, 1].
+        weight: (..., images), at least 0; once each by default.
+
+    Returns:
+        (...), in [0, 1]; NaN without both classes.
+    """
+    called, found = rates(target, probability, weight)
+    fit = np.where(called <= 1 - specificity + ROUNDING, found, -np.inf)
+    best = fit.max(axis=-1)
+    return np.where(np.isfinite(best) & np.isfinite(called[..., -1]), best, np.nan)
 
 
 def _by_score(target: ArrayLike, probability: ArrayLike, weight: ArrayLike | None) -> tuple[Floats, Floats]:

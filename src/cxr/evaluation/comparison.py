@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxr.dataset import PNEUMONIA
 from cxr.errors import DataError
@@ -14,10 +16,16 @@ from cxr.evaluation import TEST, VALIDATION
 from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap
 from cxr.metrics import Floats, auroc, log_loss
 
-FIGURES = {"auroc": auroc, "log_loss": log_loss}
-"""What is compared: more AUROC is better, less log loss (in nats) is."""
+Figure = Callable[[ArrayLike, ArrayLike, ArrayLike | None], Floats]
+"""Target, probability and weight to a figure, as in :mod:`cxr.metrics`."""
 
-WORDS = {"auroc": "AUROC", "log_loss": "log loss"}
+FIGURES: Mapping[str, Figure] = {"auroc": auroc, "log_loss": log_loss}
+"""What is compared if nothing else is asked for: more AUROC is better, less log loss (in nats) is."""
+
+SENSITIVITY = "sensitivity"
+"""Name of the sensitivity at a specificity that both models keep."""
+
+WORDS = {"auroc": "AUROC", "log_loss": "log loss", SENSITIVITY: "sensitivity at the same specificity"}
 
 DECIMALS = 5
 """Differences are rounded here: finer ones come from how exactly a temperature is fitted."""
@@ -31,10 +39,10 @@ class Difference:
         ours: figure of the first model.
         theirs: figure of the second.
         difference: ours - theirs.
-        low: 2.5th percentile of the difference over the replicates; NaN if unknown, as below.
-        high: 97.5th percentile.
+        low: lower end of the difference's interval over the replicates; NaN if unknown, as below.
+        high: its upper end.
         p_value: two-sided, in (0, 1].
-        significant: whether the p-value is below 0.05; the interval then lies on one side of 0.
+        significant: whether the p-value is below 1 - confidence; the interval then lies on one side of 0.
     """
 
     ours: float
@@ -60,6 +68,7 @@ class Comparison:
         resamples: bootstrap replicates.
         skipped: those left out because they held one class only.
         seed: seed of the draw.
+        confidence: share of the replicates inside an interval.
     """
 
     ours: str
@@ -71,6 +80,7 @@ class Comparison:
     resamples: int
     skipped: int
     seed: int
+    confidence: float = CONFIDENCE
 
     def sentence(self) -> str:
         """Say whether the first model is better.
@@ -89,7 +99,7 @@ class Comparison:
         verdict = "significant" if found.significant else "not significant"
         return (
             f"a {side} {WORDS[name]} than {self.theirs} by {abs(found.difference):.4f} "
-            f"({100 * CONFIDENCE:.0f} % interval of the difference {found.low:+.4f} to {found.high:+.4f}, "
+            f"({100 * self.confidence:.0f} % interval of the difference {found.low:+.4f} to {found.high:+.4f}, "
             f"p = {found.p_value:.2g}: {verdict})"
         )
 
@@ -109,7 +119,7 @@ class Comparison:
             },
             "test": {name: asdict(found) for name, found in self.test.items()},
             "bootstrap": {
-                "confidence": CONFIDENCE,
+                "confidence": self.confidence,
                 "resamples": self.resamples,
                 "skipped": self.skipped,
                 "seed": self.seed,
@@ -119,7 +129,14 @@ class Comparison:
 
 
 def compare(
-    ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], *, resamples: int = 2000, seed: int = 0
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    names: tuple[str, str],
+    *,
+    figures: Mapping[str, Figure] = FIGURES,
+    confidence: float = CONFIDENCE,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Comparison:
     """Compare two models judged on the same images; each replicate draws the same patients for both.
 
@@ -127,6 +144,8 @@ def compare(
         ours: predictions of the first model with path, group (patient), label, split and probability (calibrated).
         theirs: predictions of the second, the same images in the same order.
         names: names of both models.
+        figures: what to compare, by names of :data:`WORDS`.
+        confidence: share of the replicates inside an interval.
         resamples: bootstrap replicates.
         seed: seed of the draw.
 
@@ -149,7 +168,7 @@ def compare(
         part = parts[split]
         return {
             name: (figure(target[part], first[part], weight), figure(target[part], second[part], weight))
-            for name, figure in FIGURES.items()
+            for name, figure in figures.items()
         }
 
     drawn = bootstrap(
@@ -158,12 +177,13 @@ def compare(
         ours["group"][parts[TEST]],
         resamples=resamples,
         seed=seed,
+        confidence=confidence,
     )
     differences = {}
     for name, (one, other) in both(TEST).items():
         found, chance = drawn.intervals[name], drawn.p_values[name]
         differences[name] = Difference(
-            float(one), float(other), found.value, found.low, found.high, chance, chance < 1 - CONFIDENCE
+            float(one), float(other), found.value, found.low, found.high, chance, chance < 1 - confidence
         )
     return Comparison(
         *names,
@@ -174,4 +194,5 @@ def compare(
         resamples,
         drawn.skipped,
         seed,
+        confidence,
     )

@@ -17,6 +17,10 @@ STEPS: dict[str, str] = {
     "register": "Register",
     "results": "Results",
     "tune": "Tune",
+    "champion": "Champion",
+    "history": "History",
+    "rollback": "Rollback",
+    "release": "Release",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -19,7 +19,7 @@ class Register(Tracked):
     """Register evaluated models in MLflow; validation chooses the challenger, the policy the champion."""
 
     name: ClassVar[str] = "register"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "register")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
     without_effect: ClassVar[tuple[str, ...]] = ()  # a registration is about one store: another one, another run
 
     models: Annotated[Path, Reads("Models"), Field(description="Folder with one folder per trained model.")] = Path(
@@ -40,10 +40,18 @@ class Register(Tracked):
         Reads("Ensemble", optional=True),
         Field(description="Folder of the ensemble, registered beside its members if it is there."),
     ] = Path("artifacts/ensemble")
+    splits: Annotated[
+        Path, Reads("Splits"), Field(description="Folder of the split that the models were judged on.")
+    ] = Path("artifacts/splits")
+    data: Annotated[
+        Path,
+        Reads("Dataset", optional=True),
+        Field(description="Folder of the raw images, for a champion that must be asked about new ones."),
+    ] = Path("data")
     registration: Annotated[
         Path,
         Writes("Registration"),
-        Field(description="decision.json and decision.md: who is champion, and why."),
+        Field(description="decision.json, decision.html and comparison.parquet: who is champion, and why."),
     ] = Path("artifacts/registration")
     registered_name: str = Field("pneumonia-classifier", min_length=1, description="Name of the registered model.")
     include: list[str] = Field(
@@ -52,28 +60,42 @@ class Register(Tracked):
     require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
     min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
-    margin: float = Field(
+    max_calibration_error: float = Field(
+        0.15, ge=0, le=1, description="Highest calibration error on test for a champion."
+    )
+    min_gain: float = Field(
         0.0, ge=0, le=1, description="How much higher than the champion's the AUROC on validation must be."
     )
+    margin: float = Field(
+        0.005, ge=0, le=1, description="How much AUROC on test the challenger may lose, at the interval's lower end."
+    )
+    sensitivity_margin: float = Field(
+        0.05, ge=0, le=1, description="The same for the sensitivity at the specificity below."
+    )
+    specificity: float = Field(
+        0.9, gt=0, lt=1, description="Specificity at which challenger and champion are compared in sensitivity."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals of the differences.")
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap replicates over patients.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the bootstrap.")
 
     def run(self) -> None:
         """Register, decide, write the decision."""
         from cxr.promotion import Policy
-        from cxr.tracking.registry import register
+        from cxr.registration.report import write_decision
+        from cxr.tracking.registry import Run, keep_decision, register
 
-        outcome = register(
-            self.models,
-            self.evaluations,
+        policy = Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
+        run = Run(
+            self.models, self.evaluations, self.splits, self.data, self.ensemble, self.transfer, tuple(self.include)
+        )
+        outcome, rows = register(
+            run,
             uri=self.tracking_uri,
             experiment=self.experiment,
             registered_name=self.registered_name,
-            policy=Policy(self.require_gpu, self.min_auroc, self.min_sensitivity, self.margin),
-            include=self.include,
-            ensemble=self.ensemble,
-            transfer=self.transfer,
+            policy=policy,
         )
-        (self.registration / "decision.json").write_text(
-            json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8"
-        )
-        (self.registration / "decision.md").write_text(outcome.to_markdown(), encoding="utf-8")
+        write_decision(self.registration, outcome, rows)
+        keep_decision(self.tracking_uri, outcome, self.registration)
         log.info(outcome.headline())

@@ -82,7 +82,7 @@ def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
     with creation_lock(uri):
         found = connected.get_experiment_by_name(name)
         if found is None:
-            return str(connected.create_experiment(name, artifact_location=_artifact_location(uri)))
+            return str(connected.create_experiment(name, artifact_location=artifact_location(uri)))
     if found.lifecycle_stage != "active":
         raise RegistryError(
             f"expected an active experiment, received experiment={name!r} (deleted); "
@@ -137,7 +137,15 @@ def address(uri: str) -> str:
     return uri if file is None else f"{SQLITE}{file}"
 
 
-def _artifact_location(uri: str) -> str | None:
+def artifact_location(uri: str) -> str | None:
+    """Where an experiment of a local store keeps its files.
+
+    Args:
+        uri: address of the store.
+
+    Returns:
+        A folder beside the store's file; None for a server, which decides itself.
+    """
     # MLflow's own default would be relative to whatever folder a process happens to run in.
     file = sqlite_file(uri)
     return None if file is None else str(file.parent / ARTIFACTS)

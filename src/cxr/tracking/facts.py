@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PINNED = "pinned"
 """Tag by which a person keeps a version where it is; any value but false, no and 0."""
 
+EVIDENCE = {"device": "device", "framework": "framework", "driver": "driver", "train_seconds": "seconds"}
+"""Tags that training on a GPU leaves, with their names in words: without all of them it is only claimed."""
+
 
 def facts_of(version: ModelVersion) -> Facts:
     """Read what the promotion rules look at from a version's tags; what a tag doesn't tell is unknown.
@@ -33,14 +36,17 @@ def facts_of(version: ModelVersion) -> Facts:
     return Facts(
         model=tags.get("model", ""),
         version=str(version.version),
+        dataset=tags.get("dataset", ""),
         dataset_kind=tags.get("dataset_kind", ""),
         gpu=tags.get("gpu") == "yes",
         device=tags.get("device", ""),
+        evidence_missing=tuple(words for name, words in EVIDENCE.items() if not tags.get(name)),
         data_digest=tags.get("data_digest", ""),
         split_protocol=tags.get("split_protocol", ""),
         split_digest=tags.get("split_digest", ""),
         validation_auroc=figure("validation_auroc"),
         test_auroc=figure("test_auroc"),
         test_sensitivity=figure("test_sensitivity"),
+        test_calibration_error=figure("test_calibration_error"),
         pinned=tags.get(PINNED, "false").lower() not in {"false", "no", "0"},
     )
