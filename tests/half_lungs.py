@@ -17,7 +17,7 @@ from cxr.evaluation.files import write_evaluation
 from cxr.prediction import Predictor
 from cxr.recipes import Recipe
 from cxr.steps.ensemble import Ensemble
-from model_folders import CPU, RECIPE, Folders, card
+from model_folders import CPU, RECIPE, Folders, card, write_splits
 
 LARGER = Recipe("s4_resize", "S4", size=24, channels=3)
 MEMBERS = {"left": (RECIPE, 18.0), "reversed": (RECIPE, -18.0), "right": (LARGER, 18.0)}
@@ -56,6 +56,7 @@ def write_members(root: Path, seed: int = 0, **changes: Any) -> Folders:
         rows.append((path, patient, patient, PNEUMONIA if sick else NORMAL, subtype, split))
     table = pd.DataFrame(rows, columns=["path", "patient", "group", "label", "subtype", "split"])
     folders = Folders(root / "models", root / "evaluations", [images / path for path in table["path"]])
+    write_splits(folders, table)
     for name, (recipe, _) in MEMBERS.items():
         trained, judged = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)

@@ -128,7 +128,7 @@ class Folders:
 def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes: Any) -> Folders:
     """Write model and evaluation folders for networks that were not trained but are real."""
     folders = Folders(root / "models", root / "evaluations", write_images(root / "images"))
-    write_splits(folders)
+    write_splits(folders, _judged(0).predictions)
     for seed, name in enumerate(names):
         trained, judged = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)
@@ -146,11 +146,11 @@ def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes:
     return folders
 
 
-def write_splits(folders: Folders) -> None:
-    """Write the split of the pictures, by content, with one training image more."""
-    table = _judged(0).predictions[["path", "patient", "group", "label", "subtype", "split"]]
-    digests = [hashlib.sha256(data).hexdigest() for data in _pictures(48).values()]
-    rows = table.assign(sha256=digests)
+def write_splits(folders: Folders, table: pd.DataFrame) -> None:
+    """Write the split of some images, by content, with one training image more."""
+    rows = table[["path", "patient", "group", "label", "subtype", "split"]]
+    images = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folders.images}
+    rows = rows.assign(sha256=rows["path"].map(images))
     learned = rows.iloc[[0]].assign(path="learned.png", sha256="0" * 64, patient="p", group="p", split="train")
     folders.splits.mkdir()
     pd.concat([rows, learned]).to_parquet(folders.splits / "splits.parquet", index=False)

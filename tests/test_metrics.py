@@ -94,3 +94,20 @@ def test_the_corners_of_the_roc_curve_give_its_area() -> None:
     x, y = metrics.rates(target, probability)
     assert np.trapezoid(y, x) == pytest.approx(float(metrics.auroc(target, probability)))
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+@given(rows=SCORED, wanted=st.floats(0.05, 0.99))
+@settings(max_examples=60, deadline=None)
+def test_sensitivity_at_a_specificity_is_the_best_corner_of_the_curve(
+    rows: list[tuple[int, int]], wanted: float
+) -> None:
+    target = np.array([label for label, _ in rows])
+    probability = np.array([score for _, score in rows]) / 20
+    called, found, _ = reference.roc_curve(target, probability, drop_intermediate=False)
+    best = found[called <= 1 - wanted + 1e-12].max()
+    assert metrics.sensitivity_at(wanted, target, probability) == pytest.approx(best)
+
+
+def test_sensitivity_at_a_specificity_is_unknown_without_both_classes() -> None:
+    assert np.isnan(metrics.sensitivity_at(0.9, [1, 1], [0.2, 0.4]))
+    assert np.isnan(metrics.sensitivity_at(0.9, [0, 0], [0.2, 0.4]))

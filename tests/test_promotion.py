@@ -1,42 +1,67 @@
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
 import pytest
 
-from cxr.promotion import Facts, Policy, Registration, choose, decide
+from cxr.evaluation.comparison import Comparison, Difference
+from cxr.promotion import AUROC, SENSITIVITY, Facts, Match, Policy, choose, comparable, decide
 
 CHAMPION = Facts(
     model="three_block",
     version="1",
+    dataset="kermany",
     dataset_kind="patients",
     gpu=True,
     device="test GPU",
+    evidence_missing=(),
     data_digest="data",
     split_protocol="70/15/15 by patient",
     split_digest="split",
     validation_auroc=0.95,
     test_auroc=0.95,
     test_sensitivity=0.96,
+    test_calibration_error=0.03,
 )
-BETTER = replace(CHAMPION, version="2", validation_auroc=0.97)
-POLICY = Policy(require_gpu=True, min_auroc=0.9, min_sensitivity=0.9, margin=0.01)
+CHALLENGER = replace(CHAMPION, version="2", validation_auroc=0.97)
+POLICY = Policy(min_gain=0.01, margin=0.005, sensitivity_margin=0.05)
 
 
-def broken(candidate: Facts, champion: Facts | None, policy: Policy = POLICY, **options: bool) -> list[str]:
+def difference(change: float = 0.0, low: float = -0.004, high: float = 0.01) -> Difference:
+    return Difference(0.95 + change, 0.95, change, low, high, 0.5, False)
+
+
+def match(gain: float = 0.02, *, auroc: Difference | None = None, sensitivity: Difference | None = None) -> Match:
+    test = {AUROC: auroc or difference(), SENSITIVITY: sensitivity or difference()}
+    found = Comparison("two", "one", {AUROC: (0.95 + gain, 0.95)}, test, 600, 400, 2000, 0, 0)
+    return Match(found, 600)
+
+
+def broken(candidate: Facts = CHALLENGER, champion: Facts | None = CHAMPION, **options: object) -> list[str]:
+    options = {"match": match(), **options}
+    policy = options.pop("policy", POLICY)
     decision = decide(candidate, champion, policy, **options)
-    assert decision.promote == (not decision.reasons and candidate != champion)
+    assert decision.promote == (not decision.reasons)
     return [rule.name for rule in decision.rules if not rule.passed]
 
 
-def test_a_clearly_better_challenger_becomes_champion() -> None:
-    decision = decide(BETTER, CHAMPION, POLICY)
+def test_a_better_challenger_that_is_not_worse_on_test_becomes_champion() -> None:
+    decision = decide(CHALLENGER, CHAMPION, POLICY, match=match())
     assert decision.promote and decision.champion == "2"
+    assert [rule.name for rule in decision.rules] == [
+        "files",
+        "gpu",
+        "auroc",
+        "sensitivity",
+        "calibration_error",
+        "better_on_validation",
+        "auroc_on_test",
+        "sensitivity_on_test",
+    ]
 
 
-def test_the_first_champion_needs_device_and_floors_only() -> None:
+def test_the_first_champion_needs_files_device_and_limits_only() -> None:
     assert broken(CHAMPION, None) == []
     assert decide(replace(CHAMPION, gpu=False), None, POLICY).champion is None
 
@@ -45,48 +70,71 @@ def test_the_first_champion_needs_device_and_floors_only() -> None:
     ("change", "rule"),
     [
         ({"gpu": False}, "gpu"),
+        ({"evidence_missing": ("driver",)}, "gpu"),
+        ({"absent": ("model.keras",)}, "files"),
         ({"test_auroc": 0.89}, "auroc"),
         ({"test_auroc": math.nan}, "auroc"),
         ({"test_sensitivity": 0.89}, "sensitivity"),
-        ({"validation_auroc": 0.95}, "better"),
-        ({"validation_auroc": 0.96}, "better"),
-        ({"validation_auroc": math.nan}, "better"),
-        ({"data_digest": "other"}, "comparable"),
-        ({"split_digest": "other"}, "comparable"),
+        ({"test_calibration_error": 0.151}, "calibration_error"),
+        ({"test_calibration_error": math.nan}, "calibration_error"),
         ({"dataset_kind": "phantom"}, "data"),
     ],
 )
-def test_one_broken_rule_keeps_the_champion(change: dict[str, object], rule: str) -> None:
-    candidate = replace(BETTER, **change)
-    assert broken(candidate, CHAMPION) == [rule]
-    assert decide(candidate, CHAMPION, POLICY).champion == "1"
+def test_one_broken_rule_about_the_challenger_keeps_the_champion(change: dict[str, object], rule: str) -> None:
+    candidate = replace(CHALLENGER, **change)
+    assert broken(candidate) == [rule]
+    assert decide(candidate, CHAMPION, POLICY, match=match()).champion == "1"
 
 
-def test_unknown_data_is_not_taken_for_the_same_data() -> None:
-    unknown = {"data_digest": "", "split_digest": ""}
-    assert broken(replace(BETTER, **unknown), replace(CHAMPION, **unknown)) == ["comparable"]
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        (match(gain=0.0), "better_on_validation"),
+        (match(gain=0.01), "better_on_validation"),
+        (match(gain=math.nan), "better_on_validation"),
+        (match(auroc=difference(low=-0.006)), "auroc_on_test"),
+        (match(auroc=difference(low=math.nan)), "auroc_on_test"),
+        (match(sensitivity=difference(low=-0.051)), "sensitivity_on_test"),
+        (Match(None, reason="its images are unknown"), "comparable"),
+        (None, "comparable"),
+    ],
+)
+def test_one_broken_rule_about_both_keeps_the_champion(found: Match | None, rule: str) -> None:
+    assert broken(match=found) == [rule]
+
+
+def test_a_tie_keeps_the_champion_even_without_a_wanted_gain() -> None:
+    assert broken(match=match(gain=0.0), policy=Policy()) == ["better_on_validation"]
+    assert broken(match=match(gain=1e-6), policy=Policy()) == []
+
+
+def test_a_loss_on_test_within_the_margin_is_accepted() -> None:
+    assert broken(match=match(auroc=difference(-0.001, low=-0.005))) == []
 
 
 def test_a_local_trial_may_waive_the_gpu() -> None:
-    assert broken(replace(BETTER, gpu=False), CHAMPION, replace(POLICY, require_gpu=False)) == []
+    assert broken(replace(CHALLENGER, gpu=False), policy=replace(POLICY, require_gpu=False)) == []
 
 
 def test_a_model_of_patients_replaces_one_of_phantoms_without_comparison() -> None:
-    phantom = replace(CHAMPION, dataset_kind="phantom", validation_auroc=1.0, data_digest="drawn")
-    assert broken(BETTER, phantom) == []
-    assert broken(replace(BETTER, dataset_kind="phantom"), replace(phantom, dataset_kind="")) == ["data"]
+    phantom = replace(CHAMPION, dataset_kind="phantom", validation_auroc=1.0)
+    assert not comparable(CHALLENGER, phantom)
+    assert broken(CHALLENGER, phantom, match=None) == []
+    assert broken(replace(CHALLENGER, dataset_kind="phantom"), replace(phantom, dataset_kind="")) == ["data"]
 
 
 def test_a_persons_choice_stays_and_the_better_version_is_recommended() -> None:
-    by_hand = decide(BETTER, CHAMPION, POLICY, chosen_by_person=True)
-    pinned = decide(BETTER, replace(CHAMPION, pinned=True), POLICY)
-    for decision in (by_hand, pinned):
+    by_hand = decide(CHALLENGER, CHAMPION, POLICY, match=match(), chosen_by_person=True)
+    pinned = decide(CHALLENGER, replace(CHAMPION, pinned=True), POLICY, match=match())
+    for decision, words in ((by_hand, "a person has chosen version 1"), (pinned, "version 1 is pinned")):
         assert not decision.promote and decision.champion == "1" and decision.recommended
-    worse = decide(replace(BETTER, gpu=False), CHAMPION, POLICY, chosen_by_person=True)
+        assert words in decision.reasons[0]
+    worse = decide(replace(CHALLENGER, gpu=False), CHAMPION, POLICY, match=match(), chosen_by_person=True)
     assert not worse.recommended
 
 
 def test_the_champion_is_not_compared_with_itself() -> None:
+    assert not comparable(CHAMPION, CHAMPION) and not comparable(CHAMPION, None) and comparable(CHALLENGER, CHAMPION)
     decision = decide(CHAMPION, CHAMPION, POLICY)
     assert (decision.promote, decision.champion, decision.rules) == (False, "1", ())
 
@@ -94,18 +142,20 @@ def test_the_champion_is_not_compared_with_itself() -> None:
 def test_validation_alone_chooses_the_challenger() -> None:
     loud_on_test = replace(CHAMPION, version="3", validation_auroc=0.9, test_auroc=1.0)
     unknown = replace(CHAMPION, version="4", validation_auroc=math.nan)
-    assert choose([loud_on_test, unknown, BETTER]) == BETTER
+    assert choose([loud_on_test, unknown, CHALLENGER]) == CHALLENGER
     assert choose([unknown]) is None
     assert choose([CHAMPION, replace(CHAMPION, version="9")]) == CHAMPION
 
 
-def test_the_page_says_who_is_champion_and_why_not() -> None:
-    candidate = replace(BETTER, gpu=False, device="some processor", test_sensitivity=math.nan)
-    decision = decide(candidate, None, POLICY)
-    page = Registration("pneumonia-classifier", "uri", (candidate,), ("2",), "2", False, decision)
-    text = page.to_markdown()
-    assert "challenger is version 2, champion is nobody; version 2 was not promoted" in text
-    assert "trained on a CPU (some processor)" in text
+def test_sentences_name_figure_and_limit() -> None:
+    found = decide(
+        replace(CHALLENGER, gpu=False, device="some processor", test_sensitivity=math.nan),
+        CHAMPION,
+        POLICY,
+        match=match(gain=0.001, auroc=difference(-0.02, low=-0.03)),
+    )
+    text = " | ".join(found.reasons)
+    assert "trained on a CPU (some processor); the policy wants proof of a GPU" in text
     assert "test sensitivity unknown cannot be held against the floor of 0.9000" in text
-    assert "| three_block | 2 (new) | 0.9700 | 0.9500 | unknown | some processor |" in text
-    assert json.loads(json.dumps(page.to_dict()))["decision"]["rules"][0]["name"] == "gpu"
+    assert "validation AUROC 0.9510 against 0.9500 of champion version 1: +0.0010" in text
+    assert "-0.0200 (95 % interval -0.0300 to +0.0100), where it may lose 0.0050 at most" in text

@@ -87,8 +87,8 @@ def test_figures_in_the_report_are_those_of_the_predictions(project):
 
 
 def test_phantom_model_trained_without_gpu_is_challenger_and_never_champion(project):
-    decision = (project / "artifacts/registration/decision.md").read_text()
-    assert "challenger" in decision
+    decision = (project / "artifacts/registration/decision.html").read_text()
+    assert "champion is nobody" in decision and "the policy wants proof of a GPU" in decision
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")

@@ -17,6 +17,7 @@ def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest
         {
             "models": folders.models,
             "evaluations": folders.evaluations,
+            "splits": folders.splits,
             "registration": tmp_path / "registration",
             "tracking_uri": write_store(tmp_path),
             "include": ["shallow"],
@@ -25,11 +26,11 @@ def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.INFO, logger="cxr"):
         step.execute()
     decision = json.loads((tmp_path / "registration" / "decision.json").read_text())
-    assert decision["challenger"] == "1"
+    assert decision["aliases"] == {"champion": None, "challenger": "1"}
     assert decision["decision"]["promote"] is False
     assert [one["model"] for one in decision["candidates"]] == ["shallow"]
-    page = (tmp_path / "registration" / "decision.md").read_text()
-    assert "challenger is version 1, champion is nobody" in page
+    page = (tmp_path / "registration" / "decision.html").read_text()
+    assert "Challenger is version 1, champion is nobody." in page
     assert "trained on a CPU" in caplog.text
 
 
@@ -39,6 +40,7 @@ def test_nothing_is_written_when_a_wanted_model_is_missing(tmp_path: Path) -> No
         {
             "models": folders.models,
             "evaluations": folders.evaluations,
+            "splits": folders.splits,
             "registration": tmp_path / "registration",
             "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
             "include": ["absent"],
@@ -52,5 +54,5 @@ def test_nothing_is_written_when_a_wanted_model_is_missing(tmp_path: Path) -> No
 
 def test_limits_out_of_bounds_are_all_reported(tmp_path: Path) -> None:
     with pytest.raises(ParameterError) as caught:
-        Register.build({"min_auroc": 1.5, "margin": -1, "floor": 0})
-    assert len(caught.value.problems) == 3
+        Register.build({"min_auroc": 1.5, "margin": -1, "floor": 0, "specificity": 1})
+    assert len(caught.value.problems) == 4

@@ -5,32 +5,44 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cxr.card import ModelCard
 from cxr.errors import MissingInputError, RegistryError
-from cxr.promotion import Policy, Registration
+from cxr.prediction import Predictor
+from cxr.promotion import Policy
+from cxr.registration import Registration
+from cxr.tracking.artifacts import absent_files, fetch_model
 from cxr.tracking.connection import client
-from cxr.tracking.registry import aliases, promotion_log, register
-from model_folders import CPU, GPU, THRESHOLD, Folders, card, set_summary, write_models
+from cxr.tracking.registry import Run, promotion_log, register
+from model_folders import CPU, GPU, THRESHOLD, Folders, card, rejudge, set_summary, write_models
 
 NAME = "pneumonia-classifier"
-EASY = Policy(require_gpu=False, min_auroc=0.0, min_sensitivity=0.0)
+EASY = Policy(
+    require_gpu=False,
+    min_auroc=0.0,
+    min_sensitivity=0.0,
+    max_calibration_error=1.0,
+    margin=1.0,
+    sensitivity_margin=1.0,
+    resamples=100,
+)
+"""Floors that all pass, so that validation alone decides; 24 test images could show nothing else."""
 
 
-def run_register(folders: Folders, uri: str, policy: Policy = EASY, **options: list[str]) -> Registration:
-    return register(
-        folders.models,
-        folders.evaluations,
-        uri=uri,
-        experiment="pneumonia",
-        registered_name=NAME,
-        policy=policy,
-        **options,
-    )
+def run_register(folders: Folders, uri: str, policy: Policy = EASY, **options: object) -> Registration:
+    run = Run(folders.models, folders.evaluations, folders.splits, folders.images[0].parent, **options)
+    return register(run, uri=uri, experiment="pneumonia", registered_name=NAME, policy=policy)[0]
+
+
+def aliases(uri: str) -> dict[str, str]:
+    return {name: str(version) for name, version in client(uri).get_registered_model(NAME).aliases.items()}
 
 
 def retrain(folders: Folders, name: str, **changes: object) -> None:
@@ -146,91 +158,205 @@ def test_the_challenger_is_the_best_on_validation_whatever_test_says(uri: str, t
 
 def test_a_model_trained_on_a_cpu_becomes_challenger_and_not_champion(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    outcome = run_register(folders, uri, Policy(min_auroc=0.0, min_sensitivity=0.0))
-    assert aliases(client(uri), NAME) == {"challenger": "1"}
+    strict = replace(EASY, require_gpu=True)
+    outcome = run_register(folders, uri, strict)
+    assert aliases(uri) == {"challenger": "1"}
     assert "trained on a CPU (test processor)" in outcome.headline()
-    retrain(folders, "three_block", training={"device": GPU})
-    run_register(folders, uri, Policy(min_auroc=0.0, min_sensitivity=0.0))
-    assert aliases(client(uri), NAME) == {"challenger": "2", "champion": "2"}
+    claimed = {"device": {**GPU, "driver": None}, "seconds": 60.0}
+    retrain(folders, "three_block", training=claimed)
+    assert "as it says without driver" in run_register(folders, uri, strict).headline()
+    retrain(folders, "three_block", training={**claimed, "device": GPU})
+    run_register(folders, uri, strict)
+    assert aliases(uri) == {"challenger": "3", "champion": "3"}
 
 
 def test_a_better_challenger_replaces_the_champion_and_a_tie_does_not(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    set_summary(folders, "three_block", validation_auroc=0.95)
+    first = rejudge(folders, "three_block", 1.0)["validation_auroc"]
     run_register(folders, uri)
     retrain(folders, "three_block", seed=1)
     tie = run_register(folders, uri)
-    assert aliases(client(uri), NAME) == {"challenger": "2", "champion": "1"}
-    assert "0.9500 against 0.9500" in tie.headline()
+    assert aliases(uri) == {"challenger": "2", "champion": "1"}
+    assert f"{first:.4f} against {first:.4f}" in tie.headline()
     retrain(folders, "three_block", seed=2)
-    set_summary(folders, "three_block", validation_auroc=0.96)
+    assert rejudge(folders, "three_block", 4.0)["validation_auroc"] > first
     run_register(folders, uri)
-    assert aliases(client(uri), NAME) == {"challenger": "3", "champion": "3"}
+    assert aliases(uri) == {"challenger": "3", "champion": "3"}
+
+
+def test_a_challenger_that_is_worse_on_the_frozen_test_images_is_refused(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    assert rejudge(folders, "three_block", 1.5)["validation_auroc"] < 1
+    run_register(folders, uri)
+    judged = folders.evaluations / "three_block" / "predictions.parquet"
+    table = pd.read_parquet(judged)
+    sick = table["label"] == "PNEUMONIA"
+    # Perfect on validation, guesses on test.
+    table["probability"] = np.where(table["split"] == "validation", sick, np.linspace(0, 1, len(table)))
+    table.to_parquet(judged)
+    retrain(folders, "three_block", seed=1)
+    set_summary(folders, "three_block", validation_auroc=1.0)
+    outcome = run_register(folders, uri, replace(EASY, margin=0.05))
+    assert outcome.decision is not None
+    assert [rule.name for rule in outcome.decision.rules if not rule.passed] == ["auroc_on_test"]
+    assert aliases(uri)["champion"] == "1"
+
+
+def test_a_champion_of_another_split_is_asked_about_the_images_that_are_new_to_it(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    splits = pd.read_parquet(folders.splits / "splits.parquet")
+    rejudge(folders, "three_block", 2.0)
+    asked = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    # The champion knew nothing of four images, and was trained on two others.
+    new, learned = splits["path"].iloc[4:8].tolist(), splits["path"].iloc[8:10].tolist()
+    earlier = splits[~splits["path"].isin(new)].assign(
+        split=lambda rows: rows["split"].mask(rows["path"].isin(learned), "train")
+    )
+    earlier.to_parquet(folders.splits / "splits.parquet")
+    asked.drop([*new, *learned]).reset_index().to_parquet(folders.evaluations / "three_block" / "predictions.parquet")
+    retrain(folders, "three_block", split_digest="0" * 64, data_digest="1" * 64)
+    run_register(folders, uri)
+    splits.to_parquet(folders.splits / "splits.parquet")
+    retrain(folders, "three_block", seed=1)
+    rejudge(folders, "three_block", 5.0)
+    run = Run(folders.models, folders.evaluations, folders.splits, folders.images[0].parent)
+    outcome, rows = register(run, uri=uri, experiment="pneumonia", registered_name=NAME, policy=EASY)
+    assert outcome.match is not None and rows is not None
+    assert (outcome.match.set_aside, outcome.match.afresh) == (2, 4)
+    assert not set(rows["path"]) & set(learned)
+    truth = Predictor.load(folders.models / "three_block", ModelCard.read(folders.evaluations / "three_block"))
+    answers = truth.predict([folders.images[0].parent / path for path in new])
+    champion = ModelCard.read(folders.evaluations / "three_block")
+    assert champion.temperature is not None
+    found = rows.set_index("path").loc[new, "theirs"]
+    # The same network with the champion's own temperature.
+    kept = client(uri).get_model_version(NAME, "1")
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Predictor.load(fetch_model(uri, kept, Path(scratch))).predict(
+            [folders.images[0].parent / path for path in new]
+        )
+    assert found.tolist() == pytest.approx([one.probability for one in wanted], abs=1e-6)
+    assert len(answers) == 4
+    unknown = register(
+        replace(run, data=tmp_path / "nowhere"), uri=uri, experiment="pneumonia", registered_name=NAME, policy=EASY
+    )[0]
+    assert unknown.decision is not None and unknown.decision.rules == (), "it has been promoted already"
+
+
+def test_without_the_images_a_champion_of_other_data_is_not_replaced(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    splits = pd.read_parquet(folders.splits / "splits.parquet")
+    rejudge(folders, "three_block", 2.0)
+    judged = folders.evaluations / "three_block" / "predictions.parquet"
+    full = pd.read_parquet(judged)
+    splits.iloc[4:].to_parquet(folders.splits / "splits.parquet")
+    full.iloc[4:].to_parquet(judged)
+    run_register(folders, uri)
+    splits.to_parquet(folders.splits / "splits.parquet")
+    retrain(folders, "three_block", seed=1)
+    rejudge(folders, "three_block", 5.0)
+    run = Run(folders.models, folders.evaluations, folders.splits, tmp_path / "nowhere")
+    outcome, rows = register(run, uri=uri, experiment="pneumonia", registered_name=NAME, policy=EASY)
+    assert rows is None and aliases(uri)["champion"] == "1"
+    assert "asked about 4 new images: expected the folder of the images" in outcome.headline()
 
 
 def test_the_log_answers_which_version_was_champion_when(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    set_summary(folders, "three_block", validation_auroc=0.95)
+    rejudge(folders, "three_block", 1.0)
     run_register(folders, uri)
     retrain(folders, "three_block", seed=1)
     run_register(folders, uri)
-    retrain(folders, "three_block", seed=2)
-    set_summary(folders, "three_block", validation_auroc=0.96)
     run_register(folders, uri)
+    retrain(folders, "three_block", seed=2)
+    rejudge(folders, "three_block", 4.0)
+    outcome = run_register(folders, uri)
     entries = promotion_log(uri, NAME)
-    assert [(one.candidate, one.champion, one.promoted) for one in entries] == [
-        ("1", "1", True),
-        ("2", "1", False),
-        ("3", "3", True),
-    ]
+    assert [(one.number, one.candidate, one.champion, one.moved) for one in entries] == [
+        (1, "1", "1", True),
+        (2, "2", "1", False),
+        (3, "3", "3", True),
+    ], "the same run once more adds nothing"
+    assert outcome.entry == 3
     assert [one.time for one in entries] == sorted(one.time for one in entries)
+    assert entries[1].reasons and entries[2].figures["validation_auroc_champion"] < 1
+    assert all(one.applied for one in entries)
 
 
 def test_an_alias_that_a_person_has_set_is_never_moved(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    set_summary(folders, "three_block", validation_auroc=0.95)
+    rejudge(folders, "three_block", 1.0)
     run_register(folders, uri)
     retrain(folders, "three_block", seed=1)
-    set_summary(folders, "three_block", validation_auroc=0.96)
+    rejudge(folders, "three_block", 2.0)
     run_register(folders, uri)
     connected = client(uri)
     connected.set_registered_model_alias(NAME, "champion", "1")  # a person goes back to the first version
     connected.set_registered_model_alias(NAME, "challenger", "1")
     retrain(folders, "three_block", seed=2)
-    set_summary(folders, "three_block", validation_auroc=0.99)
+    rejudge(folders, "three_block", 5.0)
     outcome = run_register(folders, uri)
-    assert aliases(connected, NAME) == {"challenger": "1", "champion": "1"}
-    assert outcome.challenger_by_person
+    assert aliases(uri) == {"challenger": "1", "champion": "1"}
+    assert outcome.held == ("challenger", "champion")
     assert connected.get_model_version(NAME, "3").tags["recommended"] == "champion"
-    assert "a person has made version 1 champion" in outcome.to_markdown()
+    assert "a person has chosen version 1 as champion" in outcome.headline()
+    assert [one.kind for one in promotion_log(uri, NAME)] == ["run", "run", "person", "run"]
+    connected.set_registered_model_alias(NAME, "champion", "3")
+    run_register(folders, uri)
+    assert "recommended" not in connected.get_model_version(NAME, "3").tags
 
 
 def test_a_pinned_champion_stays(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    set_summary(folders, "three_block", validation_auroc=0.95)
+    rejudge(folders, "three_block", 1.0)
     run_register(folders, uri)
     client(uri).set_model_version_tag(NAME, "1", "pinned", "true")
     retrain(folders, "three_block", seed=1)
-    set_summary(folders, "three_block", validation_auroc=0.99)
+    rejudge(folders, "three_block", 5.0)
     run_register(folders, uri)
-    assert aliases(client(uri), NAME)["champion"] == "1"
+    assert aliases(uri) == {"challenger": "1", "champion": "1"}
 
 
 def test_phantoms_never_replace_patients_and_patients_replace_phantoms(uri: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path, dataset={"name": "phantom", "kind": "phantom"})
-    set_summary(folders, "three_block", validation_auroc=0.99)
-    phantom = run_register(folders, uri)
-    assert "Trained on phantoms" in phantom.to_markdown()
+    rejudge(folders, "three_block", 5.0)
+    assert run_register(folders, uri).on_phantoms
     assert "Trained on phantoms" in client(uri).get_model_version(NAME, "1").description
     retrain(folders, "three_block")
-    set_summary(folders, "three_block", validation_auroc=0.95)
+    rejudge(folders, "three_block", 2.0)
     run_register(folders, uri)
-    assert aliases(client(uri), NAME)["champion"] == "2"
+    assert aliases(uri)["champion"] == "2"
     retrain(folders, "three_block", seed=3, dataset={"name": "phantom", "kind": "phantom"})
-    set_summary(folders, "three_block", validation_auroc=1.0)
     outcome = run_register(folders, uri)
-    assert aliases(client(uri), NAME)["champion"] == "2"
+    assert aliases(uri)["champion"] == "2"
     assert "never replaces version 2, trained on patients" in outcome.headline()
+
+
+def test_a_champion_that_has_lost_its_files_is_told_and_can_still_be_replaced(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    rejudge(folders, "three_block", 1.0)
+    run_register(folders, uri)
+    for network in Path(client(uri).get_model_version(NAME, "1").source).rglob("model.keras"):
+        network.unlink()
+    retrain(folders, "three_block", seed=1)
+    tie = run_register(folders, uri)
+    assert aliases(uri)["champion"] == "1"
+    assert "Champion version 1 has lost model.keras: it cannot answer" in tie.notes[0]
+    retrain(folders, "three_block", seed=2)
+    rejudge(folders, "three_block", 5.0)
+    assert run_register(folders, uri).notes == ()
+    assert aliases(uri)["champion"] == "3", "what it said of the images was kept"
+
+
+def test_a_challenger_without_its_files_is_never_promoted(uri: str, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    outcome = run_register(folders, uri, replace(EASY, min_auroc=1.1))
+    for network in Path(client(uri).get_model_version(NAME, "1").source).rglob("model.keras"):
+        network.unlink()
+    found = absent_files(uri, client(uri).get_model_version(NAME, "1"))
+    assert found == ("model.keras",) and outcome.aliases["champion"] is None
+    with pytest.raises(RegistryError, match=r"without model\.keras: it cannot answer"):
+        fetch_model(uri, client(uri).get_model_version(NAME, "1"), tmp_path)
 
 
 def test_models_judged_on_different_splits_are_not_put_side_by_side(uri: str, tmp_path: Path) -> None:
@@ -249,16 +375,7 @@ def test_a_model_that_was_not_evaluated_is_named(uri: str, tmp_path: Path) -> No
 
 
 def register_ensemble(folders: Folders, ensemble: Path, uri: str, **options: list[str]) -> Registration:
-    return register(
-        folders.models,
-        folders.evaluations,
-        uri=uri,
-        experiment="pneumonia",
-        registered_name=NAME,
-        policy=EASY,
-        ensemble=ensemble,
-        **options,
-    )
+    return run_register(folders, uri, ensemble=ensemble, **options)
 
 
 def test_an_ensemble_is_one_version_that_holds_its_members(

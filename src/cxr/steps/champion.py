@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cxr.steps.registered import Registered
 
@@ -19,6 +19,18 @@ class Champion(Registered):
         date | datetime | None,
         Field(description="Day (2026-11-01, UTC) or moment (2026-11-01T08:30+02:00) to look back to; null is now."),
     ] = None
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _moment(cls, on: object) -> object:
+        if not isinstance(on, str):
+            return on
+        for kind in (date, datetime):
+            try:
+                return kind.fromisoformat(on)
+            except ValueError:
+                continue
+        raise ValueError("a day such as 2026-11-01, or a moment such as 2026-11-01T08:30+02:00")
 
     def run(self) -> None:
         """Print one line per version that was champion then."""
