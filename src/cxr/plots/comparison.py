@@ -124,5 +124,5 @@ def disagreements(test: pd.DataFrame, found: Comparison, caption: Caption) -> Fi
             xlabel=f"probability by the champion, {found.theirs}",
             ylabel=f"probability by the challenger, {found.ours}",
         )
-        axes.legend(loc="upper left", handletextpad=0.2)
+        axes.legend(loc="lower right", handletextpad=0.2)
     return figure
