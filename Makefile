@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check format ui gpu results benchmarks lock clean
+.PHONY: help run repro transfer test check format ui gpu results benchmarks server lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,16 @@ format: .venv/dev.stamp ## Put the code into the common format
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
+server: infra/.env ## Start MLflow for a team with docker or podman: PostgreSQL, an S3 store, logins (mlflow/README.md)
+	@for compose in 'docker compose' 'podman compose' podman-compose; do \
+	  if $$compose version >/dev/null 2>&1; then exec $$compose --file infra/compose.yaml up --build --detach; fi; \
+	done; \
+	echo "expected docker with its compose plugin, or podman with podman-compose, received neither: install one, or run \
+	mlflow/entrypoint.sh without a container (mlflow/README.md)" >&2; exit 2
+
+infra/.env:
+	infra/new_env.sh $@
+
 gpu: .venv/gpu.stamp ## Install what training on an NVIDIA GPU needs besides
 
 results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
@@ -55,6 +65,7 @@ lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
 	$(UV) pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements/run.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --extra gpu pyproject.toml -c requirements/run.txt -o requirements/gpu.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --group server -c requirements/run.txt -o requirements/server.txt
 
 clean: ## Remove what runs produced (not data/, not .venv)
 	rm -rf artifacts

@@ -1,4 +1,4 @@
-"""Fixtures that several tests share: drawn phantoms, and the real radiographs where they are at hand."""
+"""Fixtures that several tests share: phantoms, real radiographs where they are at hand, and servers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from model_folders import Folders
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+pytest_plugins = ["server_fixtures"]
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"

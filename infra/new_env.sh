@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Writes infra/.env from infra/.env.example; each empty value becomes 32 random bytes as URL-safe base64.
+#
+#   new_env.sh [FILE]   the file to write; infra/.env by default
+set -euo pipefail
+
+example=$(dirname "$0")/.env.example
+file=${1:-$(dirname "$0")/.env}
+if [[ -e $file ]]; then
+  echo "new_env.sh: expected to write a new file, received $file, which is there; its passwords may be in use" >&2
+  exit 2
+fi
+umask 077
+while IFS= read -r line; do
+  if [[ $line =~ ^[A-Z0-9_]+=$ ]]; then
+    line+=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
+  fi
+  printf '%s\n' "$line"
+done <"$example" >"$file.new"
+mv "$file.new" "$file"

@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# The tracking server for a team: PostgreSQL keeps runs, registry and users, S3 keeps the files.
+#
+#   entrypoint.sh           serve
+#   entrypoint.sh upgrade   bring the database to this MLflow's tables; make a backup first
+#   entrypoint.sh bucket    make the bucket if it isn't there
+#
+# Everything comes from the environment; README.md lists the names. NAME_FILE may name a file that holds a secret NAME.
+set -euo pipefail
+
+problems=()
+
+problem() {
+  problems+=("$1")
+}
+
+read_secret() {
+  local name=$1 file="$1_FILE"
+  [[ -n ${!file:-} ]] || return 0
+  if [[ -n ${!name:-} ]]; then
+    problem "expected $name or $file, received both; keep one"
+  elif [[ ! -r ${!file} ]]; then
+    problem "expected a readable file, received $file=${!file}; correct the path or its permissions"
+  else
+    export "$name=$(<"${!file}")"
+  fi
+}
+
+need() {
+  local name=$1 pattern=$2 what=$3 value=${!1:-}
+  # The value of a secret is never shown.
+  if [[ -z $value ]]; then
+    problem "expected $name to be $what, received nothing; set it"
+  elif [[ ! $value =~ ^($pattern)$ ]]; then
+    [[ $name == *PASSWORD* || $name == *KEY* ]] && value='(hidden)'
+    problem "expected $name to be $what, received $name=$value; correct it"
+  fi
+}
+
+need_database() {
+  read_secret PGPASSWORD
+  need PGHOST '[A-Za-z0-9._-]+' "PostgreSQL's host name"
+  need PGPORT '[0-9]+' "PostgreSQL's port"
+  need PGDATABASE '[A-Za-z0-9_-]+' 'the name of a database'
+  need PGUSER '[A-Za-z0-9_-]+' 'the user who owns the database'
+  need PGPASSWORD '.+' "that user's password"
+}
+
+need_store() {
+  read_secret AWS_SECRET_ACCESS_KEY
+  need MLFLOW_ARTIFACTS_DESTINATION 's3://[A-Za-z0-9][A-Za-z0-9.-]+(/.*)?' 's3://bucket/prefix'
+  # Neither: the machine's own role, as clouds give it.
+  if [[ -n ${AWS_ACCESS_KEY_ID:-} && -z ${AWS_SECRET_ACCESS_KEY:-} ]]; then
+    problem 'expected AWS_SECRET_ACCESS_KEY beside AWS_ACCESS_KEY_ID, received nothing; set both or neither'
+  elif [[ -z ${AWS_ACCESS_KEY_ID:-} && -n ${AWS_SECRET_ACCESS_KEY:-} ]]; then
+    problem 'expected AWS_ACCESS_KEY_ID beside AWS_SECRET_ACCESS_KEY, received nothing; set both or neither'
+  fi
+}
+
+need_access() {
+  local name
+  for name in MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY; do
+    read_secret "$name"
+  done
+  # '*' would let any web page reach the server under a name of its own (DNS rebinding).
+  need MLFLOW_SERVER_ALLOWED_HOSTS '[^*, ][^, ]*(, *[^*, ][^, ]*)*' 'host names, with commas, under which people reach the server'
+  need MLFLOW_AUTH_ADMIN_USERNAME '[A-Za-z0-9._@-]+' "the administrator's name"
+  need MLFLOW_AUTH_ADMIN_PASSWORD '.{12,}' 'at least 12 characters'
+  need MLFLOW_AUTH_DEFAULT_PERMISSION 'READ|USE|EDIT|MANAGE|NO_PERMISSIONS' \
+    'READ, USE, EDIT, MANAGE or NO_PERMISSIONS: what each user may do with what others made'
+  need MLFLOW_FLASK_SERVER_SECRET_KEY '.{16,}' 'at least 16 characters'
+  need MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY '[A-Za-z0-9_-]{43}=' '32 random bytes as URL-safe base64'
+  need MLFLOW_PORT '[0-9]+' 'a port'
+  need MLFLOW_WORKERS '[1-9][0-9]*' 'a number of processes'
+}
+
+stop_if_any() {
+  ((${#problems[@]} == 0)) && return 0
+  printf 'entrypoint.sh: %s\n' "${problems[@]}" >&2
+  exit 2
+}
+
+store_uri() {
+  # Without the password: libpq takes PGPASSWORD, and a list of processes shows nothing.
+  printf 'postgresql+psycopg2://%s@%s:%s/%s' "$PGUSER" "$PGHOST" "$PGPORT" "$PGDATABASE"
+}
+
+serve() {
+  MLFLOW_AUTH_CONFIG_PATH=$(mktemp -t basic_auth.XXXXXX.ini)
+  export MLFLOW_AUTH_CONFIG_PATH
+  # Name and password of the administrator reach MLflow through the environment, not through this file. A registration
+  # is 200 requests: without the cache each one hashes the password anew, on purpose slowly. A changed password or a
+  # removed user is known to all processes after that many seconds.
+  cat >"$MLFLOW_AUTH_CONFIG_PATH" <<INI
+[mlflow]
+default_permission = $MLFLOW_AUTH_DEFAULT_PERMISSION
+database_uri = $(store_uri)
+auth_cache_ttl_seconds = 60
+INI
+  exec mlflow server \
+    --app-name basic-auth \
+    --backend-store-uri "$(store_uri)" \
+    --serve-artifacts \
+    --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION" \
+    --allowed-hosts "$MLFLOW_SERVER_ALLOWED_HOSTS" \
+    --host "$MLFLOW_HOST" \
+    --port "$MLFLOW_PORT" \
+    --workers "$MLFLOW_WORKERS"
+}
+
+upgrade() {
+  mlflow db upgrade "$(store_uri)"
+  python -m mlflow.server.auth db upgrade --url "$(store_uri)"
+}
+
+bucket() {
+  python - "$MLFLOW_ARTIFACTS_DESTINATION" <<'PYTHON'
+import sys
+import urllib.parse
+
+import boto3
+from botocore.exceptions import ClientError
+
+name = urllib.parse.urlsplit(sys.argv[1]).netloc
+client = boto3.client("s3")
+try:
+    client.head_bucket(Bucket=name)
+except ClientError as error:
+    if error.response["Error"]["Code"] != "404":
+        sys.exit(f"entrypoint.sh: expected to look at bucket {name}, received {error}; check keys and AWS_ENDPOINT_URL")
+    client.create_bucket(Bucket=name)
+PYTHON
+}
+
+export PGPORT=${PGPORT:-5432}
+export MLFLOW_AUTH_ADMIN_USERNAME=${MLFLOW_AUTH_ADMIN_USERNAME:-admin}
+export MLFLOW_AUTH_DEFAULT_PERMISSION=${MLFLOW_AUTH_DEFAULT_PERMISSION:-READ}
+export MLFLOW_HOST=${MLFLOW_HOST:-127.0.0.1}
+export MLFLOW_PORT=${MLFLOW_PORT:-5000}
+export MLFLOW_WORKERS=${MLFLOW_WORKERS:-2}
+export MLFLOW_DISABLE_TELEMETRY=${MLFLOW_DISABLE_TELEMETRY:-true}
+# Judges of language models, which is what MLflow's jobs are, have no use here.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
+# Newer checksums are refused by some stores that speak S3.
+export AWS_REQUEST_CHECKSUM_CALCULATION=${AWS_REQUEST_CHECKSUM_CALCULATION:-when_required}
+export AWS_RESPONSE_CHECKSUM_VALIDATION=${AWS_RESPONSE_CHECKSUM_VALIDATION:-when_required}
+export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}
+
+command=${1:-serve}
+case $command in
+  serve)
+    need_database
+    need_store
+    need_access
+    ;;
+  upgrade) need_database ;;
+  bucket) need_store ;;
+  *) problem "expected serve, upgrade or bucket, received command=$command" ;;
+esac
+stop_if_any
+"$command"

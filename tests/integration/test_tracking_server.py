@@ -1,0 +1,134 @@
+"""The server of a team, as ``mlflow/entrypoint.sh`` starts it on PostgreSQL and S3, and what users do with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.cli import main
+from cxr.prediction import Predictor
+from cxr.tracking.artifacts import fetch_model
+from cxr.tracking.connection import client
+from cxr.tracking.registry import promotion_log
+from model_folders import Folders, rejudge, write_models
+from servers import ENTRYPOINT, ObjectStore, TrackingServer, add_user, ask_as_admin
+
+pytestmark = pytest.mark.integration
+
+EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
+
+
+def register(folders: Folders, uri: str, name: str, *included: str) -> dict[str, Any]:
+    """`cxr register` as a user calls it, and what it decided."""
+    root = folders.models.parent
+    flags = {
+        "models": folders.models,
+        "evaluations": folders.evaluations,
+        "ensemble": root / "no-ensemble",
+        "splits": folders.splits,
+        "data": root / "no-data",
+        "registration": root / "registration",
+        "tracking_uri": uri,
+        "registered_name": name,
+        "include": json.dumps(included),
+        "require_gpu": "false",
+        "min_auroc": 0.5,
+        "min_sensitivity": 0.0,
+        "max_calibration_error": 1.0,
+    }
+    assert main(["register", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]) == 0
+    return dict(json.loads((root / "registration" / "decision.json").read_text()))
+
+
+def test_nobody_enters_without_a_login(mlflow_server: TrackingServer) -> None:
+    assert mlflow_server.status(EXPERIMENTS) == 401
+    assert mlflow_server.status(EXPERIMENTS, ("admin", "password1234")) == 401
+    assert mlflow_server.status(EXPERIMENTS, mlflow_server.user) == 200
+    assert mlflow_server.status("/api/2.0/mlflow-artifacts/artifacts") == 401
+
+
+def test_only_the_named_hosts_are_answered(mlflow_server: TrackingServer) -> None:
+    assert mlflow_server.status(EXPERIMENTS, mlflow_server.user, Host="tracking.example.org") == 200
+    assert mlflow_server.status(EXPERIMENTS, mlflow_server.user, Host="elsewhere.example.org") == 403
+
+
+def test_health_is_answered_to_anyone(mlflow_server: TrackingServer) -> None:
+    assert mlflow_server.status("/health", Host="elsewhere.example.org") == 200
+
+
+def test_a_version_that_a_user_registers_answers_from_the_server(
+    server_uri: str, mlflow_server: TrackingServer, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    folders = write_models(tmp_path)
+    register(folders, server_uri, "end-to-end")
+    version = client(server_uri).get_model_version_by_alias("end-to-end", "challenger")
+    assert version.source.startswith("mlflow-artifacts:/")
+    assert list((object_store.folder / mlflow_server.bucket / "team").rglob("model.keras"))
+    (tmp_path / "downloaded").mkdir()
+    predictor = Predictor.load(fetch_model(server_uri, version, tmp_path / "downloaded"))
+    wanted = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    answers = [one.probability for one in predictor.predict(folders.images[:8])]
+    expected = wanted.loc[[path.name for path in folders.images[:8]], "probability"]
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+def test_promotion_and_rollback_move_the_alias_for_every_user(
+    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    rejudge(folders, "three_block", skill=1)
+    rejudge(folders, "shallow", skill=5)
+    assert register(folders, server_uri, "promoted", "three_block")["decision"]["promote"] is True
+    assert register(folders, server_uri, "promoted", "shallow")["decision"]["promote"] is True
+    reader = ("reader", "a password for reading")
+    add_user(mlflow_server, *reader)
+    with monkeypatch.context() as other:
+        other.setenv("MLFLOW_TRACKING_USERNAME", reader[0])
+        other.setenv("MLFLOW_TRACKING_PASSWORD", reader[1])
+        champion = client(server_uri).get_model_version_by_alias("promoted", "champion")
+        assert (champion.version, champion.tags["model"]) == ("2", "shallow")
+    assert main(["rollback", "--tracking_uri", server_uri, "--registered_name", "promoted"]) == 0
+    assert client(server_uri).get_model_version_by_alias("promoted", "champion").version == "1"
+    assert [entry.champion for entry in promotion_log(server_uri, "promoted")] == ["1", "2", "1"]
+
+
+def test_only_those_whom_the_administrator_allows_change_what_another_made(
+    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    client(server_uri).create_registered_model("guarded")
+    colleague = ("colleague", "a password for editing")
+    add_user(mlflow_server, *colleague)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", colleague[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", colleague[1])
+    with pytest.raises(MlflowException, match=r"(?i)permission denied"):
+        client(server_uri).set_registered_model_tag("guarded", "colour", "red")
+    grant = {"resource_type": "registered_model", "resource_id": "guarded", "permission": "EDIT"}
+    ask_as_admin(mlflow_server, "/api/3.0/mlflow/users/permissions/grant", username=colleague[0], **grant)
+    client(server_uri).set_registered_model_tag("guarded", "colour", "red")
+    assert client(server_uri).get_registered_model("guarded").tags == {"colour": "red"}
+
+
+def test_the_schema_can_be_brought_up_to_date_without_loss(mlflow_server: TrackingServer, server_uri: str) -> None:
+    client(server_uri).create_registered_model("kept")
+    command = [str(ENTRYPOINT), "upgrade"]
+    answer = subprocess.run(command, env=mlflow_server.environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert client(server_uri).get_registered_model("kept").name == "kept"
+
+
+def test_no_password_shows_in_the_list_of_processes(mlflow_server: TrackingServer) -> None:
+    if shutil.which("ps") is None:
+        pytest.skip("there is no ps to look with: apt-get install procps")
+    processes = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert mlflow_server.uri.rpartition(":")[2] in processes
+    secrets = [mlflow_server.environment[name] for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY")]
+    assert not [secret for secret in (*secrets, mlflow_server.admin[1]) if secret in processes]
