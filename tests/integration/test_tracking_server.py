@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 def register(folders: Folders, uri: str, name: str, *included: str) -> dict[str, Any]:
     """`cxr register` as a user calls it, and what it decided."""
+    flags = {**flags_of(folders, uri, name), "include": json.dumps(included)}
+    assert main(["register", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]) == 0
+    return dict(json.loads((folders.models.parent / "registration" / "decision.json").read_text()))
+
+
+def flags_of(folders: Folders, uri: str, name: str) -> dict[str, object]:
+    """Flags of `cxr register` for small models: floors that all pass."""
     root = folders.models.parent
-    flags = {
+    return {
         "models": folders.models,
         "evaluations": folders.evaluations,
         "ensemble": root / "no-ensemble",
@@ -37,14 +45,11 @@ def register(folders: Folders, uri: str, name: str, *included: str) -> dict[str,
         "registration": root / "registration",
         "tracking_uri": uri,
         "registered_name": name,
-        "include": json.dumps(included),
         "require_gpu": "false",
         "min_auroc": 0.5,
         "min_sensitivity": 0.0,
         "max_calibration_error": 1.0,
     }
-    assert main(["register", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]) == 0
-    return dict(json.loads((root / "registration" / "decision.json").read_text()))
 
 
 def test_nobody_enters_without_a_login(mlflow_server: TrackingServer) -> None:
@@ -132,3 +137,48 @@ def test_no_password_shows_in_the_list_of_processes(mlflow_server: TrackingServe
     assert mlflow_server.uri.rpartition(":")[2] in processes
     secrets = [mlflow_server.environment[name] for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY")]
     assert not [secret for secret in (*secrets, mlflow_server.admin[1]) if secret in processes]
+
+
+RUN_OF_MODELS = """
+import sys
+from cxr.cli import main
+print("ready", flush=True)
+sys.stdin.readline()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_runs_that_finish_at_once_promote_one_and_the_log_knows_both(server_uri: str, tmp_path: Path) -> None:
+    rivals = []
+    for number in (1, 2):  # equally good, so that whoever comes second is a tie
+        folders = write_models(tmp_path / str(number), seed=number)
+        rejudge(folders, "three_block", skill=2)
+        flags = {**flags_of(folders, server_uri, "rivals"), "margin": 1, "sensitivity_margin": 1}
+        words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+        command = [sys.executable, "-c", RUN_OF_MODELS, "register", *words]
+        rivals.append(
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            )
+        )
+    for rival in rivals:
+        assert rival.stdout is not None and rival.stdout.readline() == "ready\n"
+    for rival in rivals:
+        assert rival.stdin is not None
+        rival.stdin.write("go\n")
+        rival.stdin.flush()
+    for rival in rivals:
+        _, errors = rival.communicate(timeout=400)
+        assert rival.returncode == 0, errors[-3000:]
+    decisions = [
+        json.loads((tmp_path / str(number) / "registration" / "decision.json").read_text()) for number in (1, 2)
+    ]
+    assert sorted(one["decision"]["promote"] for one in decisions) == [False, True]
+    entries = promotion_log(server_uri, "rivals")
+    assert [(one.number, one.kind, one.moved, one.applied) for one in entries] == [
+        (1, "run", True, True),
+        (2, "run", False, True),
+    ]
+    champion = client(server_uri).get_model_version_by_alias("rivals", "champion")
+    assert {entry.champion for entry in entries} == {str(champion.version)}
+    assert len(client(server_uri).search_model_versions("name = 'rivals'")) == 2
