@@ -15,8 +15,9 @@ from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
 
-OUTSIDE_THE_GRAPH = {"fetch", "results", "tune"}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
+OUTSIDE_THE_GRAPH = {"fetch", "lineage", "reproduce", "results", "tune"}
+"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values;
+lineage and reproduce answer questions about a version."""
 
 
 @pytest.fixture(scope="module")
