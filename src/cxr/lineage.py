@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NOT_RECORDED = "not recorded"
+CHOSEN = ("threshold", "temperature")
+"""Figures that the evaluation chose on validation."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Lineage:
     @property
     def figures(self) -> dict[str, float]:
         """Figures of the evaluation, from the tags."""
-        names = [key for key in self.tags if key.startswith(("validation_", "test_"))]
+        names = [key for key in self.tags if key.startswith(("validation_", "test_")) or key in CHOSEN]
         return {key: float(self.tags[key]) for key in names if _is_number(self.tags[key])}
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class Lineage:
             "evaluation": {
                 "files": self.links.get("evaluation") or self._told("evaluation"),
                 "report": self.links.get("report") or self._told("report"),
-                "threshold": self._told("threshold", "threshold_rule", between=", "),
+                "threshold rule": self._told("threshold_rule"),
                 **{name: f"{value:.4f}" for name, value in self.figures.items()},
             },
             "documents": {

@@ -159,7 +159,7 @@ def plan(
         "make .venv/gpu.stamp" if gpu else "make .venv/run.stamp",
         ". .venv/bin/activate",
         *_data_commands(found.tags.get("data_source")),
-        "dvc status data.dvc  # says that the data is up to date, if its md5 is the one below",
+        "dvc status data.dvc  # 'modified' here means that these are other data",
         f"dvc repro {_stage(found)}",
     ]
     notes = [*_data_notes(found, folder), *_environment_notes(found, folder)]

@@ -140,8 +140,10 @@ def _links(uri: str, version: ModelVersion, experiment: str, record: str) -> dic
 
 def _members(connected: MlflowClient, uri: str, version: ModelVersion) -> tuple[Origin, ...]:
     """Members of an ensemble, each with the version that was made of the same training."""
+    # Not models:/NAME/VERSION: MLflow would look that up in its global address, which is not set.
+    files = connected.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as scratch:
-        where = f"models:/{version.name}/{version.version}/{MODEL_PATH}/{CARD_NAME}"
+        where = f"{files}/{MODEL_PATH}/{CARD_NAME}"
         card = ModelCard.read(_download(uri, where, Path(scratch)).parent)
     others = connected.search_model_versions(f"name = '{version.name}'")
     found = []
