@@ -99,6 +99,7 @@ def test_a_model_of_phantoms_says_so_before_anything_else(judged: ModelCard, met
     text = write_model_card(replace(judged, dataset={"name": "kermany", "kind": "phantom"}), metrics)
     assert text.splitlines()[2].startswith("> **Trained on phantoms: drawn images, not patients.**")
     assert "Guangzhou" not in text and "Research and teaching" not in text
+    assert "Licence: not stated" in text
 
 
 def test_an_ensemble_names_its_members_and_weights(judged: ModelCard, metrics: dict[str, Any]) -> None:

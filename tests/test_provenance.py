@@ -103,7 +103,8 @@ def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
     with Repo.init(str(tmp_path), no_scm=True) as repo:
         (tmp_path / "folder" / "b").mkdir(parents=True)
         (tmp_path / "folder" / "b" / "x").write_text("one")
-        (tmp_path / "folder" / "b.txt").write_text("two")
+        for number in range(5):
+            (tmp_path / "folder" / f"b.{number}").write_text(str(number))
         repo.add([str(tmp_path / "folder")])
     assert folder_md5(tmp_path / "folder") == data_md5(tmp_path / "folder.dvc")
 
