@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr.card import ModelCard
+from cxr.model_card.figures import NOT_STATED, calibration, counts, figures, honesty, part, threshold
 from cxr.provenance import DIRTY
-from cxr.results.text import heading, table, value_of
 from cxr.sources import kermany
 
 FILE_NAME = "MODEL_CARD.md"
 
-MEASURES = ("auroc", "average_precision", "sensitivity", "specificity", "precision", "f1", "accuracy", "brier")
-SUBTYPES = {"bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
-NOT_STATED, NOT_MEASURED = "not stated", "not measured"
 KERMANY_PEOPLE = (
     "children of one to five years, seen at one hospital (Guangzhou Women and Children's Medical Center, China)"
 )
@@ -57,11 +54,11 @@ def write_model_card(
     sections = [
         _Section("Intended use", _intended(card)),
         _Section("Not for", _not_for(card)),
-        _Section("Figures on test images", _figures(card, metrics)),
-        _Section("Threshold", _threshold(card, metrics), 1),
-        _Section("Honesty checks", _honesty(metrics)),
+        _Section("Figures on test images", figures(metrics)),
+        _Section("Threshold", threshold(card, metrics), 1),
+        _Section("Honesty checks", honesty(metrics)),
         _Section("Limits", _limits(card, metrics)),
-        _Section("Calibration", _calibration(card, metrics), 2),
+        _Section("Calibration", calibration(card, metrics), 2),
         _Section("Data", _data(card, metrics), 3),
         _Section("Split", _split(card, metrics), 4),
         _Section("Training", _training(card), 5),
@@ -139,93 +136,8 @@ def _not_for(card: ModelCard) -> str:
     )
 
 
-def _figures(card: ModelCard, metrics: Mapping[str, Any]) -> str:
-    test = _part(metrics, "test")
-    found = test.get("at_threshold", {})
-    rows = [[_measure(name), *_cells(name, found.get(name))] for name in MEASURES if name in found]
-    if not rows:
-        return f"The evaluation's figures are {NOT_MEASURED}."
-    drawn = metrics.get("bootstrap", {})
-    share = f"{100 * drawn.get('confidence', 0.95):g} % interval"
-    lines = [
-        f"{_counts(test)}. Intervals come from {drawn.get('resamples', NOT_STATED)} bootstrap draws of whole patients."
-        if "patients" in test
-        else f"{_counts(test)}.",
-        "",
-        table(["Measure", "Value", share], rows),
-    ]
-    subtypes = test.get("subtypes", {})
-    parts = [
-        [SUBTYPES.get(name, name), str(entry.get("images", "")), _inline("sensitivity", entry.get("sensitivity")),
-         _inline("auroc", entry.get("auroc"))]
-        for name, entry in subtypes.items()
-    ]  # fmt: skip
-    if parts:
-        lines += [
-            f"By subtype, against the same normal images ({share}s in brackets):",
-            "",
-            table(["Subtype", "Images", "Sensitivity", "AUROC"], parts),
-        ]
-    else:
-        lines.append(f"Figures by subtype (bacterial, viral): {NOT_MEASURED}.")
-    if any(entry.get("value") == 1 for entry in [*found.values(), *_sensitivities(subtypes)]):
-        lines += ["", "100 % means that none of these few images was mistaken, not that none ever is."]
-    return "\n".join(lines).rstrip()
-
-
-def _sensitivities(subtypes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [entry["sensitivity"] for entry in subtypes.values() if "sensitivity" in entry]
-
-
-def _threshold(card: ModelCard, metrics: Mapping[str, Any]) -> str:
-    text = (
-        f"PNEUMONIA at a calibrated probability of {card.threshold:.4f} and above, NORMAL below. "
-        f"Rule: {card.threshold_rule}. Chosen on validation images."
-        if card.threshold is not None
-        else f"{NOT_STATED}."
-    )
-    counts = _part(metrics, "test").get("confusion")
-    if counts:
-        sick = counts["true_positives"] + counts["false_negatives"]
-        well = counts["true_negatives"] + counts["false_positives"]
-        text += (
-            f" On test it missed {counts['false_negatives']} of {sick} images with pneumonia and called "
-            f"{counts['false_positives']} of {well} normal ones PNEUMONIA."
-        )
-    return text
-
-
-def _calibration(card: ModelCard, metrics: Mapping[str, Any]) -> str:
-    test = _part(metrics, "test")
-    before, after = (
-        _inline("calibration_error", test.get(key, {}).get("calibration_error"))
-        for key in ("uncalibrated_at_half", "at_threshold")
-    )
-    temperature = NOT_STATED if card.temperature is None else f"{card.temperature:.4f}"
-    return (
-        f"Temperature {temperature}, fitted on validation images. Calibration error on test: {before} before, {after} "
-        f"after ({metrics.get('bins', NOT_STATED)} bins). The probability holds for a share of pneumonia as in the "
-        "data set, not for that of a ward or a practice."
-    )
-
-
-def _honesty(metrics: Mapping[str, Any]) -> str:
-    checks = metrics.get("honesty", {})
-    facts, hidden = (checks.get(name, {}).get("auroc") for name in ("metadata", "lungs_hidden"))
-    return "\n".join(
-        [
-            f"- File facts alone (size, width, height, mean grey, no image): AUROC {_inline('auroc', facts)}.",
-            f"- The model with the lungs blacked out: AUROC {_inline('auroc', hidden)}.",
-            "",
-            "Both would be near 0.5 if nothing but the lungs told the classes apart. Far above 0.5 means that the "
-            "classes also differ in scanner, export or position, and that part of the figures above may come from "
-            "that. A low figure with hidden lungs does not prove that the model looks at lungs.",
-        ]
-    )
-
-
 def _limits(card: ModelCard, metrics: Mapping[str, Any]) -> str:
-    test = _part(metrics, "test")
+    test = part(metrics, "test")
     lines = []
     if test.get("images"):
         share = 100 * test["pneumonia"] / test["images"]
@@ -255,15 +167,15 @@ def _data(card: ModelCard, metrics: Mapping[str, Any]) -> str:
             f"- Licence: {licence}",
             f"- Version: DVC md5 `{card.data_md5 or NOT_STATED}`, content digest `{card.data_digest[:16]}`",
             f"- Training: {_trained_on(card)}",
-            *(f"- {side.capitalize()}: {_counts(_part(metrics, side))}" for side in ("validation", "test")),
+            *(f"- {side.capitalize()}: {counts(part(metrics, side))}" for side in ("validation", "test")),
         ]
     )
 
 
 def _trained_on(card: ModelCard) -> str:
     trainings = [card.training, *(member.card.training for member in card.pooled)]
-    counts = {one["train_images"] for one in trainings if one.get("train_images")}
-    return f"{counts.pop():,} images" if len(counts) == 1 else NOT_STATED
+    numbers = {one["train_images"] for one in trainings if one.get("train_images")}
+    return f"{numbers.pop():,} images" if len(numbers) == 1 else NOT_STATED
 
 
 def _split(card: ModelCard, metrics: Mapping[str, Any]) -> str:
@@ -318,35 +230,3 @@ def _use() -> str:
         'model = mlflow.pyfunc.load_model("models:/NAME/VERSION")\n'
         'model.predict(["radiograph.jpeg"])  # probability, label, threshold\n```'
     )
-
-
-def _part(metrics: Mapping[str, Any], side: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = metrics.get(side) or {}
-    return found
-
-
-def _counts(part: Mapping[str, Any]) -> str:
-    if "images" not in part:
-        return NOT_STATED
-    patients = f" of {part['patients']:,} patients" if "patients" in part else ""
-    return f"{part['images']:,} images{patients} ({part['normal']:,} normal, {part['pneumonia']:,} with pneumonia)"
-
-
-def _measure(name: str) -> str:
-    return "Precision (positive predictive value)" if name == "precision" else heading(name)
-
-
-def _cells(name: str, entry: Mapping[str, float | None] | None) -> tuple[str, str]:
-    """A figure and its interval, in two cells."""
-    value, low, high = ((entry or {}).get(key) for key in ("value", "low", "high"))
-    if value is None:
-        return NOT_MEASURED, ""
-    if low is None or high is None:
-        return value_of(name, value), ""
-    return value_of(name, value), f"{value_of(name, low).removesuffix(' %')} to {value_of(name, high)}"
-
-
-def _inline(name: str, entry: Mapping[str, float | None] | None) -> str:
-    """A figure with its interval in brackets."""
-    value, interval = _cells(name, entry)
-    return f"{value} ({interval})" if interval else value
