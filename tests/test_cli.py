@@ -178,6 +178,23 @@ def test_flags_without_value_twice_or_without_dashes_are_problems():
     assert len(problems) == 3
 
 
+def test_a_word_alone_fills_the_positional_field_and_a_second_one_is_a_problem():
+    assert read_flags(["3", "--a", "1"], ["version"]) == ({"version": "3", "a": "1"}, [])
+    assert read_flags(["--a", "1", "champion"], ["version"]) == ({"a": "1", "version": "champion"}, [])
+    values, problems = read_flags(["3", "4"], ["version"])
+    assert values == {"version": "3"} and "'4'" in problems[0]
+    values, problems = read_flags(["3", "--version", "4"], ["version"])
+    assert values == {"version": "3"} and "--version once" in problems[0]
+
+
+def test_positional_fields_stand_in_the_usage_and_reach_the_step(capsys):
+    assert cli.main(["lineage", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: cxr lineage [VERSION] " in text and "default champion, or VERSION without its name" in text
+    assert cli.parse(step("lineage"), ["7"]).version == cli.parse(step("lineage"), ["--version", "7"]).version == "7"
+    assert cli.parse(step("lineage"), []).version == "champion"
+
+
 def test_output_appears_whole_and_replaces_the_old_one(source):
     Copy().execute()
     Copy(times=2).execute()

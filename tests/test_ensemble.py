@@ -160,7 +160,8 @@ def test_trained_on_a_gpu_means_every_member_with_a_weight() -> None:
     assert evidence([on_gpu, {}])["device"]["kind"] == "cpu"
     assert evidence([on_gpu, {}])["seconds"] is None
     members = join({"one": card("one", training=on_gpu), "two": card("two", training=on_cpu)}, judged("one", "two"))
-    alone = members.card({"one": 0.7, "two": 0.0}, None)
+    alone = members.card({"one": 0.7, "two": 0.0}, {"git_commit": "abc", "environment": "run.txt sha256:1"})
+    assert (alone.git_commit, alone.environment) == ("abc", "run.txt sha256:1")
     assert alone.training["device"]["kind"] == "gpu"
     assert [member.weight for member in alone.members] == [0.7, 0.0]
     assert alone.pooled == (Member("one", 0.7, members.cards["one"]),)

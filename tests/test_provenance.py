@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from cxr.provenance import data_md5, environment_digest, git_commit
+from cxr.provenance import data_md5, environment, environment_digest, folder_md5, git_commit, origin, stage_of
 
 
 @pytest.fixture
@@ -67,3 +68,61 @@ def test_the_environment_digest_follows_the_pins_alone(tmp_path: Path) -> None:
     third.write_text("numpy==2.4.1\n")
     assert environment_digest(first) == environment_digest(second) != environment_digest(third)
     assert environment_digest(tmp_path / "absent") is None
+
+
+def test_the_environment_is_the_requirement_file_with_the_most_installed_packages(tmp_path: Path) -> None:
+    run, gpu = tmp_path / "run.txt", tmp_path / "gpu.txt"
+    assert environment(tmp_path) is None
+    run.write_text(f"numpy=={version('numpy')} \\\n    --hash=sha256:00\nabsent-package==1.0\n")
+    gpu.write_text(f"numpy=={version('numpy')}\nabsent-package==1.0\nanother-absent-package==1.0\n")
+    assert environment(tmp_path) == f"run.txt sha256:{environment_digest(run)}"
+    gpu.write_text(f"numpy=={version('numpy')}\npytest[dev]=={version('pytest')} ; python_version >= '3'\n")
+    assert environment(tmp_path) == f"gpu.txt sha256:{environment_digest(gpu)}"
+
+
+def test_packages_other_than_the_pinned_ones_are_named(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text(f"numpy==0.1\npytest=={version('pytest')}\npytest==0.1\n")
+    assert str(environment(tmp_path)).endswith(f", but 1 packages differ: numpy {version('numpy')}")
+
+
+def test_pipeline_run_and_image_come_from_the_container(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"):
+        monkeypatch.delenv(name, raising=False)
+    by_hand = origin(checkout)
+    assert by_hand == {
+        "git_commit": git_commit(checkout), "environment": None, "pipeline_run": None, "image_digest": None
+    }  # fmt: skip
+    monkeypatch.setenv("CXR_PIPELINE_RUN", "run-7")
+    monkeypatch.setenv("CXR_IMAGE_DIGEST", "sha256:12")
+    assert origin(checkout) == {**by_hand, "pipeline_run": "run-7", "image_digest": "sha256:12"}
+
+
+def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
+    from dvc.repo import Repo
+
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        (tmp_path / "folder" / "b").mkdir(parents=True)
+        (tmp_path / "folder" / "b" / "x").write_text("one")
+        for number in range(5):
+            (tmp_path / "folder" / f"b.{number}").write_text(str(number))
+        repo.add([str(tmp_path / "folder")])
+    assert folder_md5(tmp_path / "folder") == data_md5(tmp_path / "folder.dvc")
+
+
+def test_a_stage_is_named_only_while_its_output_is_as_the_lock_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, lock = Path("artifacts/m"), Path("dvc.lock")
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("one")
+    assert stage_of(lock, folder) is None
+    lock.write_text(
+        f"stages:\n  other: {{cmd: x}}\n  train@m: {{outs: [{{path: {folder}, md5: {folder_md5(folder)}}}]}}\n"
+    )
+    assert stage_of(lock, folder) == "train@m"
+    assert stage_of(lock, Path("artifacts")) is None
+    (folder / "weights").write_text("two")
+    assert stage_of(lock, folder) is None
+    lock.write_text("stages: [")
+    assert stage_of(lock, folder) is None

@@ -52,12 +52,17 @@ class ModelCard:
         input_shape: shape of one network input, ``(height, width, channels)``; empty for an ensemble.
         parameters: number of weights.
         seed: seed of the training run; 0 for an ensemble, whose weights are fitted without chance.
-        dataset: ``{"name": ..., "kind": "phantom" | "patients"}``, as in the data folder's card.
+        dataset: ``{"name": ..., "kind": "phantom" | "patients", "source": ..., "licence": ...}``, as in the data
+            folder's card; older cards lack the last two.
         data_digest: content version of the images (manifest digest).
         split_protocol: how the images were split, e.g. ``"patients-70-15-15"`` or ``"official"``.
         split_digest: digest of the assignment image -> split.
         data_md5: DVC's hash of the data folder; None where DVC doesn't track it.
         git_commit: commit of the code, with ``-dirty`` when files differed; None outside a checkout.
+        environment: pinned requirement file with its digest, see :func:`cxr.provenance.environment`; None if
+            unknown, as in older cards.
+        pipeline_run: run of the pipeline; None for a step run by hand or by DVC.
+        image_digest: container image that the step ran in; None outside of one.
         training: evidence of the training run: device, framework, driver, seconds, epochs ...
         classes: class names; the index is the training target.
         temperature: calibration temperature T of ``sigmoid(logit(p) / T)``; None before evaluation.
@@ -79,6 +84,9 @@ class ModelCard:
     split_digest: str
     data_md5: str | None = None
     git_commit: str | None = None
+    environment: str | None = None
+    pipeline_run: str | None = None
+    image_digest: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = CLASSES
     temperature: float | None = None

@@ -111,12 +111,12 @@ class Members:
         scores = {name: float(auroc(sick, table["probability"][part])) for name, table in self.tables.items()}
         return max(scores, key=lambda name: scores[name])
 
-    def card(self, weights: Mapping[str, float], git_commit: str | None) -> ModelCard:
+    def card(self, weights: Mapping[str, float], origin: Mapping[str, Any]) -> ModelCard:
         """Describe the ensemble.
 
         Args:
             weights: name to weight.
-            git_commit: commit of the code, None if unknown.
+            origin: what :func:`cxr.provenance.origin` gives, each None where unknown.
 
         Returns:
             Its card, without calibration.
@@ -136,7 +136,7 @@ class Members:
             split_protocol=used[0].split_protocol,
             split_digest=used[0].split_digest,
             data_md5=data_md5.pop() if len(data_md5) == 1 else None,
-            git_commit=git_commit,
+            **origin,
             training=evidence([card.training for card in used]),
             members=members,
         )

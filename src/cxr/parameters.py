@@ -13,28 +13,31 @@ from cxr.errors import ParameterError
 from cxr.steps.base import Step
 
 
-def read_flags(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Read ``--field value`` and ``--field=value`` pairs.
+def read_flags(words: Sequence[str], positional: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read ``--field value`` and ``--field=value`` pairs, and words that stand alone.
 
     A value that starts with ``[`` or ``{`` is read as a list or mapping (YAML, hence also JSON), ``null`` as
     None; everything else stays text for the field's type to convert.
 
     Args:
         words: the command line after the step's name.
+        positional: fields that words without ``--NAME`` before them fill, in order.
 
     Returns:
         Field to value, and one sentence per word that could not be read.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
+    open_fields = list(positional)
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
-        if not word.startswith("--") or word == "--":
+        alone = not word.startswith("--") and bool(open_fields)
+        if not alone and (not word.startswith("--") or word == "--"):
             problems.append(f"expected --NAME VALUE, received {word!r}")
             continue
-        field, equals, text = word[2:].partition("=")
+        field, equals, text = (open_fields.pop(0), "=", word) if alone else word[2:].partition("=")
         if not equals:
             if position == len(words) or words[position].startswith("--"):
                 problems.append(f"expected a value after --{field}, received none; every flag takes one")

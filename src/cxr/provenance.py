@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import platform
+import re
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import yaml
 
 CODE = ("src", "dvc.yaml", "pyproject.toml", "requirements")
 """What is code: a commit without changes here is the program that ran."""
+
+DIRTY = "-dirty"
+"""Stands behind a commit when code differed from it."""
+
+PIPELINE_RUN, IMAGE_DIGEST = "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"
+"""Environment variables that a container sets: the pipeline's run, and the image that the step runs in."""
+
+REQUIREMENTS = ("run.txt", "gpu.txt")
+"""Files of pinned packages that steps run with."""
+
+
+def origin(root: Path) -> dict[str, str | None]:
+    """Say what is running here, as a model's card keeps it.
+
+    Args:
+        root: a folder of the checkout, with ``requirements/`` inside.
+
+    Returns:
+        ``git_commit``, ``environment``, ``pipeline_run`` and ``image_digest``, each None where unknown: a step
+        run by hand or by DVC has no pipeline run and no image.
+    """
+    return {
+        "git_commit": git_commit(root),
+        "environment": environment(root / "requirements"),
+        "pipeline_run": os.environ.get(PIPELINE_RUN) or None,
+        "image_digest": os.environ.get(IMAGE_DIGEST) or None,
+    }
 
 
 def git_commit(root: Path) -> str | None:
@@ -28,7 +59,7 @@ def git_commit(root: Path) -> str | None:
     if commit is None:
         return None
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
-    return f"{commit}-dirty" if changed else commit
+    return f"{commit}{DIRTY}" if changed else commit
 
 
 def data_md5(pointer: Path) -> str | None:
@@ -56,12 +87,89 @@ def environment_digest(requirements: Path) -> str | None:
     Returns:
         64 hex digits of sha256; None if there is no such file.
     """
+    pins = _pins(requirements)
+    return None if pins is None else hashlib.sha256("\n".join(pins).encode()).hexdigest()
+
+
+def environment(folder: Path) -> str | None:
+    """Name the pinned environment that this process runs in, and hold it against what is installed.
+
+    Args:
+        folder: folder of the requirement files.
+
+    Returns:
+        Name and digest of the file of :data:`REQUIREMENTS` with the most packages installed, for example
+        ``"run.txt sha256:3f2a..."``, with the packages behind it whose versions are others than the pinned ones;
+        None if there is no such file.
+    """
+    found: list[tuple[int, str]] = []
+    for name in REQUIREMENTS:
+        wanted = _versions(_pins(folder / name) or [])
+        if not wanted:
+            continue
+        installed = {package: _installed(package) for package in wanted}
+        present = {package: version for package, version in installed.items() if version is not None}
+        others = [f"{package} {version}" for package, version in present.items() if version not in wanted[package]]
+        text = f"{name} sha256:{environment_digest(folder / name)}"
+        if others:
+            text += f", but {len(others)} packages differ: {', '.join(others[:5])}"
+        found.append((len(present), text))
+    # gpu.txt pins all that run.txt does, and more: it counts once one of those is installed.
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def file_digest(path: Path) -> str | None:
+    """Digest of a file's content.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hex digits of sha256; None if it cannot be read.
+    """
     try:
-        lines = requirements.read_text(encoding="utf-8").splitlines()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
-    pins = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    return hashlib.sha256("\n".join(pins).encode()).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """Hash a folder as DVC does: the names and contents of its files, at any depth.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        32 hex digits of md5, with ``.dir`` behind them.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    listed = [
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
+        for path in files
+    ]
+    listed.sort(key=lambda entry: entry["relpath"])
+    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir"
+
+
+def stage_of(lock: Path, folder: Path) -> str | None:
+    """Find the stage that made a folder, if DVC's lock file describes the folder as it is now.
+
+    Args:
+        lock: a ``dvc.lock``.
+        folder: an output, spelled as in the graph: relative to the root of the repository.
+
+    Returns:
+        For example ``"train@three_block"``; None if no stage made it, or it was made by hand since.
+    """
+    try:
+        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+        outs = {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return None
+    for name, written in outs.items():
+        if folder.as_posix() in written:
+            return str(name) if written[folder.as_posix()] == folder_md5(folder) else None
+    return None
 
 
 def processor() -> str:
@@ -87,3 +195,29 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (subprocess.SubprocessError, OSError):
         return None
     return answer.stdout.strip()
+
+
+def _pins(requirements: Path) -> list[str] | None:
+    """Lines of a requirement file without comments and empty lines; None if there is no such file."""
+    try:
+        lines = requirements.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def _versions(pins: list[str]) -> dict[str, set[str]]:
+    """Package to its pinned versions: several where systems or versions of Python differ."""
+    found: dict[str, set[str]] = {}
+    for pin in pins:
+        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", pin)
+        if match:
+            found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -15,7 +15,9 @@ from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
 
-OUTSIDE_THE_GRAPH = {"fetch", "results", "tune"}
+ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback"}
+"""Steps that answer questions about the registry, or move its aliases for a person."""
+OUTSIDE_THE_GRAPH = {"fetch", "results", "tune", *ABOUT_VERSIONS}
 """fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
 
 

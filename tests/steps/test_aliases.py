@@ -87,3 +87,6 @@ def test_rollback_goes_one_step_back_each_time_and_release_hands_back(
 
 def test_without_a_registered_model_the_way_out_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "run `cxr register` first" in typed(capsys, write_store(tmp_path), "history", status=1)
+    missing = tmp_path / "none.db"
+    assert "run `cxr register`, or name another store" in typed(capsys, f"sqlite:///{missing}", "champion", status=2)
+    assert not missing.exists()

@@ -397,7 +397,7 @@ def test_an_ensemble_is_one_version_that_holds_its_members(
     assert "pooling left" in version.description
     run = client(uri).get_run(version.run_id)
     assert run.info.run_name == "weighted"
-    assert {"evaluation"} == {one.path for one in client(uri).list_artifacts(version.run_id)}
+    assert {"evaluation", "registered"} == {one.path for one in client(uri).list_artifacts(version.run_id)}
 
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading puts the version's own code on it
     stored = Path(version.source)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.card import ModelCard
 from cxr.dataset import DatasetCard
 from cxr.errors import ParameterError
 from cxr.models import build
@@ -141,8 +142,11 @@ def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, 
         keras.config.set_dtype_policy("float32")
     assert network.get_layer("Conv1").compute_dtype == "float16"
     result = Session(Settings("shallow", epochs=1), *data, tmp_path / "any").learn()
-    origin = {"data_md5": None, "git_commit": None}
+    origin = {"data_md5": None, "git_commit": None, "environment": "run.txt sha256:1", "pipeline_run": "run-7"}
     TrainedModel(network, result, {}, RECIPE, data[1], {"kind": "gpu"}, origin, None).write(tmp_path, "m", "own", 0)
+    kept, dataset = ModelCard.read(tmp_path), data[1].dataset
+    assert (kept.environment, kept.pipeline_run, kept.image_digest) == ("run.txt sha256:1", "run-7", None)
+    assert (kept.dataset["source"], kept.dataset["licence"]) == (dataset.source, dataset.licence)
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert {layer.compute_dtype for layer in again.layers} == {"float32"}
     images = np.random.default_rng(0).random((2, *RECIPE.input_shape), dtype=np.float32)

@@ -15,6 +15,8 @@ STEPS: dict[str, str] = {
     "evaluate": "Evaluate",
     "ensemble": "Ensemble",
     "register": "Register",
+    "lineage": "LineageOf",
+    "reproduce": "Reproduce",
     "results": "Results",
     "tune": "Tune",
     "champion": "Champion",

@@ -62,6 +62,11 @@ class Keeps:
     kind: str
 
 
+@dataclass(frozen=True)
+class Positional:
+    """Marks a parameter that may stand on the command line without its name: ``cxr lineage 3``."""
+
+
 Role = Reads | Writes | Keeps
 
 
@@ -115,6 +120,16 @@ class Step(BaseModel):
             Parameter names, in order of declaration.
         """
         return tuple(field for field in cls.model_fields if field not in cls.artifacts())
+
+    @classmethod
+    def positional(cls) -> tuple[str, ...]:
+        """Names of the parameters that may stand without their names.
+
+        Returns:
+            Parameter names, in order of declaration, which is that of the words.
+        """
+        fields = cls.model_fields.items()
+        return tuple(name for name, field in fields if any(isinstance(mark, Positional) for mark in field.metadata))
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:

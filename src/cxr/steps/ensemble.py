@@ -68,7 +68,7 @@ class Ensemble(Judged):
         )  # fmt: skip
         if HIDDEN_COLUMN in found.predictions.columns:
             found = found.with_entries(honesty=honesty(found.predictions, resamples=self.resamples, seed=self.seed))
-        card = members.card(weights, provenance.git_commit(Path()))
+        card = members.card(weights, provenance.origin(Path()))
         card = card.completed(found.temperature, found.point.threshold, found.point.sentence())
         model, evaluation = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
         write_model(model, card, folders)

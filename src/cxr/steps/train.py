@@ -165,10 +165,7 @@ class Train(Tracked):
         data = SplitData.read(self.manifest, self.splits)
         prepared = Prepared.open(self.prepared, self.recipe)
         session = Session(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
-        origin = {
-            "data_md5": provenance.data_md5(self.data_pointer),
-            "git_commit": provenance.git_commit(Path()),
-        }
+        origin = {"data_md5": provenance.data_md5(self.data_pointer), **provenance.origin(Path())}
         with tracking.open_run(
             self.tracking_uri, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cxr.errors import RegistryError
 from cxr.history import ALIASES, CHAMPION, Entry, Kind, Places, one_step_back
 from cxr.tracking.artifacts import absent_files
-from cxr.tracking.connection import client
+from cxr.tracking.connection import existing_client
 from cxr.tracking.history import PromotionLog
 
 if TYPE_CHECKING:
@@ -70,12 +70,13 @@ class Aliases:
             connected: client of ``uri``, if there is one already.
 
         Raises:
+            MissingInputError: if there is no store.
             RegistryError: if the store doesn't answer, or doesn't know the model.
         """
         from mlflow.exceptions import MlflowException
 
         self._uri, self._name = uri, registered_name
-        self._client = connected or client(uri)
+        self._client = connected or existing_client(uri)
         try:
             self._client.get_registered_model(registered_name)
         except MlflowException as error:

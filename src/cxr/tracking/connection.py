@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import RegistryError
+from cxr.errors import MissingInputError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,6 +63,28 @@ def client(uri: str) -> MlflowClient:
                 f"{_first_line(error)}; start the server, or use sqlite:///mlflow.db"
             ) from error
     return connected
+
+
+def existing_client(uri: str) -> MlflowClient:
+    """Connect to a store that must be there already: who only asks makes none.
+
+    Args:
+        uri: address of the store.
+
+    Returns:
+        A client for both tracking and registry.
+
+    Raises:
+        MissingInputError: if there is no such store.
+        RegistryError: if the server or store doesn't answer.
+    """
+    file = sqlite_file(uri)
+    if not uri or (file is not None and not file.exists()):
+        raise MissingInputError(
+            f"expected an MLflow store with registered models, received tracking_uri={uri!r} without one; "
+            "run `cxr register`, or name another store"
+        )
+    return client(uri)
 
 
 def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:

@@ -19,7 +19,9 @@ import cxr
 from cxr.backend import backend_name
 from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
+from cxr.model_card import FILE_NAME
 from cxr.tracking.connection import creation_lock
+from cxr.tracking.record import keep_record, model_card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,14 +141,14 @@ def ensure_version(
             if version.tags.get(FINGERPRINT) == fingerprint:
                 return version, False
         model_id = _log_model(connected, one, run_id)
-        tags = _tags(one, fingerprint)
+        record = keep_record(connected, run_id, one.trained, one.evaluation, fingerprint)
         created = connected.create_model_version(
             name,
             # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
             source=connected.get_logged_model(model_id).artifact_location,
             run_id=run_id,
-            tags=tags,
-            description=_description(one),
+            tags=_tags(one, fingerprint) | record.tags,
+            description=record.description,
             model_id=model_id,
         )
     log.info("registered %s as version %s of %s", one.name, created.version, name)
@@ -176,6 +178,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(one.trained / name, folder / name)
         one.card.write(folder)
+        (folder / FILE_NAME).write_text(model_card(one.card, one.evaluation), encoding="utf-8")
         saved = Path(scratch) / "saved"
         mlflow.pyfunc.save_model(
             saved,
@@ -255,14 +258,3 @@ def _tags(one: Candidate, fingerprint: str) -> dict[str, str]:
         **one.summary,
     }
     return {key: str(value) for key, value in values.items() if value is not None}
-
-
-def _description(one: Candidate) -> str:
-    card = one.card
-    phantom = "Trained on phantoms: drawn images, not patients. " if card.dataset_kind == "phantom" else ""
-    pools = f", pooling {_members(card)}" if card.members else ""
-    return (
-        f"{phantom}{card.model} ({card.system}){pools}, recipe {card.recipe.get('name')}, "
-        f"split {card.split_protocol}; "
-        f"PNEUMONIA at a calibrated probability of {card.threshold:.4f} and above ({card.threshold_rule})."
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class TrainedModel:
         recipe: recipe of its images.
         data: split that it was trained on.
         device: evidence of the device, as :func:`cxr.training.device.evidence` gives it.
-        origin: ``data_md5`` and ``git_commit``, each None where unknown.
+        origin: ``data_md5`` and what :func:`cxr.provenance.origin` gives, each None where unknown.
         run_id: tracking run, or None.
     """
 
@@ -40,7 +41,7 @@ class TrainedModel:
     recipe: Recipe
     data: SplitData
     device: dict[str, Any]
-    origin: dict[str, str | None]
+    origin: Mapping[str, Any]
     run_id: str | None
 
     def evidence(self) -> dict[str, Any]:
@@ -76,6 +77,7 @@ class TrainedModel:
         network = keras.Model.from_config(_in_float32(self.network.get_config()))
         network.set_weights(self.network.get_weights())
         network.save(folder / MODEL_NAME)
+        dataset = self.data.dataset
         ModelCard(
             model=model,
             system=system,
@@ -83,13 +85,12 @@ class TrainedModel:
             input_shape=self.recipe.input_shape,
             parameters=int(self.network.count_params()),
             seed=seed,
-            dataset={"name": self.data.dataset.name, "kind": self.data.dataset.kind},
+            dataset={name: str(getattr(dataset, name)) for name in ("name", "kind", "source", "licence")},
             data_digest=self.data.data_digest,
             split_protocol=self.data.protocol,
             split_digest=self.data.digest,
             training=evidence,
-            data_md5=self.origin["data_md5"],
-            git_commit=self.origin["git_commit"],
+            **self.origin,
         ).write(folder)
         pd.DataFrame(self.result.history).to_csv(folder / HISTORY_NAME, index=False)
         facts = {**evidence, "parameters": self.values, "run_id": self.run_id}
