@@ -61,3 +61,7 @@ class TrainingError(CxrError):
 
 class RegistryError(CxrError):
     """The tracking server or the model registry cannot do what was asked."""
+
+
+class SignatureError(CxrError):
+    """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""

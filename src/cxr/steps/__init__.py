@@ -23,6 +23,8 @@ STEPS: dict[str, str] = {
     "history": "History",
     "rollback": "Rollback",
     "release": "Release",
+    "webhook": "Webhook",
+    "listen": "Listen",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 

@@ -1,0 +1,81 @@
+"""Webhook: have the tracking server tell a listener about each move of an alias."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from cxr.errors import ParameterError
+from cxr.steps.base import Step
+from cxr.steps.listen import Listen
+
+log = logging.getLogger(__name__)
+
+
+class Webhook(Step):
+    """Have the tracking server tell a listener about each move of an alias, or no longer."""
+
+    name: ClassVar[str] = "webhook"
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "listen")
+    passed_over: ClassVar[frozenset[str]] = (Listen.passed_over | set(Listen.model_fields)) - {
+        "tracking_uri",
+        "secret_variable",
+        "webhook_name",
+    }
+
+    tracking_uri: Annotated[str, Field(min_length=1, description="Address of the MLflow server: http(s)://HOST.")] = (
+        "sqlite:///mlflow.db"
+    )
+    url: Annotated[
+        str, Field(description="Address of the listener as the server reaches it, e.g. https://HOST/webhook.")
+    ] = ""
+    webhook_name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,60}[A-Za-z0-9])?$",
+            description="Name of the webhook on the server; each listener needs one of its own.",
+        ),
+    ] = "cxr-listen"
+    secret_variable: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+            description="Environment variable with the secret that the listener has, too.",
+        ),
+    ] = "CXR_WEBHOOK_SECRET"
+    remove: Annotated[bool, Field(description="Remove the webhook of that name.")] = False
+
+    @model_validator(mode="after")
+    def _told_where(self) -> Self:
+        if not self.remove and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"expected the http(s):// address of a listener, received url={self.url!r}; give --url")
+        return self
+
+    def run(self) -> None:
+        """Register or remove the webhook."""
+        from cxr.tracking.lookup import ask_briefly
+        from cxr.tracking.signature import secret_of
+        from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
+
+        ask_briefly()
+        if self.remove:
+            count = remove_webhook(self.tracking_uri, self.webhook_name)
+            log.info("%s", f"removed webhook {self.webhook_name}" if count else f"no webhook {self.webhook_name}")
+            return
+        secret = secret_of(self.secret_variable)
+        if secret is None:
+            raise ParameterError(
+                [
+                    f"expected a secret in the environment variable {self.secret_variable}, received none; "
+                    "make one with `openssl rand -hex 32` and give it to the listener, too"
+                ]
+            )
+        made, how = ensure_webhook(self.tracking_uri, self.webhook_name, self.url, secret)
+        log.info("%s webhook %s: %s tells %s", how, made.name, self.tracking_uri, made.url)
+        trouble = try_webhook(self.tracking_uri, made)
+        if trouble is None:
+            log.info("the listener accepted a signed example; moves of an alias follow within a minute from now on")
+        else:
+            log.warning("the listener did not accept a signed example: %s; until it does, polling finds moves", trouble)

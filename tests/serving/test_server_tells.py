@@ -1,0 +1,161 @@
+"""With a real tracking server: its webhooks reach the listener, and its outages are survived."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cxr.serving import Change, ServedAlias, Watcher
+from cxr.serving.receiver import Receiver
+from cxr.tracking.connection import client
+from cxr.tracking.registry import promotion_log
+from cxr.tracking.signature import SignatureCheck
+from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
+from tracking_server import NAME, SOON, TrackingServer, register_versions, wait_until
+
+SECRET = "a secret of some length"
+HARDLY_EVER = 3600.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    made = TrackingServer(tmp_path_factory.mktemp("server"))
+    made.start()
+    try:
+        register_versions(made.folder / "run", made.uri)
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(autouse=True)
+def champion(server: TrackingServer) -> None:
+    client(server.uri).set_registered_model_alias(NAME, "champion", "1")
+
+
+def give(server: TrackingServer, version: str) -> None:
+    client(server.uri).set_registered_model_alias(NAME, "champion", version)
+
+
+def test_a_move_in_the_registry_reaches_the_listener_by_webhook_within_seconds(server: TrackingServer) -> None:
+    served, seen = ServedAlias(server.uri, NAME), list[Change]()
+    watcher = Watcher(served, HARDLY_EVER, [seen.append])
+    with Receiver(("127.0.0.1", 0), served, watcher.wake, SignatureCheck(SECRET)) as receiver:
+        thread = threading.Thread(target=receiver.serve_forever)
+        thread.start()
+        watcher.start()
+        try:
+            made, _ = ensure_webhook(server.uri, "listener", f"{receiver.url}/webhook", SECRET)
+            assert try_webhook(server.uri, made) is None
+            for version in ("2", "1"):
+                give(server, version)
+                wait_until(lambda version=version: served.current.version == version, SOON)
+            assert seen == [Change("champion", "2", "1"), Change("champion", "1", "2")]
+            assert served.current.predictor.card.model == "three_block"
+        finally:
+            watcher.stop()
+            receiver.shutdown()
+            thread.join()
+            remove_webhook(server.uri, "listener")
+
+
+def test_a_server_with_another_secret_moves_nothing(server: TrackingServer) -> None:
+    served, woken = ServedAlias(server.uri, NAME), list[None]()
+    with Receiver(("127.0.0.1", 0), served, lambda: woken.append(None), SignatureCheck(SECRET)) as receiver:
+        thread = threading.Thread(target=receiver.serve_forever)
+        thread.start()
+        try:
+            made, _ = ensure_webhook(server.uri, "stranger", f"{receiver.url}/webhook", "some other secret")
+            trouble = try_webhook(server.uri, made)
+        finally:
+            receiver.shutdown()
+            thread.join()
+            remove_webhook(server.uri, "stranger")
+    assert trouble is not None and "401" in trouble
+    assert woken == []
+
+
+def test_an_outage_is_told_once_and_what_moved_meanwhile_is_followed(
+    server: TrackingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = ServedAlias(server.uri, NAME)
+    before = served.current
+    watcher = Watcher(served, 0.2)
+    with caplog.at_level(logging.INFO, "cxr"):
+        watcher.start()
+        try:
+            server.stop()
+            wait_until(lambda: watcher.away, 60)
+            watcher.wake()
+            assert served.current is before, "the version goes on answering"
+            client(server.store).set_registered_model_alias(NAME, "champion", "2")
+            server.start()
+            wait_until(lambda: served.current.version == "2", 60)
+        finally:
+            watcher.stop(60)
+    told = [record.message for record in caplog.records if record.name == "cxr.serving.watcher"]
+    assert sum("is away, version 1 goes on" in one for one in told) == 1, told
+    assert sum(one == "the registry answers again" for one in told) == 1, told
+
+
+def test_the_commands_listen_and_webhook_work_together(server: TrackingServer, tmp_path: Path) -> None:
+    environment = {**os.environ, "CXR_WEBHOOK_SECRET": SECRET}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        listener = subprocess.Popen(
+            cxr("listen", "--tracking_uri", server.uri, "--port", "0", "--seconds", str(HARDLY_EVER)),
+            stderr=out,
+            env=environment,
+        )
+    try:
+        wait_until(lambda: "listening on http" in log.read_text(), 90)
+        url = re.findall(r"listening on (\S+)", log.read_text())[0]
+        assert version(url) == "1"
+        known = ("webhook", "--tracking_uri", server.uri)
+        told = run(*known, "--url", f"{url}/webhook", env=environment)
+        assert told.returncode == 0 and "accepted a signed example" in told.stderr, told.stderr
+        give(server, "2")
+        wait_until(lambda: version(url) == "2")
+        assert "champion is now version 2 (was 1)" in log.read_text()
+        wait_until(lambda: [entry.champion for entry in promotion_log(server.uri, NAME)][-1:] == ["2"])
+        removed = run(*known, "--remove", "true", env=environment)
+        assert "removed webhook cxr-listen" in removed.stderr, removed.stderr
+        listener.send_signal(signal.SIGTERM)
+        assert listener.wait(30) == 128 + signal.SIGTERM
+        assert SECRET not in log.read_text()
+    finally:
+        listener.kill()
+        listener.wait()
+
+
+def test_the_command_webhook_asks_for_a_server_an_address_and_a_secret(server: TrackingServer) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "CXR_WEBHOOK_SECRET"}
+    nowhere = run("webhook", "--tracking_uri", server.uri, env=environment)
+    assert nowhere.returncode == 2 and "received url=''" in nowhere.stderr
+    unsigned = run("webhook", "--tracking_uri", server.uri, "--url", "http://127.0.0.1:1/webhook", env=environment)
+    assert unsigned.returncode == 2 and "CXR_WEBHOOK_SECRET" in unsigned.stderr
+    assert not client(server.uri).list_webhooks()
+
+
+def cxr(*words: str) -> list[str]:
+    return [sys.executable, "-m", "cxr.cli", *words]
+
+
+def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(cxr(*words), capture_output=True, text=True, env=env, timeout=120)
+
+
+def version(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/version", timeout=10) as answer:
+        return str(json.loads(answer.read())["version"])
