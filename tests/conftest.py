@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from model_folders import Folders
+    from servers import Gate, MlflowServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -66,3 +68,24 @@ def uri(tmp_path: Path) -> str:
     from model_folders import write_store
 
     return write_store(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
+    from servers import MlflowServer
+
+    running = MlflowServer(tmp_path_factory.mktemp("mlflow server")).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def gate(server: MlflowServer) -> Iterator[Gate]:
+    """The way to the shared server; it can be held, shut and cut."""
+    from servers import Gate
+
+    way = Gate(server.port)
+    yield way
+    way.open()
+    way.close()

@@ -64,7 +64,7 @@ class Register(Tracked):
         outcome = register(
             self.models,
             self.evaluations,
-            uri=self.tracking_uri,
+            uri=self.needed_store(),
             experiment=self.experiment,
             registered_name=self.registered_name,
             policy=Policy(self.require_gpu, self.min_auroc, self.min_sensitivity, self.margin),

@@ -159,10 +159,12 @@ class Tune(Tracked):
 
     def run(self) -> None:
         """Try values until there are as many trials as wanted, then write what was found."""
+        from cxr import provenance, tracking
+
+        tracking.ensure_reachable(self.store)
         from cxr.backend import load_keras
 
         load_keras()
-        from cxr import provenance, tracking
         from cxr.prepared import Prepared
         from cxr.training.device import evidence
         from cxr.training.training_set import SplitData
@@ -188,7 +190,7 @@ class Tune(Tracked):
         with (
             open_study(self.study, digest, monitor=base.monitor, resume=self.resume) as study,
             tracking.open_run(
-                self.tracking_uri, self.experiment, f"{self.model} search",
+                self.store, self.experiment, f"{self.model} search",
                 tags={"model": self.model, "system": base.system, "search": digest, "data_digest": data.data_digest,
                       "split_protocol": data.protocol, "split_digest": data.digest,
                       "git_commit": provenance.git_commit(Path())},
@@ -204,7 +206,7 @@ class Tune(Tracked):
 
             def close(trial: FrozenTrial) -> None:
                 own, figures = trial.user_attrs.get("run_id"), {figure: figure_of(study, trial)}
-                tracking.close_trial(self.tracking_uri, own, state_of(trial), figures)
+                tracking.close_trial(self.store, own, state_of(trial), figures)
                 best = best_of(study)
                 if best is not None:
                     run.log_epoch(trial.number, {figure: figure_of(study, best)})
@@ -252,7 +254,7 @@ class Tune(Tracked):
         step = self._train(values)
         report = reporter(trial, step.monitor)
         with tracking.open_run(
-            self.tracking_uri, self.experiment, f"{self.model} trial {trial.number}",
+            self.store, self.experiment, f"{self.model} trial {trial.number}",
             tags={"model": self.model, "system": step.system, "trial": trial.number},
             params=step.model_dump(include=set(step.parameters()) - WITHOUT_EFFECT, mode="json"),
             dataset_kind=data.dataset.kind, parent=parent,

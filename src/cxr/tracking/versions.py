@@ -19,7 +19,9 @@ import cxr
 from cxr.backend import backend_name
 from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
+from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
+from cxr.tracking.contact import plainly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,6 +125,10 @@ def ensure_version(
 ) -> tuple[ModelVersion, bool]:
     """Find the version made of these very files, or make it.
 
+    A version is made last, when all its files are there and were looked at: a registration that is cut off leaves
+    files, marked as pending or failed, and no version. A version whose files are gone is left as it is, and another
+    is made.
+
     Args:
         connected: client of ``uri``.
         uri: address of the store.
@@ -132,13 +138,19 @@ def ensure_version(
 
     Returns:
         The version, and whether it is new.
+
+    Raises:
+        RegistryError: if the store fails meanwhile, or keeps less than it was given.
     """
     fingerprint = _fingerprint(one)
-    with creation_lock(uri):
-        for version in connected.search_model_versions(f"name = '{name}'"):
-            if version.tags.get(FINGERPRINT) == fingerprint:
-                return version, False
-        model_id = _log_model(connected, one, run_id)
+    with plainly(uri, f"take {one.name} as a version of {name}"), creation_lock(uri):
+        found = _whole_version(connected, uri, name, fingerprint)
+        if found is not None:
+            experiment = connected.get_run(run_id).info.experiment_id
+            if found.model_id in _pending(connected, experiment, fingerprint):  # killed before its last words
+                _mark_ready(connected, str(found.model_id), run_id)
+            return found, False
+        model_id = _log_model(connected, one, run_id, fingerprint)
         tags = _tags(one, fingerprint)
         created = connected.create_model_version(
             name,
@@ -149,19 +161,62 @@ def ensure_version(
             description=_description(one),
             model_id=model_id,
         )
+        # On a server, another process may have made one at the same time. The lower number was there first.
+        first = _whole_version(connected, uri, name, fingerprint)
+        if first is not None and int(first.version) < int(created.version):
+            connected.delete_model_version(name, str(created.version))
+            connected.delete_logged_model(model_id)
+            return first, False
+        _mark_ready(connected, model_id, run_id)
     log.info("registered %s as version %s of %s", one.name, created.version, name)
     return connected.get_model_version(name, created.version), True
 
 
-def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
-    """Store network, calibrated card, package and signature as an MLflow model that belongs to the run."""
+def _whole_version(connected: MlflowClient, uri: str, name: str, fingerprint: str) -> ModelVersion | None:
+    """The oldest version with this fingerprint whose files are all there; others are told."""
+    alike = [
+        version
+        for version in connected.search_model_versions(f"name = '{name}'")
+        if version.tags.get(FINGERPRINT) == fingerprint
+    ]
+    for version in sorted(alike, key=lambda version: int(version.version)):
+        absent = absent_files(uri, version)
+        if not absent:
+            return version
+        log.warning(
+            "version %s of %s has lost %s and cannot answer: the model gets another version",
+            version.version, name, ", ".join(absent),
+        )  # fmt: skip
+    return None
+
+
+def _mark_ready(connected: MlflowClient, model_id: str, run_id: str) -> None:
+    """Show an MLflow model as ready and as made by its run; its version is there."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    connected.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    outputs = connected.get_run(run_id).outputs
+    if model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
+        connected.log_outputs(run_id, models=[LoggedModelOutput(model_id, 0)])
+
+
+def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint: str) -> str:
+    """Store network, calibrated card, package and signature as an MLflow model, pending, that belongs to the run."""
     import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     experiment = connected.get_run(run_id).info.experiment_id
-    logged = connected.create_logged_model(experiment, name=one.name, source_run_id=run_id, model_type="classifier")
+    for cut_off in _pending(connected, experiment, fingerprint):
+        connected.finalize_logged_model(cut_off, LoggedModelStatus.FAILED)
+    logged = connected.create_logged_model(
+        experiment,
+        name=one.name,
+        source_run_id=run_id,
+        model_type="classifier",
+        tags={FINGERPRINT: fingerprint},
+    )
     # The column has no name so that a plain list of images is accepted as well as a DataFrame.
     outputs = [(DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")]
     signature = ModelSignature(
@@ -188,9 +243,36 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
             mlflow_model=Model(run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
         )
         connected.log_model_artifacts(logged.model_id, str(saved))
-    connected.finalize_logged_model(logged.model_id, "READY")
-    connected.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, 0)])
+        _compare(connected, str(logged.model_id), saved)
     return str(logged.model_id)
+
+
+def _pending(connected: MlflowClient, experiment: str, fingerprint: str) -> list[str]:
+    """Models of these very files that a registration has begun to store."""
+    from mlflow.entities import LoggedModelStatus
+
+    alike = connected.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'")
+    return [str(one.model_id) for one in alike if one.status == LoggedModelStatus.PENDING]
+
+
+def _compare(connected: MlflowClient, model_id: str, saved: Path) -> None:
+    """Refuse a stored model that lacks files, or has files of another size, than the folder it was made of."""
+    stored: dict[str, int | None] = {}
+    folders: list[str | None] = [None]
+    while folders:
+        for entry in connected.list_logged_model_artifacts(model_id, folders.pop()):
+            if entry.is_dir:
+                folders.append(entry.path)
+            else:
+                stored[entry.path] = entry.file_size
+    given = {str(path.relative_to(saved)): path.stat().st_size for path in saved.rglob("*") if path.is_file()}
+    # An empty package marker has a size of 0, which some stores do not tell.
+    lost = sorted(name for name, size in given.items() if name not in stored or (stored[name] or size) != size)
+    if lost:
+        raise RegistryError(
+            f"expected a store that keeps what it is given, received {model_id} without {', '.join(lost[:5])} "
+            f"({len(lost)} of {len(given)} files); look at the store of artifacts, and run `cxr register` again"
+        )
 
 
 def requirements() -> list[str]:
