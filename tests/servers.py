@@ -79,7 +79,8 @@ class Gate:
     def __init__(self, target: int) -> None:
         self._target = target
         self._mode: Literal["open", "held", "shut"] = "open"
-        self._cut_after: int | None = None
+        self._left: int | None = None
+        self._then: Literal["held", "shut"] = "shut"
         self._pairs: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -87,7 +88,7 @@ class Gate:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def open(self) -> None:
-        self._mode, self._cut_after = "open", None
+        self._mode, self._left = "open", None
 
     def hold(self) -> None:
         """Accept connections and never answer, as a frozen server does."""
@@ -98,18 +99,26 @@ class Gate:
         self._mode = "shut"
         self._drop()
 
-    def cut_after(self, sent: int) -> None:
-        """Pass this many further bytes towards the server in all, then end every connection that goes on."""
-        self._cut_after = sent
+    def after(self, sent: int, then: Literal["held", "shut"] = "shut") -> None:
+        """Pass this many further bytes towards the server in all, then hold or shut in the middle of them."""
+        self._left, self._then = sent, then
+
+    @property
+    def mode(self) -> str:
+        return self._mode
 
     def close(self) -> None:
         self._listener.close()
         self._drop()
 
     def _drop(self) -> None:
-        for one in self._pairs:
+        for one in list(self._pairs):
             _end(one)
         self._pairs.clear()
+
+    def _wait(self) -> None:
+        while self._mode == "held":
+            time.sleep(0.05)
 
     def _accept(self) -> None:
         while True:
@@ -128,14 +137,21 @@ class Gate:
     def _pass(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         try:
             while data := source.recv(65536):
-                while self._mode == "held":
-                    time.sleep(0.05)
-                if outward and self._cut_after is not None:
-                    data, self._cut_after = data[: self._cut_after], self._cut_after - len(data)
-                    if self._cut_after <= 0:
-                        self._cut_after = 0
-                        break
+                rest = b""
+                if outward and self._left is not None:
+                    data, rest = data[: self._left], data[self._left :]
+                    self._left -= len(data)
+                if not rest:
+                    self._wait()
+                    sink.sendall(data)
+                    continue
                 sink.sendall(data)
+                self._mode = self._then
+                if self._mode == "shut":
+                    self._drop()
+                    return
+                self._wait()
+                sink.sendall(rest)
         except OSError:
             pass
         _end(source)
