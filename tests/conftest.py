@@ -75,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
     from servers import MlflowServer
 
-    running = MlflowServer(tmp_path_factory.mktemp("mlflow server")).start()
+    running = MlflowServer(tmp_path_factory.mktemp("server")).start()
     yield running
     running.kill()
 

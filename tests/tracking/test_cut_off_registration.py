@@ -57,6 +57,11 @@ def versions(uri: str, name: str) -> list[ModelVersion]:
     return list(client(uri).search_model_versions(f"name = '{name}'"))
 
 
+def model_id(version: ModelVersion) -> str:
+    """The MLflow model behind a version, which the store of versions does not keep."""
+    return Path(version.source).parent.name
+
+
 def states(uri: str, name: str) -> list[str]:
     """States of the MLflow models that were begun."""
     where = client(uri).get_experiment_by_name(name).experiment_id
@@ -103,7 +108,7 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     assert versions(server.uri, name) == [] and states(server.uri, name) == ["PENDING"]
     version, added = ensure(folders, server.uri, name, run_id)
     assert added and absent_files(server.uri, version) == ()
-    assert states(server.uri, name) == ["READY", "UPLOAD_FAILED"] or states(server.uri, name) == ["FAILED", "READY"]
+    assert states(server.uri, name) == ["FAILED", "READY"]
 
 
 def test_two_registrations_at_once_make_one_version(server: MlflowServer, tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ def test_a_version_whose_files_are_gone_is_told_never_served_and_made_again(
     folders, name = write_models(tmp_path), f"gone {gone}"
     run_id = begin(folders, server.uri, name)
     old, _ = ensure(folders, server.uri, name, run_id)
-    stored = [path for path in (server.folder / "files").rglob("*") if path.is_file() and old.model_id in path.parts]
+    stored = [path for path in (server.folder / "files").rglob("*") if path.is_file() and model_id(old) in path.parts]
     assert len(stored) > 50
     for path in stored:
         if gone in {path.name, "everything"}:
@@ -165,7 +170,7 @@ def test_a_store_that_does_not_answer_is_not_a_version_without_files(
     folders, name = write_models(tmp_path), "not answering"
     version, _ = ensure(folders, server.uri, name, begin(folders, server.uri, name))
     gate.shut()
-    with pytest.raises(RegistryError, match=f"list the files of version 1 of {name}"):
+    with pytest.raises(RegistryError, match=r"expected an MLflow store that answers.*ends the connection"):
         absent_files(gate.uri, version)
 
 
@@ -173,7 +178,7 @@ def test_a_version_that_was_made_just_before_the_kill_becomes_ready(server: Mlfl
     folders, name = write_models(tmp_path), "last words"
     run_id = begin(folders, server.uri, name)
     version, _ = ensure(folders, server.uri, name, run_id)
-    client(server.uri).finalize_logged_model(version.model_id, "PENDING")
+    client(server.uri).finalize_logged_model(model_id(version), "PENDING")
     assert states(server.uri, name) == ["PENDING"]
     assert ensure(folders, server.uri, name, run_id) == (version, False)
     assert states(server.uri, name) == ["READY"]

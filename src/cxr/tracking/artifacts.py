@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from cxr.card import CARD_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
-from cxr.tracking.connection import address
+from cxr.tracking.connection import address, client
 from cxr.tracking.contact import plainly
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 MODEL_PATH = "artifacts/artifact"
 """Folder of network and card inside a version's files, as MLflow lays them out."""
@@ -70,23 +71,20 @@ def fetch_model(uri: str, version: ModelVersion, folder: Path) -> Path:
 
 
 def _download(uri: str, version: ModelVersion, name: str, folder: Path) -> Path:
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    where = f"models:/{version.name}/{version.version}/{MODEL_PATH}/{name}".rstrip("/")
-    store = address(uri)
+    where = f"{MODEL_PATH}/{name}".rstrip("/")
     try:
-        return Path(download_artifacts(where, dst_path=str(folder), tracking_uri=store, registry_uri=store))
+        return Path(_repository(uri, version).download_artifacts(where, str(folder)))
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"cannot read {where}: {str(error).partition(chr(10))[0]}") from error
+        raise RegistryError(
+            f"cannot read {where} of version {version.version} of {version.name}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def _listed(uri: str, version: ModelVersion) -> set[str]:
     """Files inside the version's model folder, relative to it, at any depth."""
-    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
-
-    store = address(uri)
-    files = ModelsArtifactRepository(f"models:/{version.name}/{version.version}", store, store)
+    files = _repository(uri, version)
     found, folders = set(), [MODEL_PATH]
     while folders:
         for entry in files.list_artifacts(folders.pop()):
@@ -95,3 +93,15 @@ def _listed(uri: str, version: ModelVersion) -> set[str]:
             else:
                 found.add(entry.path.removeprefix(f"{MODEL_PATH}/"))
     return found
+
+
+def _repository(uri: str, version: ModelVersion) -> ArtifactRepository:
+    # By "models:/NAME/VERSION" MLflow would look in its global store, whatever address it is given.
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    connected, store = client(uri), address(uri)
+    if version.model_id:
+        source = connected.get_logged_model(version.model_id).artifact_location
+    else:
+        source = connected.get_model_version_download_uri(version.name, version.version)
+    return get_artifact_repository(source, tracking_uri=store, registry_uri=store)

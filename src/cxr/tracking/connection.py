@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlruns"
 """Folder of run artifacts, beside the local store's file."""
+_held = threading.local()
+"""Locks of local stores that a thread has."""
 
 
 def experiment_name(base: str, dataset_kind: str) -> str:
@@ -115,19 +118,26 @@ def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
 
 @contextmanager
 def creation_lock(uri: str) -> Iterator[None]:
-    """Let one process at a time create things in a local store; a server looks after itself.
+    """Let one thread of one process at a time create things in a local store; a server looks after itself.
+
+    Who has the lock may ask for it again.
 
     Args:
         uri: address of the store.
     """
     file = sqlite_file(uri)
-    if file is None:
+    held: set[Path] = _held.__dict__.setdefault("files", set())
+    if file is None or file in held:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{file}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        held.add(file)
+        try:
+            yield
+        finally:
+            held.discard(file)
 
 
 def sqlite_file(uri: str) -> Path | None:

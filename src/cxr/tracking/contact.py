@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SECONDS = 4
 """How long a server may take to answer the first request, which is sent twice at most."""
+FILE_STORES = ("boto3", "botocore", "s3transfer", "azure", "google")
+"""Libraries by which MLflow reaches stores of files directly; their errors have no base in common."""
 ENDPOINT = "/api/2.0/mlflow/experiments/search"
 
 
@@ -107,12 +109,11 @@ def plainly(uri: str, doing: str) -> Iterator[None]:
     Raises:
         RegistryError: in place of MLflow's errors and those of the connection.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except Exception as error:
+        if not _of_a_store(error):
+            raise
         raise RegistryError(
             f"expected the MLflow store to {doing}, received tracking uri={shown(uri)!r}: {first_line(error)}; "
             "run the step again: what is there already is not logged twice"
@@ -143,6 +144,12 @@ def shown(text: str) -> str:
     return re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
 
 
+def _of_a_store(error: Exception) -> bool:
+    """Whether an error is of MLflow, of what it keeps runs and files in, or of the way there."""
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or library in {"mlflow", "sqlalchemy", "requests", "urllib3", *FILE_STORES}
+
+
 def _silence(error: BaseException, uri: str, seconds: float) -> str:
     """Why there was no answer at all."""
     kinds = _kinds(error)
@@ -156,6 +163,8 @@ def _silence(error: BaseException, uri: str, seconds: float) -> str:
         return f"its certificate was not accepted ({first_line(error)}); set MLFLOW_TRACKING_SERVER_CERT_PATH"
     if "ConnectionRefusedError" in kinds:
         return f"nothing listens there (connection refused); {start}"
+    if kinds & {"RemoteDisconnected", "ConnectionResetError", "ConnectionError"}:
+        return f"it ends the connection without an answer; {start}"
     return f"{first_line(error)}; {start}"
 
 

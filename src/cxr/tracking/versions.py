@@ -25,6 +25,7 @@ from cxr.tracking.contact import plainly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
@@ -146,9 +147,9 @@ def ensure_version(
     with plainly(uri, f"take {one.name} as a version of {name}"), creation_lock(uri):
         found = _whole_version(connected, uri, name, fingerprint)
         if found is not None:
-            experiment = connected.get_run(run_id).info.experiment_id
-            if found.model_id in _pending(connected, experiment, fingerprint):  # killed before its last words
-                _mark_ready(connected, str(found.model_id), run_id)
+            for stored in _pending(connected, run_id, fingerprint):
+                if stored.artifact_location == found.source:  # killed before its last words
+                    _mark_ready(connected, stored.model_id, run_id)
             return found, False
         model_id = _log_model(connected, one, run_id, fingerprint)
         tags = _tags(one, fingerprint)
@@ -208,8 +209,8 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     experiment = connected.get_run(run_id).info.experiment_id
-    for cut_off in _pending(connected, experiment, fingerprint):
-        connected.finalize_logged_model(cut_off, LoggedModelStatus.FAILED)
+    for cut_off in _pending(connected, run_id, fingerprint):
+        connected.finalize_logged_model(cut_off.model_id, LoggedModelStatus.FAILED)
     logged = connected.create_logged_model(
         experiment,
         name=one.name,
@@ -247,12 +248,13 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
     return str(logged.model_id)
 
 
-def _pending(connected: MlflowClient, experiment: str, fingerprint: str) -> list[str]:
-    """Models of these very files that a registration has begun to store."""
+def _pending(connected: MlflowClient, run_id: str, fingerprint: str) -> list[LoggedModel]:
+    """MLflow models of these very files that a registration has begun to store."""
     from mlflow.entities import LoggedModelStatus
 
+    experiment = connected.get_run(run_id).info.experiment_id
     alike = connected.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'")
-    return [str(one.model_id) for one in alike if one.status == LoggedModelStatus.PENDING]
+    return [one for one in alike if one.status == LoggedModelStatus.PENDING]
 
 
 def _compare(connected: MlflowClient, model_id: str, saved: Path) -> None:
