@@ -182,3 +182,32 @@ def test_a_version_that_was_made_just_before_the_kill_becomes_ready(server: Mlfl
     assert states(server.uri, name) == ["PENDING"]
     assert ensure(folders, server.uri, name, run_id) == (version, False)
     assert states(server.uri, name) == ["READY"]
+
+
+@pytest.mark.parametrize("harm", ["lost", "shortened"])
+def test_a_store_that_keeps_less_than_it_was_given_is_refused(
+    server: MlflowServer, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    folders, name = write_models(tmp_path), f"keeps less, {harm}"
+    run_id = begin(folders, server.uri, name)
+    upload = MlflowClient.log_model_artifacts
+
+    def harmed(connected: MlflowClient, model: str, folder: str) -> None:
+        """A disk that fails after it has said that all is well."""
+        upload(connected, model, folder)
+        (stored,) = [path for path in (server.folder / "files").rglob("model.keras") if model in path.parts]
+        if harm == "lost":
+            stored.unlink()
+        else:
+            stored.write_bytes(stored.read_bytes()[:1000])
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(RegistryError, match=r"without artifacts/artifact/model\.keras"),
+    ):
+        patched.setattr(MlflowClient, "log_model_artifacts", harmed)
+        ensure(folders, server.uri, name, run_id)
+    assert versions(server.uri, name) == []
+    assert ensure(folders, server.uri, name, run_id)[1]

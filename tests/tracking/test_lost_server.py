@@ -155,8 +155,9 @@ def test_a_search_goes_on_without_its_server(
             second.log_epoch(1, row(1))
         assert second.run_id is None
         gate.open()
-        close_trial(gate.uri, first.run_id, "complete", {"best_val_auroc": 0.8})
+        close_trial(gate.uri, first.run_id, "complete", {"best_val_auroc": 0.8}, [row(1), row(2)])
     assert "trial 1 is not logged" in caplog.text
     assert first.run_id is not None
     found = client(server.uri).get_run(first.run_id)
     assert (found.data.tags["state"], found.data.metrics["best_val_auroc"]) == ("complete", 0.8)
+    assert steps(server.uri, first.run_id, "loss") == whole(2)

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,7 +204,13 @@ def open_run(
         run.end(status)
 
 
-def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, float]) -> None:
+def close_trial(
+    uri: str,
+    run_id: str | None,
+    state: str,
+    figures: Mapping[str, float],
+    history: Sequence[Mapping[str, float]] = (),
+) -> None:
     """Say in a trial's run how it ended; a run that says so already is left as it is.
 
     A store that is away is a warning: the search goes on.
@@ -214,6 +220,7 @@ def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, 
         run_id: the trial's run; None, or one that the store doesn't know, logs nothing.
         state: ``"complete"``, ``"pruned"``, ``"failed"`` or ``"killed"``, kept as the tag ``state``.
         figures: name to final value; NaN is left out.
+        history: rows of the trial's epochs, for those that the store has missed.
     """
     if not uri or run_id is None:
         return
@@ -224,7 +231,10 @@ def close_trial(uri: str, run_id: str | None, state: str, figures: Mapping[str, 
         if not known(connected, run_id) or "state" in connected.get_run(run_id).data.tags:
             return
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
-        add_metrics(connected, run_id, epoch_metrics(finite, 0, moment))
+        present = logged(connected, run_id) if history else set()
+        epochs = [one for row in history for one in epoch_metrics(row, int(row["epoch"]), moment)]
+        missing = [one for one in epochs if (one.key, one.step) not in present]
+        add_metrics(connected, run_id, [*missing, *epoch_metrics(finite, 0, moment)])
         add(connected, run_id, tags={"state": state}, params={})
         # As MLflow's own storage for Optuna has it.
         ending = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")

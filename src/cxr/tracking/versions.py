@@ -22,15 +22,14 @@ from cxr.errors import MissingInputError, RegistryError
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
 from cxr.tracking.contact import plainly
+from cxr.tracking.stored_models import FINGERPRINT, compare, mark_ready, pending
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT = "fingerprint"
 REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("mlflow",),
     ("keras",),
@@ -147,9 +146,9 @@ def ensure_version(
     with plainly(uri, f"take {one.name} as a version of {name}"), creation_lock(uri):
         found = _whole_version(connected, uri, name, fingerprint)
         if found is not None:
-            for stored in _pending(connected, run_id, fingerprint):
+            for stored in pending(connected, run_id, fingerprint):
                 if stored.artifact_location == found.source:  # killed before its last words
-                    _mark_ready(connected, stored.model_id, run_id)
+                    mark_ready(connected, stored.model_id, run_id)
             return found, False
         model_id = _log_model(connected, one, run_id, fingerprint)
         tags = _tags(one, fingerprint)
@@ -168,7 +167,7 @@ def ensure_version(
             connected.delete_model_version(name, str(created.version))
             connected.delete_logged_model(model_id)
             return first, False
-        _mark_ready(connected, model_id, run_id)
+        mark_ready(connected, model_id, run_id)
     log.info("registered %s as version %s of %s", one.name, created.version, name)
     return connected.get_model_version(name, created.version), True
 
@@ -191,16 +190,6 @@ def _whole_version(connected: MlflowClient, uri: str, name: str, fingerprint: st
     return None
 
 
-def _mark_ready(connected: MlflowClient, model_id: str, run_id: str) -> None:
-    """Show an MLflow model as ready and as made by its run; its version is there."""
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-    connected.finalize_logged_model(model_id, LoggedModelStatus.READY)
-    outputs = connected.get_run(run_id).outputs
-    if model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
-        connected.log_outputs(run_id, models=[LoggedModelOutput(model_id, 0)])
-
-
 def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint: str) -> str:
     """Store network, calibrated card, package and signature as an MLflow model, pending, that belongs to the run."""
     import mlflow.pyfunc
@@ -209,7 +198,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     experiment = connected.get_run(run_id).info.experiment_id
-    for cut_off in _pending(connected, run_id, fingerprint):
+    for cut_off in pending(connected, run_id, fingerprint):
         connected.finalize_logged_model(cut_off.model_id, LoggedModelStatus.FAILED)
     logged = connected.create_logged_model(
         experiment,
@@ -244,37 +233,8 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
             mlflow_model=Model(run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
         )
         connected.log_model_artifacts(logged.model_id, str(saved))
-        _compare(connected, str(logged.model_id), saved)
+        compare(connected, str(logged.model_id), saved)
     return str(logged.model_id)
-
-
-def _pending(connected: MlflowClient, run_id: str, fingerprint: str) -> list[LoggedModel]:
-    """MLflow models of these very files that a registration has begun to store."""
-    from mlflow.entities import LoggedModelStatus
-
-    experiment = connected.get_run(run_id).info.experiment_id
-    alike = connected.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'")
-    return [one for one in alike if one.status == LoggedModelStatus.PENDING]
-
-
-def _compare(connected: MlflowClient, model_id: str, saved: Path) -> None:
-    """Refuse a stored model that lacks files, or has files of another size, than the folder it was made of."""
-    stored: dict[str, int | None] = {}
-    folders: list[str | None] = [None]
-    while folders:
-        for entry in connected.list_logged_model_artifacts(model_id, folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            else:
-                stored[entry.path] = entry.file_size
-    given = {str(path.relative_to(saved)): path.stat().st_size for path in saved.rglob("*") if path.is_file()}
-    # An empty package marker has a size of 0, which some stores do not tell.
-    lost = sorted(name for name, size in given.items() if name not in stored or (stored[name] or size) != size)
-    if lost:
-        raise RegistryError(
-            f"expected a store that keeps what it is given, received {model_id} without {', '.join(lost[:5])} "
-            f"({len(lost)} of {len(given)} files); look at the store of artifacts, and run `cxr register` again"
-        )
 
 
 def requirements() -> list[str]:
