@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from loopback import Gate, MlflowServer
     from model_folders import Folders
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -68,3 +70,24 @@ def uri(tmp_path: Path) -> str:
     from model_folders import write_store
 
     return write_store(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
+    from loopback import MlflowServer
+
+    running = MlflowServer(tmp_path_factory.mktemp("server")).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def gate(server: MlflowServer) -> Iterator[Gate]:
+    """The way to the shared server; it can be held, shut and cut."""
+    from loopback import Gate
+
+    way = Gate(server.port)
+    yield way
+    way.open()
+    way.close()

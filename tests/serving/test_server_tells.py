@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
         register_versions(made.folder / "run", made.uri)
         yield made
     finally:
-        made.stop()
+        made.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_an_outage_is_told_once_and_what_moved_meanwhile_is_followed(
     with caplog.at_level(logging.INFO, "cxr"):
         watcher.start()
         try:
-            server.stop()
+            server.kill()
             wait_until(lambda: watcher.away, 60)
             watcher.wake()
             assert served.current is before, "the version goes on answering"

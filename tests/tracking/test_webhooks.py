@@ -9,7 +9,8 @@ import pytest
 from cxr.errors import ParameterError, RegistryError
 from cxr.tracking.connection import client
 from cxr.tracking.webhooks import EVENTS, ensure_webhook, remove_webhook, try_webhook, webhooks
-from tracking_server import TrackingServer, free_port
+from loopback import free_port
+from tracking_server import TrackingServer
 
 SECRET = "a secret of some length"
 URL = "http://127.0.0.1:1/webhook"
@@ -22,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
     try:
         yield made
     finally:
-        made.stop()
+        made.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,7 @@ class Ensemble(Judged):
         from cxr.plots import write_plots
         from cxr.plots.style import Caption
 
+        tracking.ensure_reachable(self.store)
         folders = model_folders(self.models, self.evaluations, self.transfer)
         members = read_members(folders, self.members)
         weights = members.fit()
@@ -84,6 +85,6 @@ class Ensemble(Judged):
         write_plots(
             evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), None, self.data), Caption.of(card)
         )
-        tracking.log_evaluation(model, evaluation, uri=self.tracking_uri, experiment=self.experiment)
+        tracking.send_evaluation(model, evaluation, uri=self.store, experiment=self.experiment)
         log.info("weights: %s", ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))
         log.info(comparison.sentence())

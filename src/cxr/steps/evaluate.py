@@ -33,12 +33,14 @@ class Evaluate(Judged):
 
     def run(self) -> None:
         """Read model, split and images, judge, write figures, tables, plots and the completed card."""
+        from cxr import tracking
+
+        tracking.ensure_reachable(self.store)
         from cxr.backend import load_keras
 
         load_keras()
         import pandas as pd
 
-        from cxr import tracking
         from cxr.assignment import ratios_of
         from cxr.card import ModelCard
         from cxr.evaluation import evaluate, rows_to_judge
@@ -82,4 +84,4 @@ class Evaluate(Judged):
             self.evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), prepared, self.data),
             Caption.of(card), history, card.training.get("best_epoch"),
         )  # fmt: skip
-        tracking.log_evaluation(self.trained, self.evaluation, uri=self.tracking_uri, experiment=self.experiment)
+        tracking.send_evaluation(self.trained, self.evaluation, uri=self.store, experiment=self.experiment)

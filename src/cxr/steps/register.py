@@ -91,7 +91,7 @@ class Register(Tracked):
         )
         outcome, rows = register(
             run,
-            uri=self.tracking_uri,
+            uri=self.needed_store(),
             experiment=self.experiment,
             registered_name=self.registered_name,
             policy=policy,

@@ -15,7 +15,7 @@ from cxr.steps.tracked import Tracked
 if TYPE_CHECKING:
     from cxr.training.session import Settings
 
-WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "resume", "data_pointer"})
+WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "data_pointer"})
 """Parameters that a trained network does not depend on."""
 
 
@@ -152,10 +152,12 @@ class Train(Tracked):
 
     def run(self) -> None:
         """Read split and images, train, write network, card, history and evidence."""
+        from cxr import provenance, tracking
+
+        tracking.ensure_reachable(self.store)
         from cxr.backend import load_keras
 
         load_keras()
-        from cxr import provenance, tracking
         from cxr.prepared import Prepared
         from cxr.training.session import Session
         from cxr.training.trained_model import TrainedModel
@@ -167,7 +169,7 @@ class Train(Tracked):
         session = Session(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
         origin = {"data_md5": provenance.data_md5(self.data_pointer), **provenance.origin(Path())}
         with tracking.open_run(
-            self.tracking_uri, self.experiment, self.model,
+            self.store, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,
                   "split_protocol": data.protocol, "split_digest": data.digest, **origin},
             params=values, dataset_kind=data.dataset.kind, run_id=session.run_id,
@@ -177,7 +179,7 @@ class Train(Tracked):
                 session.network, result, values, prepared.recipe, data, session.device, origin, run.run_id
             )
             model.write(self.trained, self.model, self.system, self.seed)
-            run.log_folder(self.trained)
+            run.log_model(self.trained)
 
     def tidy(self) -> None:
         """Remove the checkpoint: the trained model is in place."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HISTORY = "history"
+"""Attribute of a trial: its rows of figures, which a store that is away gets later."""
 FIXED = WITHOUT_EFFECT | {
     "model", "system", "architecture", "augmentation", "monitor", "seed", "epochs", "phantom_epochs", "fine_tune_epochs"
 }  # fmt: skip
@@ -159,15 +161,17 @@ class Tune(Tracked):
 
     def run(self) -> None:
         """Try values until there are as many trials as wanted, then write what was found."""
+        from cxr import provenance, tracking
+
+        tracking.ensure_reachable(self.store)
         from cxr.backend import load_keras
 
         load_keras()
-        from cxr import provenance, tracking
         from cxr.prepared import Prepared
         from cxr.training.device import evidence
         from cxr.training.training_set import SplitData
         from cxr.tuning import Plan, search
-        from cxr.tuning.study import KILLED, best_of, digest_of, ended, figure_of, open_study, state_of
+        from cxr.tuning.study import best_of, digest_of, ended, figure_of, open_study, state_of
         from cxr.tuning.trials import check_networks
 
         base, space, data = self._train({}), self._space()[0], SplitData.read(self.manifest, self.splits)
@@ -188,7 +192,7 @@ class Tune(Tracked):
         with (
             open_study(self.study, digest, monitor=base.monitor, resume=self.resume) as study,
             tracking.open_run(
-                self.tracking_uri, self.experiment, f"{self.model} search",
+                self.store, self.experiment, f"{self.model} search",
                 tags={"model": self.model, "system": base.system, "search": digest, "data_digest": data.data_digest,
                       "split_protocol": data.protocol, "split_digest": data.digest,
                       "git_commit": provenance.git_commit(Path())},
@@ -204,14 +208,18 @@ class Tune(Tracked):
 
             def close(trial: FrozenTrial) -> None:
                 own, figures = trial.user_attrs.get("run_id"), {figure: figure_of(study, trial)}
-                tracking.close_trial(self.tracking_uri, own, state_of(trial), figures)
+                history = trial.user_attrs.get(HISTORY, ())
+                tracking.close_trial(self.store, own, state_of(trial), figures, history)
+
+            def show(trial: FrozenTrial) -> None:
+                close(trial)
                 best = best_of(study)
                 if best is not None:
                     run.log_epoch(trial.number, {figure: figure_of(study, best)})
 
-            for killed in (trial for trial in ended(study) if state_of(trial) == KILLED):
-                close(killed)
-            search(study, space, plan, train, start=start, on_trial=close)
+            for earlier in ended(study):  # killed ones, and those that ended while the store was away
+                close(earlier)
+            search(study, space, plan, train, start=start, on_trial=show)
             self._write(study, space, base, data)
             run.log_folder(self.found, "search")
 
@@ -252,19 +260,25 @@ class Tune(Tracked):
         step = self._train(values)
         report = reporter(trial, step.monitor)
         with tracking.open_run(
-            self.tracking_uri, self.experiment, f"{self.model} trial {trial.number}",
+            self.store, self.experiment, f"{self.model} trial {trial.number}",
             tags={"model": self.model, "system": step.system, "trial": trial.number},
             params=step.model_dump(include=set(step.parameters()) - WITHOUT_EFFECT, mode="json"),
             dataset_kind=data.dataset.kind, parent=parent,
         ) as run:  # fmt: skip
             trial.set_user_attr("run_id", run.run_id)
 
+            rows: list[dict[str, float]] = []
+
             def on_epoch(row: dict[str, float]) -> None:
+                rows.append(row)
                 run.log_epoch(int(row["epoch"]), row)
                 report(row)
 
             folder = self.study / "trial"
-            return train_trial(step.settings(), prepared[str(step.recipe)], data, folder, on_epoch).best
+            try:
+                return train_trial(step.settings(), prepared[str(step.recipe)], data, folder, on_epoch).best
+            finally:
+                trial.set_user_attr(HISTORY, rows)
 
     def _write(self, study: Study, space: Space, base: Train, data: SplitData) -> None:
         """Write best values, table, facts and plots, and say how to take the values over."""

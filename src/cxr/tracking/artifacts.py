@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cxr.card import CARD_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
 from cxr.tracking.connection import address, client
+from cxr.tracking.contact import plainly
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -21,6 +22,8 @@ MODEL_PATH = "artifacts/artifact"
 def absent_files(uri: str, version: ModelVersion) -> tuple[str, ...]:
     """Find out what a version lacks; only its card is downloaded for that.
 
+    A store that doesn't answer is an error, never a version without files.
+
     Args:
         uri: address of the store.
         version: a version of the registered model.
@@ -28,13 +31,19 @@ def absent_files(uri: str, version: ModelVersion) -> tuple[str, ...]:
     Returns:
         Files that prediction needs and that are gone, relative to the version's model folder; empty for a
         whole version.
+
+    Raises:
+        RegistryError: if the store doesn't answer.
     """
+    with plainly(uri, f"list the files of version {version.version} of {version.name}"):
+        present = _listed(uri, version)
+    if CARD_NAME not in present:
+        return (CARD_NAME,)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             card = ModelCard.read(_download(uri, version, CARD_NAME, Path(scratch)).parent)
-        except (RegistryError, MissingInputError):
+        except MissingInputError:
             return (CARD_NAME,)
-    present = _listed(uri, version)
     return tuple(name for name in card.files if name not in present)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
+from cxr.tracking.contact import first_line, is_server, reach, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlruns"
 """Folder of run artifacts, beside the local store's file."""
+_held = threading.local()
+"""Locks of local stores that a thread has."""
 
 
 def experiment_name(base: str, dataset_kind: str) -> str:
@@ -36,7 +40,8 @@ def experiment_name(base: str, dataset_kind: str) -> str:
 def client(uri: str) -> MlflowClient:
     """Connect to a tracking server, creating the local store if it isn't there.
 
-    Several processes may do this at once: the store is created under a lock.
+    Several processes may do this at once: the store is created under a lock. A server that doesn't answer is told
+    within seconds.
 
     Args:
         uri: ``sqlite:///mlflow.db`` (relative to the working folder) or a server's ``http(s)://`` address.
@@ -53,15 +58,15 @@ def client(uri: str) -> MlflowClient:
     from sqlalchemy.exc import SQLAlchemyError
 
     store = address(uri)
+    if is_server(uri):
+        reach(uri)
+        return MlflowClient(tracking_uri=store, registry_uri=store)
     with creation_lock(uri):
         try:
             connected = MlflowClient(tracking_uri=store, registry_uri=store)
             connected.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise RegistryError(
-                f"expected an MLflow store that answers, received tracking uri={uri!r}: "
-                f"{_first_line(error)}; start the server, or use sqlite:///mlflow.db"
-            ) from error
+            raise unreachable(uri, f"{first_line(error)}; start the server, or use sqlite:///mlflow.db") from error
     return connected
 
 
@@ -87,6 +92,19 @@ def existing_client(uri: str) -> MlflowClient:
     return client(uri)
 
 
+def ensure_reachable(uri: str) -> None:
+    """Find out before long work whether its result can be logged.
+
+    Args:
+        uri: address of the store; an empty text needs none.
+
+    Raises:
+        RegistryError: if the server or store doesn't answer.
+    """
+    if uri:
+        client(uri)
+
+
 def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
     """Find or create an experiment.
 
@@ -99,12 +117,19 @@ def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
         MLflow's id of the experiment.
 
     Raises:
-        RegistryError: if the experiment was deleted on the server and not yet purged.
+        RegistryError: if the experiment can't be made, or was deleted on the server and not yet purged.
     """
+    from mlflow.exceptions import MlflowException
+
     with creation_lock(uri):
         found = connected.get_experiment_by_name(name)
         if found is None:
-            return str(connected.create_experiment(name, artifact_location=artifact_location(uri)))
+            try:
+                return str(connected.create_experiment(name, artifact_location=artifact_location(uri)))
+            except MlflowException as error:
+                found = connected.get_experiment_by_name(name)  # on a server, another process may have been faster
+                if found is None:
+                    raise RegistryError(f"cannot create the experiment {name!r}: {first_line(error)}") from error
     if found.lifecycle_stage != "active":
         raise RegistryError(
             f"expected an active experiment, received experiment={name!r} (deleted); "
@@ -115,19 +140,26 @@ def experiment_id(connected: MlflowClient, uri: str, name: str) -> str:
 
 @contextmanager
 def creation_lock(uri: str) -> Iterator[None]:
-    """Let one process at a time create things in a local store; a server looks after itself.
+    """Let one thread of one process at a time create things in a local store; a server looks after itself.
+
+    Who has the lock may ask for it again.
 
     Args:
         uri: address of the store.
     """
     file = sqlite_file(uri)
-    if file is None:
+    held: set[Path] = _held.__dict__.setdefault("files", set())
+    if file is None or file in held:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{file}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        held.add(file)
+        try:
+            yield
+        finally:
+            held.discard(file)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -140,10 +172,6 @@ def sqlite_file(uri: str) -> Path | None:
         Its absolute path, or None for a server.
     """
     return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def address(uri: str) -> str:
@@ -182,5 +210,7 @@ def _quieten() -> None:
 
     for name in (mlflow.__name__, "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It tells each further try; what comes of them is told in plain words.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # It misses pip in environments made by uv; versions name their packages themselves.
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

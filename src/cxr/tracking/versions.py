@@ -20,8 +20,11 @@ from cxr.backend import backend_name
 from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
 from cxr.model_card import FILE_NAME
+from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
+from cxr.tracking.contact import plainly
 from cxr.tracking.record import keep_record, model_card
+from cxr.tracking.stored_models import FINGERPRINT, compare, mark_ready, pending
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT = "fingerprint"
 REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("mlflow",),
     ("keras",),
@@ -125,6 +127,10 @@ def ensure_version(
 ) -> tuple[ModelVersion, bool]:
     """Find the version made of these very files, or make it.
 
+    A version is made last, when all its files are there and were looked at: a registration that is cut off leaves
+    files, marked as pending or failed, and no version. A version whose files are gone is left as it is, and another
+    is made.
+
     Args:
         connected: client of ``uri``.
         uri: address of the store.
@@ -134,13 +140,19 @@ def ensure_version(
 
     Returns:
         The version, and whether it is new.
+
+    Raises:
+        RegistryError: if the store fails meanwhile, or keeps less than it was given.
     """
     fingerprint = _fingerprint(one)
-    with creation_lock(uri):
-        for version in connected.search_model_versions(f"name = '{name}'"):
-            if version.tags.get(FINGERPRINT) == fingerprint:
-                return version, False
-        model_id = _log_model(connected, one, run_id)
+    with plainly(uri, f"take {one.name} as a version of {name}"), creation_lock(uri):
+        found = _whole_version(connected, uri, name, fingerprint)
+        if found is not None:
+            for stored in pending(connected, run_id, fingerprint):
+                if stored.artifact_location == found.source:  # killed before its last words
+                    mark_ready(connected, stored.model_id, run_id)
+            return found, False
+        model_id = _log_model(connected, one, run_id, fingerprint)
         record = keep_record(connected, run_id, one.trained, one.evaluation, fingerprint)
         created = connected.create_model_version(
             name,
@@ -151,19 +163,52 @@ def ensure_version(
             description=record.description,
             model_id=model_id,
         )
+        # On a server, another process may have made one at the same time. The lower number was there first.
+        first = _whole_version(connected, uri, name, fingerprint)
+        if first is not None and int(first.version) < int(created.version):
+            connected.delete_model_version(name, str(created.version))
+            connected.delete_logged_model(model_id)
+            return first, False
+        mark_ready(connected, model_id, run_id)
     log.info("registered %s as version %s of %s", one.name, created.version, name)
     return connected.get_model_version(name, created.version), True
 
 
-def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
-    """Store network, calibrated card, package and signature as an MLflow model that belongs to the run."""
+def _whole_version(connected: MlflowClient, uri: str, name: str, fingerprint: str) -> ModelVersion | None:
+    """The oldest version with this fingerprint whose files are all there; others are told."""
+    alike = [
+        version
+        for version in connected.search_model_versions(f"name = '{name}'")
+        if version.tags.get(FINGERPRINT) == fingerprint
+    ]
+    for version in sorted(alike, key=lambda version: int(version.version)):
+        absent = absent_files(uri, version)
+        if not absent:
+            return version
+        log.warning(
+            "version %s of %s has lost %s and cannot answer: the model gets another version",
+            version.version, name, ", ".join(absent),
+        )  # fmt: skip
+    return None
+
+
+def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint: str) -> str:
+    """Store network, calibrated card, package and signature as an MLflow model, pending, that belongs to the run."""
     import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
     experiment = connected.get_run(run_id).info.experiment_id
-    logged = connected.create_logged_model(experiment, name=one.name, source_run_id=run_id, model_type="classifier")
+    for cut_off in pending(connected, run_id, fingerprint):
+        connected.finalize_logged_model(cut_off.model_id, LoggedModelStatus.FAILED)
+    logged = connected.create_logged_model(
+        experiment,
+        name=one.name,
+        source_run_id=run_id,
+        model_type="classifier",
+        tags={FINGERPRINT: fingerprint},
+    )
     # The column has no name so that a plain list of images is accepted as well as a DataFrame.
     outputs = [(DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")]
     signature = ModelSignature(
@@ -191,8 +236,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str) -> str:
             mlflow_model=Model(run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
         )
         connected.log_model_artifacts(logged.model_id, str(saved))
-    connected.finalize_logged_model(logged.model_id, "READY")
-    connected.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, 0)])
+        compare(connected, str(logged.model_id), saved)
     return str(logged.model_id)
 
 

@@ -77,7 +77,8 @@ class Result:
 
     Attributes:
         history: one row of figures per epoch: epoch (from 1), loss, accuracy, precision, recall, f1, auroc on
-            train as seen while training, the same with ``val_`` on validation, learning_rate, seconds.
+            train as seen while training, the same with ``val_`` on validation, learning_rate, seconds (training
+            alone), ended (when the epoch ended, in seconds since 1970).
         best_epoch: epoch (from 1) whose weights the network now has.
         best: monitored figure of that epoch.
         stopped: why training ended before its last epoch, or "".
@@ -193,7 +194,7 @@ def _epoch(model: keras.Model, train: Batches, validation: Batches, progress: Pr
             f"lower the learning rate (learning_rate={progress.learning_rate:g})"
         )
     row |= {f"val_{name}": value for name, value in _figures(model, validation).items()}
-    row |= {"learning_rate": progress.learning_rate, "seconds": seconds}
+    row |= {"learning_rate": progress.learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
     progress.history.append(row)
     progress.epoch = number
     bar.set_postfix_str(f"val loss {row['val_loss']:.4f}, val auroc {row['val_auroc']:.4f}")
