@@ -14,7 +14,7 @@ class Registered(Step):
     """A step that reads or moves the aliases of a registered model."""
 
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register")
-    passed_over: ClassVar[frozenset[str]] = frozenset({"experiment", "include"})
+    passed_over: ClassVar[frozenset[str]] = frozenset({"experiment", "include", "offline"})
 
     tracking_uri: Annotated[
         str, Field(min_length=1, description="Address of the MLflow store: sqlite:///FILE or http(s)://HOST.")
