@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cxr.results import read_all
+from cxr.results import read_all, read_notes
 from cxr.results.page import render
 
 
 def test_the_page_is_what_the_kept_results_give(repository):
     page = (repository / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == render(read_all(repository / "reports" / "results"))
+    kept = repository / "reports" / "results"
+    assert page == render(read_all(kept), read_notes(kept))
 
 
 def test_no_kept_result_is_of_phantoms(repository):

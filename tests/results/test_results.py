@@ -138,6 +138,21 @@ def test_the_page_is_made_of_kept_results_alone(strong: Evaluation, tmp_path: Pa
     assert run(tmp_path) == page
 
 
+def test_what_was_tried_stands_in_the_section_that_it_is_about(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "s2", "three_block", strong)
+    lay_out(tmp_path, "s1", "shallow", strong, split_protocol="official", split_digest="b" * 64)
+    run(tmp_path)
+    (tmp_path / "reports" / "kermany-dddddddd" / "official-bbbbbbbb" / "note.md").write_text("### Tried\n\nmuch\n")
+    found = {section.splitlines()[0]: "### Tried\n\nmuch\n" in section for section in sections(run(tmp_path))}
+    assert [official for title, official in found.items() if "official" in title] == [True]
+    assert sum(found.values()) == 1
+
+
+def test_a_network_says_what_its_weights_were_before_training(strong: Evaluation, tmp_path: Path) -> None:
+    lay_out(tmp_path, "s2", "three_block", strong)
+    assert "| Starts from |" in run(tmp_path) and "| its seed |" in run(tmp_path)
+
+
 def test_splits_and_data_sets_never_share_a_table(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
     variants = [
         {},

@@ -16,6 +16,7 @@ from cxr.evaluation.files import METRICS_NAME, without_nan
 DIGITS = 6
 """Significant digits that are kept: more would change with the machine, not with the model."""
 
+NOTE_NAME = "note.md"
 DIGEST_LETTERS = 8
 
 ENSEMBLE_EVALUATION, COMPARISON_NAME = "evaluation", "comparison.json"
@@ -195,6 +196,19 @@ def read_all(folder: Path) -> list[Result]:
             )
         found.append(result)
     return found
+
+
+def read_notes(folder: Path) -> dict[Path, str]:
+    """Read what people have written beside the results: what was tried, and what limits the figures.
+
+    Args:
+        folder: folder of all results; may be missing.
+
+    Returns:
+        Folder of a data set and split, relative to ``folder``, to the Markdown of its ``note.md``.
+    """
+    notes = folder.glob(f"*/*/{NOTE_NAME}")
+    return {path.parent.relative_to(folder): path.read_text(encoding="utf-8").strip() for path in notes}
 
 
 def rounded(values: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -43,11 +43,12 @@ thrown off by the black field: a low figure does not prove that it looks at the 
 """
 
 
-def render(results: Iterable[Result], *, phantoms: bool = False) -> str:
+def render(results: Iterable[Result], notes: Mapping[Path, str] | None = None, *, phantoms: bool = False) -> str:
     """Write the page.
 
     Args:
         results: kept results, in any order.
+        notes: folder of a data set and split to what people have written about it.
         phantoms: whether results on drawn phantoms are shown; they say nothing about patients.
 
     Returns:
@@ -60,7 +61,7 @@ def render(results: Iterable[Result], *, phantoms: bool = False) -> str:
     sections = [sorted(group, key=_rank) for _, group in groupby(shown, key=lambda one: one.table)]
     if sections:
         parts.append(_overview(sections))
-    parts += [_section(models) for models in sections]
+    parts += [_section(models, (notes or {}).get(models[0].path.parent)) for models in sections]
     return "\n".join(parts)
 
 
@@ -118,7 +119,7 @@ def _overview(sections: Sequence[Sequence[Result]]) -> str:
     return table([*headings, f"AUROC, {tables.BASELINE}"], rows)
 
 
-def _section(models: Sequence[Result]) -> str:
+def _section(models: Sequence[Result], note: str | None) -> str:
     _, data, protocol, split = models[0].table
     test, validation = (models[0].facts["metrics"][side] for side in ("test", "validation"))
     rules = sorted({str(one.facts["threshold_rule"]) for one in models if one.facts["threshold_rule"]})
@@ -130,6 +131,7 @@ def _section(models: Sequence[Result]) -> str:
         f"Data `{data[:DIGEST_LETTERS]}`, split `{split[:DIGEST_LETTERS]}`. "
         f"{'' if models[0].phantom else BANDS.get(protocol, '')}".rstrip()
         + "\n",
+        *([f"{note}\n"] if note else []),
         "### At the threshold chosen on validation\n",
         f"{tables.chosen(models)}\nThreshold: {'; '.join(rules) or UNKNOWN}.\n",
         *(_members(one) for one in models if one.facts.get("members")),

@@ -237,6 +237,7 @@ def training(models: Sequence[Result]) -> str:
             [
                 f"**{one.model}**",
                 or_unknown(facts["system"]),
+                _start(one),
                 " x ".join(str(size) for size in facts["input_shape"] or ()) or UNKNOWN,
                 or_unknown(facts["parameters"], lambda count: f"{count:,}"),
                 or_unknown(evidence.get("train_images"), lambda count: f"{count:,}"),
@@ -249,10 +250,18 @@ def training(models: Sequence[Result]) -> str:
             ]
         )
     headings = [
-        "Model", "System", "Input", "Parameters", "Training images", "Best epoch", "Minutes of training",
+        "Model", "System", "Starts from", "Input", "Parameters", "Training images", "Best epoch", "Minutes of training",
         "Images/s in training", "Device of training", "Images/s at prediction", "Commit",
     ]  # fmt: skip
     return table(headings, rows)
+
+
+def _start(result: Result) -> str:
+    """What the weights were before training."""
+    if result.facts.get("members"):
+        return UNKNOWN
+    weights = result.facts["settings"].get("weights", "none")
+    return {"none": "its seed", "imagenet": "ImageNet"}.get(str(weights), "a weights file")
 
 
 def _prediction_speed(result: Result, trained_on: str | None) -> str:

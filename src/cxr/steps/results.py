@@ -50,9 +50,9 @@ class Results(Step):
     def run(self) -> None:
         """Keep what the run found, then write the page."""
         from cxr.card import model_folders
-        from cxr.results import collect, keep, read_all
+        from cxr.results import collect, keep, read_all, read_notes
         from cxr.results.page import render, write_page
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
         keep(collect(folders, self.ensemble), self.kept, phantoms=self.phantoms)
-        write_page(self.page, render(read_all(self.kept), phantoms=self.phantoms))
+        write_page(self.page, render(read_all(self.kept), read_notes(self.kept), phantoms=self.phantoms))
