@@ -16,19 +16,21 @@ from loopback import MlflowServer
 from model_folders import Folders, write_models
 
 NAME = "pneumonia-classifier"
+REMEMBERS = 1
+"""Seconds for which the server remembers which webhooks there are: one that is newer isn't told before."""
 SOON = 15.0
 """Seconds within which a move of an alias must have been followed."""
 
 
 class TrackingServer(MlflowServer):
-    """One server that may send webhooks to loopback, and believes what it knows of them for a second only."""
+    """One server that may send webhooks to loopback, and soon learns of new ones."""
 
     def __init__(self, folder: Path) -> None:
         settings = {
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-            "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+            "MLFLOW_WEBHOOK_CACHE_TTL": str(REMEMBERS),
         }
         super().__init__(folder, environment=settings)
 

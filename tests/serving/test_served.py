@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from cxr.errors import RegistryError
+from cxr.errors import MissingInputError, RegistryError
 from cxr.serving import Served, ServedAlias
 from cxr.serving.served import FIRST_DELAY, PHANTOM_BANNER
 from model_folders import small_network, write_store
@@ -134,6 +134,12 @@ def test_a_champion_that_was_taken_away_is_not_followed_by_the_challenger(regist
 def test_a_model_that_nobody_has_registered_is_a_clear_error(uri: str) -> None:
     with pytest.raises(RegistryError, match="run `cxr register`"):
         ServedAlias(uri, "nobody")
+
+
+def test_a_local_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="name another store"):
+        ServedAlias(f"sqlite:///{tmp_path}/mlflow.db", "pneumonia-classifier")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_version_trained_on_phantoms_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
 from cxr.tracking.signature import SignatureCheck
 from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
-from tracking_server import NAME, SOON, TrackingServer, register_versions, wait_until
+from tracking_server import NAME, REMEMBERS, SOON, TrackingServer, register_versions, wait_until
 
 SECRET = "a secret of some length"
 HARDLY_EVER = 3600.0
@@ -58,6 +59,7 @@ def test_a_move_in_the_registry_reaches_the_listener_by_webhook_within_seconds(s
         try:
             made, _ = ensure_webhook(server.uri, "listener", f"{receiver.url}/webhook", SECRET)
             assert try_webhook(server.uri, made) is None
+            time.sleep(REMEMBERS + 0.5)
             for version in ("2", "1"):
                 give(server, version)
                 wait_until(lambda version=version: served.current.version == version, SOON)
@@ -125,6 +127,7 @@ def test_the_commands_listen_and_webhook_work_together(server: TrackingServer, t
         known = ("webhook", "--tracking_uri", server.uri)
         told = run(*known, "--url", f"{url}/webhook", env=environment)
         assert told.returncode == 0 and "accepted a signed example" in told.stderr, told.stderr
+        time.sleep(REMEMBERS + 0.5)
         give(server, "2")
         wait_until(lambda: version(url) == "2")
         assert "champion is now version 2 (was 1)" in log.read_text()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +77,23 @@ def test_whoever_listens_and_fails_keeps_nobody_else_from_hearing_and_nothing_fr
         wait_until(lambda: served.current.version == "1")
     assert [change.version for change in seen] == ["2", "1"]
     assert sum("disk full" in record.message for record in caplog.records) == 2
+
+
+def test_a_local_store_that_disappears_is_told_once_and_found_again(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = ServedAlias(registry.uri, registry.name)
+    watcher = Watcher(served, 0.1)
+    store = Path(registry.uri.removeprefix("sqlite:///"))
+    with caplog.at_level(logging.INFO, "cxr"), running(watcher):
+        store.rename(store.with_name("elsewhere.db"))
+        wait_until(lambda: watcher.away)
+        time.sleep(1)
+        assert served.current.version == "1"
+        store.with_name("elsewhere.db").rename(store)
+        wait_until(lambda: not watcher.away)
+    told = [record.message for record in caplog.records if record.name == "cxr.serving.watcher"]
+    assert [one.partition(",")[0] for one in told] == ["the registry is away", "the registry answers again"]
 
 
 def test_changes_name_aliases_that_were_set_moved_and_removed() -> None:

@@ -84,6 +84,7 @@ class ServedAlias:
             clock: gives seconds; spaces the attempts to load a version that doesn't answer.
 
         Raises:
+            MissingInputError: if there is no such local store; none is made.
             RegistryError: if the store doesn't answer, nobody has the alias, or its version doesn't answer.
         """
         self.uri, self.registered_name, self.alias, self.fallback = uri, registered_name, alias, fallback

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cxr.errors import CxrError, RegistryError
+from cxr.errors import CxrError
 from cxr.serving.served import ServedAlias
 from cxr.tracking.lookup import alias_versions, ask_briefly
 
@@ -70,6 +70,7 @@ class Watcher:
             on_change: called in order for each alias that has moved, before its version is loaded.
 
         Raises:
+            MissingInputError: if there is no such local store.
             RegistryError: if the store doesn't answer.
         """
         self._served = served
@@ -119,7 +120,7 @@ class Watcher:
         name = self._served.registered_name
         try:
             now = alias_versions(self._served.uri, name)
-        except RegistryError as error:
+        except CxrError as error:  # a local store may also be gone
             if not self._away:
                 version = self._served.current.version
                 log.warning(

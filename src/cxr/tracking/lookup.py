@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cxr.errors import RegistryError
 from cxr.tracking.artifacts import fetch_model
-from cxr.tracking.connection import client
+from cxr.tracking.connection import existing_client
 
 BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow's own values make one question to an absent server last for minutes."""
@@ -33,9 +33,10 @@ def alias_versions(uri: str, registered_name: str) -> dict[str, str]:
         Alias to version; empty for a model that isn't registered yet.
 
     Raises:
+        MissingInputError: if there is no such local store; none is made.
         RegistryError: if the store doesn't answer.
     """
-    connected = client(uri)
+    connected = existing_client(uri)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -60,9 +61,10 @@ def fetch_version(uri: str, registered_name: str, version: str, folder: Path) ->
         The folder that :meth:`cxr.prediction.Predictor.load` reads.
 
     Raises:
+        MissingInputError: if there is no such local store.
         RegistryError: if the store doesn't answer, or the version or some of its files are gone.
     """
-    connected = client(uri)
+    connected = existing_client(uri)
     from mlflow.exceptions import MlflowException
 
     try:
