@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +16,7 @@ import pytest
 from cxr.card import ModelCard
 from cxr.errors import RegistryError
 from cxr.tracking import log_evaluation, open_run
-from cxr.tracking.claims import CLAIM_TAG, FILES_TAG
+from cxr.tracking.claims import CLAIM_TAG, FILES_TAG, claim
 from cxr.tracking.connection import client, experiment_id
 from loopback import Gate, MlflowServer
 from model_folders import Folders, write_models
@@ -114,6 +116,22 @@ def test_several_processes_that_restore_at_once_make_one_run(server: MlflowServe
     metrics = told(server.uri, run_id)["metrics"]
     assert metrics["loss"] == [(row["epoch"], row["loss"], int(1000 * row["ended"])) for row in ROWS]
     assert len(metrics["test_auroc"]) == 1
+
+
+def test_claims_made_in_the_same_moment_agree_on_one_run(server: MlflowServer) -> None:
+    connected = client(server.uri)
+    where = experiment_id(connected, server.uri, "same moment")
+    for attempt in range(4):
+        together = threading.Barrier(5)
+
+        def claim_together(_: int, digest: str = f"files {attempt}", together: threading.Barrier = together) -> str:
+            together.wait()
+            return claim(client(server.uri), where, digest, name="m", started=None, tags={})
+
+        with ThreadPoolExecutor(5) as pool:
+            agreed = set(pool.map(claim_together, range(5)))
+        left = connected.search_runs([where], f"tags.`{CLAIM_TAG}` = 'files {attempt}'")
+        assert [run.info.run_id for run in left] == list(agreed)
 
 
 @pytest.mark.parametrize("sent", [2_000, 8_000, 14_000, 24_000])
