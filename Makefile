@@ -27,7 +27,7 @@ transfer: .venv/run.stamp ## Train the networks that start from pretrained weigh
 	dvc repro transfer/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev.stamp ## Check style, types and import layers
 	ruff check .

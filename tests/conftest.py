@@ -21,6 +21,14 @@ REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
+LONGEST = ("e2e", "test_backends", "test_session", "integration")
+"""Files that take minutes begin first: no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, part in enumerate(LONGEST) if part in str(item.path)), len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -19,8 +19,8 @@ from cxr.steps.evaluate import Evaluate
 from cxr.steps.register import Register
 from cxr.steps.train import Train
 from cxr.tracking.connection import client
+from loopback import Gate, MlflowServer, free_port
 from model_folders import RECIPE
-from servers import Gate, MlflowServer, free_port
 
 EPOCHS = 3
 

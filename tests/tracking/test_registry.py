@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cxr
 from cxr.card import ModelCard
 from cxr.errors import MissingInputError, RegistryError
 from cxr.prediction import Predictor
@@ -21,6 +23,7 @@ from cxr.registration import Registration
 from cxr.tracking.artifacts import absent_files, fetch_model
 from cxr.tracking.connection import client
 from cxr.tracking.registry import Run, promotion_log, register
+from cxr.tracking.versions import PACKAGE
 from model_folders import CPU, GPU, THRESHOLD, Folders, card, rejudge, set_summary, write_models
 
 NAME = "pneumonia-classifier"
@@ -103,6 +106,22 @@ print(json.dumps({way: answer.to_dict("list") for way, answer in ways.items()}))
         assert table["threshold"] == [THRESHOLD] * len(part), way
     assert len(ways["bytes"]["label"]) == len(folders.images)
     assert set(ways["bytes"]["label"]) == {"NORMAL", "PNEUMONIA"}
+
+
+def test_a_version_carries_the_modules_that_prediction_imports_and_no_other() -> None:
+    source = Path(cxr.__file__).parent
+    needed, waiting = {"cxr"}, ["cxr.prediction"]
+    while waiting:
+        module = waiting.pop()
+        if module in needed:
+            continue
+        needed.add(module)
+        file = source.joinpath(*module.split(".")[1:])
+        tree = ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text())
+        imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+        waiting += [str(node.module) for node in imports if str(node.module).split(".")[0] == "cxr"]
+    tops = {module.split(".")[1] if "." in module else "__init__" for module in needed}
+    assert {name.removesuffix(".py") for name in PACKAGE} == tops
 
 
 _WITHOUT_THE_PACKAGE = """

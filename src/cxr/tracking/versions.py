@@ -43,6 +43,11 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("tqdm",),
 )
 """Packages that a version needs to answer, each with names under which it may be installed."""
+PACKAGE = (
+    "__init__.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py", "prediction.py",
+    "recipes.py",
+)  # fmt: skip
+"""What of this package a version carries: all that prediction imports. A server takes a request for each file."""
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 
 
@@ -224,12 +229,13 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
             shutil.copyfile(one.trained / name, folder / name)
         one.card.write(folder)
         (folder / FILE_NAME).write_text(model_card(one.card, one.evaluation), encoding="utf-8")
-        saved = Path(scratch) / "saved"
+        package, saved = Path(scratch) / cxr.__name__, Path(scratch) / "saved"
+        _copy_package(package)
         mlflow.pyfunc.save_model(
             saved,
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"model": str(folder)},
-            code_paths=[str(Path(cxr.__file__).parent)],
+            code_paths=[str(package)],
             signature=signature,
             pip_requirements=requirements(),
             model_config={"paths": True},
@@ -238,6 +244,16 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
         connected.log_model_artifacts(logged.model_id, str(saved))
         compare(connected, str(logged.model_id), saved)
     return str(logged.model_id)
+
+
+def _copy_package(folder: Path) -> None:
+    folder.mkdir()
+    for name in PACKAGE:
+        source = Path(cxr.__file__).with_name(name)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, folder / name)
 
 
 def requirements() -> list[str]:
