@@ -3,6 +3,7 @@ PYTHON ?= python3
 DATA ?=
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
+PIN = $(UV) pip compile -q --universal --generate-hashes --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
@@ -62,10 +63,12 @@ benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and writ
 	python benchmarks/write_page.py
 
 lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
-	$(UV) pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements/run.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-header --group build --extra gpu pyproject.toml -c requirements/run.txt -o requirements/gpu.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-header --group server -c requirements/run.txt -o requirements/server.txt
+	$(PIN) --group build --group dev --extra train --extra kubeflow pyproject.toml -o requirements/dev.txt
+	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
+	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	$(PIN) --group build --extra train --extra gpu pyproject.toml -c requirements/dev.txt -o requirements/gpu.txt
+	$(PIN) --group build --extra train --extra kubeflow pyproject.toml -c requirements/dev.txt -o requirements/kubeflow.txt
+	$(PIN) --group server -c requirements/dev.txt -o requirements/server.txt
 
 clean: ## Remove what runs produced (not data/, not .venv)
 	rm -rf artifacts
