@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr import __version__
+from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
@@ -49,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _leave)
     try:
-        parse(found, words[1:]).execute()
+        carry_out(found, words[1:])
     except CxrError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"cxr {name}: {line}\n")
@@ -58,6 +59,21 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"cxr {name}: interrupted; nothing half-written was kept\n")
         return INTERRUPTED
     return 0
+
+
+def carry_out(found: type[Step], words: Sequence[str]) -> None:
+    """Run a step from its command line, typed by a person or written by a pipeline.
+
+    Args:
+        found: the step's class.
+        words: the arguments after the step's name.
+    """
+    flags, problems = read_flags(words, found.positional())
+    task = Task.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
+    with put_together(found, flags) as whole:
+        build(found, whole, problems).execute()
+    if task is not None:
+        task.tell_outputs()
 
 
 def parse(found: type[Step], words: Sequence[str]) -> Step:
@@ -73,7 +89,24 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    flags, problems = read_flags(words, found.positional())
+    return build(found, *read_flags(words, found.positional()))
+
+
+def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
+    """Make a step from flags and the parameter file that they name.
+
+    Args:
+        found: the step's class.
+        flags: field to value; ``params`` is the file.
+        problems: what was wrong with the command line.
+
+    Returns:
+        The step, ready to execute.
+
+    Raises:
+        ParameterError: listing every unknown, missing and wrong value of file and flags together.
+    """
+    flags, problems = dict(flags), list(problems)
     sections: dict[str, Any] = {}
     if "params" in flags:
         try:
