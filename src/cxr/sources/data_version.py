@@ -164,7 +164,7 @@ def _progress(bar: tqdm[Any]) -> Any:
     """A callback of DVC that moves a bar by files."""
     from fsspec.callbacks import Callback
 
-    class Progress(Callback):
+    class Progress(Callback):  # type: ignore[misc]  # fsspec has no types
         def set_size(self, size: int) -> None:
             if size > (bar.total or 0):  # of all files first, then of each part of them
                 bar.reset(size)
