@@ -62,6 +62,9 @@ results: .venv/run.stamp ## Note this run's figures and write docs/results.md fr
 benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
 	python benchmarks/write_page.py
 
+components: .venv/dev.stamp ## Write components/*/component.yaml anew from the steps
+	cxr kubeflow components --params params.yaml
+
 lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
 	$(PIN) --group build --group dev --extra train --extra kubeflow pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt

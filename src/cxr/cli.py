@@ -14,6 +14,7 @@ from typing import Any
 from cxr import __version__
 from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
+from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Step, Writes
@@ -113,7 +114,8 @@ def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step
             sections = read_sections(Path(flags.pop("params")))
         except ParameterError as error:
             problems.extend(error.problems)
-    values, unknown = gather(found, flags, sections, top_level([step(name) for name in STEPS]))
+    known = (*top_level([step(name) for name in STEPS]), CONTAINERS)
+    values, unknown = gather(found, flags, sections, known)
     problems.extend(unknown)
     try:
         built = found.build(values)
