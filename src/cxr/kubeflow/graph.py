@@ -160,6 +160,12 @@ class Graph:
         api = self.settings.api
         return self.task("outcome", {}, **({"api": api} if api else {}))
 
+    def _cached(self, name: str, image: str) -> bool:
+        """Whether Kubeflow may take the outputs of an earlier run with the same inputs."""
+        if name == "fetch" and self.data_version == ABSENT and self.source != "phantom":
+            return False  # what an address holds may have changed
+        return self.settings.caching and self.settings.names_code(image) and name not in UNCACHED
+
     def _component(self, name: str) -> BaseComponent:
         if name not in self._components:
             self._components[name] = component(name, tuple(self.models))
@@ -192,7 +198,7 @@ class Graph:
         if name in AGAIN and settings.retries.count:
             again = settings.retries
             task.set_retry(again.count, f"{again.seconds}s", again.factor, f"{again.longest}s")
-        task.set_caching_options(settings.caching and settings.names_code(image) and name not in UNCACHED)
+        task.set_caching_options(self._cached(name, image))
         kubernetes.set_image_pull_policy(task, settings.pull)
         if settings.secrets.image_pull:
             kubernetes.set_image_pull_secrets(task, [settings.secrets.image_pull])
