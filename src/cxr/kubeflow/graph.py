@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
     from kfp.dsl.base_component import BaseComponent
 
-AGAIN = frozenset({"fetch", "preprocess", "train", "evaluate", "ensemble", "register"})
+AGAIN = frozenset({"fetch", "preprocess", "train", "evaluate", "ensemble", "register", "predict"})
 """Steps that may be tried again. What validate and resplit refuse, they refuse again."""
-UNCACHED = frozenset({"register", "outcome"})
-"""Steps that are about the world outside: the registry may have changed since."""
+UNCACHED = frozenset({"register", "predict", "outcome"})
+"""Steps that are about the world outside: the registry, or the images, may have changed since."""
+FROM_STORE = frozenset({"fetch", "predict"})
+"""Steps that read images from an S3 store."""
 GPU_IMAGE = "cxr-train-gpu"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
@@ -151,6 +153,18 @@ class Graph:
         """
         return CHECKPOINTS if self.settings.checkpoints.size else "/tmp/checkpoints"
 
+    def mount_images(self, task: PipelineTask) -> None:
+        """Let a task read the volume with images to score, if there is one.
+
+        Args:
+            task: the task.
+        """
+        from kfp import kubernetes
+
+        volume = self.settings.images
+        if volume.claim is not None:
+            kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+
     def outcome(self) -> PipelineTask:
         """Add the task that tells how the run went; it is for an exit handler.
 
@@ -202,7 +216,7 @@ class Graph:
         kubernetes.set_image_pull_policy(task, settings.pull)
         if settings.secrets.image_pull:
             kubernetes.set_image_pull_secrets(task, [settings.secrets.image_pull])
-        if name == "fetch" and settings.secrets.s3:
+        if name in FROM_STORE and settings.secrets.s3:
             kubernetes.use_secret_as_env(task, settings.secrets.s3, {key: key for key in S3_KEYS})
         if issubclass(step(name), Tracked) and settings.secrets.mlflow:
             kubernetes.use_secret_as_env(task, settings.secrets.mlflow, {key: key for key in MLFLOW_KEYS})

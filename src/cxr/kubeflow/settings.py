@@ -66,6 +66,15 @@ class Checkpoints(_Settings):
     """Storage class; empty takes the cluster's own."""
 
 
+class Volume(_Settings):
+    """Images that lie on a volume of the cluster, for scoring."""
+
+    claim: str | None = None
+    """Name of the volume's claim; null mounts nothing."""
+    path: str = Field("/images", pattern="^/.+")
+    """Where it is mounted."""
+
+
 class Secrets(_Settings):
     """Names of the Kubernetes secrets whose keys become environment variables."""
 
@@ -104,6 +113,8 @@ class Containers(_Settings):
     """Size of /dev/shm while training; null leaves it."""
     checkpoints: Checkpoints = Checkpoints()
     """The disk for checkpoints."""
+    images: Volume = Volume()
+    """Volume with images to score."""
     retries: Retries = Retries()
     """Further tries of the steps that may be tried again."""
     secrets: Secrets = Secrets()
