@@ -32,10 +32,11 @@ case $1 in
     UV_CACHE_DIR=/tmp/cache/uv UV_LINK_MODE=copy "$uv" pip install --python /opt/cxr --compile-bytecode \
       --require-hashes -r "/tmp/requirements/$2"
     # Headers, 430 MB: only who compiles TensorFlow operations needs them.
-    rm -rf /opt/cxr/.lock /opt/cxr/lib/python*/site-packages/tensorflow/include
+    rm -rf /opt/cxr/lib/python*/site-packages/tensorflow/include
     ;;
   project)
     "$uv" pip install --python /opt/cxr/bin/python --prefix /installed --no-cache --offline --no-deps \
       --no-build-isolation --compile-bytecode /project
     ;;
 esac
+rm -f /opt/cxr/.lock /installed/.lock
