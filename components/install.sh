@@ -26,7 +26,7 @@ case $1 in
     ;;
   packages)
     [ -e /opt/cxr/bin/python ] || "$uv" venv --quiet --allow-existing /opt/cxr
-    UV_DEFAULT_INDEX=$(python -m pip config get global.index-url 2>/dev/null || echo https://pypi.org/simple)
+    UV_DEFAULT_INDEX=$("$build/uv/bin/pip" config get global.index-url 2>/dev/null || echo https://pypi.org/simple)
     export UV_DEFAULT_INDEX
     # Compiled here once: nobody can write beside the modules later.
     UV_CACHE_DIR=/tmp/cache/uv UV_LINK_MODE=copy "$uv" pip install --python /opt/cxr --compile-bytecode \
