@@ -6,7 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from cxr.provenance import data_md5, environment, environment_digest, folder_md5, git_commit, origin, stage_of
+from cxr.errors import DataError
+from cxr.provenance import (
+    IMAGE_FILES,
+    data_md5,
+    environment,
+    environment_digest,
+    folder_md5,
+    git_commit,
+    origin,
+    pointer_md5,
+    stage_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CXR_GIT_COMMIT", "CXR_DATA_MD5", "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -47,10 +64,38 @@ def test_no_checkout_and_no_commit_are_unknown(tmp_path: Path, monkeypatch: pyte
     assert git_commit(tmp_path) is None
 
 
+def test_a_container_names_the_commit_that_a_checkout_would(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = checkout / "elsewhere"
+    outside.mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout))
+    monkeypatch.setenv("CXR_GIT_COMMIT", "e" * 40)
+    assert git_commit(outside) == "e" * 40
+    assert git_commit(checkout) not in (None, "e" * 40), "a checkout knows better"
+    monkeypatch.setenv("CXR_GIT_COMMIT", "")
+    assert git_commit(outside) is None
+
+
 def test_the_data_hash_is_that_of_the_pointer(tmp_path: Path) -> None:
     pointer = tmp_path / "data.dvc"
     pointer.write_text("outs:\n- md5: 0123abcd.dir\n  size: 5\n  path: data\n")
     assert data_md5(pointer) == "0123abcd.dir"
+
+
+def test_a_container_names_the_data_that_a_pointer_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointer = tmp_path / "data.dvc"
+    monkeypatch.setenv("CXR_DATA_MD5", "0123abcd.dir")
+    assert data_md5(pointer) == "0123abcd.dir"
+    assert pointer_md5(pointer) is None
+    pointer.write_text("outs:\n- md5: 0123abcd.dir\n")
+    assert data_md5(pointer) == "0123abcd.dir"
+
+
+def test_two_versions_of_the_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointer = tmp_path / "data.dvc"
+    pointer.write_text("outs:\n- md5: 4567.dir\n")
+    monkeypatch.setenv("CXR_DATA_MD5", "0123.dir")
+    with pytest.raises(DataError, match=r"CXR_DATA_MD5=0123\.dir .*data\.dvc with md5=4567\.dir; unset"):
+        data_md5(pointer)
 
 
 @pytest.mark.parametrize("text", ["", "outs: []", "outs:\n- path: data\n", "a: [", "- 1"])
@@ -80,14 +125,26 @@ def test_the_environment_is_the_requirement_file_with_the_most_installed_package
     assert environment(tmp_path) == f"gpu.txt sha256:{environment_digest(gpu)}"
 
 
+def test_an_image_holds_the_requirement_files_that_a_checkout_would(tmp_path: Path) -> None:
+    root, image = tmp_path / "root", tmp_path / "image"
+    for folder, name in ((image, "pytest"), (root, "numpy")):
+        assert origin(root, image)["environment"] == (None if name == "pytest" else _environment_of(image))
+        (folder / "requirements").mkdir(parents=True)
+        (folder / "requirements" / "run.txt").write_text(f"{name}=={version(name)}\n")
+    assert origin(root, image)["environment"] == _environment_of(root) != _environment_of(image)
+    assert Path("/opt/cxr") == IMAGE_FILES, "components/Dockerfile copies them there"
+
+
+def _environment_of(folder: Path) -> str | None:
+    return environment(folder / "requirements")
+
+
 def test_packages_other_than_the_pinned_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / "run.txt").write_text(f"numpy==0.1\npytest=={version('pytest')}\npytest==0.1\n")
     assert str(environment(tmp_path)).endswith(f", but 1 packages differ: numpy {version('numpy')}")
 
 
 def test_pipeline_run_and_image_come_from_the_container(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"):
-        monkeypatch.delenv(name, raising=False)
     by_hand = origin(checkout)
     assert by_hand == {
         "git_commit": git_commit(checkout), "environment": None, "pipeline_run": None, "image_digest": None

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cxr import __version__
+from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
 from cxr.extras import absent
+from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Step, Writes
@@ -50,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _leave)
     try:
-        parse(found, words[1:]).execute()
+        carry_out(found, words[1:])
     except CxrError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"cxr {name}: {line}\n")
@@ -67,6 +69,21 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def carry_out(found: type[Step], words: Sequence[str]) -> None:
+    """Run a step from its command line, typed by a person or written by a pipeline.
+
+    Args:
+        found: the step's class.
+        words: the arguments after the step's name.
+    """
+    flags, problems = read_flags(words, found.positional())
+    task = Task.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
+    with put_together(found, flags) as whole:
+        build(found, whole, problems).execute()
+    if task is not None:
+        task.tell_outputs()
+
+
 def parse(found: type[Step], words: Sequence[str]) -> Step:
     """Make a step from its command line.
 
@@ -80,14 +97,32 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    flags, problems = read_flags(words, found.positional())
+    return build(found, *read_flags(words, found.positional()))
+
+
+def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
+    """Make a step from flags and the parameter file that they name.
+
+    Args:
+        found: the step's class.
+        flags: field to value; ``params`` is the file.
+        problems: what was wrong with the command line.
+
+    Returns:
+        The step, ready to execute.
+
+    Raises:
+        ParameterError: listing every unknown, missing and wrong value of file and flags together.
+    """
+    flags, problems = dict(flags), list(problems)
     sections: dict[str, Any] = {}
     if "params" in flags:
         try:
             sections = read_sections(Path(flags.pop("params")))
         except ParameterError as error:
             problems.extend(error.problems)
-    values, unknown = gather(found, flags, sections, top_level([step(name) for name in STEPS]))
+    known = (*top_level([step(name) for name in STEPS]), CONTAINERS)
+    values, unknown = gather(found, flags, sections, known)
     problems.extend(unknown)
     try:
         built = found.build(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,19 +143,40 @@ class Predictor:
         """
         return _prepare((self.recipe,), items)[self.recipe]
 
-    def raw_probabilities(self, items: Sequence[bytes | str | Path]) -> NDArray[np.float64]:
-        """Raw probabilities of pneumonia for image files.
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Recipes that an image is prepared by before this predictor can answer for it, each once."""
+        return (self.recipe,)
+
+    def raw_of(self, prepared: Mapping[Recipe, NDArray[np.uint8]], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
+        """Raw probabilities of pneumonia for prepared images.
 
         Args:
-            items: raw image files as bytes, or paths of image files; at least one.
+            prepared: each of :attr:`recipes` to the images that it gave, ``(n, size, size, planes)`` uint8.
+            batch_size: images per network call.
 
         Returns:
-            ``(n,)`` float64 in [0, 1].
+            ``(n,)`` float64 in [0, 1]; of an ensemble pooled, before its own temperature.
+        """
+        return self.probabilities(prepared[self.recipe], batch_size)
+
+    def answers(self, raw: NDArray[np.float64]) -> list[Prediction]:
+        """Calibrate raw probabilities and hold them against the threshold.
+
+        Args:
+            raw: raw probabilities, ``(n,)``, 0 to 1.
+
+        Returns:
+            One prediction per probability, in order.
 
         Raises:
-            ImageError: if an image cannot be used; its detail names the image.
+            MissingInputError: if the card isn't calibrated.
         """
-        return self.probabilities(self.prepare(items))
+        _, threshold = self._operating_point()
+        return [
+            Prediction(float(probability), PNEUMONIA if probability >= threshold else NORMAL, threshold, float(one))
+            for one, probability in zip(raw, self.calibrated(raw), strict=True)
+        ]
 
     def predict(self, items: Sequence[bytes | str | Path]) -> list[Prediction]:
         """Answer for image files, as they are on disk or were uploaded.
@@ -167,16 +188,13 @@ class Predictor:
             One prediction per item, in order.
 
         Raises:
-            ImageError: if an image cannot be used.
+            ImageError: if an image cannot be used; its detail names the image.
             MissingInputError: if the card isn't calibrated.
         """
-        _, threshold = self._operating_point()
+        self._operating_point()
         answers: list[Prediction] = []
         for start in range(0, len(items), BATCH_SIZE):
-            raw = self.raw_probabilities(items[start : start + BATCH_SIZE])
-            for one, probability in zip(raw, self.calibrated(raw), strict=True):
-                label = PNEUMONIA if probability >= threshold else NORMAL
-                answers.append(Prediction(float(probability), label, threshold, float(one)))
+            answers += self.answers(self.raw_of(_prepare(self.recipes, items[start : start + BATCH_SIZE])))
         return answers
 
     def _operating_point(self) -> tuple[float, float]:
@@ -207,22 +225,24 @@ class PooledPredictor(Predictor):
         self.card = card
         self.members = tuple(members)
 
-    def raw_probabilities(self, items: Sequence[bytes | str | Path]) -> NDArray[np.float64]:
-        """Pooled probabilities of pneumonia for image files, before the ensemble's own temperature.
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Recipes of all members, each once."""
+        return tuple(dict.fromkeys(recipe for member in self.members for recipe in member.recipes))
+
+    def raw_of(self, prepared: Mapping[Recipe, NDArray[np.uint8]], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
+        """Pooled probabilities of pneumonia for prepared images, before the ensemble's own temperature.
 
         Args:
-            items: raw image files as bytes, or paths of image files; at least one.
+            prepared: each of :attr:`recipes` to the images that it gave, ``(n, size, size, planes)`` uint8.
+            batch_size: images per network call.
 
         Returns:
             ``(n,)`` float64 in [0, 1].
-
-        Raises:
-            ImageError: if an image cannot be used; its detail names the image.
         """
         from cxr.calibration import pool
 
-        prepared = _prepare(tuple({member.recipe for member in self.members}), items)
-        answers = [member.calibrated(member.probabilities(prepared[member.recipe])) for member in self.members]
+        answers = [member.calibrated(member.raw_of(prepared, batch_size)) for member in self.members]
         return pool(answers, [member.weight for member in self.card.pooled])
 
     def prepare(self, items: Sequence[bytes | str | Path]) -> NoReturn:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +32,8 @@ from cxr.recipes import Recipe, apply
 IMAGES_NAME = "images.npy"
 INDEX_NAME = "index.parquet"
 RECIPE_NAME = "recipe.json"
+
+Result = TypeVar("Result")
 
 _WAITING_PER_WORKER = 4
 """Images decoded or waiting per worker: enough to ride out one slow image, few enough to hold in memory."""
@@ -86,7 +88,7 @@ def prepare(
     try:
         with (folder / IMAGES_NAME).open("wb") as file:
             _write_header(file, (len(paths), recipe.size, recipe.size, recipe.planes))
-            rows = _in_order(work, list(zip(paths, expected, strict=True)), workers or os.cpu_count() or 1)
+            rows = in_order(work, zip(paths, expected, strict=True), workers or os.cpu_count() or 1)
             shown = tqdm(
                 rows,
                 desc=f"preprocess {recipe.name}",
@@ -233,23 +235,32 @@ def _prepare_one(
     return digest, apply(recipe, grey)
 
 
-def _in_order(
-    work: Callable[[str, str | None], tuple[str, NDArray[np.uint8]]],
-    items: Sequence[tuple[str, str | None]],
-    workers: int,
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield results in the order of the items with at most a few per worker under way."""
-    waiting: deque[Future[tuple[str, NDArray[np.uint8]]]] = deque()
+def in_order(
+    work: Callable[..., Result], items: Iterable[tuple[object, ...]], workers: int, waiting: int | None = None
+) -> Iterator[Result]:
+    """Work on items in threads and yield the results in the items' order, with only some of them under way.
+
+    Args:
+        work: what to do with an item; OpenCV runs on one thread inside it.
+        items: arguments of each call, taken as they are needed.
+        workers: threads.
+        waiting: most results and items that wait at once; a few per worker if ``None``.
+
+    Yields:
+        What ``work`` returned; what it raised is raised in its turn.
+    """
+    under_way: deque[Future[Result]] = deque()
+    most = waiting or workers * _WAITING_PER_WORKER
     with _one_opencv_thread(), ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, *item))
-                if len(waiting) >= workers * _WAITING_PER_WORKER:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                under_way.append(pool.submit(work, *item))
+                if len(under_way) >= most:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
         finally:
-            for future in waiting:
+            for future in under_way:
                 future.cancel()
 
 

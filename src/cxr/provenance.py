@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from cxr.errors import DataError
+
 CODE = ("src", "dvc.yaml", "pyproject.toml", "requirements")
 """What is code: a commit without changes here is the program that ran."""
 
@@ -22,15 +24,22 @@ DIRTY = "-dirty"
 PIPELINE_RUN, IMAGE_DIGEST = "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"
 """Environment variables that a container sets: the pipeline's run, and the image that the step runs in."""
 
+GIT_COMMIT, DATA_MD5 = "CXR_GIT_COMMIT", "CXR_DATA_MD5"
+"""Environment variables for what a container lacks: a checkout, and DVC's pointer to the data."""
+
+IMAGE_FILES = Path("/opt/cxr")
+"""Folder of a container image that holds the requirement files that it was built from."""
+
 REQUIREMENTS = ("run.txt", "gpu.txt")
 """Files of pinned packages that steps run with."""
 
 
-def origin(root: Path) -> dict[str, str | None]:
+def origin(root: Path, image: Path = IMAGE_FILES) -> dict[str, str | None]:
     """Say what is running here, as a model's card keeps it.
 
     Args:
         root: a folder of the checkout, with ``requirements/`` inside.
+        image: folder of the image with ``requirements/`` inside, for where there is no checkout.
 
     Returns:
         ``git_commit``, ``environment``, ``pipeline_run`` and ``image_digest``, each None where unknown: a step
@@ -38,7 +47,7 @@ def origin(root: Path) -> dict[str, str | None]:
     """
     return {
         "git_commit": git_commit(root),
-        "environment": environment(root / "requirements"),
+        "environment": environment(root / "requirements") or environment(image / "requirements"),
         "pipeline_run": os.environ.get(PIPELINE_RUN) or None,
         "image_digest": os.environ.get(IMAGE_DIGEST) or None,
     }
@@ -51,25 +60,47 @@ def git_commit(root: Path) -> str | None:
         root: a folder of the checkout.
 
     Returns:
-        40 hex digits, with ``-dirty`` behind them when code differs from it; None outside a checkout, before the
-        first commit, or without git. Parameters and data do not count: a run alters their lock files itself,
-        and both are recorded by value and by hash.
+        40 hex digits, with ``-dirty`` behind them when code differs from it. Outside a checkout, before the first
+        commit, or without git, what :data:`GIT_COMMIT` holds, as in a container; else None. Parameters and data
+        do not count: a run alters their lock files itself, and both are recorded by value and by hash.
     """
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if commit is None:
-        return None
+        return os.environ.get(GIT_COMMIT) or None
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return f"{commit}{DIRTY}" if changed else commit
 
 
 def data_md5(pointer: Path) -> str | None:
-    """Read DVC's hash of the data folder.
+    """Name the version of the data: DVC's hash of the data folder.
 
     Args:
         pointer: the pointer file, ``data.dvc``.
 
     Returns:
-        The hash, with ``.dir`` behind it for a folder; None if there is no readable pointer.
+        The hash, with ``.dir`` behind it for a folder. Where there is no readable pointer, what
+        :data:`DATA_MD5` holds, as in a container; else None.
+
+    Raises:
+        DataError: if both are there and differ: a model would be recorded with data that it never saw.
+    """
+    found, told = pointer_md5(pointer), os.environ.get(DATA_MD5) or None
+    if None not in (found, told) and found != told:
+        raise DataError(
+            f"expected one version of the data, received {DATA_MD5}={told} and {pointer} with md5={found}; "
+            f"unset {DATA_MD5} if {pointer} describes the data, else remove {pointer}"
+        )
+    return found or told
+
+
+def pointer_md5(pointer: Path) -> str | None:
+    """Read the hash in a pointer file of DVC.
+
+    Args:
+        pointer: the file.
+
+    Returns:
+        The hash; None if there is no readable pointer.
     """
     try:
         values = yaml.safe_load(pointer.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from cxr.errors import ParameterError, RegistryError
 from cxr.lineage import Lineage
-from cxr.provenance import DIRTY, data_md5, environment_digest
+from cxr.provenance import DIRTY, environment_digest, pointer_md5
 from cxr.sources import PHANTOM, is_local
 from cxr.tracking.record import FILES, POINTER
 
@@ -197,7 +197,7 @@ def _data_notes(found: Lineage, folder: Path) -> list[str]:
     wanted = found.tags.get("data_md5")
     if wanted is None:
         return ["The md5 of the data was not recorded."]
-    there = data_md5(folder / POINTER)
+    there = pointer_md5(folder / POINTER)
     note = f"Data: md5 {wanted}, source {found.tags.get('data_source', 'not recorded')}."
     if there != wanted:
         note += f" {POINTER} of this checkout names other data ({there}): what `dvc pull` brings is not it."

@@ -41,6 +41,8 @@ _NO_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToke
 _DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
 _ABSENT = frozenset({"NoSuchBucket", "404"})
 _INTERRUPTED = (ConnectionError, HTTPClientError, IncompleteReadError)
+FAILURES = (BotoCoreError, ClientError)
+"""What Amazon's libraries raise, whoever calls them."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,19 @@ class StoredPrefix(Contents):
     Credentials, region, profile and endpoint come from the environment and files that AWS tools use
     (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are
     sent unsigned, which public buckets accept.
+
+    Attributes:
+        anonymous: whether there are no credentials.
     """
 
-    def __init__(self, url: str, folder: Path, *, endpoint_url: str | None = None) -> None:
+    def __init__(self, url: str, folder: Path, *, endpoint_url: str | None = None, may_be_empty: bool = False) -> None:
         """List the objects.
 
         Args:
             url: ``s3://bucket`` or ``s3://bucket/prefix``.
             folder: where downloads are kept; whole objects in it are not fetched again.
             endpoint_url: address of the store; ``None`` takes ``AWS_ENDPOINT_URL`` or Amazon's.
+            may_be_empty: whether it is right that nothing is there.
 
         Raises:
             SourceError: if the store cannot be reached, refuses, or holds nothing there.
@@ -85,9 +91,9 @@ class StoredPrefix(Contents):
         self._stop = Event()
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
         with self._explained():
-            self._client, self._anonymous = _client(endpoint_url)
+            self._client, self.anonymous = _client(endpoint_url)
             self._objects = {_relative(found.key, prefix, self.name): found for found in self._list(prefix)}
-        if not self._objects:
+        if not self._objects and not may_be_empty:
             raise SourceError(
                 f"expected objects below the prefix, received source={self.name} with none; check the spelling"
             )
@@ -219,7 +225,7 @@ class StoredPrefix(Contents):
             return f"expected a bucket that exists, received source={self.name} ({code}); check name and endpoint_url"
         if code in _NO_KEY:
             return f"expected credentials that the store knows, received source={self.name} ({code}); {_LOG_IN}"
-        if code in _DENIED and self._anonymous:
+        if code in _DENIED and self.anonymous:
             return f"expected credentials for source={self.name}, which is not public, received none; {_LOG_IN}"
         if code in _DENIED:
             return (

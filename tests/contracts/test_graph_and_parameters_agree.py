@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cxr.cli import parse
+from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.models import BUILDERS
 from cxr.parameters import top_level
 from cxr.steps import STEPS, step
@@ -17,8 +18,9 @@ from cxr.steps.base import Keeps, Reads, Writes
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "listen"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"fetch", "results", "tune", *ABOUT_VERSIONS}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
+OUTSIDE_THE_GRAPH = {"fetch", "results", "tune", "outcome", *ABOUT_VERSIONS}
+"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values;
+outcome ends a run on a cluster."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, par
 
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
     classes = [step(name) for name in STEPS]
-    assert set(params) == set(top_level(classes))
+    assert set(params) == {*top_level(classes), CONTAINERS}
     for found in classes:
         for section in found.sections:
             if "{" in section:

@@ -166,6 +166,17 @@ def test_the_claim_of_a_killed_process_is_taken_over(uri: str, tmp_path: Path) -
     assert runs(uri, "second") == [taken]
 
 
+def test_a_claim_that_nobody_answers_for_does_not_stay(uri: str, tmp_path: Path) -> None:
+    folders = trained_folders(tmp_path)
+    good = log(folders, uri, "asked twice")
+    connected = client(uri)
+    digest = connected.get_run(good).data.tags[FILES_TAG]
+    # A request whose answer was lost is sent again; the first one may be carried out late.
+    connected.create_run(experiment_id(connected, uri, "asked twice"), tags={CLAIM_TAG: digest})
+    assert log(folders, uri, "asked twice") == good
+    assert runs(uri, "asked twice") == [good]
+
+
 def test_a_training_offline_is_logged_later_with_its_true_times(uri: str, tmp_path: Path) -> None:
     with open_run("", "offline", "three_block", {}, VALUES) as run:
         run.log_epoch(1, ROWS[0])

@@ -13,10 +13,13 @@ from typing import Any
 from cxr.contents import some
 from cxr.dataset import CARD_NAME, DatasetCard
 from cxr.errors import SourceError
+from cxr.provenance import folder_md5
 from cxr.sources import expected_bytes, is_local, kermany, label
 from cxr.sources.layout import Folder, Held, held_in
 
 RECORD_NAME = "fetch.json"
+VERSION = "data_version"
+"""Key of a request for one version of the data, which is known by its content."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ def is_due(data: Path, downloads: Path, source: str, request: Mapping[str, Any],
         data: the data folder, which need not exist.
         downloads: folder that holds the record of the last fetch.
         source: what is asked for, see :func:`cxr.sources.bring`.
-        request: everything that decides what the folder holds, as plain JSON values.
+        request: everything that decides what the folder holds, as plain JSON values; with :data:`VERSION` the
+            folder's content is compared with that md5.
         refresh: whether to fetch even what is there already.
 
     Returns:
@@ -57,6 +61,14 @@ def is_due(data: Path, downloads: Path, source: str, request: Mapping[str, Any],
     _expect_apart(data, source)
     if not data.exists() or (data.is_dir() and not any(data.iterdir())):
         return True
+    wanted, recorded = request.get(VERSION), _recorded_version(downloads)
+    present = folder_md5(data) if data.is_dir() and (wanted or recorded) else None
+    if present is not None and present == wanted and not refresh:
+        logger.info("%s/ already holds version %s", data.name, present)
+        return False
+    if present is not None and present == recorded:
+        logger.warning("%s/ (version %s) is replaced by %s once that is here", data.name, present, source)
+        return True
     if not data.is_dir() or not (data / CARD_NAME).is_file():
         raise SourceError(
             f"expected a folder that fetch made, received data={data} without {CARD_NAME}; move it away, "
@@ -65,7 +77,7 @@ def is_due(data: Path, downloads: Path, source: str, request: Mapping[str, Any],
     card = DatasetCard.read(data)
     held = held_in(data)
     change = _change(card, held)
-    if not refresh and _holds(downloads, source, request, card, held):
+    if not refresh and wanted is None and _holds(downloads, source, request, card, held):
         if change:
             logger.warning("%s/ is left as it is; it was changed since it was fetched: %s", data.name, change)
         logger.info("%s/ already holds %s: %s images", data.name, card.source, f"{held.images:,}")
@@ -95,11 +107,23 @@ def remember(data: Path, downloads: Path, request: Mapping[str, Any]) -> None:
     """
     downloads.mkdir(parents=True, exist_ok=True)
     card = DatasetCard.read(data)
-    logger.info("%s/ holds %s from %s: %s images", data.name, card.name, card.source, f"{card.images:,}")
+    if VERSION in request:
+        logger.info("%s/ holds version %s from %s", data.name, request[VERSION], request["source"])
+    else:
+        logger.info("%s/ holds %s from %s: %s images", data.name, card.name, card.source, f"{card.images:,}")
     text = json.dumps({"request": dict(request), "card": asdict(card)}, indent=2)
     partial = downloads / f".{RECORD_NAME}.partial"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(downloads / RECORD_NAME)
+
+
+def _recorded_version(downloads: Path) -> str | None:
+    """Version that the last fetch brought, if it was asked for one."""
+    try:
+        record = json.loads((downloads / RECORD_NAME).read_text(encoding="utf-8"))
+        return str(record["request"][VERSION])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _holds(downloads: Path, source: str, request: Mapping[str, Any], card: DatasetCard, held: Held) -> bool:

@@ -15,6 +15,7 @@ STEPS: dict[str, str] = {
     "evaluate": "Evaluate",
     "ensemble": "Ensemble",
     "register": "Register",
+    "outcome": "Outcome",
     "lineage": "LineageOf",
     "reproduce": "Reproduce",
     "results": "Results",

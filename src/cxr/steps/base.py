@@ -34,10 +34,13 @@ class Reads:
     Attributes:
         kind: type of the artifact, e.g. ``"Dataset"``.
         optional: whether the step also works without it.
+        each: type of the folders inside, for a folder with one folder per model; they can be given one by one, as
+            ``--models.NAME FOLDER``.
     """
 
     kind: str
     optional: bool = False
+    each: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,14 @@ class Ensemble(Judged):
     # The networks have answered already: what evaluate needs to run one is not needed here.
     passed_over: ClassVar[frozenset[str]] = frozenset(Evaluate.parameters()) - frozenset(Judged.parameters())
 
-    models: Annotated[Path, Reads("Models"), Field(description="Folder with one folder per trained model.")] = Path(
-        "artifacts/models"
-    )
+    models: Annotated[
+        Path,
+        Reads("Models", each="Model"),
+        Field(description="Folder with one folder per trained model."),
+    ] = Path("artifacts/models")
     evaluations: Annotated[
         Path,
-        Reads("Evaluations"),
+        Reads("Evaluations", each="Evaluation"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
     transfer: Annotated[

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxr.steps.base import Keeps, Step, Writes
 
@@ -21,6 +21,12 @@ class Fetch(Step):
         min_length=1,
         description="phantom, kaggle, kaggle:owner/name, s3://bucket/prefix, a folder, a tar or a zip file.",
     )
+    data_version: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{32}\.dir$",
+        description="md5 in data.dvc: exactly this version, from the DVC remote that source names "
+        "(s3://bucket/prefix or a folder); null takes source as it is.",
+    )
     expect: Literal["auto", "kermany", "any"] = Field(
         "auto",
         description="Images to demand: kermany the published number, any none, auto what the source suggests.",
@@ -33,13 +39,24 @@ class Fetch(Step):
         description="Whether people or phantoms are shown; auto: from the source's card, else patients.",
     )
     data_licence: str = Field("auto", min_length=1, description="Licence and attribution; auto: from the source.")
-    max_gigabytes: float = Field(20.0, gt=0, description="Refuse sources that are larger than this after unpacking.")
+    max_gigabytes: float = Field(
+        20.0, gt=0, description="Refuse sources that are larger than this after unpacking; data versions are not."
+    )
     endpoint_url: str | None = Field(None, description="Address of an object store; by default AWS_ENDPOINT_URL.")
     refresh: bool = Field(False, description="Fetch again even if the data folder holds what is asked for.")
     data: Annotated[Path, Writes("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     downloads: Annotated[Path, Keeps("Downloads"), Field(description="Partial downloads, to go on from.")] = Path(
         "artifacts/downloads"
     )
+
+    @model_validator(mode="after")
+    def _version_of_a_remote(self) -> Self:
+        if self.data_version is not None and self.source.partition(":")[0] in ("phantom", "kaggle"):
+            raise ValueError(
+                "expected source to be a DVC remote (s3://bucket/prefix or a folder), received "
+                f"source={self.source} with data_version={self.data_version}; name the remote that holds the version"
+            )
+        return self
 
     def execute(self) -> None:
         """Fetch unless the data folder already holds what is asked for.
@@ -66,6 +83,13 @@ class Fetch(Step):
 
             draw_dataset(self.data, images=self.phantom_images, seed=self.phantom_seed)
             return
+        if self.data_version is not None:
+            from cxr.sources.data_version import bring_version
+
+            bring_version(
+                self.source, self.data_version, self.data, downloads=self.downloads, endpoint_url=self.endpoint_url
+            )
+            return
         from cxr.contents import GIGABYTE
         from cxr.sources import Description, bring
 
@@ -79,12 +103,21 @@ class Fetch(Step):
             endpoint_url=self.endpoint_url,
         )
 
+    def tidy(self) -> None:
+        """Remove what was kept of a data version for going on: it is in place."""
+        if self.data_version is not None:
+            from cxr.sources.data_version import forget
+
+            forget(self.downloads)
+
     def _request(self) -> dict[str, Any]:
         """Parameters that decide what the data folder holds."""
         from cxr.sources import label
-        from cxr.sources.fetched import identity
+        from cxr.sources.fetched import VERSION, identity
 
-        without_effect = {"data", "downloads", "refresh", "max_gigabytes"}
+        if self.data_version is not None:
+            return {"source": label(self.source), VERSION: self.data_version}
+        without_effect = {"data", "downloads", "refresh", "max_gigabytes", VERSION}
         chosen = self.model_dump(mode="json", exclude=without_effect | _UNUSED.get(self.source, _PHANTOM))
         return {**chosen, "source": label(self.source), "identity": identity(self.source)}
 

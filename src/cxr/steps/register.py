@@ -22,12 +22,14 @@ class Register(Tracked):
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
     without_effect: ClassVar[tuple[str, ...]] = ()  # a registration is about one store: another one, another run
 
-    models: Annotated[Path, Reads("Models"), Field(description="Folder with one folder per trained model.")] = Path(
-        "artifacts/models"
-    )
+    models: Annotated[
+        Path,
+        Reads("Models", each="Model"),
+        Field(description="Folder with one folder per trained model."),
+    ] = Path("artifacts/models")
     evaluations: Annotated[
         Path,
-        Reads("Evaluations"),
+        Reads("Evaluations", each="Evaluation"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
     transfer: Annotated[

@@ -15,7 +15,7 @@ from cxr.steps.tracked import Tracked
 if TYPE_CHECKING:
     from cxr.training.session import Settings
 
-WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "data_pointer"})
+WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "data_pointer", "data_version"})
 """Parameters that a trained network does not depend on."""
 
 
@@ -123,6 +123,10 @@ class Train(Tracked):
     data_pointer: Annotated[
         Path, Field(description="DVC's pointer to the raw images, read for their md5; may be missing.")
     ] = Path("data.dvc")
+    data_version: Annotated[
+        str | None,
+        Field(description="md5 of the raw images where there is no pointer, as in a container; null: the pointer's."),
+    ] = None
 
     @field_validator("augmentation")
     @classmethod
@@ -167,7 +171,7 @@ class Train(Tracked):
         data = SplitData.read(self.manifest, self.splits)
         prepared = Prepared.open(self.prepared, self.recipe)
         session = Session(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
-        origin = {"data_md5": provenance.data_md5(self.data_pointer), **provenance.origin(Path())}
+        origin = {"data_md5": self.data_version or provenance.data_md5(self.data_pointer), **provenance.origin(Path())}
         with tracking.open_run(
             self.store, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,

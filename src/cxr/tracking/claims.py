@@ -26,7 +26,8 @@ def claim(
 
     A server has no lock. Everybody makes a run, marked as a claim, and looks around. Who sees a smaller id steps
     back. Who is alone makes the claim good. Who has the smallest id, but company, waits: the others either have
-    looked before this claim was there, and make theirs good, or step back.
+    looked before this claim was there, and make theirs good, or step back. Whoever finds a good one removes all
+    other claims, also those that nobody answers for: a client that lost the answer to its request asks again.
 
     Args:
         connected: client of the store.
@@ -41,6 +42,10 @@ def claim(
     """
     from mlflow.exceptions import MlflowException
 
+    def claims() -> set[str]:
+        found = connected.search_runs([experiment], f"tags.`{CLAIM_TAG}` = '{digest}'")
+        return {str(run.info.run_id) for run in found}
+
     mine: str | None = None
     seen: set[str] = set()
     since = time.monotonic()
@@ -48,15 +53,12 @@ def claim(
         good = connected.search_runs([experiment], f"tags.`{FILES_TAG}` = '{digest}'")
         if good:
             first = min(str(run.info.run_id) for run in good)
-            if mine is not None and mine != first:
-                connected.delete_run(mine)
+            _remove(connected, claims() - {first})
             return first
-        claimed = connected.search_runs([experiment], f"tags.`{CLAIM_TAG}` = '{digest}'")
-        claims = {str(run.info.run_id) for run in claimed}
-        others = claims - {mine}
+        others = claims() - {mine}
         if others != seen:
             seen, since = others, time.monotonic()
-        if mine is not None and mine not in claims:  # taken for that of a killed process
+        if mine is not None and not known(connected, mine):  # taken for that of a killed process
             mine = None
         elif mine is None and not others:
             mine = str(connected.create_run(experiment, started, {**tags, CLAIM_TAG: digest}, name).info.run_id)
@@ -73,6 +75,12 @@ def claim(
                 mine = None
             continue
         elif time.monotonic() - since > STALE:
-            for run_id in others:
-                connected.delete_run(run_id)
+            _remove(connected, others)
         time.sleep(0.1)
+
+
+def _remove(connected: MlflowClient, claims: set[str]) -> None:
+    """Delete claims but those that were made good meanwhile."""
+    for run_id in claims:
+        if FILES_TAG not in connected.get_run(run_id).data.tags:
+            connected.delete_run(run_id)
