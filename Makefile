@@ -11,10 +11,10 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check format ui gpu results benchmarks server lock clean
+.PHONY: help run repro transfer test check format ui gpu results benchmarks server components images kubeflow-local lock clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, join, register (DATA=phantom)
 	$(if $(DATA),cxr fetch --params params.yaml --source $(DATA),test -e data/dataset.json || cxr fetch --params params.yaml)
@@ -65,6 +65,13 @@ benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and writ
 components: .venv/dev.stamp ## Write components/*/component.yaml anew from the steps
 	cxr kubeflow components --params params.yaml
 
+images: ## Build the images with docker or podman (REGISTRY=, VERSION=, IMAGES="data train") and print their sizes
+	REGISTRY=$(REGISTRY) VERSION=$(VERSION) components/build.sh $(IMAGES)
+
+kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline on this machine, in containers, on a few phantoms
+	cxr kubeflow run --params params.yaml --models '[three_block, shallow]' \
+	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
+
 lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
 	$(PIN) --group build --group dev --extra train --extra kubeflow pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
@@ -86,6 +93,10 @@ clean: ## Remove what runs produced (not data/, not .venv)
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/kubeflow.stamp: requirements/kubeflow.txt .venv/run.stamp
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/kubeflow.txt
 	@touch $@
 
 .venv/gpu.stamp: requirements/gpu.txt .venv/run.stamp

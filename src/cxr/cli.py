@@ -14,6 +14,7 @@ from typing import Any
 from cxr import __version__
 from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
+from cxr.extras import absent
 from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
@@ -56,6 +57,12 @@ def main(words: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"cxr {name}: {line}\n")
         return error.exit_status
+    except ModuleNotFoundError as error:
+        missing = absent(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"cxr {name}: {missing}\n")
+        return missing.exit_status
     except KeyboardInterrupt:
         sys.stderr.write(f"cxr {name}: interrupted; nothing half-written was kept\n")
         return INTERRUPTED

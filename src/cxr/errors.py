@@ -32,6 +32,12 @@ class MissingInputError(CxrError):
     exit_status = 2
 
 
+class InstallationError(CxrError):
+    """A program, package or image that a step needs is not here: it says how to get it."""
+
+    exit_status = 2
+
+
 class SourceError(CxrError):
     """A data source cannot be read, is incomplete, or is not what was asked for."""
 
@@ -61,6 +67,10 @@ class TrainingError(CxrError):
 
 class RegistryError(CxrError):
     """The tracking server or the model registry cannot do what was asked."""
+
+
+class PipelineError(CxrError):
+    """A run of a pipeline failed: it names the step, whose own words stand in the run's log."""
 
 
 class SignatureError(CxrError):

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Builds the images with docker or podman, whichever is there, and prints their sizes as a table.
+#
+#   build.sh [data|train|train-gpu|serve|mlflow ...]    all of them if none is named
+#
+# From the environment, all of it optional:
+#   ENGINE        docker, podman, or the path of one; otherwise the first on the path that works
+#   REGISTRY      what the images' names begin with, e.g. registry.example.org/radiology
+#   VERSION       their tag; otherwise the version of the package
+#   CERTIFICATES  file with the authorities to trust while packages are fetched
+#   PIP_CONFIG    pip.conf that names a package index of one's own; like the certificates, it reaches no layer
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+known=(data train train-gpu serve mlflow)
+targets=("${@:-${known[@]}}")
+(($#)) || targets=("${known[@]}")
+
+refuse() {
+  printf 'build.sh: %s\n' "$@" >&2
+  exit 2
+}
+
+# docker needs BuildKit: its client has it inside up to version 22, and needs the plugin buildx from 23 on.
+works() {
+  "$1" info >/dev/null 2>&1 || return 1
+  [[ ${1##*/} != docker* ]] || DOCKER_BUILDKIT=1 "$1" build --help 2>&1 | grep -q -- '--secret'
+}
+
+find_engine() {
+  local candidate candidates tried=()
+  if [[ -n ${ENGINE:-} ]]; then
+    candidates=("$ENGINE")
+  else
+    mapfile -t candidates < <(type -ap docker podman)
+  fi
+  for candidate in "${candidates[@]}"; do
+    if works "$candidate"; then
+      engine=$candidate
+      return
+    fi
+    tried+=("$candidate")
+  done
+  refuse "expected docker with BuildKit (plugin buildx from version 23 on) or podman, and that it answers; received \
+${tried[*]:-neither}: install one, or start its daemon"
+}
+
+for target in "${targets[@]}"; do
+  [[ " ${known[*]} " == *" $target "* ]] || refuse "expected one of: ${known[*]}; received target=$target"
+done
+for name in CERTIFICATES PIP_CONFIG; do
+  [[ -z ${!name:-} || -r ${!name} ]] || refuse "expected a readable file, received $name=${!name}; correct the path"
+done
+find_engine
+
+version=${VERSION:-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' src/cxr/__init__.py)}
+prefix=${REGISTRY:+${REGISTRY%/}/}
+options=(--build-arg "VERSION=$version" --build-arg "REVISION=$(git describe --always --dirty --abbrev=40 --exclude '*')")
+[[ -z ${CERTIFICATES:-} ]] || options+=(--secret "id=certificates,src=$CERTIFICATES")
+[[ -z ${PIP_CONFIG:-} ]] || options+=(--secret "id=pip,src=$PIP_CONFIG")
+[[ ${engine##*/} != podman* ]] || options+=(--format docker) # health checks are part of this format alone
+
+for target in "${targets[@]}"; do
+  if [[ $target == mlflow ]]; then
+    file=mlflow/Dockerfile which=()
+  else
+    file=components/Dockerfile which=(--target "$target")
+  fi
+  [[ ${engine##*/} != podman* ]] || which+=(--ignorefile "$file.dockerignore")
+  echo "build.sh: ${prefix}cxr-$target:$version"
+  DOCKER_BUILDKIT=1 "$engine" build "${options[@]}" --file "$file" "${which[@]}" --tag "${prefix}cxr-$target:$version" .
+done
+
+printf '\n| image | size |\n|---|---|\n'
+for target in "${targets[@]}"; do
+  size=$("$engine" image inspect --format '{{.Size}}' "${prefix}cxr-$target:$version")
+  # shellcheck disable=SC2016  # the backquotes are Markdown's
+  printf '| `cxr-%s` | %d.%02d GB |\n' "$target" $((size / 1000000000)) $((size / 10000000 % 100))
+done

@@ -1,0 +1,68 @@
+# For users of docker's buildx: `docker buildx bake` builds all images, `docker buildx bake train --push` one.
+# `make images` builds the same ones with docker or podman.
+
+variable "REGISTRY" {
+  default = ""
+}
+
+variable "VERSION" {
+  default = "0.1.0"
+}
+
+variable "REVISION" {
+  default = ""
+}
+
+function "name" {
+  params = [target]
+  result = "${REGISTRY == "" ? "" : "${REGISTRY}/"}cxr-${target}:${VERSION}"
+}
+
+group "default" {
+  targets = ["data", "train", "train-gpu", "serve", "mlflow"]
+}
+
+target "labelled" {
+  context = "."
+  args = {
+    VERSION  = VERSION
+    REVISION = REVISION
+  }
+}
+
+target "component" {
+  inherits   = ["labelled"]
+  dockerfile = "components/Dockerfile"
+}
+
+target "data" {
+  inherits = ["component"]
+  target   = "data"
+  tags     = [name("data")]
+}
+
+target "train" {
+  inherits = ["component"]
+  target   = "train"
+  tags     = [name("train")]
+}
+
+# TensorFlow has wheels with CUDA for this platform alone.
+target "train-gpu" {
+  inherits  = ["component"]
+  target    = "train-gpu"
+  platforms = ["linux/amd64"]
+  tags      = [name("train-gpu")]
+}
+
+target "serve" {
+  inherits = ["component"]
+  target   = "serve"
+  tags     = [name("serve")]
+}
+
+target "mlflow" {
+  inherits   = ["labelled"]
+  dockerfile = "mlflow/Dockerfile"
+  tags       = [name("mlflow")]
+}
