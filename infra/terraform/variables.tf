@@ -33,7 +33,7 @@ variable "cluster_issuer" {
   type        = string
 
   validation {
-    condition     = can(regex("^https://[^/*? ]+(/[^*? ]+)*$", var.cluster_issuer))
+    condition     = can(regex("^https://[^/*? ]+(/[^/*? ]+)*$", var.cluster_issuer))
     error_message = "expected an address that begins with https://, without a slash at its end, received cluster_issuer=${var.cluster_issuer}"
   }
 }
