@@ -132,10 +132,8 @@ def test_every_selector_selects_something(name: str) -> None:
     stage = list(cast(overlay("local") + objects, steps_in="kubeflow" if name == "standalone" else "cxr").values())
     spaces = {pod.namespace for pod in stage}
     for policy in of_kind(objects, "NetworkPolicy"):
-        home = policy["metadata"]["namespace"]
-        chosen: list[tuple[Any, Any]] = [
-            ({"matchLabels": {"kubernetes.io/metadata.name": home}}, policy["spec"]["podSelector"])
-        ]
+        own = {"matchLabels": {"kubernetes.io/metadata.name": policy["metadata"]["namespace"]}}
+        chosen: list[tuple[Object, Object]] = [(own, policy["spec"]["podSelector"])]
         for rule in [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]:
             for peer in rule.get("to", rule.get("from", ())):
                 if "ipBlock" not in peer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,6 @@ def test_our_images_carry_the_version_and_others_are_those_of_the_compose_file()
 
 
 def test_what_a_site_says_reaches_the_objects_and_restarts_the_server(tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays" / "production"
     lines = (folder / "site.env").read_text(encoding="utf-8").splitlines()
     values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
