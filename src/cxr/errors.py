@@ -63,5 +63,9 @@ class RegistryError(CxrError):
     """The tracking server or the model registry cannot do what was asked."""
 
 
+class ClusterError(CxrError):
+    """Kubeflow Pipelines cannot be reached or refuses, or a run or schedule there did not do as it should."""
+
+
 class SignatureError(CxrError):
     """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: the only package that imports kfp and its API client."""
