@@ -21,6 +21,8 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "STRUCT": ((dict,), "a mapping"),
 }
 """Parameter type of Kubeflow to the types of its values, and the words for them."""
+NUMBERS = ((int,), (int, float))
+"""Types of numbers: to Python, true and false are numbers, too."""
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ class Started(OnCluster, Compiled):
         return version
 
 
-class Named(OfPipeline, OnCluster):
+class Named(OnCluster, OfPipeline):
     """An action about the schedule of a name."""
 
     schedule_name: Annotated[
