@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
@@ -64,7 +64,7 @@ class Cron:
     month: Field
     weekday: Field
 
-    def dates(self, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    def dates(self, after: datetime, zone: tzinfo) -> Iterator[datetime]:
         """Moments at which it fires.
 
         Args:
@@ -74,13 +74,14 @@ class Cron:
         Yields:
             Moments in that zone, in order, at most five years ahead.
         """
+        after = after.astimezone(UTC)  # within one zone Python compares clocks, not moments
         day, last = after.astimezone(zone).date(), (after + HORIZON).astimezone(zone).date()
         while day <= last:
             if self._on(day):
                 yield from (moment for moment in self._of(day, zone) if moment > after)
             day += timedelta(days=1)
 
-    def last(self, until: datetime, zone: ZoneInfo) -> datetime | None:
+    def last(self, until: datetime, zone: tzinfo) -> datetime | None:
         """The latest moment at which it should have fired.
 
         Args:
@@ -90,6 +91,7 @@ class Cron:
         Returns:
             The moment, not after ``until``; None if there is none within five years.
         """
+        until = until.astimezone(UTC)
         day, first = until.astimezone(zone).date(), (until - HORIZON).astimezone(zone).date()
         while day >= first:
             if self._on(day):
@@ -120,7 +122,7 @@ class Cron:
         of_month, of_week = day.day in self.day.values, day.isoweekday() % 7 in self.weekday.values
         return of_month and of_week if self.day.star or self.weekday.star else of_month or of_week
 
-    def _of(self, day: date, zone: ZoneInfo) -> list[datetime]:
+    def _of(self, day: date, zone: tzinfo) -> list[datetime]:
         """Moments of a day of the zone, where the clock may leave an hour out or show one twice."""
         moment = datetime.combine(day, time(), zone).astimezone(UTC)
         end = datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)
@@ -201,28 +203,29 @@ def parse_cron(expression: str) -> Cron:
         month=_field(words[4], "month", 1, 12, MONTHS),
         weekday=_field(words[5], "day of week", 0, 6, DAYS),
     )
-    if next(found.dates(datetime.now(UTC), ZoneInfo("UTC")), None) is None:
+    if next(found.dates(datetime.now(UTC), UTC), None) is None:
         raise ValueError("a date that comes within five years")
     return found
 
 
-def known_zone(name: str) -> str:
-    """Take the name of a time zone.
+def time_zone(name: str) -> tzinfo:
+    """Find a time zone.
 
     Args:
         name: e.g. ``"UTC"`` or ``"Europe/Berlin"``.
 
     Returns:
-        The name.
+        The zone. UTC needs no time zone data, which slim images lack.
 
     Raises:
-        ValueError: if this machine knows no such zone; it continues "expected time_zone to be".
+        ValueError: if this machine knows no such zone; it continues "expected time_zone to be ...".
     """
+    if name == "UTC":
+        return UTC
     try:
-        ZoneInfo(name)
-    except (OSError, ValueError):
-        raise ValueError("a time zone such as UTC or Europe/Berlin") from None
-    return name
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError("UTC, or a time zone that this machine knows, such as Europe/Berlin") from None
 
 
 def _field(text: str, name: str, low: int, high: int, names: Sequence[str] = ()) -> Field:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from cxr.kubeflow.cron import Cron, parse_cron
+from cxr.kubeflow.cron import Cron, parse_cron, time_zone
 
 GOING_ON = frozenset({"PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"})
 
@@ -55,27 +54,27 @@ def firing(recurring: Any, runs: list[Any], zone: str, tolerance: timedelta, now
     except ValueError:
         words = f"cron {text!r}" if text else "no cron, but a period"
         return Firing(recurring.recurring_run_id, enabled, words, last, None, "")
-    when = ZoneInfo(zone)
     return Firing(
         identity=recurring.recurring_run_id,
         enabled=enabled,
         words=cron.words(zone),
         last=last,
-        next=next(cron.dates(now, when), None) if enabled else None,
-        problem=_missed(recurring, cron, runs, when, tolerance, now) if enabled else "",
+        next=next(cron.dates(now, time_zone(zone)), None) if enabled else None,
+        problem=_missed(recurring, cron, runs, zone, tolerance, now) if enabled else "",
     )
 
 
-def _missed(recurring: Any, cron: Cron, runs: list[Any], zone: ZoneInfo, tolerance: timedelta, now: datetime) -> str:
+def _missed(recurring: Any, cron: Cron, runs: list[Any], zone: str, tolerance: timedelta, now: datetime) -> str:
     """Why there is no run for the last date that has passed; empty if there is one, or none was due."""
-    due = cron.last(now - tolerance, zone)
+    local = time_zone(zone)
+    due = cron.last(now - tolerance, local)
     made = recurring.created_at
     if due is None or (made is not None and due <= made):
         return ""
     # A run is named by the date that it was due at; one that waited for another may carry a later one.
     if any(moment >= due for run in runs for moment in (run.scheduled_at, run.created_at) if moment is not None):
         return ""
-    what = f"expected a run at {due:%a %Y-%m-%d %H:%M:%S} {zone.key}, received none by {now.astimezone(zone):%a %H:%M}"
+    what = f"expected a run at {due:%a %Y-%m-%d %H:%M:%S} {zone}, received none by {now.astimezone(local):%a %H:%M}"
     busy = [run.run_id for run in runs if run.state in GOING_ON]
     if busy and len(busy) >= int(recurring.max_concurrency or 1):
         return f"{what}: {', '.join(busy)} is still going on, and max_concurrency={recurring.max_concurrency}"

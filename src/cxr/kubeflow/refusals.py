@@ -86,8 +86,8 @@ def refusal(error: Exception, asked: Asked) -> Refusal | None:
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
-    if isinstance(error, AttributeError) and isinstance(error.__context__, ApiException):
-        error = error.__context__  # the client stumbles over failures of TLS, which have no body
+    if isinstance(error, AttributeError | UnicodeDecodeError) and isinstance(error.__context__, ApiException):
+        error = error.__context__  # the client stumbles over bodies that are not text, or not there (TLS)
     if isinstance(error, ApiException):
         if error.status:
             return _status(int(error.status), _own_words(error.body, error.reason), asked)
@@ -128,13 +128,13 @@ def _silence(error: Exception, asked: Asked) -> Refusal:
     check = "check kubeflow.host (or KFP_HOST), the network and whether the port is forwarded"
     if isinstance(error, exceptions.NameResolutionError):
         return Refusal(NoContactError(_sentence(asked, f"no machine is known by the name {name!r}; {check}")))
+    if isinstance(error, exceptions.NewConnectionError):
+        return Refusal(NoContactError(_sentence(asked, f"nothing listens there; {check}")))
     if isinstance(error, exceptions.ConnectTimeoutError):
         return Refusal(NoContactError(_sentence(asked, f"{name} cannot be reached (no contact in time); {check}")))
     if isinstance(error, exceptions.ReadTimeoutError):
         why = f"no answer within timeout={asked.seconds} s; raise kubeflow.timeout, or try later"
         return Refusal(NoContactError(_sentence(asked, why)))
-    if isinstance(error, exceptions.NewConnectionError):
-        return Refusal(NoContactError(_sentence(asked, f"nothing listens there; {check}")))
     why = f"the connection broke ({_first_line(str(error)) or type(error).__name__}); run the command again"
     return Refusal(NoContactError(_sentence(asked, why)), broken=True)
 

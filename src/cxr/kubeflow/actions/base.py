@@ -79,9 +79,7 @@ class Compiled(OfPipeline):
         from cxr.kubeflow.compilation import compile_pipeline
 
         if not self.params.is_file():
-            raise MissingInputError(
-                f"{self.name}: expected a parameter file, received params={self.params}; give --params FILE"
-            )
+            raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
         output.parent.mkdir(parents=True, exist_ok=True)
         return compile_pipeline(self.pipeline, self.params, output)
 
@@ -161,7 +159,7 @@ class OnCluster(Action):
         if not host:
             raise ParameterError(
                 [
-                    f"{self.name}: expected the address of Kubeflow Pipelines, received host=null and no {HOST}; set "
+                    f"expected the address of Kubeflow Pipelines, received host=null and no {HOST}; set "
                     f"kubeflow.host or {HOST}, e.g. http://127.0.0.1:8080 after `kubectl port-forward --namespace "
                     "kubeflow service/ml-pipeline-ui 8080:80`"
                 ]
@@ -169,7 +167,7 @@ class OnCluster(Action):
         try:
             return _checked(host)
         except ValueError as error:
-            raise ParameterError([f"{self.name}: expected {HOST} to be {error}, received {HOST}={host!r}"]) from None
+            raise ParameterError([f"expected {HOST} to be {error}, received {HOST}={host!r}"]) from None
 
 
 class Started(OnCluster, Compiled):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, ClassVar
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
 from cxr.errors import ClusterError
 from cxr.kubeflow.actions.base import Named, Started
-from cxr.kubeflow.cron import known_zone, parse_cron
+from cxr.kubeflow.cron import parse_cron, time_zone
 
 SHOWN = 3
 """Next dates that are shown."""
@@ -49,7 +48,8 @@ class Schedule(Named, Started):
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, zone: str) -> str:
-        return known_zone(zone)
+        time_zone(zone)
+        return zone
 
     def run(self) -> None:
         """Make the new schedule, then delete the older ones of its name.
@@ -93,7 +93,7 @@ class Schedule(Named, Started):
 
     def _tell(self, page: str, replaced: int) -> None:
         """Say what the schedule is."""
-        cron, zone = parse_cron(self.cron), ZoneInfo(self.time_zone)
+        cron, zone = parse_cron(self.cron), time_zone(self.time_zone)
         if cron.note:
             self.show(cron.note)
         state = "" if self.enabled else " (paused)"

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from cxr.errors import ClusterError
 from cxr.kubeflow.actions.base import Named
-from cxr.kubeflow.cron import known_zone
+from cxr.kubeflow.cron import time_zone
 
 if TYPE_CHECKING:
     from cxr.kubeflow.firing import Firing
@@ -28,7 +28,8 @@ class Status(Named):
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, zone: str) -> str:
-        return known_zone(zone)
+        time_zone(zone)
+        return zone
 
     def run(self) -> None:
         """Print schedules and runs, and warn."""
