@@ -249,6 +249,7 @@ class KubeflowServer:
 class _Handler(BaseHTTPRequestHandler):
     kubeflow: KubeflowServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)

@@ -117,7 +117,7 @@ class Connection:
         patience = (min(CONTACT, self.access.seconds), self.access.seconds)
         pauses = iter(PAUSES)
         while True:
-            asked = self._prepared(doing)
+            asked = self._prepared(doing, order=not again)
             try:
                 answer = request(*arguments, _request_timeout=patience, **named)
             except Exception as error:
@@ -134,11 +134,11 @@ class Connection:
                 raise not_kubeflow(asked)
             return answer
 
-    def _prepared(self, doing: str) -> Asked:
+    def _prepared(self, doing: str, *, order: bool) -> Asked:
         """Put the present token into the client, and note what is asked."""
         access, keys = self.access, self.client.configuration.api_key
         token = access.token()
         keys.pop("authorization", None)
         if token:
             keys["authorization"] = f"Bearer {token}"
-        return Asked(access.host, doing, access.seconds, access.token_source, bool(token), access.ca_file)
+        return Asked(access.host, doing, access.seconds, access.token_source, bool(token), access.ca_file, order)

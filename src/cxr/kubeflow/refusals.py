@@ -49,6 +49,7 @@ class Asked:
         token: where the token came from, e.g. ``"KFP_TOKEN"``.
         sent_token: whether there was one.
         ca_file: certificates of the authorities that are trusted; None for the usual ones.
+        order: whether it changes something, so that sending it twice would do harm.
     """
 
     host: str
@@ -57,6 +58,7 @@ class Asked:
     token: str
     sent_token: bool
     ca_file: Path | None
+    order: bool
 
 
 def not_kubeflow(asked: Asked) -> ClusterError:
@@ -109,9 +111,7 @@ def _status(status: int, told: str, asked: Asked) -> Refusal:
         return Refusal(ClusterError(_sentence(asked, why if asked.sent_token else f"{why}, or {_login(asked)}")))
     if status == 404:
         what = f"it is not there ({status}: {told})" if told else f"there is a server, but no such path ({status})"
-        return Refusal(
-            ClusterError(_sentence(asked, f"{what}; check the path in kubeflow.host and what was asked for"))
-        )
+        return Refusal(ClusterError(_sentence(asked, f"{what}; check kubeflow.host and what was asked for")))
     if status == 409:
         return Refusal(NameTakenError(_sentence(asked, f"the name is taken ({status}: {told}); choose another one")))
     if status in PASSING:
@@ -133,10 +133,16 @@ def _silence(error: Exception, asked: Asked) -> Refusal:
     if isinstance(error, exceptions.ConnectTimeoutError):
         return Refusal(NoContactError(_sentence(asked, f"{name} cannot be reached (no contact in time); {check}")))
     if isinstance(error, exceptions.ReadTimeoutError):
-        why = f"no answer within timeout={asked.seconds} s; raise kubeflow.timeout, or try later"
+        why = f"no answer within timeout={asked.seconds} s; {_unsure(asked, 'raise kubeflow.timeout, or try later')}"
         return Refusal(NoContactError(_sentence(asked, why)))
-    why = f"the connection broke ({_first_line(str(error)) or type(error).__name__}); run the command again"
+    why = f"the connection broke ({_first_line(str(error)) or type(error).__name__}); {_unsure(asked, 'try again')}"
     return Refusal(NoContactError(_sentence(asked, why)), broken=True)
+
+
+def _unsure(asked: Asked, otherwise: str) -> str:
+    """What to do when nobody knows whether a request was carried out."""
+    look = "it may have been done all the same: look with `cxr kubeflow status` before you run the command again"
+    return look if asked.order else otherwise
 
 
 def _certificate(reason: str, asked: Asked) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from cxr.errors import ParameterError
+from cxr.errors import MissingInputError, ParameterError
 from cxr.steps.base import Step
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ class Compiled(OfPipeline):
         Raises:
             MissingInputError: if there is no parameter file.
         """
-        from cxr.errors import MissingInputError
-        from cxr.kubeflow.compilation import compile_pipeline
-
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
+        from cxr.kubeflow.compilation import compile_pipeline
+
         output.parent.mkdir(parents=True, exist_ok=True)
         return compile_pipeline(self.pipeline, self.params, output)
 
