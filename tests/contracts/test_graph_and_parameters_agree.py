@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli import parse
+from cxr.cli import classes, parse
+from cxr.kubeflow.actions import ACTIONS, action
+from cxr.kubeflow.actions.base import SECTION
 from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.models import BUILDERS
 from cxr.parameters import top_level
@@ -118,9 +120,8 @@ def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, par
 
 
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
-    classes = [step(name) for name in STEPS]
-    assert set(params) == {*top_level(classes), CONTAINERS}
-    for found in classes:
+    assert set(params) == {*top_level(classes()), CONTAINERS}
+    for found in classes():
         for section in found.sections:
             if "{" in section:
                 for entry in params[section.split(".")[0]].values():
@@ -135,6 +136,18 @@ def test_parameter_file_states_every_value_that_the_plain_steps_can_change(param
         found = step(name)
         stated = {key for section in found.sections for key in params[section]} - found.passed_over
         assert stated == set(found.parameters()) - {"model"} - set(found.collects), name
+
+
+def test_parameter_file_states_what_actions_on_a_cluster_share(params):
+    """What differs from call to call stands on the command line alone."""
+    found = [set(action(name).parameters()) for name in ACTIONS]
+    each_time = {"params", "package", "arguments", "wait", "seconds", "runs"}
+    assert set(params["kubeflow"]) == set.union(*found) - each_time
+    assert set(params["kubeflow"]) == SECTION, "or an action would refuse the others' keys"
+    for name in ACTIONS:
+        fields = action(name).model_fields
+        for key in set(params["kubeflow"]) & set(fields):
+            assert params["kubeflow"][key] == fields[key].default, f"{name}: {key}"
 
 
 def test_every_model_names_a_recipe_that_is_prepared(params):
@@ -159,6 +172,6 @@ def test_every_model_can_be_searched_with_the_values_of_the_parameter_file(param
 
 
 def test_every_field_says_what_it_is_for():
-    for name in STEPS:
-        for field, info in step(name).model_fields.items():
-            assert info.description and info.description.endswith("."), f"{name}.{field}"
+    for found in classes():
+        for field, info in found.model_fields.items():
+            assert info.description and info.description.endswith("."), f"{found.name}.{field}"
