@@ -73,7 +73,7 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    flags, problems = read_flags(words, found.positional())
+    flags, problems = read_flags(words, found.positional(), found.rest())
     sections: dict[str, Any] = {}
     if "params" in flags:
         try:
@@ -122,7 +122,8 @@ def reference(found: type[Step]) -> str:
     Returns:
         Text of ``cxr STEP --help``.
     """
-    alone = "".join(f" [{field.upper()}]" for field in found.positional())
+    nameless = [*found.positional(), *([found.rest()] if found.rest() else [])]
+    alone = "".join(f" [{str(field).upper()}{' ...' if field == found.rest() else ''}]" for field in nameless)
     lines = [f"usage: cxr {found.name}{alone} [--params params.yaml] [--NAME VALUE ...]", "", _first_line(found), ""]
     roles = {Reads: "reads", Writes: "writes", Keeps: "keeps"}
     properties = found.model_json_schema()["properties"]
@@ -136,7 +137,7 @@ def reference(found: type[Step]) -> str:
             kind = f"{roles[type(role)]} {role.kind}" if role else _kind(properties[field])
             default = found.model_fields[field].get_default(call_default_factory=True)
             shown = "required" if found.model_fields[field].is_required() else f"default {_plain(default)}"
-            either = f", or {field.upper()} without its name" if field in found.positional() else ""
+            either = f", or {field.upper()} without its name" if field in nameless else ""
             lines.append(f"  --{field}  ({kind}; {shown}{either})")
             description = properties[field].get("description", "")
             lines.extend(textwrap.wrap(description, 96, initial_indent="      ", subsequent_indent="      "))

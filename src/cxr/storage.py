@@ -40,6 +40,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _NO_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 _DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
 _ABSENT = frozenset({"NoSuchBucket", "404"})
+_CHANGED = frozenset({"NoSuchKey", "PreconditionFailed", "412"})
 _INTERRUPTED = (ConnectionError, HTTPClientError, IncompleteReadError)
 FAILURES = (BotoCoreError, ClientError)
 """What Amazon's libraries raise, whoever calls them."""
@@ -143,6 +144,54 @@ class StoredPrefix(Contents):
                 raise
         return files
 
+    def etag(self, path: PurePosixPath) -> str:
+        """Identity of an object's content, as the store gives it.
+
+        Args:
+            path: path of one of :attr:`entries`.
+
+        Returns:
+            The ETag, without quotes.
+        """
+        return self._objects[path].etag
+
+    def content(self, path: PurePosixPath, max_bytes: int) -> bytes:
+        """Bring one object into memory; a transfer that breaks off is tried again from its beginning.
+
+        Args:
+            path: path of one of :attr:`entries`.
+            max_bytes: size above which nothing is brought.
+
+        Returns:
+            The object, checked as :meth:`download` does.
+
+        Raises:
+            FileNotFoundError: if it is gone, or has changed since it was listed.
+            OverflowError: if it is larger.
+            SourceError: if the store doesn't answer, or refuses.
+        """
+        found = self._objects[path]
+        if found.bytes > max_bytes:
+            raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={found.bytes}")
+        with self._explained():
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    answer = self._client.get_object(Bucket=self._bucket, Key=found.key, IfMatch=found.etag)
+                    data = bytes(answer["Body"].read())
+                    break
+                except _INTERRUPTED:
+                    if attempt == ATTEMPTS:
+                        raise
+                except ClientError as error:
+                    if _code(error) not in _CHANGED:
+                        raise
+                    raise FileNotFoundError(f"gone or changed since it was listed ({_code(error)})") from error
+        if len(data) != found.bytes or not _is_content(
+            hashlib.md5(data, usedforsecurity=False).hexdigest(), found.etag, answer
+        ):
+            raise FileNotFoundError("other bytes than were listed")
+        return data
+
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         for page in pages:
@@ -220,7 +269,7 @@ class StoredPrefix(Contents):
             ) from error
 
     def _refusal(self, error: ClientError) -> str:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         if code in _ABSENT:
             return f"expected a bucket that exists, received source={self.name} ({code}); check name and endpoint_url"
         if code in _NO_KEY:
@@ -273,10 +322,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 def _same_content(path: Path, etag: str, answer: Mapping[str, Any]) -> bool:
+    with path.open("rb") as stream:
+        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    return _is_content(md5.hexdigest(), etag, answer)
+
+
+def _is_content(md5: str, etag: str, answer: Mapping[str, Any]) -> bool:
     """Compare with the ETag where it is an MD5: objects sent in one part, without a named key."""
     keyed = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    if keyed or not re.fullmatch(r"[0-9a-f]{32}", etag):
-        return True
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag
+    return keyed or not re.fullmatch(r"[0-9a-f]{32}", etag) or md5 == etag

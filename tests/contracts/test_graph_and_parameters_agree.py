@@ -17,8 +17,9 @@ from cxr.steps.base import Keeps, Reads, Writes
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "listen"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"fetch", "results", "tune", *ABOUT_VERSIONS}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values."""
+OUTSIDE_THE_GRAPH = {"fetch", "predict", "results", "tune", *ABOUT_VERSIONS}
+"""fetch makes the raw data that data.dvc owns; predict uses a version; results collects the figures of several runs;
+tune proposes values."""
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ STEPS: dict[str, str] = {
     "evaluate": "Evaluate",
     "ensemble": "Ensemble",
     "register": "Register",
+    "predict": "Predict",
     "lineage": "LineageOf",
     "reproduce": "Reproduce",
     "results": "Results",
