@@ -201,5 +201,5 @@ def test_a_store_that_goes_away_ends_the_run_and_the_next_one_goes_on(
         score(files, Answering(predictor), parts, workers=1, batch_size=8)
     assert parts.missing() == [2, 3, 4, 5, 6], "the files before are not read again"
     way.open()
-    score(files, Answering(predictor), parts, workers=1, batch_size=8)
+    score(StoredFiles(stored, endpoint_url=way.uri), Answering(predictor), parts, batch_size=8)
     assert parts.join(tmp_path / "out.csv")["answered"] == 48

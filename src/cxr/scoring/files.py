@@ -109,7 +109,8 @@ class StoredFiles(Files):
         Raises:
             SourceError: if the store cannot be reached, refuses, or holds nothing there.
         """
-        from cxr.storage import WORKERS, StoredPrefix
+        from cxr.storage import StoredPrefix
+        from cxr.storage.connection import WORKERS
 
         self._stored = StoredPrefix(url, Path(), endpoint_url=endpoint_url)
         self.name, self.workers = self._stored.name, WORKERS
