@@ -216,9 +216,20 @@ def test_a_word_alone_fills_the_positional_field_and_a_second_one_is_a_problem()
     assert values == {"version": "3"} and "--version once" in problems[0]
 
 
+def test_a_field_takes_all_further_words_as_they_are():
+    words = ["a.png", "--a", "1", "[b].png", "null", "--", "--c.png"]
+    assert read_flags(words, [], "files") == ({"a": "1", "files": ["a.png", "[b].png", "null", "--c.png"]}, [])
+    assert read_flags(["3", "a.png"], ["version"], "files") == ({"version": "3", "files": ["a.png"]}, [])
+    assert read_flags(["--files", "[a, b]"], [], "files") == ({"files": ["a", "b"]}, [])
+    assert read_flags([], [], "files") == ({}, [])
+    assert "received both" in read_flags(["--files", "[a]", "b"], [], "files")[1][0]
+    assert "received '--'" in read_flags(["--", "a"], [])[1][0]
+
+
 def test_positional_fields_stand_in_the_usage_and_reach_the_step(capsys):
     assert cli.main(["lineage", "--help"]) == 0
     text = capsys.readouterr().out
+    assert "usage: cxr predict [FILES ...] " in cli.reference(step("predict"))
     assert "usage: cxr lineage [VERSION] " in text and "default champion, or VERSION without its name" in text
     assert cli.parse(step("lineage"), ["7"]).version == cli.parse(step("lineage"), ["--version", "7"]).version == "7"
     assert cli.parse(step("lineage"), []).version == "champion"

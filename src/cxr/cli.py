@@ -88,7 +88,7 @@ def carry_out(found: type[Step], words: Sequence[str]) -> None:
         found: the step's class.
         words: the arguments after the step's name.
     """
-    flags, problems = read_flags(words, found.positional())
+    flags, problems = read_flags(words, found.positional(), found.rest())
     task = Task.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
     with put_together(found, flags) as whole:
         build(found, whole, problems).execute()
@@ -144,7 +144,7 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    return build(found, *read_flags(words, found.positional()))
+    return build(found, *read_flags(words, found.positional(), found.rest()))
 
 
 def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
@@ -232,7 +232,8 @@ def reference(found: type[Step]) -> str:
     Returns:
         Text of ``cxr STEP --help``.
     """
-    alone = "".join(f" [{field.upper()}]" for field in found.positional())
+    nameless = [*found.positional(), *([found.rest()] if found.rest() else [])]
+    alone = "".join(f" [{str(field).upper()}{' ...' if field == found.rest() else ''}]" for field in nameless)
     lines = [f"usage: cxr {found.name}{alone} [--params params.yaml] [--NAME VALUE ...]", "", _first_line(found), ""]
     roles = {Reads: "reads", Writes: "writes", Keeps: "keeps"}
     properties = found.model_json_schema()["properties"]
@@ -246,7 +247,7 @@ def reference(found: type[Step]) -> str:
             kind = f"{roles[type(role)]} {role.kind}" if role else _kind(properties[field])
             default = found.model_fields[field].get_default(call_default_factory=True)
             shown = "required" if found.model_fields[field].is_required() else f"default {_plain(default)}"
-            either = f", or {field.upper()} without its name" if field in found.positional() else ""
+            either = f", or {field.upper()} without its name" if field in nameless else ""
             lines.append(f"  --{field}  ({kind}; {shown}{either})")
             description = properties[field].get("description", "")
             lines.extend(textwrap.wrap(description, 96, initial_indent="      ", subsequent_indent="      "))

@@ -26,6 +26,7 @@ IMAGES: dict[str, str] = {
     "evaluate": TRAIN_IMAGE,
     "ensemble": TRAIN_IMAGE,
     "register": TRAIN_IMAGE,
+    "predict": TRAIN_IMAGE,
     "outcome": TRAIN_IMAGE,
 }
 """Steps that are components, with the image that each one runs in."""
