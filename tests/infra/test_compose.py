@@ -20,7 +20,7 @@ def test_compose_reads_the_file_with_the_settings_of_a_new_machine(tmp_path: Pat
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = next((words for words in COMMANDS if _works(words, path)), None)
     if command is None:
-        pytest.skip("neither docker's compose plugin nor podman-compose is installed")
+        pytest.skip("neither docker with its compose plugin nor podman with podman-compose is installed")
     settings = tmp_path / "settings"
     subprocess.run([ROOT / "infra" / "new_env.sh", settings], check=True)
     answer = subprocess.run(

@@ -110,6 +110,19 @@ def test_steps_of_a_kubeflow_pipelines_of_its_own_reach_the_servers_too() -> Non
 
 
 @pytest.mark.parametrize("name", ["local", "production"])
+def test_a_pod_that_nobody_thought_of_is_cut_off(name: str) -> None:
+    objects = overlay(name)
+    stage = cast(objects)
+    newcomer = Pod("newcomer", "cxr", {"app": "newcomer"}, {})
+    for one, pod in stage.items():
+        assert not reaches(objects, pod, newcomer, 8080), one
+    # The champion's port 8080 answers everybody in its namespace.
+    ports = (443, 5000, 5432, 8333)
+    assert not [one for one, pod in stage.items() if any(reaches(objects, newcomer, pod, port) for port in ports)]
+    assert not reaches(objects, newcomer, INTERNET, 443)
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
 def test_names_are_found_by_all_and_the_way_out_is_narrow(name: str) -> None:
     objects = overlay(name)
     stage = cast(objects)

@@ -168,6 +168,7 @@ def test_the_example_is_a_complete_answer(variables: Path) -> None:
         ("pipeline_namespaces", '["*"]'),
         ("pipeline_namespaces", "[]"),
         ("old_version_days", "0"),
+        ("handover_days", "3"),
         ("handover_days", "7.5"),
     ],
 )
