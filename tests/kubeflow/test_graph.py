@@ -133,3 +133,10 @@ def test_an_unknown_pipeline_lists_those_that_there_are(repository, monkeypatch,
     monkeypatch.chdir(repository)
     with pytest.raises(ParameterError, match="there are: scoring, training"):
         compile_pipeline("trainning", Path("params.yaml"), tmp_path / "x.yaml")
+
+
+def test_every_step_runs_as_the_user_of_the_images(compiled):
+    _, pods = compiled(checkpoints={"size": None, "storage_class": ""})
+    for name, pod in pods.items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["runAsUser"] == "10001", name

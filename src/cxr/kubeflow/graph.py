@@ -27,6 +27,8 @@ FROM_STORE = frozenset({"fetch", "predict"})
 GPU_IMAGE = "cxr-train-gpu"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+USER = 10001
+"""User of the images."""
 CHECKPOINTS = "/checkpoints"
 """Where the disk for checkpoints is mounted."""
 
@@ -213,6 +215,8 @@ class Graph:
             again = settings.retries
             task.set_retry(again.count, f"{again.seconds}s", again.factor, f"{again.longest}s")
         task.set_caching_options(self._cached(name, image))
+        # What a namespace with the level "restricted" demands.
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
         kubernetes.set_image_pull_policy(task, settings.pull)
         if settings.secrets.image_pull:
             kubernetes.set_image_pull_secrets(task, [settings.secrets.image_pull])
