@@ -80,7 +80,8 @@ class Schedule(Named, Started):
             )
         except ClusterError as error:
             raise ClusterError(
-                f"{error}\nwhat was scheduled before as {self.schedule!r} is as it was, and the same command leaves one schedule"
+                f"{error}\nwhat was scheduled before as {self.schedule!r} is as it was; the same command, run again, "
+                "leaves one schedule"
             ) from error
         older = [one for one in cluster.recurring(self.schedule) if one.recurring_run_id != made.recurring_run_id]
         for place, one in enumerate(older):
