@@ -198,7 +198,8 @@ class KubeflowServer:
             raise RefusedError(400, "The experiment is archived")
         if "namespace" in experiment:
             body["namespace"] = experiment["namespace"]
-        takes = yaml.safe_load(version["package"])["root"].get("inputDefinitions", {}).get("parameters", {})
+        pipeline = next(iter(yaml.safe_load_all(version["package"])))  # a second document is about the platform
+        takes = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
         if unknown := set(body.get("runtime_config", {}).get("parameters", {})) - set(takes):
             raise RefusedError(400, f"unknown parameters {unknown}")
 

@@ -11,8 +11,8 @@ from kubeflow_server import KubeflowServer
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline that takes two arguments, one of them needed."""
-    from kfp import compiler, dsl
+    """A pipeline that takes two arguments, one of them needed, and says something of the platform."""
+    from kfp import compiler, dsl, kubernetes
 
     @dsl.container_component
     def say(text: str):
@@ -20,7 +20,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     @dsl.pipeline(name="cxr-training")
     def training(data_md5: str, images: int = 600):
-        say(text=data_md5)
+        task = say(text=data_md5)
+        kubernetes.use_secret_as_env(task, "cxr-s3", {"AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID"})
 
     path = tmp_path_factory.mktemp("package") / "training.yaml"
     compiler.Compiler().compile(training, str(path))

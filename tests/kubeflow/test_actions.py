@@ -125,7 +125,8 @@ def play(*scenes):
             if value in {"SUCCEEDED", "FAILED"}:
                 task["end_time"] = "2026-11-23T02:01:30Z"
             if value == "FAILED" and name != "root":
-                task |= {"parent_task_id": "root", "error": {"code": 1, "message": "no critical finding allowed"}}
+                task["parent_task_id"] = "each" if name != "each" else "root"
+                task["error"] = {"code": 1, "message": f"{name} broke"}
 
     return look
 
@@ -149,13 +150,14 @@ def test_wait_follows_the_run_and_tells_each_change_once(server, submit, caplog)
 
 def test_wait_fails_with_the_run_and_names_the_task_that_did(server, submit):
     server.on_look = play(
-        {"root": "RUNNING", "validate": "RUNNING"}, {"validate": "FAILED", "root": "FAILED", "run": "FAILED"}
+        {"root": "RUNNING", "each": "RUNNING", "validate": "RUNNING"},
+        {"validate": "FAILED", "each": "FAILED", "root": "FAILED", "run": "FAILED"},
     )
     status, out, err = submit("--wait", "true", "--seconds", "0.01")
     assert status == 1
     assert "validate: failed after 90 s" in out
     assert "received state=FAILED: validate\n" in err
-    assert "validate: no critical finding allowed" in err
+    assert "validate: validate broke" in err and "each broke" not in err, "what holds it failed with it"
 
 
 def test_schedule_says_when_and_asks_for_what_the_parameters_say(server, schedule):

@@ -138,7 +138,6 @@ class Connection:
         """Put the present token into the client, and note what is asked."""
         access, keys = self.access, self.client.configuration.api_key
         token = access.token()
-        keys.pop("authorization", None)
         if token:
             keys["authorization"] = f"Bearer {token}"
         return Asked(access.host, doing, access.seconds, access.token_source, bool(token), access.ca_file, order)

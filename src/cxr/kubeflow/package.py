@@ -68,9 +68,7 @@ class Package:
             if name not in arguments:
                 if not optional:
                     problems.append(f"expected the argument {name} of {self.name} ({words}), received none")
-            elif not isinstance(value, types) or (
-                isinstance(value, bool) and bool not in types and object not in types
-            ):
+            elif not isinstance(value, types) or (isinstance(value, bool) and types in NUMBERS):
                 problems.append(f"expected the argument {name} of {self.name} to be {words}, received {name}={value!r}")
         if problems:
             raise ParameterError([f"{problem}; give --arguments '{{NAME: VALUE}}'" for problem in problems])

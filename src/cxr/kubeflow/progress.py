@@ -30,6 +30,7 @@ def follow(cluster: Cluster, run_id: str, seconds: float, show: Callable[[str], 
     Raises:
         ClusterError: if it does not succeed, naming the tasks that failed; or if the server stays away.
     """
+    show("following the run; it goes on if this command is interrupted")
     told: dict[str, str] = {}
     heard = time.monotonic()
     while True:

@@ -79,7 +79,10 @@ class Schedule(Named, Started):
                 max_concurrency=self.max_concurrency,
             )
         except ClusterError as error:
-            raise ClusterError(f"{error}\nwhat was scheduled before as {self.schedule!r} is as it was") from error
+            raise ClusterError(
+                f"{error}\nwhat was scheduled before as {self.schedule!r} is as it was; the same command, run again, "
+                "leaves one schedule"
+            ) from error
         older = [one for one in cluster.recurring(self.schedule) if one.recurring_run_id != made.recurring_run_id]
         for place, one in enumerate(older):
             try:
