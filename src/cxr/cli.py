@@ -18,8 +18,8 @@ from cxr import __version__
 from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
 from cxr.extras import absent
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.actions import ACTIONS, action
-from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Step, Writes

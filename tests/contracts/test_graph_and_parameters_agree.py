@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from cxr.cli import classes, parse
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.actions import ACTIONS, action
 from cxr.kubeflow.actions.base import SECTION
-from cxr.kubeflow.settings import SECTION as CONTAINERS
 from cxr.models import BUILDERS
 from cxr.parameters import top_level
 from cxr.steps import STEPS, step

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxr import provenance
 from cxr.errors import ParameterError
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.components import ABSENT, IMAGES, argument, component, pieces
-from cxr.kubeflow.settings import SECTION, Containers
+from cxr.kubeflow.settings import Containers
 from cxr.parameters import gather
 from cxr.steps import step
 from cxr.steps.tracked import Tracked
@@ -55,7 +56,7 @@ class Graph:
             ParameterError: listing what is wrong in the section ``containers``, or if a data version is wanted and
                 there is none.
         """
-        self._sections = {name: section for name, section in sections.items() if name != SECTION}
+        self._sections = {name: section for name, section in sections.items() if name != CONTAINERS}
         self.settings = Containers.read(sections)
         chosen = dict(sections.get("models") or {})
         if self.settings.transfer:
@@ -71,8 +72,8 @@ class Graph:
             if version is None:
                 raise ParameterError(
                     [
-                        f"expected a data version in {pointer}, received none with {SECTION}.remote="
-                        f"{self.settings.remote}; run `dvc add data`, or set {SECTION}.remote to null"
+                        f"expected a data version in {pointer}, received none with {CONTAINERS}.remote="
+                        f"{self.settings.remote}; run `dvc add data`, or set {CONTAINERS}.remote to null"
                     ]
                 )
             self.source, self.data_version = self.settings.remote, version

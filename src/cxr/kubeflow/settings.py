@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParameterError
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.components import IMAGES
 
-SECTION = "containers"
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
 """How Kubernetes writes amounts of processor time and memory."""
 
@@ -160,7 +160,7 @@ class Containers(_Settings):
             ParameterError: listing all unknown and wrong values.
         """
         try:
-            return cls.model_validate(sections.get(SECTION) or {})
+            return cls.model_validate(sections.get(CONTAINERS) or {})
         except ValidationError as error:
             raise ParameterError([_sentence(problem) for problem in error.errors()]) from None
 
@@ -200,7 +200,7 @@ class Containers(_Settings):
 
 
 def _sentence(problem: Any) -> str:
-    name = ".".join([SECTION, *map(str, problem["loc"])])
+    name = ".".join([CONTAINERS, *map(str, problem["loc"])])
     if problem["type"] == "extra_forbidden":
         return f"unknown parameter {name}={problem['input']!r}; docs/kubeflow.md lists what there is"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
