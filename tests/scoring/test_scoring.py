@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from cxr.prediction import Predictor
 from cxr.scoring import Answering, File, Parts, rows, score
 from cxr.scoring.files import Files, FolderFiles, StoredFiles
 from loopback import Gate
-from model_folders import Folders, write_models
+from model_folders import RECIPE, Folders, card, write_models
 from servers import ObjectStore
 
 
@@ -107,7 +108,21 @@ class Repeated(Files):
         return bytes(bytearray(self._data))
 
 
-def test_memory_does_not_grow_with_the_number_of_images(predictor: Predictor, tmp_path: Path) -> None:
+def large_predictor() -> Predictor:
+    """Answers for images of 256 pixels a side, so that each one that is kept would be seen."""
+    import keras
+
+    recipe = replace(RECIPE, size=256)
+    image = keras.Input(recipe.input_shape)
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    network = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(mean))
+    changes = {"recipe": recipe.to_dict(), "input_shape": recipe.input_shape}
+    return Predictor(network, card(**changes).completed(1.0, 0.5, "by hand"))
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    predictor = large_predictor()
+
     def peak(count: int) -> float:
         files = Repeated(count)
         parts = Parts(tmp_path / str(count), files.entries, "model", 32)
