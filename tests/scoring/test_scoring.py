@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,9 +103,11 @@ class Repeated(Files):
     def __init__(self, count: int) -> None:
         self.name = "repeated"
         self.entries = [File(f"{number}.jpeg", "x") for number in range(count)]
+        self.taken: list[str] = []
         self._data = bad_images.jpeg(bad_images.picture(height=700, width=700))
 
     def read(self, file: File) -> bytes:
+        self.taken.append(file.path)
         return bytes(bytearray(self._data))
 
 
@@ -136,6 +139,15 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     peak(20)  # what is loaded and compiled once
     few, many = peak(40), peak(400)
     assert many < few + 10, "360 pictures of 0.5 MiB more"
+
+
+def test_reading_runs_a_batch_ahead_of_the_network_and_no_further(predictor: Predictor) -> None:
+    files = Repeated(300)
+    stream = rows(files, files.entries, predictor, workers=2, batch_size=8)
+    next(stream)
+    time.sleep(1)
+    assert 8 < len(files.taken) <= 8 + 8
+    stream.close()
 
 
 def test_parts_are_taken_only_for_the_same_files_and_model(tmp_path: Path) -> None:
