@@ -1,4 +1,4 @@
-"""Run the benchmarks and write docs/benchmarks.md, and the tables of docs/scale.md from it: `make benchmarks`, on a machine that does nothing else.
+"""Run the benchmarks, write docs/benchmarks.md and the tables of docs/scale.md: `make benchmarks`, on an idle machine.
 
 Names of scripts can be given to run only those; what the page holds of the others stays.
 """
