@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,9 @@ class Engine:
         self.failures.clear()
         pipeline = components.load_component_from_file(str(package))
         local.init(runner=local.DockerRunner(**options), pipeline_root=str(root.resolve()), raise_on_error=True)
-        with self._asking():
+        with self._asking(), warnings.catch_warnings():
+            # Processor time, memory and tolerations are a cluster's.
+            warnings.filterwarnings("ignore", message=r"Task .* have no effect in the current local runner")
             try:
                 pipeline(**arguments)
             except RuntimeError as error:
