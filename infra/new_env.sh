@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Writes infra/.env from infra/.env.example; each empty value becomes 32 random bytes as URL-safe base64.
+# Writes a file of settings from its example; each empty value becomes 32 random bytes as URL-safe base64.
 #
-#   new_env.sh [FILE]   the file to write; infra/.env by default
+#   new_env.sh [FILE]   the file to write, with FILE.example beside it; infra/.env by default
 set -euo pipefail
 
-example=$(dirname "$0")/.env.example
 file=${1:-$(dirname "$0")/.env}
+example=$(dirname "$0")/.env.example
+[[ -e $file.example ]] && example=$file.example
 if [[ -e $file ]]; then
   echo "new_env.sh: expected to write a new file, received $file, which is there; its passwords may be in use" >&2
   exit 2

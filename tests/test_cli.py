@@ -16,6 +16,7 @@ from pydantic import Field
 
 from cxr import cli
 from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.kubeflow.actions import ACTIONS, action
 from cxr.parameters import gather, read_flags
 from cxr.steps import STEPS, step
 from cxr.steps.base import Reads, Step, Writes
@@ -114,17 +115,45 @@ def test_help_of_every_step_describes_every_field(name, capsys):
         assert f"--{field}  (" in text
 
 
+@pytest.mark.parametrize("name", ACTIONS)
+def test_help_of_every_action_describes_every_field(name, capsys):
+    assert cli.main(["kubeflow", name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: cxr kubeflow {name} ")
+    for field in action(name).model_fields:
+        assert f"--{field}  (" in text
+
+
+@pytest.mark.parametrize("words", [["kubeflow"], ["kubeflow", "--help"]])
+def test_the_group_alone_lists_its_actions(words, capsys):
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in ACTIONS)
+
+
+def test_unknown_action_lists_the_actions(capsys):
+    assert cli.main(["kubeflow", "sumbit"]) == 2
+    assert "received 'sumbit'; the actions are: components, compile, run, submit" in capsys.readouterr().err
+
+
+def test_errors_of_an_action_name_it_by_both_words(capsys):
+    assert cli.main(["kubeflow", "status", "--colour", "red", "--runs", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "cxr kubeflow status: " in err and "colour='red'" in err and "runs='0'" in err
+
+
 def test_overview_lists_the_steps_and_says_what_it_is_not_for(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in STEPS)
+    assert all(f"  {name} " in text for name in (*STEPS, "kubeflow"))
     assert "Not for diagnosis" in text
 
 
 def test_help_imports_no_heavy_package():
     code = (
         "import sys; from cxr import cli; cli.main(['--help']);"
-        "heavy = {'tensorflow', 'keras', 'mlflow', 'kfp', 'great_expectations', 'cv2', 'pandas', 'boto3'};"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'kfp', 'great_expectations', 'cv2', 'pandas', 'boto3',"
+        "'kfp_server_api', 'urllib3'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -187,9 +216,20 @@ def test_a_word_alone_fills_the_positional_field_and_a_second_one_is_a_problem()
     assert values == {"version": "3"} and "--version once" in problems[0]
 
 
+def test_a_field_takes_all_further_words_as_they_are():
+    words = ["a.png", "--a", "1", "[b].png", "null", "--", "--c.png"]
+    assert read_flags(words, [], "files") == ({"a": "1", "files": ["a.png", "[b].png", "null", "--c.png"]}, [])
+    assert read_flags(["3", "a.png"], ["version"], "files") == ({"version": "3", "files": ["a.png"]}, [])
+    assert read_flags(["--files", "[a, b]"], [], "files") == ({"files": ["a", "b"]}, [])
+    assert read_flags([], [], "files") == ({}, [])
+    assert "received both" in read_flags(["--files", "[a]", "b"], [], "files")[1][0]
+    assert "received '--'" in read_flags(["--", "a"], [])[1][0]
+
+
 def test_positional_fields_stand_in_the_usage_and_reach_the_step(capsys):
     assert cli.main(["lineage", "--help"]) == 0
     text = capsys.readouterr().out
+    assert "usage: cxr predict [FILES ...] " in cli.reference(step("predict"))
     assert "usage: cxr lineage [VERSION] " in text and "default champion, or VERSION without its name" in text
     assert cli.parse(step("lineage"), ["7"]).version == cli.parse(step("lineage"), ["--version", "7"]).version == "7"
     assert cli.parse(step("lineage"), []).version == "champion"

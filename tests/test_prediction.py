@@ -13,6 +13,8 @@ from cxr.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.prediction import PooledPredictor, Predictor
 from cxr.recipes import as_input
+from cxr.scoring import rows
+from cxr.scoring.files import NamedFiles
 from half_lungs import USED
 from model_folders import (
     RECIPE,
@@ -164,6 +166,14 @@ def test_an_ensemble_answers_as_its_evaluation_did(half_lungs: tuple[Folders, Pa
         (threshold, False, False),
     }
     assert wanted["probability"].min() < 0.1 and wanted["probability"].max() > 0.9
+
+
+def test_an_ensemble_scores_many_files_as_it_answers_for_few(half_lungs: tuple[Folders, Path]) -> None:
+    folders, folder = half_lungs
+    pool = Predictor.load(folder / "model")
+    files = NamedFiles([str(path) for path in folders.images[:10]])
+    found = [row.probability for row in rows(files, files.entries, pool, batch_size=4)]
+    assert found == pytest.approx([one.probability for one in pool.predict(folders.images[:10])], abs=1e-6)
 
 
 def test_members_that_share_a_recipe_are_pooled_like_others(half_lungs: tuple[Folders, Path]) -> None:

@@ -22,7 +22,7 @@ from cxr.provenance import (
 
 @pytest.fixture(autouse=True)
 def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CXR_GIT_COMMIT", "CXR_DATA_MD5", "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"):
+    for name in ("CXR_GIT_COMMIT", "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -81,21 +81,19 @@ def test_the_data_hash_is_that_of_the_pointer(tmp_path: Path) -> None:
     assert data_md5(pointer) == "0123abcd.dir"
 
 
-def test_a_container_names_the_data_that_a_pointer_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_names_the_data_where_there_is_no_pointer(tmp_path: Path) -> None:
     pointer = tmp_path / "data.dvc"
-    monkeypatch.setenv("CXR_DATA_MD5", "0123abcd.dir")
-    assert data_md5(pointer) == "0123abcd.dir"
+    assert data_md5(pointer, "0123abcd.dir") == "0123abcd.dir"
     assert pointer_md5(pointer) is None
     pointer.write_text("outs:\n- md5: 0123abcd.dir\n")
-    assert data_md5(pointer) == "0123abcd.dir"
+    assert data_md5(pointer, "0123abcd.dir") == "0123abcd.dir"
 
 
-def test_two_versions_of_the_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_versions_of_the_data_are_refused(tmp_path: Path) -> None:
     pointer = tmp_path / "data.dvc"
     pointer.write_text("outs:\n- md5: 4567.dir\n")
-    monkeypatch.setenv("CXR_DATA_MD5", "0123.dir")
-    with pytest.raises(DataError, match=r"CXR_DATA_MD5=0123\.dir .*data\.dvc with md5=4567\.dir; unset"):
-        data_md5(pointer)
+    with pytest.raises(DataError, match=r"data_version=0123\.dir .*data\.dvc with md5=4567\.dir; leave"):
+        data_md5(pointer, "0123.dir")
 
 
 @pytest.mark.parametrize("text", ["", "outs: []", "outs:\n- path: data\n", "a: [", "- 1"])

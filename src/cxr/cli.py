@@ -1,4 +1,7 @@
-"""The command line: ``cxr STEP [--params params.yaml] [--name value ...]``, derived from the step classes."""
+"""The command line: ``cxr STEP [--params params.yaml] [--name value ...]``, derived from the step classes.
+
+A step's name is one word, or two: ``cxr kubeflow ACTION`` is an action of a group.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,17 @@ from cxr import __version__
 from cxr.container import EXECUTOR_INPUT, Task, put_together
 from cxr.errors import CxrError, ParameterError
 from cxr.extras import absent
-from cxr.kubeflow.settings import SECTION as CONTAINERS
+from cxr.kubeflow import CONTAINERS
+from cxr.kubeflow.actions import ACTIONS, action
 from cxr.parameters import gather, read_flags, read_sections, top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Step, Writes
 
 INTERRUPTED = 130
+GROUP = "kubeflow"
+"""First word of the commands of two words."""
+GROUP_LINE = "Compile the pipelines for Kubeflow; submit, schedule and watch them on a cluster."
+HELP = frozenset({"-h", "--help"})
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -39,20 +47,24 @@ def main(words: Sequence[str] | None = None) -> int:
     if words in (["--version"], ["-V"]):
         sys.stdout.write(f"cxr {__version__}\n")
         return 0
-    if not words or words[0] in {"-h", "--help", "help"}:
+    if not words or words[0] in {*HELP, "help"}:
         sys.stdout.write(overview())
         return 0
-    name = words[0]
-    if name not in STEPS:
-        sys.stderr.write(f"cxr: expected a step, received {name!r}; the steps are: {', '.join(STEPS)}\n")
-        return ParameterError.exit_status
-    found = step(name)
-    if {"-h", "--help"} & set(words[1:]):
+    if words[0] == GROUP and (len(words) == 1 or words[1] in {*HELP, "help"}):
+        sys.stdout.write(group_overview())
+        return 0
+    try:
+        found, rest = command(words)
+    except ParameterError as error:
+        sys.stderr.write(f"cxr: {error}\n")
+        return error.exit_status
+    name = found.name
+    if HELP & set(rest):
         sys.stdout.write(reference(found))
         return 0
     signal.signal(signal.SIGTERM, _leave)
     try:
-        carry_out(found, words[1:])
+        carry_out(found, rest)
     except CxrError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"cxr {name}: {line}\n")
@@ -76,12 +88,47 @@ def carry_out(found: type[Step], words: Sequence[str]) -> None:
         found: the step's class.
         words: the arguments after the step's name.
     """
-    flags, problems = read_flags(words, found.positional())
+    flags, problems = read_flags(words, found.positional(), found.rest())
     task = Task.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
     with put_together(found, flags) as whole:
         build(found, whole, problems).execute()
     if task is not None:
         task.tell_outputs()
+
+
+def command(words: Sequence[str]) -> tuple[type[Step], list[str]]:
+    """Find the step that a command line names, by one word or by two.
+
+    Args:
+        words: the arguments of the process, the first of them a step or the group.
+
+    Returns:
+        The step's class, and the words behind its name.
+
+    Raises:
+        ParameterError: listing the choices.
+    """
+    name, *rest = words
+    if name in STEPS:
+        return step(name), rest
+    if name != GROUP:
+        choices = ", ".join([*STEPS, GROUP])
+        raise ParameterError([f"expected a step, received {name!r}; the steps are: {choices}"])
+    if not rest or rest[0] not in ACTIONS:
+        received = repr(rest[0]) if rest else "none"
+        raise ParameterError(
+            [f"expected an action of {GROUP}, received {received}; the actions are: {', '.join(ACTIONS)}"]
+        )
+    return action(rest[0]), rest[1:]
+
+
+def classes() -> list[type[Step]]:
+    """Collect everything that has a command.
+
+    Returns:
+        The classes of all steps, and of all actions of the group.
+    """
+    return [*map(step, STEPS), *map(action, ACTIONS)]
 
 
 def parse(found: type[Step], words: Sequence[str]) -> Step:
@@ -97,7 +144,7 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    return build(found, *read_flags(words, found.positional()))
+    return build(found, *read_flags(words, found.positional(), found.rest()))
 
 
 def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
@@ -118,11 +165,11 @@ def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step
     sections: dict[str, Any] = {}
     if "params" in flags:
         try:
-            sections = read_sections(Path(flags.pop("params")))
+            # A step that hands the file on has a field of this name.
+            sections = read_sections(Path(flags["params"] if "params" in found.model_fields else flags.pop("params")))
         except ParameterError as error:
             problems.extend(error.problems)
-    known = (*top_level([step(name) for name in STEPS]), CONTAINERS)
-    values, unknown = gather(found, flags, sections, known)
+    values, unknown = gather(found, flags, sections, (*top_level(classes()), CONTAINERS))
     problems.extend(unknown)
     try:
         built = found.build(values)
@@ -148,9 +195,30 @@ def overview() -> str:
         "",
         "steps, in the order in which data flows:",
         *(f"  {name:<{width}}  {_first_line(step(name))}" for name in STEPS),
+        f"  {GROUP:<{width}}  {GROUP_LINE}",
         "",
         "`cxr STEP --help` lists the parameters of a step. A flag beats params.yaml, which beats the default.",
         "`dvc repro` runs all steps that something changed for; `make run` also fetches the data first.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def group_overview() -> str:
+    """Describe the group: its actions and how to call one.
+
+    Returns:
+        Text of ``cxr kubeflow --help``.
+    """
+    width = max(map(len, ACTIONS))
+    lines = [
+        f"usage: cxr {GROUP} ACTION [--params params.yaml] [--NAME VALUE ...]",
+        "",
+        GROUP_LINE,
+        "",
+        "actions:",
+        *(f"  {name:<{width}}  {_first_line(action(name))}" for name in ACTIONS),
+        "",
+        f"`cxr {GROUP} ACTION --help` lists the parameters of an action.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -164,7 +232,8 @@ def reference(found: type[Step]) -> str:
     Returns:
         Text of ``cxr STEP --help``.
     """
-    alone = "".join(f" [{field.upper()}]" for field in found.positional())
+    nameless = [*found.positional(), *([found.rest()] if found.rest() else [])]
+    alone = "".join(f" [{str(field).upper()}{' ...' if field == found.rest() else ''}]" for field in nameless)
     lines = [f"usage: cxr {found.name}{alone} [--params params.yaml] [--NAME VALUE ...]", "", _first_line(found), ""]
     roles = {Reads: "reads", Writes: "writes", Keeps: "keeps"}
     properties = found.model_json_schema()["properties"]
@@ -178,7 +247,7 @@ def reference(found: type[Step]) -> str:
             kind = f"{roles[type(role)]} {role.kind}" if role else _kind(properties[field])
             default = found.model_fields[field].get_default(call_default_factory=True)
             shown = "required" if found.model_fields[field].is_required() else f"default {_plain(default)}"
-            either = f", or {field.upper()} without its name" if field in found.positional() else ""
+            either = f", or {field.upper()} without its name" if field in nameless else ""
             lines.append(f"  --{field}  ({kind}; {shown}{either})")
             description = properties[field].get("description", "")
             lines.extend(textwrap.wrap(description, 96, initial_indent="      ", subsequent_indent="      "))

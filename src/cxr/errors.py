@@ -73,5 +73,9 @@ class PipelineError(CxrError):
     """A run of a pipeline failed: it names the step, whose own words stand in the run's log."""
 
 
+class ClusterError(CxrError):
+    """Kubeflow Pipelines cannot be reached or refuses, or a run or schedule there did not do as it should."""
+
+
 class SignatureError(CxrError):
     """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""

@@ -13,15 +13,18 @@ from cxr.errors import ParameterError
 from cxr.steps.base import Step
 
 
-def read_flags(words: Sequence[str], positional: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+def read_flags(
+    words: Sequence[str], positional: Sequence[str] = (), rest: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Read ``--field value`` and ``--field=value`` pairs, and words that stand alone.
 
     A value that starts with ``[`` or ``{`` is read as a list or mapping (YAML, hence also JSON), ``null`` as
-    None; everything else stays text for the field's type to convert.
+    None; everything else stays text for the field's type to convert. Words of ``rest`` are text in any case.
 
     Args:
         words: the command line after the step's name.
         positional: fields that words without ``--NAME`` before them fill, in order.
+        rest: field that takes all further such words as a list; behind ``--`` every word is one.
 
     Returns:
         Field to value, and one sentence per word that could not be read.
@@ -29,11 +32,18 @@ def read_flags(words: Sequence[str], positional: Sequence[str] = ()) -> tuple[di
     values: dict[str, Any] = {}
     problems: list[str] = []
     open_fields = list(positional)
+    further: list[str] = []
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
+        if word == "--" and rest is not None:
+            further += words[position:]
+            break
         alone = not word.startswith("--") and bool(open_fields)
+        if not alone and rest is not None and not word.startswith("--"):
+            further.append(word)
+            continue
         if not alone and (not word.startswith("--") or word == "--"):
             problems.append(f"expected --NAME VALUE, received {word!r}")
             continue
@@ -51,6 +61,10 @@ def read_flags(words: Sequence[str], positional: Sequence[str] = ()) -> tuple[di
             values[field] = _value(text)
         except yaml.YAMLError:
             problems.append(f"expected a list or mapping in YAML or JSON, received {field}={text}")
+    if further and rest in values:
+        problems.append(f"expected --{rest} or words without a name, received both")
+    elif further and rest is not None:
+        values[rest] = further
     return values, problems
 
 

@@ -24,8 +24,8 @@ DIRTY = "-dirty"
 PIPELINE_RUN, IMAGE_DIGEST = "CXR_PIPELINE_RUN", "CXR_IMAGE_DIGEST"
 """Environment variables that a container sets: the pipeline's run, and the image that the step runs in."""
 
-GIT_COMMIT, DATA_MD5 = "CXR_GIT_COMMIT", "CXR_DATA_MD5"
-"""Environment variables for what a container lacks: a checkout, and DVC's pointer to the data."""
+GIT_COMMIT = "CXR_GIT_COMMIT"
+"""Environment variable for what a container lacks: a checkout."""
 
 IMAGE_FILES = Path("/opt/cxr")
 """Folder of a container image that holds the requirement files that it was built from."""
@@ -71,24 +71,24 @@ def git_commit(root: Path) -> str | None:
     return f"{commit}{DIRTY}" if changed else commit
 
 
-def data_md5(pointer: Path) -> str | None:
+def data_md5(pointer: Path, told: str | None = None) -> str | None:
     """Name the version of the data: DVC's hash of the data folder.
 
     Args:
         pointer: the pointer file, ``data.dvc``.
+        told: the version as a pipeline tells it to a container, where there is no pointer.
 
     Returns:
-        The hash, with ``.dir`` behind it for a folder. Where there is no readable pointer, what
-        :data:`DATA_MD5` holds, as in a container; else None.
+        The hash, with ``.dir`` behind it for a folder; None if nobody knows it.
 
     Raises:
         DataError: if both are there and differ: a model would be recorded with data that it never saw.
     """
-    found, told = pointer_md5(pointer), os.environ.get(DATA_MD5) or None
+    found = pointer_md5(pointer)
     if None not in (found, told) and found != told:
         raise DataError(
-            f"expected one version of the data, received {DATA_MD5}={told} and {pointer} with md5={found}; "
-            f"unset {DATA_MD5} if {pointer} describes the data, else remove {pointer}"
+            f"expected one version of the data, received data_version={told} and {pointer} with md5={found}; "
+            f"leave data_version out if {pointer} describes the data, else remove {pointer}"
         )
     return found or told
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from cxr.cli import parse
-from cxr.steps import STEPS, step
+from cxr.cli import GROUP, classes, command, parse
+from cxr.steps import STEPS
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "mlflow/README.md")
 
@@ -33,11 +33,11 @@ def commands(texts):
 def test_step_commands_are_accepted(texts):
     seen = 0
     for name, words in commands(texts):
-        if words[0] == "cxr" and words[1] in STEPS and "--help" not in words:
-            parse(step(words[1]), words[2:])
+        if words[0] == "cxr" and words[1] in {*STEPS, GROUP} and "--help" not in words:
+            parse(*command(words[1:]))
             seen += 1
         elif words[0] == "cxr":
-            assert words[1] in {*STEPS, "--help"}, f"{name}: {words}"
+            assert words[1] in {*STEPS, GROUP, "--help"}, f"{name}: {words}"
     assert seen >= 4
 
 
@@ -59,7 +59,7 @@ def test_parameters_set_by_commands_exist(texts, repository):
                     found = found[part]
                 last = setting.partition("=")[0].split(".")[-1]
                 section = setting.partition(".")[0]
-                owner = next(step(one) for one in STEPS if section in {s.split(".")[0] for s in step(one).sections})
+                owner = next(one for one in classes() if section in {s.split(".")[0] for s in one.sections})
                 assert last in owner.model_fields, f"{name}: {setting}"
                 seen += 1
     assert seen >= 3

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli import parse
-from cxr.kubeflow.settings import SECTION as CONTAINERS
+from cxr.cli import classes, parse
+from cxr.kubeflow import CONTAINERS
+from cxr.kubeflow.actions import ACTIONS, action
+from cxr.kubeflow.actions.base import SECTION
 from cxr.models import BUILDERS
 from cxr.parameters import top_level
 from cxr.steps import STEPS, step
@@ -18,9 +20,9 @@ from cxr.steps.base import Keeps, Reads, Writes
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "listen"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"fetch", "results", "tune", "outcome", *ABOUT_VERSIONS}
-"""fetch makes the raw data that data.dvc owns; results collects the figures of several runs; tune proposes values;
-outcome ends a run on a cluster."""
+OUTSIDE_THE_GRAPH = {"fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
+"""fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
+collects the figures of several runs; tune proposes values."""
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +120,8 @@ def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, par
 
 
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
-    classes = [step(name) for name in STEPS]
-    assert set(params) == {*top_level(classes), CONTAINERS}
-    for found in classes:
+    assert set(params) == {*top_level(classes()), CONTAINERS}
+    for found in classes():
         for section in found.sections:
             if "{" in section:
                 for entry in params[section.split(".")[0]].values():
@@ -135,6 +136,19 @@ def test_parameter_file_states_every_value_that_the_plain_steps_can_change(param
         found = step(name)
         stated = {key for section in found.sections for key in params[section]} - found.passed_over
         assert stated == set(found.parameters()) - {"model"} - set(found.collects), name
+
+
+def test_parameter_file_states_what_actions_on_a_cluster_share(params):
+    """What differs from call to call stands on the command line alone."""
+    on_a_cluster = [name for name in ACTIONS if "kubeflow" in action(name).sections]
+    found = [set(action(name).parameters()) for name in on_a_cluster]
+    each_time = {"params", "package", "arguments", "wait", "seconds", "runs", "folder"}
+    assert set(params["kubeflow"]) == set.union(*found) - each_time
+    assert set(params["kubeflow"]) == SECTION, "or an action would refuse the others' keys"
+    for name in on_a_cluster:
+        fields = action(name).model_fields
+        for key in set(params["kubeflow"]) & set(fields):
+            assert params["kubeflow"][key] == fields[key].default, f"{name}: {key}"
 
 
 def test_every_model_names_a_recipe_that_is_prepared(params):
@@ -159,6 +173,6 @@ def test_every_model_can_be_searched_with_the_values_of_the_parameter_file(param
 
 
 def test_every_field_says_what_it_is_for():
-    for name in STEPS:
-        for field, info in step(name).model_fields.items():
-            assert info.description and info.description.endswith("."), f"{name}.{field}"
+    for found in classes():
+        for field, info in found.model_fields.items():
+            assert info.description and info.description.endswith("."), f"{found.name}.{field}"

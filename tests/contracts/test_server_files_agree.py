@@ -192,7 +192,8 @@ def test_server_and_pipeline_have_the_same_versions() -> None:
 def test_scripts_pass_shellcheck() -> None:
     program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert program is not None
-    scripts = [ENTRYPOINT, ROOT / "infra" / "new_env.sh", ROOT / ".ci" / "run"]
+    infra = ROOT / "infra"
+    scripts = [ENTRYPOINT, infra / "new_env.sh", infra / "kubernetes" / "secrets.sh", ROOT / ".ci" / "run"]
     answer = subprocess.run([program, *scripts], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout
 

@@ -10,18 +10,15 @@ from pathlib import Path
 import pytest
 
 from cxr.cli import main
+from cxr.dataset import DatasetCard
 from cxr.provenance import folder_md5, pointer_md5
 from servers import ObjectStore
 
 
-@pytest.fixture(scope="module")
-def pushed(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """md5 of a version that DVC has pushed, and the folder that is its remote; copy before changing."""
+def push(root: Path) -> tuple[str, Path]:
+    """Let DVC push the folder ``data`` below ``root``: md5 of the version, and the folder that is the remote."""
     from dvc.repo import Repo
 
-    root = tmp_path_factory.mktemp("pushed")
-    shutil.copytree(phantom_folder, root / "data")
-    (root / "data" / "NORMAL").mkdir(exist_ok=True)
     with Repo.init(str(root), no_scm=True) as repository:
         repository.add([str(root / "data")])
         with repository.config.edit() as settings:
@@ -31,6 +28,33 @@ def pushed(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     version = pointer_md5(root / "data.dvc")
     assert version is not None
     return version, root / "remote"
+
+
+def write_set(folder: Path, images: int) -> Path:
+    for label in ("NORMAL", "PNEUMONIA"):
+        (folder / label).mkdir(parents=True)
+        for number in range(images):
+            (folder / label / f"{number}.png").write_bytes(f"{label} {number}".encode() * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two equal files, as fetch leaves it; read only."""
+    data = write_set(tmp_path_factory.mktemp("original") / "data", 20)
+    (data / "NORMAL" / "twin.png").write_bytes((data / "NORMAL" / "3.png").read_bytes())
+    images = list(data.rglob("*.png"))
+    size = sum(path.stat().st_size for path in images)
+    DatasetCard("clinic", "patients", "clinic.tar", len(images), size, "CC0").write(data)
+    return data
+
+
+@pytest.fixture(scope="module")
+def pushed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """md5 of the version, and its remote; copy before changing."""
+    root = tmp_path_factory.mktemp("pushed")
+    shutil.copytree(original, root / "data")
+    return push(root)
 
 
 @pytest.fixture
@@ -70,13 +94,13 @@ def objects(remote: Path) -> list[Path]:
 
 
 def test_a_folder_remote_gives_the_version_file_by_file(
-    fetch: Fetch, remote: Path, version: str, phantom_folder: Path, tmp_path: Path
+    fetch: Fetch, remote: Path, version: str, original: Path, tmp_path: Path
 ) -> None:
     status, _ = fetch(remote, version)
     assert status == 0
-    assert contents(tmp_path / "data") == contents(phantom_folder)
+    assert contents(tmp_path / "data") == contents(original)
     assert folder_md5(tmp_path / "data") == version
-    image = next((tmp_path / "data").rglob("*.jpeg"))
+    image = next((tmp_path / "data").rglob("*.png"))
     assert image.stat().st_nlink == 1 and image.stat().st_mode & 0o200, "no file is shared with DVC's cache"
     assert sorted(path.name for path in (tmp_path / "downloads").iterdir()) == ["fetch.json"]
     assert str(tmp_path) not in (tmp_path / "downloads" / "fetch.json").read_text()
@@ -97,7 +121,7 @@ def test_a_changed_file_is_never_taken_for_the_version(
     fetch: Fetch, remote: Path, version: str, tmp_path: Path
 ) -> None:
     fetch(remote, version)
-    image = next((tmp_path / "data").rglob("*.jpeg"))
+    image = next((tmp_path / "data").rglob("*.png"))
     before = image.read_bytes()
     image.write_bytes(before[:-3] + b"abc")
     assert fetch(remote, version)[0] == 0
@@ -105,19 +129,10 @@ def test_a_changed_file_is_never_taken_for_the_version(
 
 
 def test_a_version_without_a_card_can_be_replaced_as_long_as_it_is_unchanged(fetch: Fetch, tmp_path: Path) -> None:
-    from dvc.repo import Repo
-
     own = tmp_path / "own"
-    for label in ("NORMAL", "PNEUMONIA"):
-        (own / "data" / label).mkdir(parents=True)
-        (own / "data" / label / "a.png").write_text(label)
-    with Repo.init(str(own), no_scm=True) as repository:
-        repository.add([str(own / "data")])
-        with repository.config.edit() as settings:
-            settings["remote"] = {"team": {"url": str(own / "remote")}}
-    with Repo(str(own)) as repository:
-        repository.push(remote="team")
-    assert fetch(own / "remote", pointer_md5(own / "data.dvc"))[0] == 0
+    write_set(own / "data", 1)
+    version, remote = push(own)
+    assert fetch(remote, version)[0] == 0
     (tmp_path / "data" / "NORMAL" / "mine.png").write_text("mine")
     status, told = fetch(own / "data", None)
     assert (status, "move it away" in told) == (1, True)
@@ -193,11 +208,11 @@ def store(bucket: str, object_store: ObjectStore, remote: Path, monkeypatch: pyt
 
 @pytest.mark.integration
 def test_a_store_gives_the_version_file_by_file(
-    fetch: Fetch, store: Path, bucket: str, version: str, phantom_folder: Path, tmp_path: Path
+    fetch: Fetch, store: Path, bucket: str, version: str, original: Path, tmp_path: Path
 ) -> None:
     status, told = fetch(f"s3://{bucket}/dvc/", version)
     assert status == 0, told
-    assert contents(tmp_path / "data") == contents(phantom_folder)
+    assert contents(tmp_path / "data") == contents(original)
     request = json.loads((tmp_path / "downloads" / "fetch.json").read_text())["request"]
     assert request == {"source": f"s3://{bucket}/dvc", "data_version": version}
 

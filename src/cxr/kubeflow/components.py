@@ -26,6 +26,7 @@ IMAGES: dict[str, str] = {
     "evaluate": TRAIN_IMAGE,
     "ensemble": TRAIN_IMAGE,
     "register": TRAIN_IMAGE,
+    "predict": TRAIN_IMAGE,
     "outcome": TRAIN_IMAGE,
 }
 """Steps that are components, with the image that each one runs in."""
@@ -38,8 +39,9 @@ WORKING = "/tmp"
 def component(name: str, models: Sequence[str]) -> base_component.BaseComponent:
     """Make the component of a step.
 
-    Parameters become inputs with the step's own defaults, paths become artifacts (folders), working folders become
-    text inputs. A step that reads a folder with one folder per model gets one input per model.
+    Parameters become inputs with the step's own defaults, paths become artifacts (folders), working folders and
+    folders that need not be given become text inputs. A step that reads a folder with one folder per model gets one
+    input per model.
 
     Args:
         name: the step, a key of :data:`IMAGES`.
@@ -138,13 +140,15 @@ def _interface(found: type[Step], models: Sequence[str]) -> tuple[list[inspect.P
         if isinstance(role, Reads) and role.each:
             for name in models:
                 add(f"{field}.{name}", pieces(field, name), dsl.Input[_artifact(role.each)])
-        elif isinstance(role, Reads) and not _left_out(found, field):
+        elif isinstance(role, Reads) and not _on_a_volume(found, field):
             add(field, field, dsl.Input[_artifact(role.kind)])
         elif isinstance(role, Writes):
             add(field, field, dsl.Output[_artifact(role.kind)])
     for field, role in found.artifacts().items():
         if isinstance(role, Keeps):
             add(field, field, str, f"{WORKING}/{field}")
+        elif _on_a_volume(found, field):
+            add(field, field, str, ABSENT)
     for field in found.parameters():
         info = found.model_fields[field]
         if info.is_required():
@@ -161,8 +165,6 @@ def _description(found: type[Step], models: Sequence[str]) -> str:
     lines = [(found.__doc__ or "").strip().splitlines()[0], "", "Args:"]
     for field, info in found.model_fields.items():
         role = found.artifacts().get(field)
-        if role is not None and _left_out(found, field):
-            continue
         each = isinstance(role, Reads) and role.each
         names = [pieces(field, name) for name in models] if each else [field]
         lines += [f"    {name}: {info.description}" for name in names]
@@ -178,8 +180,8 @@ def _artifact(kind: str) -> Any:
     )
 
 
-def _left_out(found: type[Step], field: str) -> bool:
-    """Whether an artifact is one that runs on a cluster do without."""
+def _on_a_volume(found: type[Step], field: str) -> bool:
+    """Whether a folder that need not be given is named by its path in the container, and no task's output."""
     role = found.artifacts()[field]
     return isinstance(role, Reads) and role.optional and _nullable(found.model_fields[field].annotation)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxr import provenance
 from cxr.errors import ParameterError
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.components import ABSENT, IMAGES, argument, component, pieces
-from cxr.kubeflow.settings import SECTION, Containers
+from cxr.kubeflow.settings import Containers
 from cxr.parameters import gather
 from cxr.steps import step
 from cxr.steps.tracked import Tracked
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
     from kfp.dsl.base_component import BaseComponent
 
-AGAIN = frozenset({"fetch", "preprocess", "train", "evaluate", "ensemble", "register"})
+AGAIN = frozenset({"fetch", "preprocess", "train", "evaluate", "ensemble", "register", "predict"})
 """Steps that may be tried again. What validate and resplit refuse, they refuse again."""
-UNCACHED = frozenset({"register", "outcome"})
-"""Steps that are about the world outside: the registry may have changed since."""
+UNCACHED = frozenset({"register", "predict", "outcome"})
+"""Steps that are about the world outside: the registry, or the images, may have changed since."""
+FROM_STORE = frozenset({"fetch", "predict"})
+"""Steps that read images from an S3 store."""
 GPU_IMAGE = "cxr-train-gpu"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+USER = 10001
+"""User of the images."""
 CHECKPOINTS = "/checkpoints"
 """Where the disk for checkpoints is mounted."""
 
@@ -51,7 +56,7 @@ class Graph:
             ParameterError: listing what is wrong in the section ``containers``, or if a data version is wanted and
                 there is none.
         """
-        self._sections = {name: section for name, section in sections.items() if name != SECTION}
+        self._sections = {name: section for name, section in sections.items() if name != CONTAINERS}
         self.settings = Containers.read(sections)
         chosen = dict(sections.get("models") or {})
         if self.settings.transfer:
@@ -67,8 +72,8 @@ class Graph:
             if version is None:
                 raise ParameterError(
                     [
-                        f"expected a data version in {pointer}, received none with {SECTION}.remote="
-                        f"{self.settings.remote}; run `dvc add data`, or set {SECTION}.remote to null"
+                        f"expected a data version in {pointer}, received none with {CONTAINERS}.remote="
+                        f"{self.settings.remote}; run `dvc add data`, or set {CONTAINERS}.remote to null"
                     ]
                 )
             self.source, self.data_version = self.settings.remote, version
@@ -151,6 +156,18 @@ class Graph:
         """
         return CHECKPOINTS if self.settings.checkpoints.size else "/tmp/checkpoints"
 
+    def mount_images(self, task: PipelineTask) -> None:
+        """Let a task read the volume with images to score, if there is one.
+
+        Args:
+            task: the task.
+        """
+        from kfp import kubernetes
+
+        volume = self.settings.images
+        if volume.claim is not None:
+            kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+
     def outcome(self) -> PipelineTask:
         """Add the task that tells how the run went; it is for an exit handler.
 
@@ -159,6 +176,12 @@ class Graph:
         """
         api = self.settings.api
         return self.task("outcome", {}, **({"api": api} if api else {}))
+
+    def _cached(self, name: str, image: str) -> bool:
+        """Whether Kubeflow may take the outputs of an earlier run with the same inputs."""
+        if name == "fetch" and self.data_version == ABSENT and self.source != "phantom":
+            return False  # what an address holds may have changed
+        return self.settings.caching and self.settings.names_code(image) and name not in UNCACHED
 
     def _component(self, name: str) -> BaseComponent:
         if name not in self._components:
@@ -192,11 +215,13 @@ class Graph:
         if name in AGAIN and settings.retries.count:
             again = settings.retries
             task.set_retry(again.count, f"{again.seconds}s", again.factor, f"{again.longest}s")
-        task.set_caching_options(settings.caching and settings.names_code(image) and name not in UNCACHED)
+        task.set_caching_options(self._cached(name, image))
+        # What a namespace with the level "restricted" demands.
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
         kubernetes.set_image_pull_policy(task, settings.pull)
         if settings.secrets.image_pull:
             kubernetes.set_image_pull_secrets(task, [settings.secrets.image_pull])
-        if name == "fetch" and settings.secrets.s3:
+        if name in FROM_STORE and settings.secrets.s3:
             kubernetes.use_secret_as_env(task, settings.secrets.s3, {key: key for key in S3_KEYS})
         if issubclass(step(name), Tracked) and settings.secrets.mlflow:
             kubernetes.use_secret_as_env(task, settings.secrets.mlflow, {key: key for key in MLFLOW_KEYS})

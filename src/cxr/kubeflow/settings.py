@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParameterError
+from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.components import IMAGES
 
-SECTION = "containers"
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
 """How Kubernetes writes amounts of processor time and memory."""
 
@@ -66,6 +66,15 @@ class Checkpoints(_Settings):
     """Storage class; empty takes the cluster's own."""
 
 
+class Volume(_Settings):
+    """Images that lie on a volume of the cluster, for scoring."""
+
+    claim: str | None = None
+    """Name of the volume's claim; null mounts nothing."""
+    path: str = Field("/images", pattern="^/.+")
+    """Where it is mounted."""
+
+
 class Secrets(_Settings):
     """Names of the Kubernetes secrets whose keys become environment variables."""
 
@@ -104,6 +113,8 @@ class Containers(_Settings):
     """Size of /dev/shm while training; null leaves it."""
     checkpoints: Checkpoints = Checkpoints()
     """The disk for checkpoints."""
+    images: Volume = Volume()
+    """Volume with images to score."""
     retries: Retries = Retries()
     """Further tries of the steps that may be tried again."""
     secrets: Secrets = Secrets()
@@ -149,7 +160,7 @@ class Containers(_Settings):
             ParameterError: listing all unknown and wrong values.
         """
         try:
-            return cls.model_validate(sections.get(SECTION) or {})
+            return cls.model_validate(sections.get(CONTAINERS) or {})
         except ValidationError as error:
             raise ParameterError([_sentence(problem) for problem in error.errors()]) from None
 
@@ -189,7 +200,7 @@ class Containers(_Settings):
 
 
 def _sentence(problem: Any) -> str:
-    name = ".".join([SECTION, *map(str, problem["loc"])])
+    name = ".".join([CONTAINERS, *map(str, problem["loc"])])
     if problem["type"] == "extra_forbidden":
         return f"unknown parameter {name}={problem['input']!r}; docs/kubeflow.md lists what there is"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

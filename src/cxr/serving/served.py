@@ -92,15 +92,8 @@ class ServedAlias:
         self._loading = threading.Lock()
         self._refusal: _Refusal | None = None
         self._problem: str | None = None
-        found = alias_versions(uri, registered_name)
-        chosen = next((one for one in (alias, fallback) if one is not None and one in found), None)
-        if chosen is None:
-            wanted = alias if fallback is None else f"{alias} or {fallback}"
-            raise RegistryError(
-                f"expected a version of {registered_name} with the alias {wanted}, received aliases={found}; "
-                "run `cxr register`, set the alias in MLflow's page, or serve the challenger (fallback)"
-            )
-        self._current = self._load(found[chosen], chosen)
+        version, chosen = choose_version(uri, registered_name, alias, fallback)
+        self._current = self._load(version, chosen)
 
     @property
     def current(self) -> Served:
@@ -174,34 +167,80 @@ class ServedAlias:
         self._problem = problem
 
     def _load(self, version: str, alias: str) -> Served:
-        """Load a version and let it answer once.
-
-        Raises:
-            RegistryError: whatever is wrong with it.
-        """
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                predictor = Predictor.load(fetch_version(self.uri, self.registered_name, version, Path(scratch)))
-                probability = predictor.predict([_drawn()])[0].probability
-        except RegistryError:
-            raise
-        except CxrError as error:
-            raise RegistryError(f"version {version} of {self.registered_name}: {error}") from error
-        except Exception as error:  # a broken file fails in any way, and must never end what answers
-            raise RegistryError(f"version {version} of {self.registered_name} cannot be loaded: {error!r}") from error
-        if not 0 <= probability <= 1:
-            raise RegistryError(
-                f"expected a probability from 0 to 1 for a drawn image, received {probability} from version {version} "
-                f"of {self.registered_name}; register the model again"
-            )
-        log.info("version %s of %s answers (%s, %s)", version, self.registered_name, predictor.card.model, alias)
-        return self._served(version, alias, predictor)
+        return load_version(self.uri, self.registered_name, version, alias, wanted=self.alias)
 
     def _served(self, version: str, alias: str, predictor: Predictor) -> Served:
-        sentences = [PHANTOM_BANNER] if predictor.card.dataset_kind == "phantom" else []
-        if alias != self.alias:
-            sentences.append(f"No {self.alias} has been chosen yet: version {version}, the {alias}, answers.")
-        return Served(version, alias, predictor, " ".join(sentences) or None)
+        return Served(version, alias, predictor, _banner(predictor.card, version, alias, self.alias))
+
+
+def choose_version(uri: str, registered_name: str, alias: str, fallback: str | None = None) -> tuple[str, str]:
+    """Look up which version answers.
+
+    Args:
+        uri: address of the store.
+        registered_name: name of the registered model.
+        alias: the wanted alias.
+        fallback: alias to take while nobody has the wanted one; None for none.
+
+    Returns:
+        The version's number, and the alias that it was found by.
+
+    Raises:
+        MissingInputError: if there is no such local store; none is made.
+        RegistryError: if the store doesn't answer, or nobody has the alias.
+    """
+    found = alias_versions(uri, registered_name)
+    chosen = next((one for one in (alias, fallback) if one is not None and one in found), None)
+    if chosen is None:
+        wanted = alias if fallback is None else f"{alias} or {fallback}"
+        raise RegistryError(
+            f"expected a version of {registered_name} with the alias {wanted}, received aliases={found}; "
+            "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
+        )
+    return found[chosen], chosen
+
+
+def load_version(uri: str, registered_name: str, version: str, alias: str = "", *, wanted: str = "") -> Served:
+    """Load a version and let it answer once.
+
+    Args:
+        uri: address of the store.
+        registered_name: name of the registered model.
+        version: its number.
+        alias: the alias that it was found by; empty if it was named by its number.
+        wanted: the alias that was asked for.
+
+    Returns:
+        The version, ready to answer.
+
+    Raises:
+        RegistryError: whatever is wrong with it.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            predictor = Predictor.load(fetch_version(uri, registered_name, version, Path(scratch)))
+            probability = predictor.predict([_drawn()])[0].probability
+    except RegistryError:
+        raise
+    except CxrError as error:
+        raise RegistryError(f"version {version} of {registered_name}: {error}") from error
+    except Exception as error:  # a broken file fails in any way, and must never end what answers
+        raise RegistryError(f"version {version} of {registered_name} cannot be loaded: {error!r}") from error
+    if not 0 <= probability <= 1:
+        raise RegistryError(
+            f"expected a probability from 0 to 1 for a drawn image, received {probability} from version {version} "
+            f"of {registered_name}; register the model again"
+        )
+    found_by = f", {alias}" if alias else ""
+    log.info("version %s of %s answers (%s%s)", version, registered_name, predictor.card.model, found_by)
+    return Served(version, alias, predictor, _banner(predictor.card, version, alias, wanted))
+
+
+def _banner(card: ModelCard, version: str, alias: str, wanted: str) -> str | None:
+    sentences = [PHANTOM_BANNER] if card.dataset_kind == "phantom" else []
+    if alias != wanted:
+        sentences.append(f"No {wanted} has been chosen yet: version {version}, the {alias}, answers.")
+    return " ".join(sentences) or None
 
 
 @cache

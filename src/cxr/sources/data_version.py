@@ -204,7 +204,7 @@ def _explained(remote: str, version: str) -> Iterator[None]:
     from dvc_objects.errors import ObjectDBError, ObjectFormatError
     from dvc_objects.fs.errors import AuthError, ConfigError
 
-    from cxr.storage import FAILURES
+    from cxr.storage.connection import FAILURES
 
     known = (OSError, DvcException, CheckoutError, ObjectDBError, ObjectFormatError, AuthError, ConfigError)
     try:

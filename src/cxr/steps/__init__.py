@@ -16,6 +16,7 @@ STEPS: dict[str, str] = {
     "ensemble": "Ensemble",
     "register": "Register",
     "outcome": "Outcome",
+    "predict": "Predict",
     "lineage": "LineageOf",
     "reproduce": "Reproduce",
     "results": "Results",

@@ -45,7 +45,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class Writes:
-    """Marks a folder that appears under its final name only when the step has succeeded.
+    """Marks a folder that appears under its final name only when the step has succeeded; None where it isn't wanted.
 
     Attributes:
         kind: type of the artifact, e.g. ``"Model"``.
@@ -67,7 +67,13 @@ class Keeps:
 
 @dataclass(frozen=True)
 class Positional:
-    """Marks a parameter that may stand on the command line without its name: ``cxr lineage 3``."""
+    """Marks a parameter that may stand on the command line without its name: ``cxr lineage 3``.
+
+    Attributes:
+        rest: whether it is a list that takes all further words: ``cxr predict a.jpeg b.jpeg``.
+    """
+
+    rest: bool = False
 
 
 Role = Reads | Writes | Keeps
@@ -131,8 +137,21 @@ class Step(BaseModel):
         Returns:
             Parameter names, in order of declaration, which is that of the words.
         """
+        return tuple(name for name, mark in cls._nameless().items() if not mark.rest)
+
+    @classmethod
+    def rest(cls) -> str | None:
+        """Name of the parameter that takes all further words without names.
+
+        Returns:
+            The parameter's name; None if there is no such parameter.
+        """
+        return next((name for name, mark in cls._nameless().items() if mark.rest), None)
+
+    @classmethod
+    def _nameless(cls) -> dict[str, Positional]:
         fields = cls.model_fields.items()
-        return tuple(name for name, field in fields if any(isinstance(mark, Positional) for mark in field.metadata))
+        return {name: mark for name, field in fields for mark in field.metadata if isinstance(mark, Positional)}
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
@@ -170,7 +189,9 @@ class Step(BaseModel):
         if missing:
             raise MissingInputError("\n".join(missing))
         outputs = {
-            field: Path(getattr(self, field)) for field, role in self.artifacts().items() if isinstance(role, Writes)
+            field: Path(getattr(self, field))
+            for field, role in self.artifacts().items()
+            if isinstance(role, Writes) and getattr(self, field) is not None
         }
         started = time.perf_counter()
         with staged(outputs) as staging:

@@ -38,4 +38,11 @@ class Outcome(Tracked):
         run = PipelineRun.read(self.api, run_id) if self.api else PipelineRun(run_id, "", {}, unknown)
         log.info(run.sentence())
         if self.store:
-            note_outcome(self.store, self.experiment, run_id, name=run.name, failed=run.failed, text=run.sentence())
+            note_outcome(
+                self.store,
+                self.experiment,
+                run_id,
+                name=run.name,
+                failed=None if run.problem else run.failed,
+                text=run.sentence(),
+            )

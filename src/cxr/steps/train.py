@@ -171,7 +171,7 @@ class Train(Tracked):
         data = SplitData.read(self.manifest, self.splits)
         prepared = Prepared.open(self.prepared, self.recipe)
         session = Session(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
-        origin = {"data_md5": self.data_version or provenance.data_md5(self.data_pointer), **provenance.origin(Path())}
+        origin = {"data_md5": provenance.data_md5(self.data_pointer, self.data_version), **provenance.origin(Path())}
         with tracking.open_run(
             self.store, self.experiment, self.model,
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,

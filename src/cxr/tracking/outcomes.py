@@ -11,7 +11,9 @@ RUN_TAG = "pipeline_run"
 """Tag with Kubeflow's id of the run; the versions that it registers have it too."""
 
 
-def note_outcome(uri: str, experiment: str, run_id: str, *, name: str, failed: Mapping[str, str], text: str) -> str:
+def note_outcome(
+    uri: str, experiment: str, run_id: str, *, name: str, failed: Mapping[str, str] | None, text: str
+) -> str:
     """Note how a run of the pipeline went; the same run is noted once.
 
     Args:
@@ -19,7 +21,7 @@ def note_outcome(uri: str, experiment: str, run_id: str, *, name: str, failed: M
         experiment: name of the experiment of the trainings; runs of the pipeline have one beside it.
         run_id: Kubeflow's id of the run.
         name: its name on Kubeflow's page, or an empty text.
-        failed: task to reason, for each task that failed.
+        failed: task to reason, for each task that failed; None if nobody knows.
         text: how the run went, in a sentence.
 
     Returns:
@@ -28,11 +30,12 @@ def note_outcome(uri: str, experiment: str, run_id: str, *, name: str, failed: M
     Raises:
         RegistryError: if the store doesn't answer.
     """
+    told = "unknown" if failed is None else ", ".join(failed) or "none"
     connected = client(uri)
     with plainly(uri, f"note how the run {run_id} went"):
         where = experiment_id(connected, uri, f"{experiment}: pipeline runs")
         noted = connected.search_runs([where], f"tags.{RUN_TAG} = '{run_id}'")
-        tags = {RUN_TAG: run_id, "failed": ", ".join(failed) or "none", "mlflow.note.content": text}
+        tags = {RUN_TAG: run_id, "failed": told, "mlflow.note.content": text}
         entry = noted[0] if noted else connected.create_run(where, tags=tags, run_name=name or run_id)
         for key, value in tags.items():
             connected.set_tag(entry.info.run_id, key, value)

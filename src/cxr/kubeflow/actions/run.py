@@ -37,7 +37,7 @@ ONE_MACHINE: dict[str, Any] = {
 """What a run on this machine does without: a cluster's disks, its GPUs, its second tries."""
 
 
-class RunLocally(Step):
+class Run(Step):
     """Run a compiled pipeline on this machine, each step in a container, with docker or podman."""
 
     name: ClassVar[str] = "kubeflow run"

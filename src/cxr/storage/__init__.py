@@ -7,42 +7,24 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any
 
-import boto3
-from botocore import UNSIGNED
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import ClientError, IncompleteReadError
 from tqdm import tqdm
 
 from cxr.contents import Contents, Entry, chunks, safe_path
 from cxr.errors import SourceError
+from cxr.storage.connection import CHANGED, INTERRUPTED, WORKERS, code_of, connect, explained
 
-WORKERS = 16
 PIECE = 1 << 16
 ATTEMPTS = 3
 """How often one object is tried, each time from the byte where it stopped."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_NO_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
-_DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
-_ABSENT = frozenset({"NoSuchBucket", "404"})
-_INTERRUPTED = (ConnectionError, HTTPClientError, IncompleteReadError)
-FAILURES = (BotoCoreError, ClientError)
-"""What Amazon's libraries raise, whoever calls them."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +72,9 @@ class StoredPrefix(Contents):
         self._bucket = bucket
         self._stop = Event()
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
-        with self._explained():
-            self._client, self.anonymous = _client(endpoint_url)
+        with explained(self.name):
+            self._client, self.anonymous = connect(endpoint_url)
+        with explained(self.name, anonymous=self.anonymous):
             self._objects = {_relative(found.key, prefix, self.name): found for found in self._list(prefix)}
         if not self._objects and not may_be_empty:
             raise SourceError(
@@ -143,6 +126,54 @@ class StoredPrefix(Contents):
                 raise
         return files
 
+    def etag(self, path: PurePosixPath) -> str:
+        """Identity of an object's content, as the store gives it.
+
+        Args:
+            path: path of one of :attr:`entries`.
+
+        Returns:
+            The ETag, without quotes.
+        """
+        return self._objects[path].etag
+
+    def content(self, path: PurePosixPath, max_bytes: int) -> bytes:
+        """Bring one object into memory; a transfer that breaks off is tried again from its beginning.
+
+        Args:
+            path: path of one of :attr:`entries`.
+            max_bytes: size above which nothing is brought.
+
+        Returns:
+            The object, checked as :meth:`download` does.
+
+        Raises:
+            FileNotFoundError: if it is gone, or has changed since it was listed.
+            OverflowError: if it is larger.
+            SourceError: if the store doesn't answer, or refuses.
+        """
+        found = self._objects[path]
+        if found.bytes > max_bytes:
+            raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={found.bytes}")
+        with explained(self.name, anonymous=self.anonymous):
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    answer = self._client.get_object(Bucket=self._bucket, Key=found.key, IfMatch=found.etag)
+                    data = bytes(answer["Body"].read())
+                    break
+                except INTERRUPTED:
+                    if attempt == ATTEMPTS:
+                        raise
+                except ClientError as error:
+                    if code_of(error) not in CHANGED:
+                        raise
+                    raise FileNotFoundError(f"gone or changed since it was listed ({code_of(error)})") from error
+        if len(data) != found.bytes or not _is_content(
+            hashlib.md5(data, usedforsecurity=False).hexdigest(), found.etag, answer
+        ):
+            raise FileNotFoundError("other bytes than were listed")
+        return data
+
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         for page in pages:
@@ -159,12 +190,12 @@ class StoredPrefix(Contents):
             return
         part = file.with_name(f"{file.name}.part")
         bar.update(min(_size(part), found.bytes))
-        with self._explained():
+        with explained(self.name, anonymous=self.anonymous):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     self._append(found, part, bar)
                     break
-                except _INTERRUPTED as error:
+                except INTERRUPTED as error:
                     if attempt == ATTEMPTS:
                         raise SourceError(
                             f"expected {found.bytes:,} bytes of {found.key!r}, received source={self.name} "
@@ -197,63 +228,6 @@ class StoredPrefix(Contents):
                 "bytes, by a damaged transfer or a change meanwhile; run the same command again"
             )
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what boto3 raises into sentences that say what to do."""
-        try:
-            yield
-        except ClientError as error:
-            raise SourceError(self._refusal(error)) from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise SourceError(
-                f"expected credentials for source={self.name}, received none or half of them ({error}); {_LOG_IN}"
-            ) from error
-        except _INTERRUPTED as error:
-            raise SourceError(
-                f"could not reach the object store of source={self.name}: no network, or a wrong "
-                f"endpoint_url ({error}); check both, or take another source (a folder, an archive, phantom)"
-            ) from error
-        except (BotoCoreError, ValueError) as error:
-            raise SourceError(
-                f"expected a working configuration for source={self.name}, received {error}; correct "
-                "endpoint_url or the AWS_... settings"
-            ) from error
-
-    def _refusal(self, error: ClientError) -> str:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in _ABSENT:
-            return f"expected a bucket that exists, received source={self.name} ({code}); check name and endpoint_url"
-        if code in _NO_KEY:
-            return f"expected credentials that the store knows, received source={self.name} ({code}); {_LOG_IN}"
-        if code in _DENIED and self.anonymous:
-            return f"expected credentials for source={self.name}, which is not public, received none; {_LOG_IN}"
-        if code in _DENIED:
-            return (
-                f"expected leave to list and read, received source={self.name} ({code}); ask its owner for "
-                "s3:ListBucket and s3:GetObject"
-            )
-        return f"expected an answer, received source={self.name} with a refusal ({error}); run it again"
-
-
-_LOG_IN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-
-
-def _client(endpoint_url: str | None) -> tuple[Any, bool]:
-    """Make an S3 client that gives up in seconds, and tell whether it has no credentials."""
-    session = boto3.Session()
-    anonymous = session.get_credentials() is None
-    config = Config(
-        connect_timeout=5,
-        read_timeout=20,
-        retries={"total_max_attempts": 2, "mode": "standard"},
-        max_pool_connections=WORKERS,
-        # Other stores than Amazon's may reject the checksums that boto3 adds by default.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        **({"signature_version": UNSIGNED} if anonymous else {}),
-    )
-    return session.client("s3", endpoint_url=endpoint_url, config=config), anonymous
-
 
 def _relative(key: str, prefix: str, name: str) -> PurePosixPath:
     """Path of an object below the prefix; the object that is the prefix keeps its last part."""
@@ -274,9 +248,12 @@ def _size(path: Path) -> int:
 
 
 def _same_content(path: Path, etag: str, answer: Mapping[str, Any]) -> bool:
+    with path.open("rb") as stream:
+        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    return _is_content(md5.hexdigest(), etag, answer)
+
+
+def _is_content(md5: str, etag: str, answer: Mapping[str, Any]) -> bool:
     """Compare with the ETag where it is an MD5: objects sent in one part, without a named key."""
     keyed = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    if keyed or not re.fullmatch(r"[0-9a-f]{32}", etag):
-        return True
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag
+    return keyed or not re.fullmatch(r"[0-9a-f]{32}", etag) or md5 == etag

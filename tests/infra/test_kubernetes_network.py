@@ -1,0 +1,174 @@
+"""Who can reach whom, worked out from the network policies as a cluster would."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from kustomized import FOREIGN, STEP, Object, Pod, of_kind, overlay, pods
+
+INTERNET, PRIVATE, NODE_KEYS = "93.184.216.34", "10.20.30.40", "169.254.169.254"
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    for expression in selector.get("matchExpressions", ()):
+        value, operator = labels.get(expression["key"]), expression["operator"]
+        assert operator in ("In", "Exists"), operator
+        if value is None or (operator == "In" and value not in expression["values"]):
+            return False
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+def peer_fits(peer: Object, policy: Object, other: Pod | str) -> bool:
+    if isinstance(other, str):
+        block = peer.get("ipBlock")
+        address = ipaddress.ip_address(other)
+        return bool(block) and (
+            address in ipaddress.ip_network(block["cidr"])
+            and not any(address in ipaddress.ip_network(one) for one in block.get("except", ()))
+        )
+    if "ipBlock" in peer:
+        return False
+    spaces = peer.get("namespaceSelector")
+    names = {"kubernetes.io/metadata.name": other.namespace}
+    if not (matches(spaces, names) if spaces is not None else other.namespace == policy["metadata"]["namespace"]):
+        return False
+    return matches(peer.get("podSelector", {}), other.labels)
+
+
+def way_is_open(objects: list[Object], pod: Pod, direction: str, other: Pod | str, port: int) -> bool:
+    chosen = [
+        one
+        for one in of_kind(objects, "NetworkPolicy")
+        if one["metadata"]["namespace"] == pod.namespace
+        and direction in one["spec"]["policyTypes"]
+        and matches(one["spec"]["podSelector"], pod.labels)
+    ]
+    peers, rules = ("to", "egress") if direction == "Egress" else ("from", "ingress")
+    return not chosen or any(
+        ("ports" not in rule or port in {one["port"] for one in rule["ports"]})
+        and any(peer_fits(peer, policy, other) for peer in rule[peers])
+        for policy in chosen
+        for rule in policy["spec"].get(rules, ())
+    )
+
+
+def reaches(objects: list[Object], one: Pod, other: Pod | str, port: int) -> bool:
+    inward = isinstance(other, str) or way_is_open(objects, other, "Ingress", one, port)
+    return inward and way_is_open(objects, one, "Egress", other, port)
+
+
+def cast(objects: list[Object], steps_in: str = "cxr") -> dict[str, Pod]:
+    """Everybody on the stage, by a short name."""
+    short = {pod.owner.partition("/")[2]: pod for pod in pods(objects)}
+    short["step"] = Pod("Workflow/cxr-training", steps_in, STEP, {})
+    for namespace, labels in FOREIGN:
+        short[namespace] = Pod(namespace, namespace, labels, {})
+    short["stranger"] = Pod("stranger", "default", {"app": "stranger"}, {})
+    return short
+
+
+PORTS = {"mlflow": 5000, "postgres": 5432, "s3": 8333, "champion": 8080}
+OPEN = {
+    "local": {
+        ("step", "mlflow"),
+        ("step", "s3"),
+        ("mlflow", "postgres"),
+        ("mlflow", "s3"),
+        ("mlflow-upgrade", "postgres"),
+        ("buckets", "s3"),
+    },
+    "production": {("step", "mlflow"), ("champion", "mlflow"), ("traefik", "mlflow")},
+}
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
+def test_servers_are_reached_by_those_who_need_them_and_nobody_else(name: str) -> None:
+    objects = overlay(name)
+    stage = cast(objects)
+    found = {
+        (one, other)
+        for one, pod in stage.items()
+        for other, port in PORTS.items()
+        if other in stage and one != other and reaches(objects, pod, stage[other], port)
+    }
+    assert found == OPEN[name]
+    # No other port of theirs is open: the store's other parts ask for no key.
+    for other in set(PORTS) & set(stage):
+        assert not any(reaches(objects, pod, stage[other], 8888) for one, pod in stage.items() if one != other)
+
+
+def test_steps_of_a_kubeflow_pipelines_of_its_own_reach_the_servers_too() -> None:
+    objects = overlay("local") + overlay("standalone")
+    stage = cast(objects, steps_in="kubeflow")
+    reached = {
+        other for other in ("mlflow", "s3", "postgres") if reaches(objects, stage["step"], stage[other], PORTS[other])
+    }
+    assert reached == {"mlflow", "s3"}
+    assert reaches(objects, stage["step"], stage["kubeflow"], 8887)
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
+def test_a_pod_that_nobody_thought_of_is_cut_off(name: str) -> None:
+    objects = overlay(name)
+    stage = cast(objects)
+    newcomer = Pod("newcomer", "cxr", {"app": "newcomer"}, {})
+    for one, pod in stage.items():
+        assert not reaches(objects, pod, newcomer, 8080), one
+    # The champion's port 8080 answers everybody in its namespace.
+    ports = (443, 5000, 5432, 8333)
+    assert not [one for one, pod in stage.items() if any(reaches(objects, newcomer, pod, port) for port in ports)]
+    assert not reaches(objects, newcomer, INTERNET, 443)
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
+def test_names_are_found_by_all_and_the_way_out_is_narrow(name: str) -> None:
+    objects = overlay(name)
+    stage = cast(objects)
+    outward = set()
+    for one in {pod.owner.partition("/")[2] for pod in pods(objects)} | {"step"}:
+        assert reaches(objects, stage[one], stage["kube-system"], 53), one
+        assert not any(reaches(objects, stage[one], NODE_KEYS, port) for port in (80, 443)), one
+        assert not any(reaches(objects, stage[one], INTERNET, port) for port in (80, 5000, 8333)), one
+        if reaches(objects, stage[one], INTERNET, 443):
+            outward.add(one)
+    assert outward == ({"step"} if name == "local" else {"step", "mlflow"})
+    assert reaches(objects, stage["step"], PRIVATE, 6443)
+    assert reaches(objects, stage["mlflow"], PRIVATE, 5432) is (name == "production")
+    assert not reaches(objects, stage["mlflow"], INTERNET, 5432)
+
+
+@pytest.mark.parametrize("name", ["local", "production", "standalone"])
+def test_every_selector_selects_something(name: str) -> None:
+    objects = overlay(name)
+    stage = list(cast(overlay("local") + objects, steps_in="kubeflow" if name == "standalone" else "cxr").values())
+    spaces = {pod.namespace for pod in stage}
+    for policy in of_kind(objects, "NetworkPolicy"):
+        own = {"matchLabels": {"kubernetes.io/metadata.name": policy["metadata"]["namespace"]}}
+        chosen: list[tuple[Object, Object]] = [(own, policy["spec"]["podSelector"])]
+        for rule in [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]:
+            for peer in rule.get("to", rule.get("from", ())):
+                if "ipBlock" not in peer:
+                    chosen.append((peer.get("namespaceSelector", own), peer.get("podSelector", {})))
+        for space, selector in chosen:
+            within = {one for one in spaces if matches(space, {"kubernetes.io/metadata.name": one})}
+            found = [pod for pod in stage if pod.namespace in within and matches(selector, pod.labels)]
+            assert found, f"{policy['metadata']['name']}: {space} {selector}"
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
+def test_services_and_budgets_select_pods_with_the_ports_they_name(name: str) -> None:
+    objects = overlay(name)
+    everyone = pods(objects)
+    for service in of_kind(objects, "Service"):
+        chosen = [pod for pod in everyone if matches({"matchLabels": service["spec"]["selector"]}, pod.labels)]
+        assert len(chosen) == 1, service["metadata"]["name"]
+        names = {one["name"]: one["containerPort"] for one in chosen[0].spec["containers"][0]["ports"]}
+        for port in service["spec"]["ports"]:
+            assert names[port["targetPort"]] == port["port"]
+    servers = {pod.owner for pod in everyone if pod.owner.startswith(("Deployment/", "StatefulSet/"))}
+    guarded = set()
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        guarded |= {pod.owner for pod in everyone if matches(budget["spec"]["selector"], pod.labels)}
+    assert guarded == servers

@@ -1,0 +1,181 @@
+"""Cron expressions: what is accepted, what is said of them, and the dates against a search minute by minute."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr.kubeflow.cron import parse_cron, time_zone
+
+BERLIN = time_zone("Europe/Berlin")
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 0 2 * * MON", "every Monday 02:00 UTC"),
+        ("0 0 2 ? * 1", "every Monday 02:00 UTC"),
+        ("15 30 2 * * *", "every day 02:30:15 UTC"),
+        ("0 0 2,14 * * mon,THU", "every Monday and Thursday 02:00 and 14:00 UTC"),
+        ("0 0 6 * * MON-FRI", "every day from Monday to Friday 06:00 UTC"),
+        ("0 0 2 1,15 * *", "on day 1 and 15 of the month 02:00 UTC"),
+        ("0 0 2 1 JAN,jul ?", "on day 1 of the month in January and July 02:00 UTC"),
+        ("0 0 2 13 * FRI", "on day 13 of the month and also every Friday 02:00 UTC"),
+        ("0 0 2 */10 * FRI", "on day 1, 11, 21 and 31 of the month if it is a Friday 02:00 UTC"),
+        ("0 */20 * * * *", "every day at minute 0, 20 and 40 of every hour UTC"),
+        ("0 10/20 8 * * *", "every day 08:10, 08:30 and 08:50 UTC"),
+        ("5 * 8-17/3 * * *", "every day every minute of the hours 8, 11, 14 and 17, second 5, UTC"),
+    ],
+)
+def test_words(text, words):
+    cron = parse_cron(text)
+    assert cron.words("UTC") == words
+    assert cron.note == ""
+
+
+def test_five_fields_of_crontab_become_six_and_it_is_said():
+    cron = parse_cron(" 0 2 * *  1 ")
+    assert cron.text == "0 0 2 * * 1"
+    assert "0 2 * * 1 has five fields: read as 0 0 2 * * 1" in cron.note
+    assert cron.words("UTC") == "every Monday 02:00 UTC"
+
+
+def test_words_with_an_at_sign_are_written_out():
+    cron = parse_cron("@weekly")
+    assert (cron.text, cron.note) == ("0 0 0 * * 0", "@weekly is 0 0 0 * * 0")
+    assert cron.words("UTC") == "every Sunday 00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "six fields"),
+        ("0 2 * *", "six fields"),
+        ("0 0 2 * * MON 2026", "six fields"),
+        ("@every 1h", "six fields"),
+        ("0 60 2 * * *", "minute from 0 to 59"),
+        ("0 0 24 * * *", "hour from 0 to 23"),
+        ("0 0 2 0 * *", "day of month from 1 to 31"),
+        ("0 0 2 * 13 *", "month from 1 to 12"),
+        ("0 0 2 * * 7", "Sunday as 0 or SUN"),
+        ("0 0 2 * * FRI-MON", "smaller first"),
+        ("0 0 2 * * monday", "SUN, MON"),
+        ("0 0 2 L * *", "field day of month"),
+        ("0 0 */0 * * *", "a step above 0"),
+        ("0 0 2, * * *", "field hour"),
+        ("0 0 -2 * * *", "field hour"),
+        ("0 0 ² * * *", "field hour"),
+        ("* 0 2 * * MON", "starts 60 runs within a minute"),
+        ("0 0 2 30 2 *", "a date that comes"),
+    ],
+)
+def test_what_kubeflow_would_refuse_or_misread_is_refused(text, part):
+    with pytest.raises(ValueError, match=part):
+        parse_cron(text)
+
+
+def test_unknown_time_zone_is_refused():
+    with pytest.raises(ValueError, match="Europe/Berlin"):
+        time_zone("Mars")
+
+
+def matches(text, moment):
+    """Whether an expression fits a moment; written apart from the module: one number at a time."""
+    fields = text.split()
+    names = {
+        3: {},
+        4: dict(zip(MONTHS, range(1, 13), strict=True)),
+        5: dict(zip(DAYS, range(7), strict=True)),
+    }
+
+    def fits(place, number, top):
+        for part in fields[place].split(","):
+            body, _, step = part.partition("/")
+            low, dash, high = body.partition("-")
+            known = names.get(place, {})
+            if body in "*?":
+                first, last = (1 if place in {3, 4} else 0), top
+            else:
+                first = known[low] if low in known else int(low)
+                last = (known[high] if high in known else int(high)) if dash else (top if step else first)
+            if first <= number <= last and (number - first) % int(step or 1) == 0:
+                return True
+        return False
+
+    clock = fits(2, moment.hour, 23) and fits(1, moment.minute, 59) and fits(4, moment.month, 12)
+    month_day, week_day = fits(3, moment.day, 31), fits(5, int(moment.strftime("%w")), 6)
+    star = any(mark in fields[3] + fields[5] for mark in "*?")
+    return clock and (month_day and week_day if star else month_day or week_day)
+
+
+def part(low, high, names=()):
+    """One element of a field."""
+    number = st.integers(low, high)
+    spelled = st.one_of(number.map(str), *([st.sampled_from(names)] if names else []))
+    span = st.tuples(number, number).map(lambda ends: f"{min(ends)}-{max(ends)}")
+    return st.one_of(
+        st.just("*"),
+        spelled,
+        span,
+        st.tuples(st.one_of(st.just("*"), span, number.map(str)), st.integers(1, 9)).map("{0[0]}/{0[1]}".format),
+    )
+
+
+def field(low, high, names=()):
+    return st.lists(part(low, high, names), min_size=1, max_size=3).map(",".join)
+
+
+expressions = st.tuples(
+    st.just("0"),
+    field(0, 59),
+    field(0, 23),
+    field(1, 28),
+    st.sampled_from(["*", "3", "10-11", "*/2", "MAR,OCT", "2-12/4"]),
+    field(0, 6, ("SUN", "WED", "SAT")),
+).map(" ".join)
+starts = st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))
+
+
+@settings(max_examples=25, deadline=None)
+@given(expressions, starts, st.sampled_from([UTC, BERLIN]))
+def test_dates_are_those_of_a_search_minute_by_minute(text, start, zone):
+    minutes = 3 * 24 * 60
+    first = start.replace(second=0, microsecond=0)
+    every = [first + timedelta(minutes=count) for count in range(minutes)]
+    expected = [one for one in every if one > start and matches(text, one.astimezone(zone))]
+    cron = parse_cron(text)
+    found = []
+    for one in cron.dates(start, zone):
+        if one > every[-1] or len(found) > len(expected):
+            break
+        found.append(one)
+    assert [one.astimezone(UTC) for one in found] == expected
+    if expected:
+        assert cron.last(every[-1], zone) == expected[-1]
+        assert cron.last(expected[0], zone) == expected[0]
+
+
+def test_an_hour_that_the_clock_leaves_out_has_no_run_and_one_shown_twice_has_two():
+    cron = parse_cron("0 30 2 * * *")
+    spring = list(islice(cron.dates(datetime(2026, 3, 28, 12, tzinfo=UTC), BERLIN), 2))
+    assert [one.day for one in spring] == [30, 31], "the clock goes from 02:00 to 03:00 on the 29th"
+    autumn = list(islice(cron.dates(datetime(2026, 10, 24, 12, tzinfo=UTC), BERLIN), 3))
+    assert [one.astimezone(UTC).strftime("%d %H:%M") for one in autumn] == ["25 00:30", "25 01:30", "26 01:30"]
+
+
+def test_dates_have_the_second_of_the_expression():
+    start = datetime(2026, 11, 21, 12, 0, 10, tzinfo=UTC)
+    assert next(parse_cron("15 * * * * *").dates(start, UTC)) == datetime(2026, 11, 21, 12, 0, 15, tzinfo=UTC)
+    assert parse_cron("15 * * * * *").last(start, UTC) == datetime(2026, 11, 21, 11, 59, 15, tzinfo=UTC)
+
+
+def test_leap_days_are_found_years_ahead():
+    cron = parse_cron("0 0 0 29 2 *")
+    assert next(cron.dates(datetime(2026, 1, 1, tzinfo=UTC), UTC)) == datetime(2028, 2, 29, tzinfo=UTC)
+    assert cron.last(datetime(2026, 1, 1, tzinfo=UTC), UTC) == datetime(2024, 2, 29, tzinfo=UTC)

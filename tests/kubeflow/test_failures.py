@@ -1,0 +1,272 @@
+"""What a person reads when Kubeflow Pipelines cannot be reached, refuses, or is in trouble."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+import warnings
+
+import pytest
+
+from cxr import cli
+from kubeflow_server import KubeflowServer
+from loopback import free_port
+
+ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
+CREATES = "POST /apis/v2beta1/"
+
+
+@pytest.fixture
+def status(capsys):
+    """Ask for the status; gives exit status and standard error, which is never a traceback."""
+
+    def run(*words):
+        found = cli.main(["kubeflow", "status", *map(str, words)])
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return found, err
+
+    return run
+
+
+@pytest.fixture
+def submit(capsys, package):
+    def run(*words):
+        found = cli.main(["kubeflow", "submit", "--package", str(package), *ARGUMENTS, *map(str, words)])
+        return found, capsys.readouterr().err
+
+    return run
+
+
+def test_no_host_is_a_mistake_that_is_told(monkeypatch, status):
+    monkeypatch.delenv("KFP_HOST", raising=False)
+    found, err = status()
+    assert found == 2
+    assert "received host=null and no KFP_HOST" in err and "port-forward" in err
+
+
+@pytest.mark.parametrize(
+    ("host", "part"),
+    [
+        ("kubeflow.example.org", "starts with http:// or https://"),
+        ("https://user:secret@example.org", "without user and password"),
+        ("https://example.org/#/pipelines", "without what follows #"),
+        ("http://127.0.0.1:8888/apis/v2beta1", "without /apis"),
+    ],
+)
+def test_wrong_addresses_are_told_wherever_they_stand(monkeypatch, status, host, part):
+    found, err = status("--host", host)
+    assert found == 2 and part in err
+    monkeypatch.setenv("KFP_HOST", host)
+    found, err = status()
+    assert found == 2 and part in err and "KFP_HOST" in err
+
+
+def test_a_host_that_is_not_there(status):
+    found, err = status("--host", f"http://127.0.0.1:{free_port()}")
+    assert found == 1
+    assert "nothing listens there" in err and "KFP_HOST" in err
+
+
+def test_a_name_that_nobody_knows(status):
+    found, err = status("--host", "http://kubeflow.invalid")
+    assert found == 1
+    assert "no machine is known by the name 'kubeflow.invalid'" in err
+
+
+def test_a_silent_server_is_told_after_the_time_that_it_has(server, status):
+    server.fail("hang")
+    found, err = status("--timeout", "1")
+    assert found == 1
+    assert "no answer within timeout=1 s" in err
+    assert len(server.requests) == 1, "silence is not asked again"
+
+
+def test_a_missing_token_and_a_wrong_one(server, status, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "wrong")
+    found, err = status()
+    assert found == 1
+    assert "does not accept the token (401: Request header error" in err
+    assert "set a valid token in the environment variable KFP_TOKEN" in err
+    monkeypatch.delenv("KFP_TOKEN")
+    found, err = status("--token_variable", "MINE")
+    assert found == 1
+    assert "wants a token and received none (401" in err and "variable MINE" in err
+    monkeypatch.setenv("MINE", "two words")
+    found, err = status("--token_variable", "MINE")
+    assert found == 1 and "one token without spaces" in err and "two words" not in err
+
+
+def test_a_token_file_is_read_for_each_request_and_beats_the_variable(server, status, monkeypatch, tmp_path):
+    monkeypatch.setenv("KFP_TOKEN", "wrong")
+    file = tmp_path / "token"
+    found, err = status("--token_file", file)
+    assert found == 1 and f"token_file={file} (No such file or directory)" in err
+    file.write_text("\n")
+    found, err = status("--token_file", file)
+    assert found == 1 and "which is empty" in err
+    file.write_text("right\n")
+    answer = server.answer
+
+    def renew(*words):
+        server.token = "renewed"
+        file.write_text("renewed")
+        return answer(*words)
+
+    monkeypatch.setattr(server, "answer", renew)
+    assert status("--token_file", file)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [
+        (403, "this token has no leave for it (403: fault 403)"),
+        (404, "not there (404: fault 404); check kubeflow.host"),
+        (400, "it refuses (400: fault 400)"),
+        (302, "it sends elsewhere (302), to log in"),
+        ("page", "the answer is a page"),
+    ],
+)
+def test_refusals_are_told_at_once(server, status, fault, part):
+    server.fail(fault)
+    found, err = status()
+    assert found == 1
+    assert part in err and server.url in err
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_path_is_told(server, status):
+    found, err = status("--host", f"{server.url}/kubeflow")
+    assert found == 1 and "(404: Not Found); check kubeflow.host" in err
+
+
+def test_a_name_that_is_taken_and_not_to_be_found_is_told(server, submit):
+    server.fail(409, on=f"{CREATES}experiments")
+    found, err = submit()
+    assert found == 1
+    assert "the name is taken (409: fault 409); choose another one" in err
+
+
+def test_trouble_that_passes_is_waited_for(server, submit, caplog):
+    server.fail(500, times=2, on="upload_version")
+    server.fail(429, times=1, on=f"{CREATES}runs")
+    found, err = submit()
+    assert found == 0, err
+    assert caplog.text.count("trying again in") == 3
+    assert len(server.store.runs) == 1
+
+
+def test_trouble_that_stays_is_told_after_four_tries(server, status):
+    server.fail(503, times=100)
+    found, err = status()
+    assert found == 1
+    assert "the server is in trouble (503: fault 503); look at the log of the deployment ml-pipeline" in err
+    assert len(server.requests) == 4
+
+
+def test_a_question_is_asked_again_when_the_connection_breaks(server, status):
+    server.fail("cut", times=2)
+    assert status()[0] == 0
+
+
+def test_an_order_is_not_sent_again_when_the_connection_breaks(server, submit):
+    server.fail("cut", on=f"{CREATES}runs", after=True)
+    found, err = submit()
+    assert found == 1
+    assert "the connection broke" in err and "start the run" in err
+    assert "it may have been done all the same: look with `cxr kubeflow status`" in err
+    assert len(server.store.runs) == 1, "a second order would have started a second run"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate of its own authority for 127.0.0.1; gives files of certificate and key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hospital")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_certificates(certificate, status, tmp_path):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    with KubeflowServer(tls=tls) as server:
+        found, err = status("--host", server.url)
+        assert found == 1
+        assert "its certificate is not accepted by the usual authorities" in err
+        assert "name your authority's file in kubeflow.ca_file" in err
+        assert status("--host", server.url, "--ca_file", certificate[0])[0] == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert status("--host", server.url, "--verify_certificates", "false")[0] == 0
+        found, err = status("--host", server.url, "--ca_file", tmp_path / "none.pem")
+        assert found == 2 and "none.pem" in err
+        (tmp_path / "bad.pem").write_text("no certificate")
+        found, err = status("--host", server.url, "--ca_file", tmp_path / "bad.pem")
+        assert found == 1 and "bad.pem" in err
+
+
+def test_https_where_none_is_spoken(server, status):
+    found, err = status("--host", server.url.replace("http://", "https://"))
+    assert found == 1 and "does not speak TLS" in err and "write http://" in err
+
+
+def test_the_server_of_these_tests_is_one_that_kfp_itself_speaks_to(server, package):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import kfp
+
+        client = kfp.Client(host=server.url, existing_token="right")
+    assert client.get_kfp_healthz().multi_user is False
+    made = client.upload_pipeline(str(package), pipeline_name="cxr-training")
+    version = client.upload_pipeline_version(str(package), "second", pipeline_name="cxr-training")
+    assert version.pipeline_id == made.pipeline_id == client.get_pipeline_id("cxr-training")
+    experiment = client.create_experiment("trial", namespace=None)
+    reference = {"pipeline_id": made.pipeline_id, "version_id": version.pipeline_version_id}
+    run = client.run_pipeline(experiment.experiment_id, "one", params={"data_md5": "a"}, **reference)
+    server.on_look = lambda one: one.update(state="SUCCEEDED")
+    assert client.wait_for_run_completion(run.run_id, 5, 1).state == "SUCCEEDED"
+    job = client.create_recurring_run(experiment.experiment_id, "weekly", cron_expression="0 0 2 * * 1", **reference)
+    client.delete_recurring_run(job.recurring_run_id)
+    assert client.list_recurring_runs().recurring_runs == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "part"),
+    [
+        ("runs", {"display_name": "a", "colour": "red"}, "unknown field 'colour'"),
+        ("runs", {"display_name": 3}, "runs.display_name: expected str"),
+        ("runs", {"display_name": "a", "runtime_config": {"parameters": []}}, "parameters: expected dict"),
+        ("recurringruns", {"display_name": "a", "mode": "ON"}, "expected one of"),
+        ("recurringruns", {"display_name": "a", "no_catchup": "true"}, "no_catchup: expected bool"),
+    ],
+)
+def test_the_server_of_these_tests_refuses_what_the_models_do_not_know(server, kind, body, part):
+    import requests
+
+    headers = {"Authorization": "Bearer right"}
+    answer = requests.post(f"{server.url}/apis/v2beta1/{kind}", json=body, headers=headers, timeout=10)
+    assert answer.status_code == 400
+    assert part in answer.json()["message"]

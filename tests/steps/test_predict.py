@@ -1,0 +1,262 @@
+"""The step predict: a table for a few files, a file for many; nothing half-written, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cxr.card import ModelCard
+from cxr.cli import main
+from cxr.errors import ParameterError
+from cxr.prediction import Predictor
+from cxr.scoring.parts import SCHEMA
+from cxr.steps.predict import Predict
+from cxr.tracking.connection import client
+from model_folders import Folders, write_models
+from servers import ObjectStore
+from tracking_server import NAME, register_versions
+
+COLUMNS = ["path", "label", "probability", "threshold", "version", "alias", "model", "error", "sha256"]
+COLUMNS += ["width", "height"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return write_models(tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture
+def model(folders: Folders) -> str:
+    """The folder of a model whose evaluation lies where the pipeline puts it."""
+    return str(folders.models / "three_block")
+
+
+@pytest.fixture
+def images(folders: Folders, tmp_path: Path) -> Path:
+    """Twelve pictures, and one that is broken."""
+    (tmp_path / "images" / "ward").mkdir(parents=True)
+    for path in folders.images[:12]:
+        (tmp_path / "images" / "ward" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "images" / "broken.jpeg").write_bytes(folders.images[2].read_bytes()[:-40])
+    return tmp_path / "images"
+
+
+def expected(folders: Folders, count: int = 12) -> list[float]:
+    predictor = Predictor.load(folders.models / "three_block", ModelCard.read(folders.evaluations / "three_block"))
+    return [one.probability for one in predictor.predict(sorted(folders.images[:count]))]
+
+
+def predict(*words: object) -> int:
+    return main(["predict", *map(str, words)])
+
+
+def named(table: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """Versions, aliases and models in a table."""
+    return set(table[["version", "alias", "model"]].itertuples(index=False, name=None))
+
+
+def hidden(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name.startswith(".")}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_folder_becomes_one_row_per_file(
+    folders: Folders, model: str, images: Path, tmp_path: Path, suffix: str
+) -> None:
+    output = tmp_path / f"rows{suffix}"
+    assert predict("--images", images, "--model", model, "--output", output, "--part_size", 5) == 0
+    table = pd.read_parquet(output) if suffix == ".parquet" else pd.read_csv(output)
+    assert list(table.columns) == COLUMNS
+    assert table["path"].tolist() == ["broken.jpeg", *(f"ward/{path.name}" for path in sorted(folders.images[:12]))]
+    assert table["probability"].tolist()[1:] == pytest.approx(expected(folders), abs=1e-6)
+    assert table["error"].fillna("").str.partition(":")[0].tolist() == ["truncated", *12 * [""]]
+    assert set(table["model"]) == {"three_block"}
+    assert hidden(tmp_path) == {f".{output.name}.json"}, "no part is left"
+
+
+def test_a_second_run_on_the_same_images_does_nothing(model: str, images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    words = ("--images", images, "--model", model, "--output", output)
+    assert predict(*words) == 0
+    output.write_text(output.read_text().replace("NORMAL", "MARKED"))
+    assert predict(*words) == 0
+    assert "MARKED" in output.read_text()
+    (images / "broken.jpeg").unlink()
+    assert predict(*words) == 0
+    assert "MARKED" not in output.read_text() and "broken" not in output.read_text()
+
+
+def test_a_half_table_is_made_again(model: str, images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    words = ("--images", images, "--model", model, "--output", output)
+    assert predict(*words) == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[:200])
+    assert predict(*words) == 0
+    assert output.read_bytes() == whole
+
+
+def test_another_model_answers_anew(folders: Folders, images: Path, tmp_path: Path) -> None:
+    other = write_models(tmp_path / "other", ("shallow", "three_block"))
+    output = tmp_path / "rows.csv"
+    for place in (folders.models, other.models):
+        assert predict("--images", images, "--model", place / "three_block", "--output", output) == 0
+    assert pd.read_csv(output)["probability"].tolist()[1:] != pytest.approx(expected(folders), abs=1e-3)
+
+
+def test_as_a_component_it_reads_a_folder_and_writes_a_folder(model: str, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions" / "old.txt").write_text("of an earlier run")
+    assert predict("--images", images, "--model", model, "--predictions", tmp_path / "predictions") == 0
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["predictions.parquet", "summary.json"]
+    summary = json.loads((tmp_path / "predictions" / "summary.json").read_text())
+    assert (summary["images"], summary["answered"], summary["errors"]) == (13, 12, {"truncated": 1})
+    assert summary["labels"].keys() == {"NORMAL", "PNEUMONIA"}
+    assert str(tmp_path) not in json.dumps(summary)
+    before = (tmp_path / "predictions").stat().st_ino
+    assert predict("--images", images, "--model", model, "--predictions", tmp_path / "predictions") == 0
+    assert (tmp_path / "predictions").stat().st_ino == before
+    assert hidden(tmp_path) == set()
+
+
+def test_a_few_files_are_answered_on_the_terminal(
+    folders: Folders, model: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = sorted((images / "ward").iterdir())[0]
+    (images / "link.jpeg").symlink_to(first)
+    assert predict(first, images / "broken.jpeg", images / "link.jpeg", "--model", model) == 0
+    head, one, broken, link = capsys.readouterr().out.splitlines()
+    assert head.split() == ["file", "label", "probability", "threshold", "version"]
+    assert one.split() == [str(first), "NORMAL", f"{expected(folders)[0]:.1%}", "60.0%", "-"]
+    assert broken.split()[1:3] == ["-", "truncated:"]
+    assert link.split()[1:3] == one.split()[1:3]
+
+
+def test_without_any_answer_the_status_says_so(
+    model: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(images / "broken.jpeg", "nowhere.jpeg", "--model", model) == 1
+    told = capsys.readouterr().err
+    assert "expected at least one radiograph" in told and "nowhere.jpeg: unreadable" in told
+    for path in (images / "ward").iterdir():
+        path.unlink()
+    assert predict("--images", images, "--model", model, "--predictions", tmp_path / "out") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(folders: Folders, model: str, tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "rows.parquet"
+    images.mkdir()
+    for number in range(800):
+        (images / f"{number:04d}.png").write_bytes(folders.images[number % 2].read_bytes())
+    words = ["--images", str(images), "--model", model, "--output", str(output), "--part_size", "20"]
+    process = subprocess.Popen([sys.executable, "-m", "cxr.cli", "predict", *words, "--batch_size", "2"])
+    parts = tmp_path / ".rows.parquet.parts"
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob("0*.parquet"))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+    first = min(parts.glob("0*.parquet"))
+    table = pq.read_table(first)
+    marked = table.set_column(table.schema.get_field_index("error"), SCHEMA.field("error"), [["kept"] * len(table)])
+    pq.write_table(marked, first)
+    assert predict(*words) == 0
+    found = pd.read_parquet(output)
+    assert found["path"].tolist() == sorted(path.name for path in images.iterdir())
+    assert found["error"].tolist() == 20 * ["kept"] + 780 * [""], "the first part was not made again"
+    assert hidden(tmp_path) == {".rows.parquet.json"}
+
+
+def test_the_registered_version_answers_and_is_named(uri: str, images: Path, tmp_path: Path) -> None:
+    folders = register_versions(tmp_path / "run", uri)
+    store = ("--tracking_uri", uri, "--images", images, "--output", tmp_path / "rows.parquet")
+    assert predict(*store) == 1, "nobody is champion"
+    client(uri).set_registered_model_alias(NAME, "challenger", "1")
+    assert predict(*store) == 1, "the challenger answers only when asked"
+    assert predict(*store, "--fallback", "challenger") == 0
+    found = pd.read_parquet(tmp_path / "rows.parquet")
+    assert set(zip(found["version"], found["alias"], found["model"], strict=True)) == {
+        ("1", "challenger", "three_block")
+    }
+    assert found["probability"].tolist()[1:] == pytest.approx(expected(folders), abs=1e-6)
+    client(uri).set_registered_model_alias(NAME, "champion", "2")
+    assert predict(*store, "--fallback", "challenger") == 0
+    other = pd.read_parquet(tmp_path / "rows.parquet")
+    assert named(other) == {("2", "champion", "shallow")}
+    assert predict(*store, "--version", "1") == 0
+    again = pd.read_parquet(tmp_path / "rows.parquet")
+    assert again["probability"].equals(found["probability"]) and set(again["version"]) == {"1"}
+    assert again["alias"].isna().all()
+
+
+def test_a_model_trained_on_phantoms_says_so(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    phantom = write_models(tmp_path / "run", dataset={"name": "phantom", "kind": "phantom"})
+    assert (
+        predict("--images", images, "--model", phantom.models / "three_block", "--predictions", tmp_path / "out") == 0
+    )
+    assert "Trained on phantoms" in caplog.text
+    assert "Trained on phantoms" in json.loads((tmp_path / "out" / "summary.json").read_text())["banner"]
+
+
+def test_a_model_that_was_not_evaluated_is_refused(
+    folders: Folders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "models" / "alone"
+    alone.mkdir(parents=True)
+    for path in (folders.models / "three_block").iterdir():
+        (alone / path.name).write_bytes(path.read_bytes())
+    words = ("--images", images, "--model", alone, "--output", tmp_path / "rows.csv")
+    assert predict(*words) == 2
+    assert "evaluations/alone" in capsys.readouterr().err
+    assert predict(*words, "--evaluation", alone) == 2
+    assert "run `cxr evaluate`" in capsys.readouterr().err
+    assert predict(*words, "--evaluation", folders.evaluations / "three_block") == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({}, "expected image files, --images FOLDER"),
+        ({"files": ["a.png"], "images": "x", "output": "a.csv"}, "received ['files', 'images']"),
+        ({"images": "x"}, "expected one place for the rows"),
+        ({"images": "x", "output": "a.csv", "predictions": "y"}, "received ['output', 'predictions']"),
+        ({"images": "x", "output": "a.txt"}, "ends in .parquet or .csv"),
+        ({"files": ["."]}, "given as --images"),
+        ({"files": ["s3://bucket/x"]}, "given as --images"),
+        ({"files": ["a.png"], "version": "champion"}, "version='champion'"),
+    ],
+)
+def test_wrong_requests_say_what_was_expected(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        Predict.build(values)
+    assert sentence in str(caught.value)
+
+
+def test_a_folder_without_images_is_no_success(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    assert predict("--images", tmp_path / "none", "--model", model, "--output", tmp_path / "rows.csv") == 1
+    assert "received none without any" in capsys.readouterr().err
+    assert predict("--images", tmp_path / "absent", "--model", model, "--output", tmp_path / "rows.csv") == 2
+
+
+@pytest.mark.integration
+def test_a_prefix_is_given_where_a_folder_would_be(
+    folders: Folders, model: str, bucket: str, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    for path in folders.images[:4]:
+        object_store.client().put_object(Bucket=bucket, Key=f"ward/{path.name}", Body=path.read_bytes())
+    output = tmp_path / "rows.csv"
+    assert predict("--images", f"s3://{bucket}/ward", "--model", model, "--output", output) == 0
+    assert pd.read_csv(output)["probability"].tolist() == pytest.approx(expected(folders, 4), abs=1e-6)
