@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cxr.kubeflow.local import RunLocally, changed
+from cxr.kubeflow.actions.run import Run, changed
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -57,7 +57,7 @@ def there(repository, tag, tmp_path_factory) -> Path:
     os.chdir(repository)  # the pipeline scripts are found from the root of the repository
     try:
         values = {"models": MODELS, "changes": CHANGES | {"containers.version": tag}, "runs": str(runs)}
-        RunLocally.build(values).execute()
+        Run.build(values).execute()
     finally:
         os.chdir(before)
     return next(runs.glob("*/cxr-training-*"))
