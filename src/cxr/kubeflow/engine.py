@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import warnings
@@ -17,8 +16,6 @@ from cxr.provenance import IMAGE_DIGEST
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-log = logging.getLogger(__name__)
 
 HOST = "DOCKER_HOST"
 """Environment variable with the engine's address, for every client of docker."""
