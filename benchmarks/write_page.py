@@ -19,6 +19,7 @@ SCRIPTS = (
     "command_line.py",
     "whole_job.py",
     "preprocessing.py",
+    "scoring.py",
     "augmentation.py",
     "frozen_backbone.py",
     "phantom_shortcuts.py",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from cxr.prediction import Predictor
 from cxr.scoring import Answering, File, Parts, rows, score
 from cxr.scoring.files import Files, FolderFiles, StoredFiles
 from loopback import Gate
-from model_folders import Folders, write_models
+from model_folders import RECIPE, Folders, card, write_models
 from servers import ObjectStore
 
 
@@ -101,13 +103,29 @@ class Repeated(Files):
     def __init__(self, count: int) -> None:
         self.name = "repeated"
         self.entries = [File(f"{number}.jpeg", "x") for number in range(count)]
+        self.taken: list[str] = []
         self._data = bad_images.jpeg(bad_images.picture(height=700, width=700))
 
     def read(self, file: File) -> bytes:
+        self.taken.append(file.path)
         return bytes(bytearray(self._data))
 
 
-def test_memory_does_not_grow_with_the_number_of_images(predictor: Predictor, tmp_path: Path) -> None:
+def large_predictor() -> Predictor:
+    """Answers for images of 256 pixels a side, so that each one that is kept would be seen."""
+    import keras
+
+    recipe = replace(RECIPE, size=256)
+    image = keras.Input(recipe.input_shape)
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    network = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(mean))
+    changes = {"recipe": recipe.to_dict(), "input_shape": recipe.input_shape}
+    return Predictor(network, card(**changes).completed(1.0, 0.5, "by hand"))
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    predictor = large_predictor()
+
     def peak(count: int) -> float:
         files = Repeated(count)
         parts = Parts(tmp_path / str(count), files.entries, "model", 32)
@@ -121,6 +139,15 @@ def test_memory_does_not_grow_with_the_number_of_images(predictor: Predictor, tm
     peak(20)  # what is loaded and compiled once
     few, many = peak(40), peak(400)
     assert many < few + 10, "360 pictures of 0.5 MiB more"
+
+
+def test_reading_runs_a_batch_ahead_of_the_network_and_no_further(predictor: Predictor) -> None:
+    files = Repeated(300)
+    stream = rows(files, files.entries, predictor, workers=2, batch_size=8)
+    next(stream)
+    time.sleep(1)
+    assert 8 < len(files.taken) <= 8 + 8
+    stream.close()
 
 
 def test_parts_are_taken_only_for_the_same_files_and_model(tmp_path: Path) -> None:

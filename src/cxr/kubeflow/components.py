@@ -30,6 +30,8 @@ IMAGES: dict[str, str] = {
     "outcome": TRAIN_IMAGE,
 }
 """Steps that are components, with the image that each one runs in."""
+USER = 10001
+"""User of the images."""
 ABSENT = "null"
 """Text of a parameter without a value: optional inputs of container components differ between versions of Kubeflow."""
 WORKING = "/tmp"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import InstallationError, PipelineError
+from cxr.kubeflow.components import USER
 from cxr.provenance import IMAGE_DIGEST
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ SOCKETS = (
     "/run/podman/podman.sock",
 )
 """Where engines listen when the variable is not set."""
-USER = 10001
-"""The images' own user."""
 LAST_WORDS = 10
 """Seconds that a container has to end by itself when the run is interrupted."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cxr import provenance
 from cxr.errors import ParameterError
 from cxr.kubeflow import CONTAINERS
-from cxr.kubeflow.components import ABSENT, IMAGES, argument, component, pieces
+from cxr.kubeflow.components import ABSENT, IMAGES, USER, argument, component, pieces
 from cxr.kubeflow.settings import Containers
 from cxr.parameters import gather
 from cxr.steps import step
@@ -28,8 +28,6 @@ FROM_STORE = frozenset({"fetch", "predict"})
 GPU_IMAGE = "cxr-train-gpu"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-USER = 10001
-"""User of the images."""
 CHECKPOINTS = "/checkpoints"
 """Where the disk for checkpoints is mounted."""
 

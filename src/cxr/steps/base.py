@@ -92,7 +92,10 @@ class Step(BaseModel):
         collects: field to sections that it holds as they stand, later ones winning: the values of another step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    # Built when a step is made, so that `cxr --help`, which makes none, answers quickly.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, defer_build=True
+    )
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]]
