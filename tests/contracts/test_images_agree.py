@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cxr import __version__
-from cxr.kubeflow.components import IMAGES
+from cxr.kubeflow.components import IMAGES, USER
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "components" / "Dockerfile"
@@ -98,6 +98,11 @@ def test_versions_and_base_images_are_the_same_everywhere() -> None:
     bases |= set(re.findall(r"^base=(\S+)", text(".ci/containers"), re.M))
     bases |= set(re.findall(r'image\.base\.name="(\S+)"', text("components/Dockerfile")))
     assert len(bases) == 1
+
+
+def test_steps_run_as_the_user_that_the_images_have() -> None:
+    assert f"useradd --system --uid {USER} " in text("components/Dockerfile")
+    assert set(re.findall(r"^USER (\S+)$", text("components/Dockerfile"), re.M)) == {str(USER)}
 
 
 def test_no_engine_is_said_in_plain_words() -> None:
