@@ -1,4 +1,4 @@
-"""Run the benchmarks and write docs/benchmarks.md: `make benchmarks`, on a machine that does nothing else.
+"""Run the benchmarks and write docs/benchmarks.md, and the tables of docs/scale.md from it: `make benchmarks`, on a machine that does nothing else.
 
 Names of scripts can be given to run only those; what the page holds of the others stays.
 """
@@ -19,6 +19,7 @@ SCRIPTS = (
     "command_line.py",
     "whole_job.py",
     "preprocessing.py",
+    "per_image.py",
     "scoring.py",
     "augmentation.py",
     "frozen_backbone.py",
@@ -43,6 +44,7 @@ def main() -> None:
         sections[name] = f"## `{name}`\n\n{title}\n\nOn {device}:\n\n```\n{done.stdout.strip()}\n```"
     body = "\n\n".join(sections[name] for name in SCRIPTS if name in sections)
     PAGE.write_text(f"{HEAD}\n{body}\n", encoding="utf-8")
+    subprocess.run([sys.executable, str(FOLDER / "scale.py")], check=True)
 
 
 if __name__ == "__main__":

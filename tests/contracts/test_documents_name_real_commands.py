@@ -10,9 +10,14 @@ import pytest
 import yaml
 
 from cxr.cli import GROUP, classes, command, parse
+from cxr.kubeflow.actions import ACTIONS
+from cxr.kubeflow.settings import Containers
 from cxr.steps import STEPS
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "mlflow/README.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "mlflow/README.md", "docs/guide.md", "docs/kubeflow.md", "docs/scale.md",
+)  # fmt: skip
+SECTIONS = "containers|kubeflow|promotion|fetch|validate|resplit|tracking|predict|listen|recipes"
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,28 @@ def test_step_commands_are_accepted(texts):
     assert seen >= 4
 
 
+def test_commands_in_sentences_name_steps(texts):
+    seen = set()
+    for name, text in texts.items():
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        for words in re.findall(r"`cxr ([a-z]+(?: [a-z]+)?)[^`]*`", prose):
+            step, _, action = words.partition(" ")
+            assert step in {*STEPS, GROUP}, f"{name}: {words}"
+            assert step != GROUP or not action or action in ACTIONS, f"{name}: {words}"
+            seen.add(words)
+    assert {"kubeflow schedule", "predict"} <= seen
+
+
+def test_scripts_that_are_run_exist(texts, repository):
+    named = {script for text in texts.values() for script in re.findall(r"python ((?:benchmarks|docs)/\S+\.py)", text)}
+    assert "benchmarks/scale.py" in named
+    assert all((repository / script).is_file() for script in named)
+
+
 def test_make_targets_exist(texts, repository):
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {word for text in texts.values() for word in re.findall(r"`?make ([a-z-]+)", text)}
-    assert named - targets <= {"a", "one", "it"}, named - targets
+    named = {word for text in texts.values() for word in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)}
+    assert named <= targets, named - targets
     assert {"run", "test", "ui", "results"} <= named
 
 
@@ -63,6 +86,27 @@ def test_parameters_set_by_commands_exist(texts, repository):
                 assert last in owner.model_fields, f"{name}: {setting}"
                 seen += 1
     assert seen >= 3
+
+
+def test_values_that_are_named_or_copied_exist(texts, repository):
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    named = {
+        (name, tuple(place.split(".")))
+        for name, text in texts.items()
+        for place in re.findall(rf"`((?:{SECTIONS})(?:\.[a-z_0-9]+)+)[:`]", text)
+    }
+    for name, text in texts.items():
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+            for section, values in yaml.safe_load(block).items():
+                named |= {(name, (section, key)) for key in values}
+                if section == "containers":
+                    Containers.read({section: values})
+    assert len(named) > 30
+    for name, place in named:
+        found = params
+        for part in place:
+            assert part in found, f"{name}: {place}"
+            found = found[part] or {}
 
 
 def test_links_lead_somewhere(texts, repository):

@@ -1,0 +1,261 @@
+"""What one image costs in the steps, in time of one core and in memory: the figures behind docs/scale.md.
+
+Run it with ``python benchmarks/per_image.py [FOLDER or TAR] [--whole FOLDER or TAR]``. Without a source it takes the
+full-size sample beside the repository if it is there, else it draws phantoms; how alike images are is shown by the
+whole public set if it is there, else by the same images. Time is the processor's, the shortest of some tries, so
+that other work on the machine changes it little. What grows with the number of rows is measured at two sizes; the slope
+counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import yaml
+
+from cxr.backend import load_keras
+from cxr.checks import Bounds, acceptance, expectations
+from cxr.checks.drift import Baseline, DriftLimits, compare
+from cxr.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
+from cxr.evaluation import evaluate
+from cxr.evaluation.bootstrap import BATCH
+from cxr.exploration import write_report
+from cxr.images import decode_grey
+from cxr.images.perceptual_hash import perceptual_hash
+from cxr.manifest import build_manifest
+from cxr.manifest.duplicates import near_candidates
+from cxr.phantom import draw_dataset
+from cxr.recipes import recipe_named
+from cxr.splitting import split
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SAMPLE = SHARED / "kermany-originals-sample.tar"
+WHOLE = SHARED / "kermany224.tar"
+"""The whole public set, small: shows how alike radiographs of different patients are."""
+ROWS = (1_000, 6_000)
+"""Rows of the two sizes at which costs that grow with them are measured."""
+TIMES = 3
+CARD = DatasetCard("sample", "patients", "a benchmark", 0, 0, "none")
+
+
+def main() -> None:
+    """Print one line per cost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
+    parser.add_argument("--whole", type=Path, default=WHOLE if WHOLE.exists() else None)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.source is None:
+            data = Path(scratch) / "data"
+            draw_dataset(data, images=60)
+        else:
+            data = unpacked(arguments.source, Path(scratch) / "data")
+        manifest = build_manifest(data, workers=1, progress=False)
+        count = len(manifest)
+        megapixels = (manifest["width"] * manifest["height"]).mean() / 1e6
+        print(f"{count} images of {megapixels:.2f} megapixels and {manifest['bytes'].mean() / 1e3:.0f} KB on average\n")
+        looked = core_seconds(lambda: build_manifest(data, workers=1, progress=False), TIMES)
+        line("validate, look at an image", 1e3 * looked / count, "ms")
+        of_rows(manifest, data, Path(scratch))
+        of_pairs(data if arguments.whole is None else unpacked(arguments.whole, Path(scratch) / "whole"))
+    of_intervals()
+    of_networks()
+
+
+def unpacked(source: Path, folder: Path) -> Path:
+    """Find images, unpacking them first if need be.
+
+    Args:
+        source: folder or archive.
+        folder: where to unpack.
+
+    Returns:
+        The folder with the class folders in it, alone or in train, val and test.
+    """
+    if source.is_dir():
+        return source
+    shutil.unpack_archive(source, folder)
+    found = next(folder.rglob(NORMAL)).parent
+    return found.parent if found.name in OFFICIAL_SPLITS else found
+
+
+def line(what: str, value: float, unit: str) -> None:
+    """Print one cost.
+
+    Args:
+        what: step and work.
+        value: how much.
+        unit: unit of it.
+    """
+    print(f"{what:<44}{value:>12,.3f} {unit}", flush=True)
+
+
+def core_seconds(work: Callable[[], object], times: int = 1) -> float:
+    """Time of all cores together that some work takes.
+
+    Args:
+        work: what to time.
+        times: how often it is done; the shortest time counts.
+
+    Returns:
+        Seconds.
+    """
+    found = []
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+def slope(work: Callable[[int], object]) -> float:
+    """Seconds of a core that one more row takes.
+
+    Args:
+        work: called with a number of rows.
+
+    Returns:
+        Seconds.
+    """
+    few, many = (core_seconds(lambda rows=rows: work(rows)) for rows in ROWS)
+    return (many - few) / (ROWS[1] - ROWS[0])
+
+
+def repeated(manifest: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Lengthen a manifest to many different images, two of each patient.
+
+    Args:
+        manifest: rows to repeat.
+        rows: how many are wanted.
+
+    Returns:
+        Rows with paths, contents and patients of their own.
+    """
+    generator = np.random.default_rng(0)
+    frame = manifest[manifest["status"] == "accepted"].sample(rows, replace=True, random_state=0)
+    number = np.arange(rows)
+    return frame.reset_index(drop=True).assign(
+        path=[f"{label}/{place:08d}.jpeg" for label, place in zip(frame["label"], number, strict=True)],
+        sha256=[f"{place:064x}" for place in number],
+        patient=[f"{label}-{place // 2}" for label, place in zip(frame["label"], number, strict=True)],
+        duplicate_group=pd.NA,
+        near_group=pd.NA,
+        copies=1,
+        mean=frame["mean"].to_numpy() + generator.normal(0, 5, rows),
+    )
+
+
+def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
+    """Print what a row of the manifest costs.
+
+    Args:
+        manifest: rows of real images.
+        data: their folder.
+        scratch: folder for reports.
+    """
+    tables = {rows: repeated(manifest, rows) for rows in ROWS}
+
+    def report(rows: int) -> None:
+        frame, folder = tables[rows], scratch / f"report{rows}"
+        digest = "0" * 64
+        compared = compare(Baseline.of(frame, CARD, digest), None, DriftLimits())
+        results = expectations.validate(
+            frame, compared, folder / "docs", card=CARD, bounds=Bounds(), severities={}, run_name="rows"
+        )
+        acceptance.write_checks(results, digest, folder)
+        # Pictures are of a few images, whatever the number: those of the sample stand in.
+        shown = frame.assign(path=manifest["path"].sample(rows, replace=True, random_state=0).to_numpy())
+        write_report(folder / "exploration.html", shown, data, CARD, results, compared, digest=digest)
+
+    report(ROWS[0])  # what is loaded and drawn the first time does not count
+    line("validate, checks and reports of a row", 1e3 * slope(report), "ms")
+    line("validate, a row of the manifest in memory", tables[ROWS[1]].memory_usage(deep=True).sum() / ROWS[1], "bytes")
+    size = (scratch / f"report{ROWS[1]}" / "exploration.html").stat().st_size / 2**20
+    line(f"validate, the page of {ROWS[1]:,} images", size, "MiB")
+    line("resplit, a row", 1e3 * slope(lambda rows: split(tables[rows], max_deviation=1.0)), "ms")
+
+
+def of_pairs(data: Path, images: int = 16_000) -> None:
+    """Print what comparing two hashes costs, and how often it leads to a closer look.
+
+    Args:
+        data: folder of images of many patients.
+        images: hashes that are compared with one another.
+    """
+    hashes = [f"{code:016x}" for code in np.random.default_rng(0).integers(0, 2**63, images)]
+    seconds = core_seconds(lambda: near_candidates(hashes), TIMES)
+    line("validate, compare two hashes", 1e9 * seconds / (images * (images - 1) / 2), "ns")
+    films = [perceptual_hash(decode_grey(path.read_bytes())) for path in sorted(data.rglob("*.jpeg"))]
+    share = len(near_candidates(films)) / (len(films) * (len(films) - 1) / 2)
+    line(f"validate, near pairs among {len(films):,} films", 1e6 * share, "of a million")
+
+
+def of_intervals(images: int = 4_000) -> None:
+    """Print what an image costs when a model is judged, without the network.
+
+    Args:
+        images: images on each of the two sides, validation and test.
+    """
+    generator = np.random.default_rng(0)
+    sick = generator.random(2 * images) < 0.7
+    rows = pd.DataFrame(
+        {
+            "path": [f"{place}.jpeg" for place in range(2 * images)],
+            "group": [f"p{place // 2}" for place in range(2 * images)],
+            "label": np.where(sick, PNEUMONIA, NORMAL),
+            "subtype": np.where(sick, "bacteria", "normal"),
+            "split": np.where(np.arange(2 * images) < images, "validation", "test"),
+            "probability_raw": np.clip(generator.normal(0.3 + 0.4 * sick, 0.2), 0, 1),
+        }
+    )
+    resamples = 2_000
+    tracemalloc.start()
+    evaluate(rows, resamples=BATCH)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    seconds = core_seconds(lambda: evaluate(rows, resamples=resamples // 4)) * 4
+    line("evaluate, intervals of an image", 1e3 * seconds / (2 * images), "ms")
+    line("evaluate, memory for a test image", peak / images, "bytes")
+
+
+def of_networks(batches: int = 2) -> None:
+    """Print what an image costs in the networks of params.yaml, with its augmentation.
+
+    Args:
+        batches: batches that count.
+    """
+    load_keras()
+    from cxr.models import build
+
+    params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+    generator = np.random.default_rng(1)
+    for name, entry in params["models"].items():
+        recipe = recipe_named(entry["recipe"], **params["recipes"][entry["recipe"]])
+        size = entry["batch_size"]
+        network = build(entry["architecture"], recipe.input_shape)
+        network.compile(entry["optimizer"], "mean_squared_error", jit_compile=False)
+        pictures = generator.random((size, *recipe.input_shape)).astype(np.float32)
+        wanted = np.zeros((size, network.output_shape[-1]), np.float32)
+        for what, work in (
+            ("train", lambda network=network, x=pictures, y=wanted: network.train_on_batch(x, y)),
+            ("predict with", lambda network=network, x=pictures: network.predict_on_batch(x)),
+        ):
+            work()
+            seconds = core_seconds(lambda work=work: [work() for _ in range(batches)], TIMES)
+            line(f"{what} {name}", 1e3 * seconds / (batches * size), "ms")
+
+
+if __name__ == "__main__":
+    main()

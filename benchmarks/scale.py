@@ -1,0 +1,315 @@
+"""Write the tables of docs/scale.md: what the pipeline needs at other sizes, from what one image was measured to cost.
+
+`python benchmarks/scale.py` writes the page; `python benchmarks/scale.py --images 250000` prints the tables for another
+size. Figures per image are read from docs/benchmarks.md, which `make benchmarks` writes; epochs, recipes and limits
+from params.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cxr.kubeflow.components import IMAGES
+from cxr.kubeflow.settings import Containers
+from cxr.manifest.duplicates import THUMBNAIL_SIDE
+from cxr.recipes import recipe_named
+from cxr.sources.kermany import COUNTS, KAGGLE_BYTES
+from cxr.steps import step
+from cxr.steps.base import Reads
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGE, MEASURED = PROJECT / "docs" / "scale.md", PROJECT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- begin: written by benchmarks/scale.py -->", "<!-- end -->"
+PUBLIC = sum(COUNTS.values())
+SIZES = (PUBLIC, 100_000, 10_000_000)
+UNITS = {"ns": 1e-9, "ms": 1e-3, "of a million": 1e-6, "bytes": 1.0, "MiB": 2.0**20}
+QUANTITY = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+GIGABYTE = 1e9
+LIMIT = "limit"
+PAIR = 16
+"""Bytes of a pair of positions."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        what: step and work.
+        need: amount for a number of images, in the unit of the table.
+        limit: what params.yaml allows, or one core reaches; None where nothing is known.
+    """
+
+    what: str
+    need: Callable[[float], float]
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of needs in one unit.
+
+    Attributes:
+        title: what is needed, and the unit.
+        limits: heading of the last column.
+        rows: its lines.
+    """
+
+    title: str
+    limits: str
+    rows: list[Row]
+
+
+def measured(page: str) -> dict[str, float]:
+    """Read the figures of one image.
+
+    Args:
+        page: text of docs/benchmarks.md.
+
+    Returns:
+        Work to seconds of a core, bytes or a share; recipes to seconds of a core.
+
+    Raises:
+        SystemExit: if a section is missing.
+    """
+    sections = {match[1]: match[2] for match in re.finditer(r"## `(\w+)\.py`(.*?)(?=\n## |\Z)", page, re.DOTALL)}
+    absent = {"per_image", "preprocessing"} - set(sections)
+    if absent:
+        raise SystemExit(f"expected docs/benchmarks.md with {sorted(absent)}; run `make benchmarks`")
+    units = "|".join(UNITS)
+    found = {
+        re.sub(r" among .*", "", match[1].strip()): float(match[2].replace(",", "")) * UNITS[match[3]]
+        for match in re.finditer(rf"^(\w.*?)\s{{2,}}([\d.,]+) ({units})$", sections["per_image"], re.MULTILINE)
+    }
+    rates = re.finditer(r"^(s\d_\w+)\s+([\d.]+)", sections["preprocessing"], re.MULTILINE)
+    return found | {match[1]: 1 / float(match[2]) for match in rates}
+
+
+def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
+    """Count the tasks of the training pipeline that read the raw images.
+
+    Args:
+        models: models that are trained.
+        recipes: recipes of their images.
+
+    Returns:
+        Step to its number of tasks.
+    """
+    times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models), "predict": 0}
+    return {
+        name: times.get(name, 1)
+        for name in IMAGES
+        if any(isinstance(role, Reads) and role.kind == "Dataset" for role in step(name).artifacts().values())
+        and times.get(name, 1)
+    }
+
+
+def quantity(text: str) -> float:
+    """Read an amount as Kubernetes writes it.
+
+    Args:
+        text: for example ``500m`` or ``4Gi``; settings have checked it.
+
+    Returns:
+        The number.
+    """
+    digits = text.rstrip("mkMGTPi")
+    return float(digits) * QUANTITY[text[len(digits) :]]
+
+
+def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Table]:
+    """Work out what each step needs.
+
+    Args:
+        params: sections of params.yaml.
+        cost: what :func:`measured` read.
+
+    Yields:
+        The tables.
+    """
+    containers = Containers.read(params)
+    models: Mapping[str, Any] = params["models"]
+    recipes = {name: recipe_named(name, **params["recipes"][name]) for name in params["recipes"]}
+    train, _, test = params["resplit"]["ratios"]
+    judged = 1 - train
+
+    def hours(name: str, cores: float | None = None) -> float:
+        return containers.of(name).hours * (quantity(containers.of(name).cpu) if cores is None else cores)
+
+    def memory(name: str) -> float:
+        return quantity(containers.of(name).memory) / GIGABYTE
+
+    def linear(seconds: float) -> Callable[[float], float]:
+        return lambda n: n * seconds / 3600
+
+    look, compare = cost["validate, look at an image"], cost["validate, compare two hashes"]
+    rows = [
+        Row("validate: look at every image", linear(look), hours("validate")),
+        Row(
+            "validate: compare all hashes, on one core",
+            lambda n: n * n / 2 * compare / 3600,
+            hours("validate", cores=1),
+        ),
+        Row(
+            "validate: checks and reports, on one core",
+            linear(cost["validate, checks and reports of a row"]),
+            hours("validate", cores=1),
+        ),
+        Row("resplit, on one core", linear(cost["resplit, a row"]), hours("resplit", cores=1)),
+    ]
+    rows += [Row(f"preprocess {name}", linear(cost[name]), hours("preprocess")) for name in recipes]
+    for name, entry in models.items():
+        epoch = train * cost[f"train {name}"]
+        rows.append(Row(f"train {name}: one epoch", linear(epoch)))
+        rows.append(
+            Row(f"train {name}: at most {entry['epochs']} epochs", linear(entry["epochs"] * epoch), hours("train"))
+        )
+    for name in models:
+        seconds = (judged + test) * cost[f"predict with {name}"] + judged * cost["evaluate, intervals of an image"]
+        rows.append(Row(f"evaluate {name}", linear(seconds), hours("evaluate")))
+    yield Table("Time, in hours of one core", LIMIT, rows)
+
+    seconds = 3600 * containers.of("train").hours
+    yield Table(
+        f"Images a second that training needs, for all its epochs in {containers.of('train').hours:g} hours",
+        "one core does",
+        [
+            Row(name, lambda n, epochs=entry["epochs"]: n * train * epochs / seconds, 1 / cost[f"train {name}"])
+            for name, entry in models.items()
+        ],
+    )
+
+    share, row = cost["validate, near pairs"], cost["validate, a row of the manifest in memory"]
+    yield Table(
+        "Memory, in GB",
+        LIMIT,
+        [
+            Row("validate: the manifest", lambda n: n * row / GIGABYTE, memory("validate")),
+            Row("validate: near pairs", lambda n: n * n / 2 * share * PAIR / GIGABYTE, memory("validate")),
+            Row(
+                "validate: thumbnails of images in near pairs, at most",
+                lambda n: n * 2 * THUMBNAIL_SIDE**2 / GIGABYTE,
+                memory("validate"),
+            ),
+            Row(
+                "evaluate: intervals",
+                lambda n: n * test * cost["evaluate, memory for a test image"] / GIGABYTE,
+                memory("evaluate"),
+            ),
+        ],
+    )
+
+    raw = KAGGLE_BYTES / PUBLIC
+    tasks = sum(readers(list(models), list(recipes)).values())
+    prepared = {name: recipe.size**2 * recipe.planes for name, recipe in recipes.items()}
+    reads = sum(2 * prepared[entry["recipe"]] for entry in models.values())
+    yield Table(
+        "Disk and network, in GB",
+        LIMIT,
+        [
+            Row(
+                "raw images, as large as the public ones",
+                lambda n: n * raw / GIGABYTE,
+                params["fetch"]["max_gigabytes"],
+            ),
+            *(
+                Row(f"prepared images of {name}", lambda n, size=size: n * size / GIGABYTE)
+                for name, size in prepared.items()
+            ),
+            Row(f"cluster: raw images copied to {tasks} tasks", lambda n: tasks * n * raw / GIGABYTE),
+            Row("cluster: prepared images copied to train and evaluate", lambda n: n * reads / GIGABYTE),
+        ],
+    )
+
+
+def text(params: Mapping[str, Any], cost: Mapping[str, float], sizes: Sequence[int]) -> str:
+    """Write the tables.
+
+    Args:
+        params: sections of params.yaml.
+        cost: what :func:`measured` read.
+        sizes: numbers of images.
+
+    Returns:
+        Markdown.
+    """
+    lines: list[str] = []
+    for table in tables(params, cost):
+        heads = [f"{size:,} images" for size in sizes]
+        lines += [f"**{table.title}**", "", f"| | {' | '.join(heads)} | {table.limits} |"]
+        lines.append(f"| --- | {' | '.join('--:' for _ in sizes)} | --: |")
+        for row in table.rows:
+            cells = [_cell(row.need(size), row.limit) for size in sizes]
+            lines.append(f"| {row.what} | {' | '.join(cells)} | {'' if row.limit is None else _number(row.limit)} |")
+        lines.append("")
+    lines += [f"- **Beyond the limits at {size:,} images:** {beyond(params, cost, size)}." for size in sizes]
+    return "\n".join(lines).strip()
+
+
+def beyond(params: Mapping[str, Any], cost: Mapping[str, float], images: int) -> str:
+    """List what exceeds the limits of params.yaml, the farthest first.
+
+    Args:
+        params: sections of params.yaml.
+        cost: what :func:`measured` read.
+        images: number of images.
+
+    Returns:
+        Each with the factor by which it does.
+    """
+    rows = [row for table in tables(params, cost) if table.limits == LIMIT for row in table.rows]
+    found = {row.what: row.need(images) / row.limit for row in rows if row.limit and row.need(images) > row.limit}
+    ordered = sorted(found.items(), key=lambda item: -item[1])
+    return "; ".join(f"{what} ({_number(factor)} times)" for what, factor in ordered) or "nothing"
+
+
+def page(before: str, params: Mapping[str, Any], cost: Mapping[str, float]) -> str:
+    """Put the tables into the page.
+
+    Args:
+        before: the page.
+        params: sections of params.yaml.
+        cost: what :func:`measured` read.
+
+    Returns:
+        The page with the present tables.
+    """
+    head, _, rest = before.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n\n{text(params, cost, SIZES)}\n\n{END}{tail}"
+
+
+def _cell(amount: float, limit: float | None) -> str:
+    shown = _number(amount)
+    return f"**{shown}**" if limit is not None and amount > limit else shown
+
+
+def _number(amount: float) -> str:
+    if amount < 0.005:
+        return "0.00"
+    digits = 2 if amount < 1 else 1 if amount < 100 else 0
+    return f"{amount:,.{digits}f}"
+
+
+def main() -> None:
+    """Write the page, or print the tables of one size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, help="print the tables for this number of images, and write nothing")
+    images = parser.parse_args().images
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    cost = measured(MEASURED.read_text(encoding="utf-8"))
+    if images is None:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), params, cost), encoding="utf-8")
+    else:
+        print(text(params, cost, [images]))
+
+
+if __name__ == "__main__":
+    main()
