@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS ?= 1
 .PHONY: help run repro transfer test check format ui gpu results benchmarks server components images kubeflow-local lock clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, join, register (DATA=phantom)
 	$(if $(DATA),cxr fetch --params params.yaml --source $(DATA),test -e data/dataset.json || cxr fetch --params params.yaml)

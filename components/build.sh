@@ -6,7 +6,7 @@
 # From the environment, all of it optional:
 #   ENGINE        docker, podman, or the path of one; otherwise the first on the path that works
 #   REGISTRY      what the images' names begin with, e.g. registry.example.org/radiology
-#   VERSION       their tag; otherwise the version of the package
+#   VERSION       their tag; otherwise the version of the package. The newest ones are also tagged latest
 #   CERTIFICATES  file with the authorities to trust while packages are fetched
 #   PIP_CONFIG    pip.conf that names a package index of one's own; like the certificates, it reaches no layer
 set -euo pipefail
@@ -67,8 +67,9 @@ for target in "${targets[@]}"; do
     file=components/Dockerfile which=(--target "$target")
   fi
   [[ ${engine##*/} != podman* ]] || which+=(--ignorefile "$file.dockerignore")
-  echo "build.sh: ${prefix}cxr-$target:$version"
-  DOCKER_BUILDKIT=1 "$engine" build "${options[@]}" --file "$file" "${which[@]}" --tag "${prefix}cxr-$target:$version" .
+  name=${prefix}cxr-$target
+  echo "build.sh: $name:$version"
+  DOCKER_BUILDKIT=1 "$engine" build "${options[@]}" --file "$file" "${which[@]}" --tag "$name:$version" --tag "$name:latest" .
 done
 
 printf '\n| image | size |\n|---|---|\n'

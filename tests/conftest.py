@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
-LONGEST = ("e2e", "test_backends", "test_session", "integration")
+LONGEST = ("test_parity", "e2e", "test_backends", "test_session", "integration")
 """Files that take minutes begin first: no worker is left with one at the end."""
 
 

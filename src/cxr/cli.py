@@ -240,7 +240,8 @@ def reference(found: type[Step]) -> str:
     for title, fields in (("artifacts", tuple(found.artifacts())), ("parameters", found.parameters())):
         if not fields:
             continue
-        sections = f" (sections of params.yaml: {', '.join(found.sections)})" if title == "parameters" else ""
+        named = title == "parameters" and found.sections
+        sections = f" (sections of params.yaml: {', '.join(found.sections)})" if named else ""
         lines.append(f"{title}{sections}:")
         for field in fields:
             role = found.artifacts().get(field)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,6 @@ from cxr.provenance import IMAGE_DIGEST
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-log = logging.getLogger(__name__)
 
 HOST = "DOCKER_HOST"
 """Environment variable with the engine's address, for every client of docker."""
@@ -151,7 +149,9 @@ class Engine:
         self.failures.clear()
         pipeline = components.load_component_from_file(str(package))
         local.init(runner=local.DockerRunner(**options), pipeline_root=str(root.resolve()), raise_on_error=True)
-        with self._asking():
+        with self._asking(), warnings.catch_warnings():
+            # Processor time, memory and tolerations are a cluster's.
+            warnings.filterwarnings("ignore", message=r"Task .* have no effect in the current local runner")
             try:
                 pipeline(**arguments)
             except RuntimeError as error:

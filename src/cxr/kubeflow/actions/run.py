@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -130,7 +131,7 @@ def changed(
     Raises:
         ParameterError: listing every model and name that isn't there.
     """
-    copy: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(sections)))  # mappings that share an anchor are parted
+    copy: dict[str, Any] = json.loads(json.dumps(sections))  # parts mappings that share an anchor
     known = copy.get("models") or {}
     problems = [
         f"expected one of the models {', '.join(known)}; received {name!r}" for name in models if name not in known

@@ -1,0 +1,225 @@
+"""The files that build images agree: Dockerfiles, scripts, the bake file, requirement files, the components."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr import __version__
+from cxr.kubeflow.components import IMAGES, USER
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "components" / "Dockerfile"
+BUILD = ROOT / "components" / "build.sh"
+PROGRAMS = Path(sys.executable).parent
+ONLY_TRAINING = ("tensorflow", "keras", "mlflow", "optuna", "kfp", "docker")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def stages() -> dict[str, str]:
+    """Stage of the Dockerfile to the stage or image that it starts from."""
+    return {name: origin for origin, name in re.findall(r"^FROM (\S+) AS (\S+)$", text("components/Dockerfile"), re.M)}
+
+
+def requirements_of(target: str) -> list[str]:
+    """Requirement files that an image's stages install, the first one first."""
+    found: list[str] = []
+    known = stages()
+    while target in known:
+        block = re.search(rf"^FROM \S+ AS {target}$(.*?)(?=^FROM|\Z)", text("components/Dockerfile"), re.M | re.S)
+        assert block is not None
+        found = re.findall(r"install\.sh packages (\S+)", block[1]) + found
+        target = known[target]
+    return found
+
+
+def start(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", ["components/Dockerfile", "mlflow/Dockerfile"])
+def test_hadolint_finds_nothing(name: str) -> None:
+    answer = start(PROGRAMS / "hadolint", name)
+    assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize("name", ["components/build.sh", "components/install.sh", ".ci/run", ".ci/containers"])
+def test_shellcheck_finds_nothing(name: str) -> None:
+    answer = start(PROGRAMS / "shellcheck", "--external-sources", name)
+    assert answer.returncode == 0, answer.stdout
+
+
+def test_each_image_installs_the_requirement_file_of_its_need() -> None:
+    assert requirements_of("data") == ["data.txt"]
+    assert requirements_of("train") == requirements_of("serve") == ["data.txt", "run.txt"]
+    assert requirements_of("train-gpu") == ["data.txt", "run.txt", "gpu.txt"]
+    assert all((ROOT / "requirements" / name).is_file() for name in requirements_of("train-gpu"))
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [("data.txt", "run.txt"), ("run.txt", "gpu.txt")])
+def test_an_image_only_adds_to_the_one_before(smaller: str, larger: str) -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^([\w.-]+==\S+)", text(f"requirements/{name}"), re.M))
+
+    # TensorFlow with CUDA is the same package with an extra.
+    assert {pin for pin in pins(smaller) - pins(larger) if not pin.startswith("tensorflow==")} == set()
+
+
+def test_the_data_image_has_nothing_of_training() -> None:
+    pinned = set(re.findall(r"^([\w.-]+)==", text("requirements/data.txt"), re.M))
+    assert pinned & {"pandas", "dvc"} == {"pandas", "dvc"}
+    assert pinned & set(ONLY_TRAINING) == set()
+
+
+def test_the_same_images_are_built_everywhere() -> None:
+    groups = re.search(r'group "default" \{\s*targets = \[(.*?)\]', text("docker-bake.hcl"), re.S)
+    known = re.search(r"^known=\((.*)\)$", text("components/build.sh"), re.M)
+    assert groups is not None and known is not None
+    baked = re.findall(r'"([\w-]+)"', groups[1])
+    assert known[1].split() == baked
+    assert set(baked) - {"mlflow"} <= set(stages())
+    assert {image.removeprefix("cxr-") for image in IMAGES.values()} <= set(baked)
+
+
+def test_versions_and_base_images_are_the_same_everywhere() -> None:
+    version = re.search(r'variable "VERSION" \{\s*default = "(.*)"', text("docker-bake.hcl"))
+    assert version is not None and version[1] == __version__
+    bases = set(re.findall(r"^FROM (python:\S+)", text("components/Dockerfile") + text("mlflow/Dockerfile"), re.M))
+    bases |= set(re.findall(r"^base=(\S+)", text(".ci/containers"), re.M))
+    bases |= set(re.findall(r'image\.base\.name="(\S+)"', text("components/Dockerfile")))
+    assert len(bases) == 1
+
+
+def test_steps_run_as_the_user_that_the_images_have() -> None:
+    assert f"useradd --system --uid {USER} " in text("components/Dockerfile")
+    assert set(re.findall(r"^USER (\S+)$", text("components/Dockerfile"), re.M)) == {str(USER)}
+
+
+def test_no_engine_is_said_in_plain_words() -> None:
+    answer = start(BUILD, "data", ENGINE="/nowhere/docker")
+    assert answer.returncode == 2
+    assert "expected docker with BuildKit" in answer.stderr and "/nowhere/docker" in answer.stderr
+
+
+def test_unknown_images_and_unreadable_secrets_are_refused(tmp_path: Path) -> None:
+    answer = start(BUILD, "training")
+    assert answer.returncode == 2
+    assert "expected one of: data train train-gpu serve mlflow; received target=training" in answer.stderr
+    answer = start(BUILD, "data", CERTIFICATES=str(tmp_path / "none.crt"))
+    assert answer.returncode == 2
+    assert "CERTIFICATES=" in answer.stderr
+
+
+def test_names_secrets_and_labels_reach_the_engine(tmp_path: Path) -> None:
+    engine = tmp_path / "podman"
+    engine.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n[ "$1" != image ] || echo 1234567890\n')
+    engine.chmod(0o755)
+    certificates = tmp_path / "own.crt"
+    certificates.touch()
+    answer = start(
+        BUILD, "data", "mlflow",
+        ENGINE=str(engine), REGISTRY="registry.example.org/cxr/", VERSION="7", CERTIFICATES=str(certificates),
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    data, mlflow = [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("build ")]
+    assert "--target data --ignorefile components/Dockerfile.dockerignore" in data
+    assert "--tag registry.example.org/cxr/cxr-data:7 " in data
+    assert f"--secret id=certificates,src={certificates}" in data and "id=pip" not in data
+    assert "--file mlflow/Dockerfile " in mlflow and "--target" not in mlflow
+    assert re.search(r"--build-arg VERSION=7 --build-arg REVISION=[0-9a-f]{40}(-dirty)? ", data)
+    assert "| `cxr-data` | 1.23 GB |" in answer.stdout
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {only}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from cxr.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def without_training() -> str:
+    """A program that is ``cxr`` in an environment with what data.txt pins alone."""
+    from importlib.metadata import packages_distributions
+
+    def plain(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    pinned = {plain(name) for name in re.findall(r"^([\w.-]+)==", text("requirements/data.txt"), re.M)}
+    only = {
+        module
+        for module, owners in packages_distributions().items()
+        if pinned.isdisjoint(map(plain, owners)) and not {"cxr", "pip"} & set(owners)
+    }
+    assert set(ONLY_TRAINING) <= only
+    return WITHOUT.format(only=only)
+
+
+def test_data_steps_need_nothing_of_training(without_training: str, tmp_path: Path) -> None:
+    def cxr(*words: str) -> None:
+        answer = subprocess.run(
+            [sys.executable, "-c", without_training, *words], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert answer.returncode == 0, answer.stderr[-2000:]
+
+    random = np.random.default_rng(0)
+    for number in range(60):
+        name = f"NORMAL/IM-{number:04}-0001.jpeg" if number % 2 else f"PNEUMONIA/person{number}_bacteria_1.jpeg"
+        path = tmp_path / "radiographs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (72, 72), dtype=np.uint8)).save(path, quality=60)
+    cxr("fetch", "--source", "radiographs", "--expect", "any")
+    cxr("validate")
+    cxr("resplit")
+    cxr("preprocess", "--prepared", "prepared", "--recipe", "s2_resize", "--size", "48")
+    assert (tmp_path / "prepared").is_dir()
+
+
+def test_training_without_its_packages_names_the_image(without_training: str, tmp_path: Path) -> None:
+    for folder in ("manifest", "splits", "prepared"):
+        (tmp_path / folder).mkdir()
+    words = ["train", "--model", "any", "--architecture", "three_block", "--manifest", "manifest", "--splits", "splits"]
+    words += ["--prepared", "prepared", "--trained", "trained", "--tracking_uri", ""]
+    environment = os.environ | {"CXR_IMAGE": "data"}
+    answer = subprocess.run(
+        [sys.executable, "-c", without_training, *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 2
+    assert "cxr train: expected the training image (cxr-train)" in answer.stderr
+    assert "received the image CXR_IMAGE=data without it" in answer.stderr
+    assert not (tmp_path / "trained").exists()
+
+
+def test_other_missing_modules_are_faults() -> None:
+    from cxr.extras import absent
+
+    assert absent(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
+    assert absent(ModuleNotFoundError("No module named 'keras.none'", name="keras.none")) is not None
+
+
+def test_files_of_this_machine_stay_out_of_images() -> None:
+    ignored = text("components/Dockerfile.dockerignore").splitlines()
+    assert ignored[0] == "*"
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text("components/Dockerfile"), re.M)
+    wanted = {word.split("/")[0] for line in copied for word in line.split()}
+    allowed = {line[1:].split("/")[0] for line in ignored if line.startswith("!")}
+    assert wanted == allowed
