@@ -92,7 +92,7 @@ class Containers(_Settings):
     registry: str = ""
     """What stands before the images' names; empty: images of this machine."""
     version: str = Field("latest", min_length=1)
-    """Tag of the images; ``make images`` uses the commit."""
+    """Tag of the images, as ``make images VERSION=...`` gives it."""
     digests: dict[str, str] = {}
     """Image name to sha256:...; such an image is taken by its digest, which versions then name."""
     pull: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
