@@ -146,6 +146,7 @@ def test_it_tells_which_version_answers_and_what_is_in_the_way(
     status, health = listening.ask("GET", "/health")
     assert (status, health["status"], health["version"]) == (200, "ok", "1")
     assert "model.keras" in health["problem"]
+    assert listening.ask("GET", "/ready") == (200, {"status": "ready", "version": "1"})
     assert listening.ask("GET", "/elsewhere")[0] == 404
 
 

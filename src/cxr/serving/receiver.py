@@ -22,7 +22,7 @@ SLOWEST = 10.0
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers ``POST /webhook``, ``GET /health`` and ``GET /version``."""
+    """Answers ``POST /webhook``, ``GET /health``, ``GET /ready`` and ``GET /version``."""
 
     daemon_threads = True
 
@@ -79,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         current, problem = served.current, served.problem
         if self.path == "/health":
             self._answer(200, {"status": "ok", "version": current.version, "problem": problem})
+        elif self.path == "/ready":  # nothing listens here before a version is loaded
+            self._answer(200, {"status": "ready", "version": current.version})
         elif self.path == "/version":
             self._answer(
                 200,
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
         else:
-            self._answer(404, {"error": "expected /health, /version or POST /webhook"})
+            self._answer(404, {"error": "expected /health, /ready, /version or POST /webhook"})
 
     def do_POST(self) -> None:
         if self.path != "/webhook":
