@@ -54,10 +54,17 @@ class KilledError(Exception):
     """Stands for a kill between two epochs."""
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(data, settings, tmp_path_factory):
+    """Weights and result of a training that nobody killed."""
+    session = Session(settings, *data, tmp_path_factory.mktemp("whole"))
+    result = session.learn()
+    return session.network.get_weights(), result
+
+
 @pytest.mark.parametrize("epoch", [2, 4])
-def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, tmp_path, epoch):
-    whole = Session(settings, *data, tmp_path / "whole")
-    expected = whole.learn()
+def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, uninterrupted, tmp_path, epoch):
+    weights, expected = uninterrupted
 
     def kill(row):
         if row["epoch"] == epoch:
@@ -72,7 +79,7 @@ def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, setting
     assert seen == list(range(epoch, 5)), "only what was not finished is trained again"
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
-    for one, other in zip(whole.network.get_weights(), session.network.get_weights(), strict=True):
+    for one, other in zip(weights, session.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -150,4 +157,4 @@ def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, 
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert {layer.compute_dtype for layer in again.layers} == {"float32"}
     images = np.random.default_rng(0).random((2, *RECIPE.input_shape), dtype=np.float32)
-    np.testing.assert_allclose(again.predict_on_batch(images), network.predict_on_batch(images), atol=5e-3)
+    np.testing.assert_allclose(again(images, training=False), network(images, training=False), atol=5e-3)
