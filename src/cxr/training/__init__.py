@@ -262,6 +262,8 @@ def _compile(model: keras.Model, plan: Plan) -> None:
         # Graph compilation of convolutions is slower than oneDNN's kernels on a CPU (benchmarks/training.py).
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    # Variables made while TensorFlow traces the first step would have it trace the step again.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _of_pneumonia(base: type[Any]) -> type[Any]:

@@ -94,7 +94,6 @@ class Saved:
             model: freshly compiled network of the same architecture.
         """
         assign(model, self.model)
-        model.optimizer.build(model.trainable_variables)
         for variable, array in zip(model.optimizer.variables, self.optimizer, strict=True):
             variable.assign(array)
 
