@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -162,8 +163,7 @@ def stage_of(lock: Path, folder: Path) -> str | None:
         For example ``"train@three_block"``; None if no stage made it, or it was made by hand since.
     """
     try:
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-        outs = {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
+        outs = _outs(lock.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return None
     for name, written in outs.items():
@@ -185,6 +185,13 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=4)
+def _outs(lock: str) -> dict[str, dict[str, str]]:
+    """Stage to its outputs' hashes by path; kept, because reading a long lock file takes half a second."""
+    stages = yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    return {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
