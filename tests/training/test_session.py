@@ -54,10 +54,17 @@ class KilledError(Exception):
     """Stands for a kill between two epochs."""
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(data, settings, tmp_path_factory):
+    """Weights and result of a training that nobody killed."""
+    session = Session(settings, *data, tmp_path_factory.mktemp("whole"))
+    result = session.learn()
+    return session.network.get_weights(), result
+
+
 @pytest.mark.parametrize("epoch", [2, 4])
-def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, tmp_path, epoch):
-    whole = Session(settings, *data, tmp_path / "whole")
-    expected = whole.learn()
+def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, uninterrupted, tmp_path, epoch):
+    weights, expected = uninterrupted
 
     def kill(row):
         if row["epoch"] == epoch:
@@ -72,19 +79,18 @@ def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, setting
     assert seen == list(range(epoch, 5)), "only what was not finished is trained again"
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
-    for one, other in zip(whole.network.get_weights(), session.network.get_weights(), strict=True):
+    for one, other in zip(weights, session.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_second_phase_that_only_harms_leaves_the_weights_of_the_first(data, settings, tmp_path):
     harmful = replace(settings, fine_tune_optimizer="sgd", fine_tune_learning_rate=0.5, monitor="loss")
     session = Session(harmful, *data, tmp_path)
-    result = session.learn()
+    after = {}
+    result = session.learn(on_epoch=lambda row: after.update({row["epoch"]: session.network.get_weights()}))
     assert result.best_epoch in (1, 2)
     assert all(row["val_loss"] > result.best for row in result.history[2:])
-    alone = Session(replace(settings, fine_tune_epochs=0), *data, tmp_path / "alone")
-    alone.learn()
-    for one, other in zip(alone.network.get_weights(), session.network.get_weights(), strict=True):
+    for one, other in zip(after[result.best_epoch], session.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -150,4 +156,4 @@ def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, 
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert {layer.compute_dtype for layer in again.layers} == {"float32"}
     images = np.random.default_rng(0).random((2, *RECIPE.input_shape), dtype=np.float32)
-    np.testing.assert_allclose(again.predict_on_batch(images), network.predict_on_batch(images), atol=5e-3)
+    np.testing.assert_allclose(again(images, training=False), network(images, training=False), atol=5e-3)
