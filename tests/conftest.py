@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from loopback import Gate, MlflowServer
+    from loopback import Gate
     from model_folders import Folders
+    from tracking_server import TrackingServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -81,17 +82,18 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
     """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
-    from loopback import MlflowServer
+    from tracking_server import TrackingServer
 
-    running = MlflowServer(tmp_path_factory.mktemp("server")).start()
+    running = TrackingServer(tmp_path_factory.mktemp("server"))
+    running.start()
     yield running
     running.kill()
 
 
 @pytest.fixture
-def gate(server: MlflowServer) -> Iterator[Gate]:
+def gate(server: TrackingServer) -> Iterator[Gate]:
     """The way to the shared server; it can be held, shut and cut."""
     from loopback import Gate
 

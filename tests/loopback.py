@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from model_folders import write_store
+
 START = 180
 """Seconds that a server may take to start on a machine that does other things besides."""
 
@@ -40,6 +42,8 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> MlflowServer:
+        if not (self.folder / "server.db").exists():
+            write_store(self.folder, "server.db")
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--workers", "1", "--backend-store-uri", self.store),

@@ -40,10 +40,10 @@ def _empty_store() -> bytes:
         return (Path(scratch) / "mlflow.db").read_bytes()
 
 
-def write_store(folder: Path) -> str:
+def write_store(folder: Path, name: str = "mlflow.db") -> str:
     """Write a fresh local store and give its address."""
-    (folder / "mlflow.db").write_bytes(_empty_store())
-    return f"sqlite:///{folder}/mlflow.db"
+    (folder / name).write_bytes(_empty_store())
+    return f"sqlite:///{folder}/{name}"
 
 
 @cache

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,18 +29,12 @@ HARDLY_EVER = 3600.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    made = TrackingServer(tmp_path_factory.mktemp("server"))
-    made.start()
-    try:
-        register_versions(made.folder / "run", made.uri)
-        yield made
-    finally:
-        made.kill()
+def versions(server: TrackingServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    register_versions(tmp_path_factory.mktemp("versions") / "run", server.uri)
 
 
 @pytest.fixture(autouse=True)
-def champion(server: TrackingServer) -> None:
+def champion(server: TrackingServer, versions: None) -> None:
     client(server.uri).set_registered_model_alias(NAME, "champion", "1")
 
 

@@ -92,27 +92,26 @@ def test_epochs_arrive_by_themselves_when_the_server_comes_back(server: MlflowSe
     assert client(server.uri).get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_a_killed_and_restarted_server_is_told_the_rest(tmp_path: Path) -> None:
-    own = MlflowServer(tmp_path / "server").start()
+def test_a_killed_and_restarted_server_is_told_the_rest(server: MlflowServer, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
     try:
-        folders = write_models(tmp_path)
-        with open_run(own.uri, "killed", "three_block", {}, {}) as run:
+        with open_run(server.uri, "killed", "three_block", {}, {}) as run:
             run.log_epoch(1, row(1))
-            own.freeze()
+            server.freeze()
             run.log_epoch(2, row(2))  # reaches a server that doesn't read it: it may count once it goes on
-            own.thaw()
-            own.kill()
+            server.thaw()
+            server.kill()
             run.log_epoch(3, row(3))
             trained = finish(folders, run.run_id, 3)
             run.log_model(trained)
-        own.start()
-        assert run.run_id is not None
-        complete(client(own.uri), run.run_id, trained)
-        complete(client(own.uri), run.run_id, trained)
-        assert steps(own.uri, run.run_id, "loss") == whole(3)
-        assert client(own.uri).get_run(run.run_id).info.status == "FINISHED"
     finally:
-        own.kill()
+        server.kill()
+        server.start()
+    assert run.run_id is not None
+    complete(client(server.uri), run.run_id, trained)
+    complete(client(server.uri), run.run_id, trained)
+    assert steps(server.uri, run.run_id, "loss") == whole(3)
+    assert client(server.uri).get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_what_a_frozen_server_takes_late_does_not_count_twice(server: MlflowServer, gate: Gate, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cxr.errors import ParameterError, RegistryError
@@ -14,16 +12,6 @@ from tracking_server import TrackingServer
 
 SECRET = "a secret of some length"
 URL = "http://127.0.0.1:1/webhook"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    made = TrackingServer(tmp_path_factory.mktemp("server"))
-    made.start()
-    try:
-        yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,8 @@ def blank(shape, *args, dtype=None, **options):
 random.uniform = random.normal = random.truncated_normal = blank
 folder = sys.argv[1]
 images = np.load(folder + "/images.npy")
+# The weights are read from the files: drawing others before would take JAX minutes, one compilation per shape.
+keras.initializers.VarianceScaling.__call__ = keras.initializers.Zeros.__call__
 for name in sys.argv[2:]:
     network = keras.saving.load_model(f"{folder}/{name}.keras", compile=False)
     channels = network.input_shape[-1]

@@ -35,7 +35,7 @@ def frozen(unfrozen, architecture="mobilenetv2"):
     return network
 
 
-@pytest.mark.parametrize("unfrozen", [0, 5, 12])
+@pytest.mark.parametrize("unfrozen", [0, 12])
 def test_cut_network_trains_with_the_loss_of_the_whole(tmp_path, unfrozen):
     plan = Plan("adam", 1e-3, epochs=3, seed=5)
     whole = frozen(unfrozen)
