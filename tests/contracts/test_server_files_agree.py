@@ -193,7 +193,8 @@ def test_scripts_pass_shellcheck() -> None:
     program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert program is not None
     infra = ROOT / "infra"
-    scripts = [ENTRYPOINT, infra / "new_env.sh", infra / "kubernetes" / "secrets.sh", ROOT / ".ci" / "run"]
+    scripts = [ENTRYPOINT, infra / "new_env.sh", infra / "kubernetes" / "secrets.sh"]
+    scripts += [ROOT / ".ci" / "run", ROOT / ".ci" / "containers"]
     answer = subprocess.run([program, *scripts], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout
 
