@@ -73,11 +73,12 @@ kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline on this machin
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
 lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
-	$(PIN) --group build --group dev --extra train --extra kubeflow pyproject.toml -o requirements/dev.txt
+	$(PIN) --group build --group dev --extra train --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(PIN) --group build --extra train --extra gpu pyproject.toml -c requirements/dev.txt -o requirements/gpu.txt
 	$(PIN) --group build --extra train --extra kubeflow pyproject.toml -c requirements/dev.txt -o requirements/kubeflow.txt
+	$(PIN) --group build --extra train --extra serve pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(PIN) --group server -c requirements/dev.txt -o requirements/server.txt
 
 clean: ## Remove what runs produced (not data/, not .venv)
