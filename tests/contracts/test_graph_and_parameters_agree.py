@@ -20,9 +20,9 @@ from cxr.steps.base import Keeps, Reads, Writes
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "listen"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
+OUTSIDE_THE_GRAPH = {"fetch", "outcome", "predict", "results", "tune", "app", *ABOUT_VERSIONS}
 """fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
-collects the figures of several runs; tune proposes values."""
+collects the figures of several runs; tune proposes values; app serves a page."""
 
 
 @pytest.fixture(scope="module")
