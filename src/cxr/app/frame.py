@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import cv2
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from cxr.app.service import Service
 from cxr.app.settings import Settings
@@ -19,7 +22,8 @@ STYLE = f"""<style>
 .cxr-research {{ position: fixed; left: 0; right: 0; bottom: 0; z-index: 1000; padding: .35rem 1rem; text-align: center;
   background: #E69F00; color: #000; font-weight: 600; }}
 .block-container {{ padding-top: 2.5rem; padding-bottom: 5rem; max-width: 80rem; }}
-h2.cxr-name {{ font-size: 1.25rem; padding: 0; margin: .5rem 0 0; overflow-wrap: anywhere; }}
+h1 {{ font-size: clamp(1.5rem, 4vw, 2.2rem) !important; }}
+h2.cxr-name {{ font-size: 1.25rem; padding: 1rem 0 0; margin: .5rem 0 0; border-top: 1px solid #8886; overflow-wrap: anywhere; }}
 .cxr-drawn {{ display: inline-block; font-size: .8rem; font-weight: 600; padding: .1em .5em; border: 1px solid currentColor;
   border-radius: .4em; vertical-align: middle; white-space: nowrap; }}
 </style><div class="cxr-research" role="note">{RESEARCH}</div>"""
@@ -42,6 +46,19 @@ def banners(served: Served) -> list[str]:
     return found
 
 
+def icon() -> NDArray[np.uint8]:
+    """Draw the page's sign: two lungs. Streamlit would have the browser fetch one from another server.
+
+    Returns:
+        ``(64, 64, 3)`` uint8, red, green, blue.
+    """
+    drawn = np.full((64, 64, 3), (0, 114, 178), np.uint8)
+    for middle in (20, 44):
+        cv2.ellipse(drawn, (middle, 36), (9, 20), 0, 0, 360, (255, 255, 255), -1, cv2.LINE_AA)
+    cv2.line(drawn, (32, 8), (32, 30), (255, 255, 255), 4, cv2.LINE_AA)
+    return drawn
+
+
 def top(settings: Settings, service: Service, served: Served) -> None:
     """Show title, version and banners.
 
@@ -52,8 +69,8 @@ def top(settings: Settings, service: Service, served: Served) -> None:
     """
     st.html(STYLE)
     st.title("Pneumonia on chest radiographs", anchor=False)
-    for sentence in banners(served):
-        st.warning(f"**{sentence}**", icon=":material/warning:")
+    if sentences := banners(served):
+        st.warning(f"**{' '.join(sentences)}**", icon=":material/warning:")
     st.markdown(" · ".join(facts(settings, served)))
     if service.problem:
         st.info(service.problem, icon=":material/sync_problem:")

@@ -23,7 +23,7 @@ def run(settings: Settings) -> None:
     Args:
         settings: what the page was started with.
     """
-    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=":material/pulmonology:", layout="wide")
+    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=frame.icon(), layout="wide")
     pages = [
         st.Page(lambda: _with_service(settings, _films), title="Films", url_path="films", default=True),
         st.Page(lambda: _with_service(settings, _card), title="Model card", url_path=frame.CARD_PATH),
@@ -51,7 +51,6 @@ def _films(settings: Settings, service: Service) -> None:
     if films:
         found = outcomes(service, served, films)
         one = table.choose(found, served, threshold.current(served)) if len(found) > 1 else found[0]
-        st.divider()
         film.show(service, served, one)
     frame.follow(service, served)
 
@@ -59,8 +58,7 @@ def _films(settings: Settings, service: Service) -> None:
 def _chosen(settings: Settings) -> list[Film]:
     """Uploaded films, then drawn examples."""
     uploaded = st.file_uploader(
-        f"Chest radiographs: frontal films as JPEG, PNG or DICOM, up to {settings.max_files} at once, "
-        f"{settings.max_megabytes} MB each",
+        f"Chest radiographs: frontal films as JPEG, PNG or DICOM, up to {settings.max_files} at once",
         accept_multiple_files=True,
         help=_kept(settings),
     )

@@ -50,6 +50,7 @@ def options(settings: Settings, host: str, port: int) -> dict[str, object]:
         "client_disableDataExport": True,
         "global_developmentMode": False,
         "logger_hideWelcomeMessage": True,
+        "logger_enableRich": False,
         "logger_level": "warning",
         "runner_magicEnabled": False,
         "theme_light_primaryColor": BLUE,

@@ -40,8 +40,11 @@ def choose(found: Sequence[Outcome], served: Served, threshold: float) -> Outcom
         column_config={
             "Probability": st.column_config.NumberColumn("Probability (%)", format="%.1f", width="small"),
             "Threshold": st.column_config.NumberColumn("Threshold (%)", format="%.1f", width="small"),
-            "File": st.column_config.TextColumn("File", width="medium"),
+            "File": st.column_config.TextColumn(width="medium"),
+            "Label": st.column_config.TextColumn(width="small"),
+            "Problem": st.column_config.TextColumn(width="large"),
         },
+        placeholder="",
         alt=f"Table of {len(found)} films with label, probability, threshold and problem",
     )
     st.download_button(
