@@ -32,9 +32,9 @@ class Example:
 
 
 EXAMPLES = (
-    Example("Healthy chest", "drawn-healthy.jpeg", "normal", 1),
-    Example("Bacterial pneumonia", "drawn-bacterial.jpeg", "bacteria", 1),
-    Example("Viral pneumonia", "drawn-viral.jpeg", "virus", 1),
+    Example("Healthy chest", "drawn-healthy.jpeg", "normal", 14),
+    Example("Bacterial pneumonia", "drawn-bacterial.jpeg", "bacteria", 4),
+    Example("Viral pneumonia", "drawn-viral.jpeg", "virus", 3),
     Example("A letter, no film", "drawn-letter.jpeg", "", 0),
 )
 

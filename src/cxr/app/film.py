@@ -61,11 +61,12 @@ def _answer(served: Served, outcome: Outcome) -> None:
 
 @st.fragment
 def _pictures(service: Service, served: Served, outcome: Outcome) -> None:
-    came, seen = st.tabs(["As it came", "As the network sees it"])
+    came, seen = st.tabs(["As it came", "As the network sees it"], key="pictures of the film", on_change="rerun")
     with came:
         _as_it_came(service, served, outcome)
-    with seen:
-        _as_seen(service, served, outcome)
+    if seen.open:  # decoded once more only if somebody looks
+        with seen:
+            _as_seen(service, served, outcome)
 
 
 def _as_it_came(service: Service, served: Served, outcome: Outcome) -> None:

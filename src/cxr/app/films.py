@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,11 +16,8 @@ from cxr.app.service import Service
 from cxr.app.words import unreadable
 from cxr.dataset import NORMAL, PNEUMONIA
 from cxr.errors import ImageError
-from cxr.images import Picture
 from cxr.serving import Served
 
-BATCH = 8
-"""Films that are decoded at a time: bounds the memory, and moves the progress bar."""
 PREVIEW = 1024
 """Longer side of a picture on the page, in pixels."""
 _KEPT = "outcomes"
@@ -108,55 +105,31 @@ def outcomes(service: Service, served: Served, films: Sequence[Film]) -> list[Ou
     """
     version = f"{served.version} {served.since.isoformat()}"
     before: dict[tuple[str, str], Outcome] = st.session_state.get(_KEPT, {})
-    kept = {(version, film.key): before[version, film.key] for film in films if (version, film.key) in before}
+    keys = [(version, film.key) for film in films]
+    # Kept one by one: a click on the page ends this run anywhere and starts another.
+    kept = st.session_state[_KEPT] = {key: before[key] for key in keys if key in before}
     missing = [film for film in films if (version, film.key) not in kept]
-    if missing:
-        bar = st.progress(0.0, text=_progress(0, len(missing)))
-        for start in range(0, len(missing), BATCH):
-            for outcome in _answered(service, served, missing[start : start + BATCH]):
-                kept[version, outcome.film.key] = outcome
-            done = min(start + BATCH, len(missing))
-            bar.progress(done / len(missing), text=_progress(done, len(missing)))
-        bar.empty()
-    st.session_state[_KEPT] = kept
-    return [kept[version, film.key] for film in films]
+    bar = st.progress(0.0) if missing else st.empty()
+    for done, film in enumerate(missing):
+        bar.progress(done / len(missing), text=f"Reading film {done + 1} of {len(missing)}")
+        kept[version, film.key] = _answered(service, served, film)
+    bar.empty()
+    return [kept[key] for key in keys]
 
 
-def _progress(done: int, count: int) -> str:
-    return f"{done} of {count} answered" if count > 1 else "Reading the film"
-
-
-def _answered(service: Service, served: Served, films: Sequence[Film]) -> list[Outcome]:
-    found: list[Outcome] = []
-    pictures: list[Picture | None] = []
-    for film in films:
-        data = film.read()
-        sha256 = hashlib.sha256(data).hexdigest()
-        try:
-            picture = service.read(data)
-        except ImageError as error:
-            found.append(Outcome(film, problem=unreadable(error.problem), error=str(error), sha256=sha256))
-            pictures.append(None)
-            continue
-        height, width = picture.grey.shape
-        found.append(Outcome(film, None, "", "", sha256, width, height, preview(picture.grey)))
-        pictures.append(picture)
-    return _with_answers(service, served, found, pictures)
-
-
-def _with_answers(
-    service: Service, served: Served, found: Sequence[Outcome], pictures: Sequence[Picture | None]
-) -> list[Outcome]:
-    readable = [picture for picture in pictures if picture is not None]
-    answers = service.answer(served, readable) if readable else []
-    drawn = [outcome.film.drawn for outcome in found if not outcome.error]
-    service.note(
-        served,
-        [answer for answer, example in zip(answers, drawn, strict=True) if not example],
-        [picture for picture, example in zip(readable, drawn, strict=True) if not example],
-    )
-    rest = iter(answers)
-    return [outcome if outcome.error else replace(outcome, answer=next(rest)) for outcome in found]
+def _answered(service: Service, served: Served, film: Film) -> Outcome:
+    data = film.read()
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        picture = service.read(data)
+    except ImageError as error:
+        return Outcome(film, problem=unreadable(error.problem), error=str(error), sha256=sha256)
+    height, width = picture.grey.shape
+    # One by one: a batch of another size would first have to be compiled.
+    answers = service.answer(served, [picture])
+    if not film.drawn:
+        service.note(served, answers, [picture])
+    return Outcome(film, answers[0], "", "", sha256, width, height, preview(picture.grey))
 
 
 def preview(grey: NDArray[np.uint8]) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import cv2
 import numpy as np
 import streamlit as st
-from numpy.typing import NDArray
+from PIL.Image import Image, fromarray
 
 from cxr.app.service import Service
 from cxr.app.settings import Settings
@@ -46,17 +47,18 @@ def banners(served: Served) -> list[str]:
     return found
 
 
-def icon() -> NDArray[np.uint8]:
+@cache
+def icon() -> Image:
     """Draw the page's sign: two lungs. Streamlit would have the browser fetch one from another server.
 
     Returns:
-        ``(64, 64, 3)`` uint8, red, green, blue.
+        A picture of 64 × 64 pixels.
     """
     drawn = np.full((64, 64, 3), (0, 114, 178), np.uint8)
     for middle in (20, 44):
         cv2.ellipse(drawn, (middle, 36), (9, 20), 0, 0, 360, (255, 255, 255), -1, cv2.LINE_AA)
     cv2.line(drawn, (32, 8), (32, 30), (255, 255, 255), 4, cv2.LINE_AA)
-    return drawn
+    return fromarray(drawn)
 
 
 def top(settings: Settings, service: Service, served: Served) -> None:

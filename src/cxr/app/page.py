@@ -41,7 +41,11 @@ def _with_service(settings: Settings, body: Callable[[Settings, Service], None])
         st.error(f"**No model can answer at the moment.** {error}", icon=":material/error:")
         st.button("Try again", icon=":material/refresh:")
         return
-    body(settings, service)
+    try:
+        body(settings, service)
+    except CxrError as error:
+        log.warning("a film could not be answered: %s", error)
+        st.error(f"**This cannot be answered at the moment.** {error}", icon=":material/error:")
 
 
 def _films(settings: Settings, service: Service) -> None:
@@ -58,7 +62,7 @@ def _films(settings: Settings, service: Service) -> None:
 def _chosen(settings: Settings) -> list[Film]:
     """Uploaded films, then drawn examples."""
     uploaded = st.file_uploader(
-        f"Chest radiographs: frontal films as JPEG, PNG or DICOM, up to {settings.max_files} at once",
+        f"Drop or choose frontal chest radiographs: JPEG, PNG or DICOM, up to {settings.max_files} at once",
         accept_multiple_files=True,
         help=_kept(settings),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from cxr.app.examples import EXAMPLES, draw
 from cxr.app.settings import Settings
 from cxr.backend import load_keras
 from cxr.images.limited import LimitedReader
@@ -66,6 +67,7 @@ class Service:
             self._log = PredictionLog(Path(settings.log_predictions), pixels=settings.log_pixels)
         # Visitors take turns at the network: two at once would only make both wait, with twice the memory.
         self._turn = threading.Lock()
+        self.answer(self._loaded, [self.read(draw(EXAMPLES[0]))])  # the first answer compiles the networks
 
     @property
     def current(self) -> Served:
@@ -116,7 +118,7 @@ class Service:
             answers: its answers.
             pictures: what they are about.
         """
-        if self._log is None or not answers:
+        if self._log is None:
             return
         try:
             self._log.append(served, answers, pictures)

@@ -15,6 +15,9 @@ from cxr.recipes import Recipe, apply
 SHOWN = 480
 """Side of a network's picture on the page; its pixels stay visible as squares."""
 
+SPECK = 0.002
+"""Share of the film below which a region gets no line."""
+
 
 @dataclass(frozen=True)
 class NetworkView:
@@ -98,6 +101,7 @@ def overlay(grey: NDArray[np.uint8], heat: NDArray[np.float32], opacity: float) 
         most = np.uint8(small >= 0.5 * small.max())
         lines, _ = cv2.findContours(most, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         thick = max(2, max(height, width) // 250)
+        lines = [line for line in lines if cv2.contourArea(line) >= SPECK * height * width]
         cv2.drawContours(blended, lines, -1, (0, 0, 0), 2 * thick, cv2.LINE_AA)
         cv2.drawContours(blended, lines, -1, (255, 255, 255), thick, cv2.LINE_AA)
     return blended
