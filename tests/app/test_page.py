@@ -158,4 +158,3 @@ def test_a_model_of_a_folder_answers_and_says_that_it_is_no_version(versions, mo
     page = start(Settings(model=str(versions.folders.models / "three_block")), monkeypatch)
     assert "This model comes from a folder" in page.warning[0].value
     assert "▲ PNEUMONIA" in upload(page, ("ill.jpeg", BACTERIAL))
-

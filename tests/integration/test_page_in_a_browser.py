@@ -186,7 +186,9 @@ def test_many_files_a_table_and_the_csv(site: Site, page: Page, pictures: Path, 
         "", "", "truncated", "too_large", "no_chest_film", "not_an_image",
     ]  # fmt: skip
     assert float(rows[0]["probability"]) == pytest.approx(expected(site, BACTERIAL), abs=1e-9)
-    assert float(rows[1]["probability"]) == pytest.approx(expected(site, HEALTHY), abs=0.02)  # the DICOM has other pixels
+    assert float(rows[1]["probability"]) == pytest.approx(
+        expected(site, HEALTHY), abs=0.02
+    )  # the DICOM has other pixels
     assert {(row["version"], row["alias"], row["model"]) for row in rows} == {("1", "champion", "three_block")}
     for number, words in ((3, "it ends too early"), (4, "larger than this page takes"), (5, "No answer")):
         page.get_by_label("Film shown below").click()
@@ -201,7 +203,9 @@ def test_many_files_a_table_and_the_csv(site: Site, page: Page, pictures: Path, 
 def test_a_click_on_a_row_shows_its_film(page: Page) -> None:
     upload(page, ("first.jpeg", HEALTHY), ("second.jpeg", BACTERIAL))
     expect(page.get_by_role("heading", name="first.jpeg")).to_be_visible()
-    page.get_by_test_id("stDataFrame").locator("canvas").first.click(position={"x": 120, "y": 88})
+    table = page.get_by_test_id("stDataFrame").locator("canvas").first.bounding_box()
+    assert table is not None
+    page.mouse.click(table["x"] + 60, table["y"] + 88)
     expect(page.get_by_role("heading", name="second.jpeg")).to_be_visible()
 
 
@@ -217,7 +221,7 @@ def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, pa
     page.keyboard.press("Enter")
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
     expect(slider).to_have_attribute("aria-valuenow", f"{100 * THRESHOLD:g}")
-    page.get_by_role("checkbox", name=re.compile("Grad-CAM")).focus()
+    page.get_by_role("switch", name=re.compile("Grad-CAM")).focus()
     page.keyboard.press("Space")
     overlaid = page.get_by_alt_text(re.compile("The film with Grad-CAM"))
     expect(overlaid).to_be_visible()
@@ -255,7 +259,9 @@ def test_an_example_on_a_phone_and_in_the_dark(
     red = int(re.findall(r"\d+", brightness)[0])
     assert (red < 60) == (scheme == "dark")
     shoot(page, pictures / f"{name}.png")
-    elsewhere = [url for url in hosts if not url.startswith((site.url, site.url.replace("http", "ws"), "data:", "blob:"))]
+    elsewhere = [
+        url for url in hosts if not url.startswith((site.url, site.url.replace("http", "ws"), "data:", "blob:"))
+    ]
     assert elsewhere == []
     page.context.close()
 
@@ -276,7 +282,9 @@ def test_the_card_opens_beside_the_films(page: Page) -> None:
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="model card").click()
     card = opened.value
-    expect(card.get_by_role("heading", name="three_block: pneumonia on chest radiographs")).to_be_visible(timeout=PATIENCE)
+    expect(card.get_by_role("heading", name="three_block: pneumonia on chest radiographs")).to_be_visible(
+        timeout=PATIENCE
+    )
     expect(page.get_by_role("heading", name="ill.jpeg")).to_be_visible()
 
 

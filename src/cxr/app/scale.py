@@ -61,9 +61,7 @@ def scale(probability: float, threshold: float) -> str:
         f"Scale from 0 to 100 per cent. This film is at {percent(probability)}, {side} the threshold "
         f"of {percent(threshold)}."
     )
-    hatched = (
-        f"repeating-linear-gradient(45deg, {COLOURS[PNEUMONIA]}99 0 6px, {COLOURS[PNEUMONIA]}55 6px 12px)"
-    )
+    hatched = f"repeating-linear-gradient(45deg, {COLOURS[PNEUMONIA]}99 0 6px, {COLOURS[PNEUMONIA]}55 6px 12px)"
     return f"""<div class="cxr-scale" role="img" aria-label="{escape(spoken)}">
 <div class="cxr-bar"><div class="cxr-side" style="left:0;width:{cut:.2f}%;background:{COLOURS[NORMAL]}66"></div>
 <div class="cxr-side" style="left:{cut:.2f}%;right:0;background:{hatched}"></div></div>

@@ -36,7 +36,7 @@ def choose(found: Sequence[Outcome], served: Served, threshold: float) -> Outcom
         hide_index=True,
         key=_TABLE,
         on_select=_follow,
-        selection_mode=["single-row", "single-cell"],
+        selection_mode="single-cell",
         column_config={
             "Probability": st.column_config.NumberColumn("Probability (%)", format="%.1f", width=115),
             "Threshold": st.column_config.NumberColumn("Threshold (%)", format="%.1f", width=110),
@@ -137,7 +137,5 @@ def _row(one: Outcome, served: Served, threshold: float) -> dict[str, Any]:
 
 def _follow() -> None:
     """Show the film of the row that was clicked."""
-    selection = st.session_state[_TABLE].selection
-    rows = [*selection.rows, *(row for row, _ in selection.cells)]
-    if rows:
-        st.session_state[SHOWN] = rows[0]
+    for row, _ in st.session_state[_TABLE].selection.cells:
+        st.session_state[SHOWN] = row
