@@ -9,9 +9,17 @@ What is differentiated
     The log odds of pneumonia: the probability itself is flat where the network is sure. With a softmax of two they
     are the difference of its two inputs.
 
+Gradients stay where they are
+    The paper averages them over the map. Where the head pools the whole map that changes nothing. Where it flattens
+    the map (``three_block``, ``shallow``, ``plain_cnn``, ``resnet50v2``) averaging forgets which places count, and
+    the heat lies on whatever is bright: ``benchmarks/explanation.py`` measures it. So features are multiplied with
+    their own gradient (HiResCAM, Draelos and Carin 2020, arXiv:2011.08891), unless the paper's way is asked for.
+
 Where the heat is drawn
     At the centres of what the map's positions see. A convolution without padding moves them inwards: stretching the
     map over the whole picture would draw the heat of ``three_block`` up to a fifth of the picture's width too far out.
+    Each position is drawn as a spot (Gaussian) as wide as the distance to the next one: a max-pool leaves gradients
+    at single positions, which would look sharper than the network sees.
 
 An ensemble
     Adds log odds by ``weight / temperature`` of its members, and so are their maps added, before negative values are
@@ -46,7 +54,7 @@ OPACITY = 0.5
 """Of the strongest heat in an overlay, unless told."""
 
 
-def grad_cam(predictor: Predictor, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+def grad_cam(predictor: Predictor, grey: NDArray[np.uint8], *, averaged: bool = False) -> NDArray[np.float32]:
     """Find where a network, or an ensemble, sees evidence for pneumonia.
 
     The first call for a predictor is slower: it parts the network, and keeps the parts as long as the predictor is
@@ -55,6 +63,7 @@ def grad_cam(predictor: Predictor, grey: NDArray[np.uint8]) -> NDArray[np.float3
     Args:
         predictor: the network with its recipe, or an ensemble; it needs no calibration unless it is an ensemble.
         grey: decoded picture, ``(height, width)``, uint8, 0 black to 255 white.
+        averaged: average the gradients over the map, as the paper does.
 
     Returns:
         ``(height, width)`` float32. 1 is the strongest evidence in this picture, so that heats of two pictures
@@ -65,8 +74,8 @@ def grad_cam(predictor: Predictor, grey: NDArray[np.uint8]) -> NDArray[np.float3
     """
     from cxr.recipes import apply
 
-    evidence = _evidence(predictor, {recipe: apply(recipe, grey) for recipe in predictor.recipes}, grey.shape)
-    heat = np.maximum(evidence, np.float32(0))
+    prepared = {recipe: apply(recipe, grey)[np.newaxis] for recipe in predictor.recipes}
+    heat = np.maximum(_evidence(predictor, prepared, grey.shape, averaged), np.float32(0))
     strongest = heat.max()
     return heat / strongest if strongest > 0 else heat
 
@@ -108,16 +117,15 @@ class _Axis:
         stride = before / after
         return _Axis(self.first + self.step * (stride - 1) / 2, self.step * stride)
 
-    def shares(self, positions: int, side: int, pixels: int) -> NDArray[np.float32]:
-        """How much of each position is drawn at each pixel: ``(pixels, positions)``, linear in between.
+    def spots(self, positions: int, side: int, pixels: int) -> NDArray[np.float32]:
+        """How strongly each position is drawn at each pixel of a picture's side, ``(pixels, positions)``.
 
-        A position at the edge is drawn one step further out, and fades over another one.
+        ``pixels`` of the picture were resized to ``side`` of the network's input. A column's mean over the picture is
+        the same for all maps, but for what falls over the edge.
         """
         place = ((np.arange(pixels) + 0.5) * side / pixels - self.first) / self.step
-        found = np.maximum(0, 1 - np.abs(place[:, np.newaxis] - np.arange(-1, positions + 1)))
-        found[:, 1] += found[:, 0]
-        found[:, -2] += found[:, -1]
-        return found[:, 1:-1].astype(np.float32)
+        spots = np.exp(-((place[:, np.newaxis] - np.arange(positions)) ** 2) / 2)
+        return (spots * side / self.step).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -134,13 +142,15 @@ class _Parted:
     gradient: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     axes: tuple[_Axis, _Axis]
 
-    def evidence(self, image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def evidence(self, image: NDArray[np.float32], shape: tuple[int, ...], averaged: bool) -> NDArray[np.float32]:
         """Log odds per area of the picture, ``(height, width)`` as ``shape`` says; negative is against pneumonia."""
-        features = np.asarray(self.front.predict_on_batch(image))
-        weights = self.gradient(features).sum(axis=(1, 2))[0]
-        found = np.asarray(features[0], np.float32) @ weights
+        features = np.asarray(self.front.predict_on_batch(image), np.float32)
+        gradient = self.gradient(features)
+        if averaged:
+            gradient = gradient.mean(axis=(1, 2), keepdims=True)
+        found = (features * gradient)[0].sum(axis=-1)
         rows, columns = (
-            axis.shares(positions, side, pixels)
+            axis.spots(positions, side, pixels)
             for axis, positions, side, pixels in zip(self.axes, found.shape, image.shape[1:3], shape, strict=True)
         )
         drawn: NDArray[np.float32] = rows @ found @ columns.T
@@ -152,7 +162,7 @@ _parting = threading.Lock()
 
 
 def _evidence(
-    predictor: Predictor, prepared: Mapping[Recipe, NDArray[np.uint8]], shape: tuple[int, ...]
+    predictor: Predictor, prepared: Mapping[Recipe, NDArray[np.uint8]], shape: tuple[int, ...], averaged: bool
 ) -> NDArray[np.float32]:
     from cxr.recipes import as_input
 
@@ -160,13 +170,13 @@ def _evidence(
         found = np.zeros(shape, np.float32)
         for own, member in zip(predictor.card.pooled, predictor.members, strict=True):
             temperature = member.card.temperature or 1.0
-            found += np.float32(own.weight / temperature) * _evidence(member, prepared, shape)
+            found += np.float32(own.weight / temperature) * _evidence(member, prepared, shape, averaged)
         return found
     with _parting:
         parts = _parted.get(predictor)
         if parts is None:
             parts = _parted[predictor] = _part(predictor)
-    return parts.evidence(as_input(prepared[predictor.recipe][np.newaxis], predictor.recipe), shape)
+    return parts.evidence(as_input(prepared[predictor.recipe], predictor.recipe), shape, averaged)
 
 
 def _part(predictor: Predictor) -> _Parted:
