@@ -94,7 +94,8 @@ def overlay(grey: NDArray[np.uint8], heat: NDArray[np.float32], opacity: float =
     levels = np.rint(255 * heat).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     share = (opacity * heat)[..., np.newaxis]
-    return np.rint(grey[..., np.newaxis] * (1 - share) + colour * share).astype(np.uint8)
+    mixed: NDArray[np.uint8] = np.rint(grey[..., np.newaxis] * (1 - share) + colour * share).astype(np.uint8)
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class _Axis:
             return _Axis(self.first + self.step * (reach / 2 - padded), self.step * stride)
         if kernel is None and isinstance(padding, tuple):  # a layer that only pads
             return _Axis(self.first - self.step * padding[axis][0], self.step)
-        stride = before / after
-        return _Axis(self.first + self.step * (stride - 1) / 2, self.step * stride)
+        shrink = before / after
+        return _Axis(self.first + self.step * (shrink - 1) / 2, self.step * shrink)
 
     def spots(self, positions: int, side: int, pixels: int) -> NDArray[np.float32]:
         """How strongly each position is drawn at each pixel of a picture's side, ``(pixels, positions)``.

@@ -1,4 +1,4 @@
-"""No file that prediction loads can run code; ruff's TID251 and S rules in pyproject.toml keep pickle out of the code."""
+"""No file that prediction loads can run code; ruff's rules in pyproject.toml keep pickle out of the project."""
 
 from __future__ import annotations
 
