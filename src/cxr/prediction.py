@@ -151,6 +151,24 @@ class Predictor:
         """Recipes that an image is prepared by before this predictor can answer for it, each once."""
         return (self.recipe,)
 
+    @property
+    def logit_head(self) -> tuple[Any, NDArray[np.float64]]:
+        """The network up to its last layer's input, and how the log odds of pneumonia grow with that input.
+
+        Returns:
+            Keras model to ``(batch, features)``, and the weights ``(features,)``; of a softmax of two their difference.
+
+        Raises:
+            DataError: if the network ends in something else than a sigmoid or a softmax of two.
+        """
+        if self._head is None:
+            raise DataError(
+                "expected a network that ends in a dense sigmoid or softmax of two, "
+                f"received model={self.card.model} with layer={self._network.layers[-1].name}"
+            )
+        weights, _ = self._head
+        return self._network, weights[:, -1] if weights.shape[1] == 1 else weights[:, 1] - weights[:, 0]
+
     def raw_of(self, prepared: Mapping[Recipe, NDArray[np.uint8]], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """Raw probabilities of pneumonia for prepared images.
 
@@ -270,6 +288,15 @@ class PooledPredictor(Predictor):
             DataError: always.
         """
         self._refuse("probabilities")
+
+    @property
+    def logit_head(self) -> NoReturn:
+        """Refuse: each member has its own.
+
+        Raises:
+            DataError: always.
+        """
+        self._refuse("logit_head")
 
     def _refuse(self, asked: str) -> NoReturn:
         raise DataError(
