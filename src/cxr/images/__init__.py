@@ -169,9 +169,7 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
     return decode_pixels(data, header)
 
 
-def decode_picture(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE
-) -> Picture:
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE) -> Picture:
     """Decode a file as :func:`decode_grey` does, and find out how much colour was dropped.
 
     Args:
@@ -186,7 +184,7 @@ def decode_picture(
         ImageError: as :func:`decode_grey`.
     """
     grey = decode_grey(data, max_pixels=max_pixels)
-    return Picture(grey, coloured_share(data, read_header(data), colour_tolerance))
+    return Picture(grey, coloured_share(data, read_header(data), colour_tolerance, coarse=True))
 
 
 def inspect(path: Path, limits: Limits | None = None) -> ImageFacts:
