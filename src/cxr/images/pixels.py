@@ -93,7 +93,9 @@ def _refused() -> ImageError:
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
     try:
         image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None  # no fault of the file's
         return None
     return image
 
