@@ -27,6 +27,7 @@ KEYWORDS = (
 
 _BESIDE_PIXELS = 16 * 1024 * 1024
 """Bytes that the other elements of a deflated file may take."""
+_SILENT = logging.CRITICAL + 1
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG")
 
 
@@ -100,6 +101,8 @@ def _silence_pydicom() -> None:
     """Keep values of tags out of logs and warnings; said each time, as programs set up their logs when they like."""
     from pydicom import config
 
-    logging.getLogger("pydicom").disabled = True
+    logger = logging.getLogger("pydicom")
+    if logger.level != _SILENT:
+        logger.setLevel(_SILENT)
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
     config.settings.reading_validation_mode = config.IGNORE
