@@ -6,11 +6,21 @@ import io
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SECRET = "Secret"
+COMPRESSED = {
+    "MR_small_RLE.dcm": "MR_small.dcm",
+    "MR_small_jp2klossless.dcm": "MR_small.dcm",
+    "MR_small_jpeg_ls_lossless.dcm": "MR_small.dcm",
+    "MR_small_bigendian.dcm": "MR_small.dcm",
+    "MR_small_implicit.dcm": "MR_small.dcm",
+}
+"""Files that pydicom brings along, each with the one that shows the same picture uncompressed."""
 
 
 def dicom_dataset(stored: NDArray[Any], **tags: Any) -> Dataset:
@@ -87,3 +97,21 @@ def twelve_bits(height: int = 40, width: int = 60) -> NDArray[np.uint16]:
     """
     ramp = np.add.outer(np.arange(height) * 1.5, np.arange(width) * 1.0)
     return (100 + ramp / ramp.max() * 3800).astype(np.uint16)
+
+
+def ready_file(name: str, **tags: Any) -> bytes:
+    """Take a file that pydicom brings along, as if a radiography device had made it.
+
+    Args:
+        name: name of the file.
+        tags: elements to set by keyword.
+
+    Returns:
+        The file's content.
+    """
+    dataset = pydicom.dcmread(str(get_testdata_file(name)))
+    for keyword, value in {"Modality": "DX", "PatientName": f"{SECRET}^Person", **tags}.items():
+        setattr(dataset, keyword, value)
+    target = io.BytesIO()
+    dataset.save_as(target)
+    return target.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import struct
 import warnings
@@ -14,7 +13,6 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
@@ -27,16 +25,9 @@ import bad_images
 from cxr.errors import ImageError
 from cxr.images import PROBLEMS, decode_grey, decode_picture, inspect
 from cxr.images.dicom import is_dicom, read_dicom
-from dicom_files import SECRET, dicom_dataset, dicom_file, file_of, twelve_bits
+from dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, file_of, ready_file, twelve_bits
 
 WINDOW = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 2000}
-COMPRESSED = {
-    "MR_small_RLE.dcm": "MR_small.dcm",
-    "MR_small_jp2klossless.dcm": "MR_small.dcm",
-    "MR_small_jpeg_ls_lossless.dcm": "MR_small.dcm",
-    "MR_small_bigendian.dcm": "MR_small.dcm",
-    "MR_small_implicit.dcm": "MR_small.dcm",
-}
 
 
 def error_of(content: bytes, max_pixels: int = 1_000_000) -> ImageError:
@@ -45,16 +36,6 @@ def error_of(content: bytes, max_pixels: int = 1_000_000) -> ImageError:
     assert caught.value.problem in PROBLEMS
     assert SECRET.lower() not in str(caught.value).lower()
     return caught.value
-
-
-def ready_file(name: str, **tags: Any) -> bytes:
-    """A file that pydicom brings along, as if a radiography device had made it."""
-    dataset = pydicom.dcmread(str(get_testdata_file(name)))
-    for keyword, value in {"Modality": "DX", "PatientName": f"{SECRET}^Person", **tags}.items():
-        setattr(dataset, keyword, value)
-    target = io.BytesIO()
-    dataset.save_as(target)
-    return target.getvalue()
 
 
 def table(values: list[int], first: int, bits: int) -> Dataset:
