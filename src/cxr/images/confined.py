@@ -33,6 +33,7 @@ def main() -> None:
     The first argument of the program is the memory in bytes that decoding may take.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when it's over
+    requests = open(0, "rb", closefd=False)  # noqa: SIM115  # until this process ends
     answers = os.dup(1)
     _load_decoders()
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -41,9 +42,9 @@ def main() -> None:
     os.close(nowhere)
     confine(int(sys.argv[1]), OPEN_FILES)
     _write(answers, READY)
-    while head := _read(REQUEST.size):
+    while len(head := requests.read(REQUEST.size)) == REQUEST.size:
         size, max_pixels, seconds = REQUEST.unpack(head)
-        data = _read(size)
+        data = requests.read(size)
         # Ends this process by itself if nobody is left to end it.
         signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
         _write(answers, *_answer(data, max_pixels))
@@ -80,18 +81,6 @@ def _load_decoders() -> None:
     import cxr.images.dicom.suitability  # noqa: F401
 
     cv2.setNumThreads(1)
-
-
-def _read(size: int) -> bytes:
-    """Exactly so many bytes of the standard input; none if it has ended."""
-    data = bytearray(size)
-    place, view = 0, memoryview(data)
-    while place < size:
-        count = os.readv(0, [view[place:]])
-        if not count:
-            return b""
-        place += count
-    return bytes(data)
 
 
 def _write(descriptor: int, *parts: bytes | memoryview) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -25,6 +27,7 @@ START_SECONDS = 60.0
 """How long a process may take to load the decoders; on an idle machine it is one second."""
 
 _LONGEST_TEXT = 4096
+_PIPE_BYTES = 1 << 20
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Variables that libraries are found by; nothing else of the environment is handed on."""
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from cxr.images.confined import main; main()"
@@ -163,6 +166,9 @@ class _Process:
         self._requests, self._answers = (pipe.fileno() for pipe in pipes if pipe is not None)
         for descriptor in (self._requests, self._answers):
             os.set_blocking(descriptor, False)
+            if sys.platform == "linux":
+                with contextlib.suppress(OSError):  # only faster: fewer turns between the two
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._ready = False
 
     def decode(self, data: bytes, max_pixels: int, seconds: float) -> Picture:
