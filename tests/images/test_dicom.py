@@ -136,9 +136,9 @@ def test_deeper_values_without_a_window_are_stretched_and_a_few_extremes_do_not_
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_black_and_leaves_the_rest_as_it_is(photometric: str) -> None:
     stored = twelve_bits(100, 100).astype(np.int16)
-    expected = decode_grey(dicom_file(stored[:, :80], BitsStored=12, PhotometricInterpretation=photometric))
+    expected = decode_grey(dicom_file(stored[:, :80], PhotometricInterpretation=photometric))
     stored[:, 80:] = -2000
-    padded = dicom_file(stored, BitsStored=12, PixelPaddingValue=-2000, PhotometricInterpretation=photometric)
+    padded = dicom_file(stored, PixelPaddingValue=-2000, PhotometricInterpretation=photometric)
     grey = decode_grey(padded)
     assert (grey[:, 80:] == 0).all()
     np.testing.assert_array_equal(grey[:, :80], expected)

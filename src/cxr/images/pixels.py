@@ -83,7 +83,7 @@ def coloured_share(data: bytes, header: Header, tolerance: int) -> float:
         raise _refused()
     first, second, third = cv2.split(colour)
     low, high = cv2.min(cv2.min(first, second), third), cv2.max(cv2.max(first, second), third)
-    return float(np.count_nonzero(high - low > tolerance)) / low.size
+    return float(np.count_nonzero(high - low > tolerance) / low.size)
 
 
 def _refused() -> ImageError:
