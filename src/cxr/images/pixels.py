@@ -88,7 +88,7 @@ def coloured_share(data: bytes, header: Header, tolerance: int, *, coarse: bool 
         raise _refused()
     first, second, third = cv2.split(colour)
     low, high = cv2.min(cv2.min(first, second), third), cv2.max(cv2.max(first, second), third)
-    return float(np.mean(high - low > tolerance))
+    return float(np.count_nonzero(high - low > tolerance) / low.size)
 
 
 def _refused() -> ImageError:
@@ -98,7 +98,9 @@ def _refused() -> ImageError:
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
     try:
         image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None  # no fault of the file's
         return None
     return image
 

@@ -16,6 +16,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cxr.errors import ImageError
+from cxr.images.dicom import is_dicom
 
 if TYPE_CHECKING:
     from cxr.images import Picture
@@ -105,7 +106,7 @@ def _from_base64(text: str) -> bytes | None:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return data if data.startswith(MAGIC) else None
+    return data if data.startswith(MAGIC) or is_dicom(data) else None
 
 
 set_model(ServedModel())

@@ -42,6 +42,8 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("scipy",),
     ("opencv-python-headless", "opencv-python"),
     ("pillow",),
+    ("pydicom",),
+    ("python-gdcm",),
     ("tqdm",),
 )
 """Packages that a version needs to answer, each with names under which it may be installed."""
