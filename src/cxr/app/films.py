@@ -122,11 +122,11 @@ def _answered(service: Service, served: Served, film: Film) -> Outcome:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         picture = service.read(data)
+        # One by one: a batch of another size would first have to be compiled.
+        answers = service.answer(served, [picture])
     except ImageError as error:
         return Outcome(film, problem=unreadable(error.problem), error=str(error), sha256=sha256)
     height, width = picture.grey.shape
-    # One by one: a batch of another size would first have to be compiled.
-    answers = service.answer(served, [picture])
     if not film.drawn:
         service.note(served, answers, [picture])
     return Outcome(film, answers[0], "", "", sha256, width, height, preview(picture.grey))

@@ -98,8 +98,8 @@ def _kept(settings: Settings) -> str:
 def _card(settings: Settings, service: Service) -> None:
     served = service.current
     frame.top(settings, service, served)
-    if served.model_card is None:
+    if served.about is None:
         st.info("This version has no model card.")
     else:
-        st.markdown(served.model_card)
+        st.markdown(served.about)
     frame.follow(service, served)

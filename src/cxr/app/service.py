@@ -46,8 +46,8 @@ class Service:
         self._alias: ServedAlias | None = None
         self._watcher: Watcher | None = None
         if settings.model is not None:
-            evaluation = None if settings.evaluation is None else Path(settings.evaluation)
-            self._loaded = from_folder(Path(settings.model), evaluation).load()
+            beside = [None if folder is None else Path(folder) for folder in (settings.evaluation, settings.reference)]
+            self._loaded = from_folder(Path(settings.model), *beside).load()
         else:
             self._alias = ServedAlias(
                 settings.tracking_uri, settings.registered_name, settings.alias, fallback=settings.fallback

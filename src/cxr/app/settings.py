@@ -17,6 +17,7 @@ class Settings:
         fallback: alias to take while nobody has ``alias``; None for none.
         model: folder of a model that answers instead of a registered version; None for none.
         evaluation: folder of its evaluation; None finds it beside the models.
+        reference: folder of what its training films look like; None finds it beside the models.
         seconds: time between two looks at the aliases.
         max_files: most films at once.
         max_megabytes: largest file.
@@ -32,6 +33,7 @@ class Settings:
     fallback: str | None = "challenger"
     model: str | None = None
     evaluation: str | None = None
+    reference: str | None = None
     seconds: float = 5.0
     max_files: int = 20
     max_megabytes: int = 32

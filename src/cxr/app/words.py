@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from cxr.dataset import NORMAL, PNEUMONIA
 from cxr.images import PROBLEMS
 
@@ -14,11 +16,13 @@ def percent(share: float) -> str:
     """Write a share; nothing is called certain that isn't.
 
     Args:
-        share: 0 to 1.
+        share: 0 to 1, or NaN.
 
     Returns:
-        For example ``"97.3 %"``, ``"< 0.1 %"`` or ``"> 99.9 %"``.
+        For example ``"97.3 %"``, ``"unknown"``, ``"< 0.1 %"`` or ``"> 99.9 %"``.
     """
+    if isnan(share):
+        return "unknown"
     if 0 < share < 0.001:
         return "< 0.1 %"
     if 0.999 < share < 1:
@@ -59,6 +63,7 @@ OWN_WORDS = {
     "too_large": "it is larger than this page takes",
     "too_slow": "reading it took too long",
     "animated": "it holds more than one picture. Save one of them",
+    "unsuitable": "it is too small or too narrow for the network",
     "cmyk": "it is a file for print. Save it as a grey picture",
     "depth_16": "it has more than 8 bits of grey. Use the DICOM file, or save it with 8 bits",
 }

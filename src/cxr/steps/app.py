@@ -27,6 +27,11 @@ class App(Registered):
         Reads("Evaluation", optional=True),
         Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
     ] = None
+    reference: Annotated[
+        Path | None,
+        Reads("Reference", optional=True),
+        Field(description="Folder of what its training films look like; null finds it beside the models."),
+    ] = None
 
     alias: Annotated[str, Field(min_length=1, description="Alias of the version that answers.")] = "champion"
     fallback: Annotated[
@@ -69,6 +74,7 @@ class App(Registered):
             fallback=self.fallback,
             model=_text(self.model),
             evaluation=_text(self.evaluation),
+            reference=_text(self.reference),
             seconds=self.seconds,
             max_files=self.max_files,
             max_megabytes=self.max_megabytes,
