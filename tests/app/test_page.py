@@ -105,6 +105,14 @@ def test_a_threshold_says_what_it_finds_on_validation(page):
     assert "24 validation films" in shown
 
 
+def test_a_letter_gets_no_answer(page):
+    page.button_group[0].set_value([EXAMPLES[3]]).run()
+    shown = said(page)
+    assert "No answer" in page.error[0].value
+    assert "calibrated probability of pneumonia" not in shown
+    assert not page.slider
+
+
 def test_a_file_that_cannot_be_read_is_told_in_plain_words(page, tmp_path):
     bad_images.truncated(tmp_path / "cut.jpeg")
     bad_images.bomb(tmp_path / "huge.png")

@@ -66,5 +66,5 @@ def test_other_texts_and_numbers_stay_as_they_are():
 def test_the_table_says_why_a_film_has_no_answer():
     table = frame([ANSWERED, REFUSED, BROKEN], 0.5)
     assert list(table["Label"]) == ["▲ PNEUMONIA", "no answer", "no answer"]
-    assert list(table["Problem"]) == ["", "No answer: a leg", "It is cut."]
+    assert list(table["Problem"]) == ["", "No answer: a leg.", "It is cut."]
     assert table["Probability"].isna().tolist() == [False, True, True]

@@ -88,7 +88,7 @@ class Outcome:
     def why_not(self) -> str:
         """Why there is no answer, for people; empty if there is one."""
         if self.answer is not None and self.answer.refusal is not None:
-            return f"No answer: {self.answer.refusal.detail}"
+            return f"No answer: {self.answer.refusal.detail}."
         return self.problem
 
 
