@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 import cv2
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from cxr.app import scale, threshold
-from cxr.app.films import Outcome
+from cxr.app.films import Outcome, shrunk
 from cxr.app.service import Service
 from cxr.app.views import NetworkView, network_views, overlay
 from cxr.app.words import verdict
@@ -102,24 +104,22 @@ def _as_seen(service: Service, served: Served, outcome: Outcome) -> None:
 
 def _views(service: Service, served: Served, outcome: Outcome) -> list[NetworkView]:
     kept = _kept(served, outcome)
-    if "views" not in kept:
-        kept["views"] = network_views(served.predictor, _again(service, outcome).grey)
-    found: list[NetworkView] = kept["views"]
-    return found
+    if kept.views is None:
+        kept.views = network_views(served.predictor, _again(service, outcome).grey)
+    return kept.views
 
 
-def _heat(service: Service, served: Served, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+def _heat(service: Service, served: Served, outcome: Outcome) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The film and its heat map, both of the page's size."""
     kept = _kept(served, outcome)
-    if "heat" not in kept:
+    if kept.heat is None:
         with st.spinner("Finding out what counted"):
             picture = _again(service, outcome)
-            film = cv2.imdecode(np.frombuffer(outcome.preview, np.uint8), cv2.IMREAD_GRAYSCALE)
-            height, width = film.shape
-            heat = cv2.resize(service.heat(served, picture), (width, height), interpolation=cv2.INTER_AREA)
-            kept["heat"] = (film, heat)
-    found: tuple[np.ndarray, np.ndarray] = kept["heat"]
-    return found
+            film = shrunk(picture.grey)
+            size = film.shape[::-1]
+            heat = cv2.resize(service.heat(served, picture), size, interpolation=cv2.INTER_AREA)
+            kept.heat = film, np.asarray(heat, dtype=np.float32)
+    return kept.heat
 
 
 def _again(service: Service, outcome: Outcome) -> Picture:
@@ -127,20 +127,29 @@ def _again(service: Service, outcome: Outcome) -> Picture:
     return service.read(outcome.film.read())
 
 
-def _kept(served: Served, outcome: Outcome) -> dict[str, object]:
-    """What was computed for the film on show; the one before is forgotten."""
+@dataclass
+class _Pictures:
+    """What was computed for the film on show."""
+
+    key: tuple[str, str, str]
+    views: list[NetworkView] | None = None
+    heat: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+
+
+def _kept(served: Served, outcome: Outcome) -> _Pictures:
+    """What was computed for the film on show; what belongs to the one before is forgotten."""
     key = (served.version, served.since.isoformat(), outcome.film.key)
-    if st.session_state.get(_KEPT, (None, {}))[0] != key:
-        st.session_state[_KEPT] = (key, {})
-    found: dict[str, object] = st.session_state[_KEPT][1]
-    return found
+    kept: _Pictures | None = st.session_state.get(_KEPT)
+    if kept is None or kept.key != key:
+        kept = st.session_state[_KEPT] = _Pictures(key)
+    return kept
 
 
-def _jpeg(colours: np.ndarray) -> bytes:
+def _jpeg(colours: NDArray[np.uint8]) -> bytes:
     _, data = cv2.imencode(".jpeg", cv2.cvtColor(colours, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return bytes(data.tobytes())
 
 
-def _png(plane: np.ndarray) -> bytes:
+def _png(plane: NDArray[np.uint8]) -> bytes:
     _, data = cv2.imencode(".png", plane)
     return bytes(data.tobytes())

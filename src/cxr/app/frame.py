@@ -24,9 +24,10 @@ STYLE = f"""<style>
   background: #E69F00; color: #000; font-weight: 600; }}
 .block-container {{ padding-top: 2.5rem; padding-bottom: 5rem; max-width: 80rem; }}
 h1 {{ font-size: clamp(1.5rem, 4vw, 2.2rem) !important; }}
-h2.cxr-name {{ font-size: 1.25rem; padding: 1rem 0 0; margin: .5rem 0 0; border-top: 1px solid #8886; overflow-wrap: anywhere; }}
-.cxr-drawn {{ display: inline-block; font-size: .8rem; font-weight: 600; padding: .1em .5em; border: 1px solid currentColor;
-  border-radius: .4em; vertical-align: middle; white-space: nowrap; }}
+h2.cxr-name {{ font-size: 1.25rem; padding: 1rem 0 0; margin: .5rem 0 0; border-top: 1px solid #8886;
+  overflow-wrap: anywhere; }}
+.cxr-drawn {{ display: inline-block; font-size: .8rem; font-weight: 600; padding: .1em .5em;
+  border: 1px solid currentColor; border-radius: .4em; vertical-align: middle; white-space: nowrap; }}
 </style><div class="cxr-research" role="note">{RESEARCH}</div>"""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -82,7 +83,7 @@ def _chosen(settings: Settings) -> list[Film]:
     )
     return [
         *(Film(file.file_id, file.name, file.getvalue) for file in uploaded),
-        *(Film(one.name, one.name, lambda one=one: draw(one), drawn=True) for one in examples),
+        *(Film(one.name, one.name, partial(draw, one), drawn=True) for one in examples),
     ]
 
 

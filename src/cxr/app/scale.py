@@ -69,7 +69,8 @@ def scale(probability: float, threshold: float) -> str:
 <div class="cxr-threshold" style="{_held(cut)}">threshold {escape(percent(threshold))}</div>
 <div class="cxr-needle" style="left:{film:.2f}%"></div>
 <div class="cxr-film" style="{_held(film)}">this film {escape(percent(probability))}</div>
-<div class="cxr-end" style="left:0">0 %: surely none</div><div class="cxr-end" style="right:0">100 %: surely pneumonia</div>
+<div class="cxr-end" style="left:0">0 %: surely none</div>
+<div class="cxr-end" style="right:0">100 %: surely pneumonia</div>
 </div>"""
 
 
