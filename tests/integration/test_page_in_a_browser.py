@@ -15,11 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 import bad_images
 from chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, write_versions
@@ -60,7 +61,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "here").mkdir(parents=True)
     command = [
         *(sys.executable, "-m", "cxr.cli", "app", "--port", str(port), "--tracking_uri", versions.uri),
-        *("--seconds", "0.5", "--max_megapixels", "10", "--max_files", "9"),
+        *("--seconds", "2", "--max_megapixels", "10", "--max_files", "9"),
     ]
     with (folder / "page.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder / "here")
@@ -85,13 +86,14 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[BrowserContext]:
+    """One profile for all visits: Streamlit's scripts are loaded and compiled once."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no browser: apt-get install chromium")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield opened
+        yield opened.new_context()
         opened.close()
 
 
@@ -103,16 +105,18 @@ def pictures(repository: Path) -> Path:
 
 
 @pytest.fixture
-def page(site: Site, browser: Browser) -> Iterator[Page]:
+def page(site: Site, browser: BrowserContext) -> Iterator[Page]:
     opened = open_page(site, browser)
     yield opened
-    opened.context.close()
+    opened.close()
 
 
-def open_page(site: Site, browser: Browser, size: tuple[int, int] = WIDE, scheme: str = "light") -> Page:
-    width, height = size
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page = context.new_page()
+def open_page(
+    site: Site, browser: BrowserContext, size: tuple[int, int] = WIDE, scheme: Literal["light", "dark"] = "light"
+) -> Page:
+    page = browser.new_page()
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.emulate_media(color_scheme=scheme)
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     page.goto(site.url)
@@ -159,6 +163,7 @@ def test_a_normal_film_and_one_with_pneumonia(site: Site, page: Page, pictures: 
     expect(page.get_by_alt_text(re.compile("The film as it came"))).to_be_visible()
     shoot(page, pictures / "normal.png")
     page.get_by_role("button", name="Remove healthy.jpeg").click()
+    expect(page.get_by_text("● NORMAL")).to_have_count(0)
     upload(page, ("ill.jpeg", BACTERIAL))
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
     expect(page.get_by_text(percent(expected(site, BACTERIAL))).first).to_be_visible()
@@ -220,7 +225,7 @@ def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, pa
     page.get_by_role("button", name="Back to the model").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
-    expect(slider).to_have_attribute("aria-valuenow", f"{100 * THRESHOLD:g}")
+    expect(slider).to_have_value(f"{100 * THRESHOLD:g}")
     page.get_by_role("switch", name=re.compile("Grad-CAM")).focus()
     page.keyboard.press("Space")
     overlaid = page.get_by_alt_text(re.compile("The film with Grad-CAM"))
@@ -242,7 +247,12 @@ def _pixels(page: Page, address: str | None) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "size", "scheme"), [("phone", PHONE, "light"), ("dark", WIDE, "dark")])
 def test_an_example_on_a_phone_and_in_the_dark(
-    site: Site, browser: Browser, pictures: Path, name: str, size: tuple[int, int], scheme: str
+    site: Site,
+    browser: BrowserContext,
+    pictures: Path,
+    name: str,
+    size: tuple[int, int],
+    scheme: Literal["light", "dark"],
 ) -> None:
     page = open_page(site, browser, size, scheme)
     hosts = []
@@ -263,18 +273,18 @@ def test_an_example_on_a_phone_and_in_the_dark(
         url for url in hosts if not url.startswith((site.url, site.url.replace("http", "ws"), "data:", "blob:"))
     ]
     assert elsewhere == []
-    page.context.close()
+    page.close()
 
 
-def test_two_visitors_at_once_get_their_own_films(site: Site, browser: Browser) -> None:
+def test_two_visitors_at_once_get_their_own_films(site: Site, browser: BrowserContext) -> None:
     one, other = open_page(site, browser), open_page(site, browser)
     upload(one, ("one.jpeg", BACTERIAL))
     upload(other, ("other.jpeg", HEALTHY))
     expect(other.get_by_text("● NORMAL")).to_be_visible()
     expect(one.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
     assert one.get_by_text("other.jpeg").count() == other.get_by_text("one.jpeg").count() == 0
-    one.context.close()
-    other.context.close()
+    one.close()
+    other.close()
 
 
 def test_the_card_opens_beside_the_films(page: Page) -> None:
