@@ -112,7 +112,7 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
 
 
 def test_two_registrations_at_once_make_one_version(server: MlflowServer, tmp_path: Path) -> None:
-    folders, name = write_models(tmp_path), "at once"
+    folders, name = write_models(tmp_path), "registered at once"
     run_id = begin(folders, server.uri, name)
     running = [
         subprocess.Popen(
