@@ -107,9 +107,7 @@ def compare(
     if len(own) < len(rows):
         state.notes.append(f"{len(rows) - len(own)} rows are of other versions: only their statistics are compared")
     refused = int(own["refusal"].notna().sum())
-    return WindowComparison(
-        state.corrected(), tuple(state.notes), len(rows), len(own), refused, limits, estimate
-    )  # fmt: skip
+    return WindowComparison(state.corrected(), tuple(state.notes), len(rows), len(own), refused, limits, estimate)
 
 
 def _films(state: _Comparing, answered: pd.DataFrame, own: pd.DataFrame, reference: Reference, seed: int) -> None:
@@ -160,15 +158,8 @@ def _refusals(state: _Comparing, rows: pd.DataFrame, reference: Reference) -> No
     found = binomtest(refused, len(rows), stated, alternative="greater")
     share = refused / len(rows)
     low, high = share_interval(refused, len(rows))
+    difference = Difference(max(0.0, share - stated), float(found.pvalue))
+    change = low - stated, high - stated
     state.findings.append(
-        Finding(
-            REFUSALS,
-            REFUSED_SHARE,
-            stated,
-            share,
-            len(rows),
-            Difference(max(0.0, share - stated), found.pvalue),
-            state.limits.refusals,
-            change=(low - stated, high - stated),
-        )  # fmt: skip
+        Finding(REFUSALS, REFUSED_SHARE, stated, share, len(rows), difference, state.limits.refusals, change=change)
     )
