@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxr.errors import ImageError
 from cxr.images.headers import Header, read_header
 from cxr.images.perceptual_hash import perceptual_hash
-from cxr.images.pixels import decode_pixels, is_grey
+from cxr.images.pixels import coloured_share, decode_pixels, is_grey
 
 PROBLEMS: dict[str, str] = {
     "symlink": "a symbolic link: links are reported and never followed",
@@ -44,6 +44,7 @@ SOFT: frozenset[str] = frozenset({"depth_16", "blank", "too_small", "aspect", "w
 """Problems of images that can still be decoded, so that a policy may accept them."""
 
 MAX_PIXELS = 50_000_000
+COLOUR_TOLERANCE = 8
 _FORMAT_SUFFIXES = {"JPEG": (".jpeg", ".jpg"), "PNG": (".png",)}
 
 
@@ -63,7 +64,7 @@ class Limits:
     max_bytes: int = 200_000_000
     min_side: int = 64
     max_aspect: float = 4.0
-    colour_tolerance: int = 8
+    colour_tolerance: int = COLOUR_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,19 @@ class ImageFacts:
     mean: float = float("nan")
     std: float = float("nan")
     phash: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it came, before any recipe.
+
+    Attributes:
+        grey: uint8 ``(height, width)``, 0 to 255, as :func:`decode_grey` gives it.
+        coloured: share of its pixels that are coloured, 0 to 1.
+    """
+
+    grey: NDArray[np.uint8]
+    coloured: float = 0.0
 
 
 def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
@@ -153,6 +167,26 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
     if header.bit_depth > 8 and not scale_16_bit:
         raise ImageError("depth_16", _depth(header))
     return decode_pixels(data, header)
+
+
+def decode_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE
+) -> Picture:
+    """Decode a file as :func:`decode_grey` does, and find out how much colour was dropped.
+
+    Args:
+        data: the whole content of the file.
+        max_pixels: largest number of pixels, read from the header before decoding.
+        colour_tolerance: difference of a pixel's channels, in grey levels, above which it is coloured.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ImageError: as :func:`decode_grey`.
+    """
+    grey = decode_grey(data, max_pixels=max_pixels)
+    return Picture(grey, coloured_share(data, read_header(data), colour_tolerance))
 
 
 def inspect(path: Path, limits: Limits | None = None) -> ImageFacts:

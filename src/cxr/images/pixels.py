@@ -59,14 +59,31 @@ def is_grey(data: bytes, header: Header, tolerance: int) -> bool:
     Raises:
         ImageError: ``corrupt``.
     """
+    return coloured_share(data, header, tolerance) == 0
+
+
+def coloured_share(data: bytes, header: Header, tolerance: int) -> float:
+    """Share of a picture's pixels that are coloured.
+
+    Args:
+        data: the whole content of the file.
+        header: its header.
+        tolerance: largest difference of a grey pixel's channels, in grey levels.
+
+    Returns:
+        0 to 1; 0 without decoding where the file has one channel.
+
+    Raises:
+        ImageError: ``corrupt``.
+    """
     if header.mode in ("1", "L", "LA", "I;16", "LA;16"):
-        return True
+        return 0.0
     colour = _decode(data, cv2.IMREAD_COLOR)
     if colour is None:
         raise _refused()
     first, second, third = cv2.split(colour)
     low, high = cv2.min(cv2.min(first, second), third), cv2.max(cv2.max(first, second), third)
-    return bool((high - low).max() <= tolerance)
+    return float(np.count_nonzero(high - low > tolerance)) / low.size
 
 
 def _refused() -> ImageError:
