@@ -69,7 +69,9 @@ def kolmogorov_smirnov(before: Floats, now: Floats) -> Difference:
     return Difference(float(found.statistic), float(found.pvalue))
 
 
-def energy(before: Floats, now: Floats, generator: np.random.Generator) -> Difference:
+def energy(
+    before: Floats, now: Floats, generator: np.random.Generator, permutations: int = PERMUTATIONS
+) -> Difference:  # fmt: skip
     """Compare points of two samples by their energy distance (Székely and Rizzo, 2004), with a permutation test.
 
     The distance is the root of ``1 - (E|x - x'| + E|y - y'|) / (2 E|x - y|)``, without the pairs of a point with
@@ -80,6 +82,7 @@ def energy(before: Floats, now: Floats, generator: np.random.Generator) -> Diffe
         before: ``(n, k)``.
         now: ``(m, k)``.
         generator: draws the permutations, and rows of samples of more than :data:`LARGEST`.
+        permutations: most of them; the smallest p-value is 1 in one more.
 
     Returns:
         The distance and its p-value; unknown if a sample has fewer than two rows.
@@ -104,15 +107,15 @@ def energy(before: Floats, now: Floats, generator: np.random.Generator) -> Diffe
     found, mean = (float(one[0]) for one in gap(chosen))
     distance = float(np.sqrt(max(0.0, found / mean))) if mean > 0 else 0.0
     beaten, drawn = 0, 0
-    while drawn < PERMUTATIONS:
-        block = min(BLOCK, PERMUTATIONS - drawn)
+    while drawn < permutations:
+        block = min(BLOCK, permutations - drawn)
         drawings = generator.permuted(np.repeat(chosen, block, axis=1), axis=0)
         # A tie is one whatever the order of additions.
         as_far = np.flatnonzero(gap(drawings)[0] >= found - 1e-12 * mean) + drawn + 1
         if beaten + len(as_far) >= ENOUGH:
             return Difference(distance, ENOUGH / float(as_far[ENOUGH - beaten - 1]))
         beaten, drawn = beaten + len(as_far), drawn + block
-    return Difference(distance, (beaten + 1) / (PERMUTATIONS + 1))
+    return Difference(distance, (beaten + 1) / (permutations + 1))
 
 
 def shares(before: tuple[int, int], now: tuple[int, int]) -> Difference:

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -24,6 +23,8 @@ Floats = NDArray[np.float64]
 COLUMNS = 3
 TRAINING, WINDOW = GREY, ORANGE
 """Colours of what was, and of what is."""
+DAYS = 10
+"""Most days that are named below a plot."""
 POINTS = 600
 """Most points of a sample in a scatter plot."""
 
@@ -137,7 +138,7 @@ def scores(
         The figure.
     """
     answered = rows[rows["probability"].notna()]
-    bins = np.linspace(0, 1, 21)
+    bins = np.linspace(0, 1, 21).tolist()
     with framed("Are the answers spread as on validation?", caption, _rows(comparison), (8.4, 4.8)) as figure:
         axes = figure.add_subplot()
         for values, style in (
@@ -192,11 +193,10 @@ def days(comparison: WindowComparison, reference: Reference | None, rows: pd.Dat
             panels[3].axhline(middle, color=GREY, linestyle=(0, (4, 2)), linewidth=1.4)
             panels[3].plot(when, table[most.name], color=ORANGE, marker="o", linewidth=1.4)
             panels[3].set_ylabel(most.name.replace("_", " "))
-        locator = AutoDateLocator(minticks=1, maxticks=8, interval_multiples=False)
-        panels[-1].xaxis.set_major_locator(locator)
-        panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        first, last = table.index[0], table.index[-1]
-        panels[-1].set_xlim(first - pd.Timedelta(hours=18), last + pd.Timedelta(hours=18))
+        shown = table.index[:: math.ceil(len(table) / DAYS)]
+        panels[-1].set_xticks(shown.to_numpy(), [f"{day:%d %b}" for day in shown])
+        margin = pd.Timedelta(hours=18)
+        panels[-1].set_xlim(table.index[0] - margin, table.index[-1] + margin)
         figure.align_ylabels(panels)
     return figure
 
@@ -220,7 +220,8 @@ def _density(values: Floats, x: Floats) -> Floats:
         nearest[np.abs(x - values[0]).argmin()] = 1.0
         return nearest
     density: Floats = gaussian_kde(values)(x)
-    return density / density.max()
+    scaled: Floats = density / density.max()
+    return scaled
 
 
 def _title(axes: Axes, one: Finding) -> None:

@@ -169,9 +169,7 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
     return decode_pixels(data, header)
 
 
-def decode_picture(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE
-) -> Picture:
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE) -> Picture:
     """Decode a file as :func:`decode_grey` does, and find out how much colour was dropped.
 
     Args:
