@@ -91,3 +91,9 @@ def test_shares_are_compared_exactly() -> None:
     assert found.distance == pytest.approx(0.8 - 1 / 6)
     assert found.p_value == pytest.approx(0.0350, abs=5e-4), "the example in SciPy's documentation of Fisher's test"
     assert math.isnan(shares((0, 0), (1, 2)).p_value)
+
+
+def test_a_smaller_share_is_no_difference_where_only_more_counts() -> None:
+    assert shares((30, 100), (2, 100), more=True).distance == 0
+    assert not shares((30, 100), (2, 100), more=True).beyond(0.05, 0.01)
+    assert shares((2, 100), (30, 100), more=True).beyond(0.05, 0.01)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.stats import binomtest, fisher_exact, ks_2samp
+from scipy.stats import fisher_exact, ks_2samp
+
+from cxr.calibration import wilson
 
 Floats = NDArray[np.float64]
 
@@ -118,46 +120,47 @@ def energy(
     return Difference(distance, (beaten + 1) / (permutations + 1))
 
 
-def shares(before: tuple[int, int], now: tuple[int, int]) -> Difference:
+def shares(before: tuple[int, int], now: tuple[int, int], *, more: bool = False) -> Difference:
     """Compare a share of two samples with Fisher's exact test.
 
     Args:
         before: how many have it, of how many.
         now: the same of the other sample.
+        more: whether only a larger share is a difference.
 
     Returns:
-        The absolute difference of the shares and its p-value.
+        The difference of the shares, at least 0, and its p-value.
     """
     if not before[1] or not now[1]:
         return Difference()
-    table = [[count, of - count] for count, of in (before, now)]
-    return Difference(abs(now[0] / now[1] - before[0] / before[1]), float(fisher_exact(table).pvalue))
+    table = [[count, of - count] for count, of in (now, before)]
+    change = now[0] / now[1] - before[0] / before[1]
+    found = fisher_exact(table, alternative="greater" if more else "two-sided")
+    return Difference(max(0.0, change) if more else abs(change), float(found.pvalue))
 
 
-def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share.
+def share_interval(count: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
 
     Args:
         count: how many have it.
         of: of how many.
-        confidence: of the interval, above 0, below 1.
 
     Returns:
         Low and high, 0 to 1; NaN of none.
     """
     if not of:
         return float("nan"), float("nan")
-    found = binomtest(count, of).proportion_ci(confidence, "wilson")
-    return float(found.low), float(found.high)
+    low, high = wilson(count / of, of)
+    return float(low), float(high)
 
 
-def change_interval(before: tuple[int, int], now: tuple[int, int], confidence: float = 0.95) -> tuple[float, float]:
-    """Newcombe's interval of the change of a share (1998, method 10).
+def change_interval(before: tuple[int, int], now: tuple[int, int]) -> tuple[float, float]:
+    """Newcombe's 95 % interval of the change of a share (1998, method 10).
 
     Args:
         before: how many have it, of how many.
         now: the same of the other sample.
-        confidence: of the interval, above 0, below 1.
 
     Returns:
         Low and high, -1 to 1; NaN if a sample is empty.
@@ -165,8 +168,8 @@ def change_interval(before: tuple[int, int], now: tuple[int, int], confidence: f
     if not before[1] or not now[1]:
         return float("nan"), float("nan")
     old, new = before[0] / before[1], now[0] / now[1]
-    old_low, old_high = share_interval(*before, confidence)
-    new_low, new_high = share_interval(*now, confidence)
+    old_low, old_high = share_interval(*before)
+    new_low, new_high = share_interval(*now)
     below, above = np.hypot(new - new_low, old_high - old), np.hypot(new_high - new, old - old_low)
     return float(new - old - below), float(new - old + above)
 

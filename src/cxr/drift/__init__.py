@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from cxr.dataset import PNEUMONIA
 from cxr.drift.findings import (
@@ -34,7 +33,7 @@ from cxr.drift.findings import (
     WindowLimits,
 )
 from cxr.drift.rows import embeddings, of_version, statistic
-from cxr.two_samples import Difference, change_interval, energy, holm, kolmogorov_smirnov, share_interval, shares
+from cxr.two_samples import Difference, change_interval, energy, holm, kolmogorov_smirnov, shares
 
 if TYPE_CHECKING:
     from cxr.reference import Reference
@@ -151,15 +150,16 @@ def _answers(state: _Comparing, answered: pd.DataFrame, validation: ValidationSc
     return float(np.clip((share.now + validation.specificity(threshold) - 1) / gained, 0, 1))
 
 
-def _refusals(state: _Comparing, rows: pd.DataFrame, reference: Reference) -> None:
-    if not state.enough(len(rows), "refusals"):
-        return
-    stated, refused = reference.false_alarm_rate, int(rows["refusal"].notna().sum())
-    found = binomtest(refused, len(rows), stated, alternative="greater")
-    share = refused / len(rows)
-    low, high = share_interval(refused, len(rows))
-    difference = Difference(max(0.0, share - stated), float(found.pvalue))
-    change = low - stated, high - stated
-    state.findings.append(
-        Finding(REFUSALS, REFUSED_SHARE, stated, share, len(rows), difference, state.limits.refusals, change=change)
-    )
+def _refusals(state: _Comparing, own: pd.DataFrame, reference: Reference) -> None:
+    """Compare with the false alarms that were counted on films which the check had not seen: more are drift."""
+    counted = [reference.facts[part] for part in ("validation", "test") if part in reference.facts]
+    old = sum(int(one["refused"]) for one in counted), sum(int(one["films"]) for one in counted)
+    new = int(own["refusal"].notna().sum()), len(own)
+    if not old[1]:
+        state.notes.append("refusals not compared: false alarms of this version were not counted")
+    elif state.enough(len(own), REFUSALS):
+        found, change = shares(old, new, more=True), change_interval(old, new)
+        before, now = old[0] / old[1], new[0] / new[1]
+        state.findings.append(
+            Finding(REFUSALS, REFUSED_SHARE, before, now, len(own), found, state.limits.refusals, change=change)
+        )

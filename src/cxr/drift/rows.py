@@ -36,9 +36,11 @@ def statistic(rows: pd.DataFrame, name: str) -> NDArray[np.float64]:
         name: its name.
 
     Returns:
-        ``(n,)``, NaN where a row has none.
+        ``(n,)``, NaN where a row has none; float32 inside, as the training's films have it: many films share a
+        width, and a rounding would tell them apart.
     """
-    return pd.Series(rows.get(f"film.{name}", np.nan), index=rows.index).to_numpy(np.float64)
+    values = pd.Series(rows.get(f"film.{name}", np.nan), index=rows.index, dtype=np.float64)
+    return values.to_numpy(np.float32).astype(np.float64)
 
 
 def embeddings(rows: pd.DataFrame, size: int) -> NDArray[np.float64]:

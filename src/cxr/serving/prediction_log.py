@@ -35,8 +35,8 @@ COLUMNS = (
     "id", "time", "version", "alias", "model", "label", "probability", "threshold", "refusal", "width", "height",
 )  # fmt: skip
 """Columns of a table of rows, besides the statistics and ``embedding``."""
-DIGITS = 6
-"""Significant digits of statistics and embedding."""
+DIGITS = 4
+"""Significant digits of an embedding."""
 
 
 def _now() -> datetime:
@@ -189,9 +189,14 @@ def _row(name: str, moment: datetime, served: Served, answer: Answer, picture: P
         "refusal": refusal.kind if refusal else None,
         "width": width,
         "height": height,
-        "statistics": {key: _rounded(value) for key, value in film.statistics.items()} if film else None,
+        "statistics": {key: _short(value) for key, value in film.statistics.items()} if film else None,
         "embedding": [_rounded(value) for value in film.embedding] if film else None,
     }
+
+
+def _short(value: float) -> float | None:
+    """The float32 in as few digits as name it, so that values equal at training are equal here; None for NaN."""
+    return float(str(np.float32(value))) if np.isfinite(value) else None
 
 
 def _rounded(value: float) -> float | None:
