@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from cxr.card import ModelCard
 from cxr.dataset import NORMAL, PNEUMONIA
 from cxr.images import Picture
 from cxr.prediction import PooledPredictor, Prediction
-from cxr.reference import EMBEDDED, STATISTICS, Film, Refusal
+from cxr.reference import EMBEDDED, STATISTICS, Film, Reference, Refusal
 from cxr.reference.features import OUTLINE
 from cxr.serving import Served
 from cxr.serving.prediction_log import PredictionLog
@@ -24,6 +25,8 @@ from model_folders import card
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EVER = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC))
 THRESHOLD = 0.5
+COUNTED = {"test": {"films": 300, "refused": 3}}
+"""Facts of a reference: what its check said of films that it had not seen."""
 
 
 @dataclass
@@ -69,6 +72,17 @@ def answers(shown: Sequence[Film], seed: int, *, ill: float = 0.6, refused: int 
         label = PNEUMONIA if probability >= THRESHOLD else NORMAL
         found.append(Answer(Prediction(probability, label, THRESHOLD, probability), None, one))
     return found
+
+
+def reference(shown: list[Film], facts: dict[str, Any] | None = None) -> Reference:
+    """Films as a reference keeps them; its check is of no matter here."""
+    nothing = np.zeros((0, 0), dtype=np.float32)
+    return Reference(
+        dataset_kind="patients", mean=nothing, directions=nothing, variances=nothing, noise=1.0, scales=nothing,
+        pose_weights=nothing, pose_biases=nothing, max_coloured=0.02,
+        films=np.array([list(one.statistics.values()) for one in shown], dtype=np.float32),
+        embeddings=np.stack([one.embedding for one in shown]), facts=COUNTED if facts is None else facts,
+    )  # fmt: skip
 
 
 def pictures(count: int) -> list[Picture]:

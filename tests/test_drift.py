@@ -26,22 +26,10 @@ from cxr.reference import STATISTICS, Film, Reference
 from cxr.reference.fitting import described, fit
 from cxr.serving.prediction_log import picture_path, read_log
 from cxr.validation_scores import ValidationScores
-from logged import EVER, NOON, answers, films, served, write_log
+from logged import COUNTED, EVER, NOON, answers, films, reference, served, write_log
 from model_folders import card
 
 VERSION = ("3", "three_block")
-COUNTED = {"test": {"films": 300, "refused": 3}}
-
-
-def reference(shown: list[Film], facts: dict[str, Any] | None = None) -> Reference:
-    """Films as a reference keeps them; its check is of no matter here."""
-    nothing = np.zeros((0, 0), dtype=np.float32)
-    return Reference(
-        dataset_kind="patients", mean=nothing, directions=nothing, variances=nothing, noise=1.0, scales=nothing,
-        pose_weights=nothing, pose_biases=nothing, max_coloured=0.02,
-        films=np.array([list(one.statistics.values()) for one in shown], dtype=np.float32),
-        embeddings=np.stack([one.embedding for one in shown]), facts=COUNTED if facts is None else facts,
-    )  # fmt: skip
 
 
 def scores(count: int = 400, seed: int = 99) -> ValidationScores:

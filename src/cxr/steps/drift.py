@@ -69,6 +69,11 @@ class Drift(Registered):
         Reads("Evaluation", optional=True),
         Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
     ] = None
+    reference: Annotated[
+        Path | None,
+        Reads("Reference", optional=True),
+        Field(description="Folder of what its training films look like; null finds it beside the models."),
+    ] = None
 
     experiment: Annotated[
         str, Field(min_length=1, description="MLflow experiment; comparisons with phantoms go to one of their own.")
@@ -198,7 +203,7 @@ class Drift(Registered):
         from cxr.serving.choice import from_folder, registered
 
         if self.model is not None:
-            return from_folder(self.model, self.evaluation)
+            return from_folder(self.model, self.evaluation, self.reference)
         return registered(
             self.tracking_uri, self.registered_name, version=self.version, alias=self.alias, fallback=self.fallback
         )
