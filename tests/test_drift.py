@@ -150,6 +150,8 @@ def test_more_refusals_than_were_counted_at_training_drift_even_if_nothing_else_
     assert found.outcome == "drift"
     assert [note.split(" not")[0] for note in found.notes] == ["films", "answers"]
     assert not named(compare(rows(films(60, 1), refused=2), VERSION, training, validation))
+    often = reference(films(100, 3), {"test": {"films": 300, "refused": 90}})
+    assert not named(compare(rows(films(60, 1)), VERSION, often, validation)), "fewer are none"
 
 
 def test_too_few_films_are_an_answer_of_their_own(
