@@ -38,6 +38,18 @@ class InstallationError(CxrError):
     exit_status = 2
 
 
+class DriftError(CxrError):
+    """A window of predictions has drifted: its report says in what."""
+
+    exit_status = 3
+
+
+class TooFewError(CxrError):
+    """A window of predictions holds too few films to tell whether it has drifted."""
+
+    exit_status = 4
+
+
 class SourceError(CxrError):
     """A data source cannot be read, is incomplete, or is not what was asked for."""
 

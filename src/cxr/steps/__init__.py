@@ -28,6 +28,7 @@ STEPS: dict[str, str] = {
     "release": "Release",
     "webhook": "Webhook",
     "listen": "Listen",
+    "drift": "Drift",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 
