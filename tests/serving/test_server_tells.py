@@ -15,9 +15,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from cxr.serving.receiver import Receiver
 
 from cxr.serving import Change, ServedAlias, Watcher
-from cxr.serving.receiver import Receiver
 from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
 from cxr.tracking.signature import SignatureCheck

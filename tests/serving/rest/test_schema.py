@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from cxr.serving.rest.intake import IMAGE_TYPES
 from cxr.serving.rest.desk import StandingFolder
+from cxr.serving.rest.intake import IMAGE_TYPES
 from rest_service import JSON, Running, running
+
 
 @pytest.fixture(scope="module")
 def service(folder: StandingFolder) -> Iterator[Running]:

@@ -43,9 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Folders]:
 @pytest.fixture(scope="module")
 def serving(store: tuple[str, Folders], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     words = ["--tracking_uri", store[0], "--seconds", str(HARDLY_EVER), "--workers", "2", "--notice_seconds", "2"]
-    command = Command(
-        tmp_path_factory.mktemp("serving") / "log", *words, environment={"CXR_WEBHOOK_SECRET": SECRET}
-    )
+    command = Command(tmp_path_factory.mktemp("serving") / "log", *words, environment={"CXR_WEBHOOK_SECRET": SECRET})
     wait_until(lambda: command.client.measured("cxr_workers", version="1") == 2, 60)
     yield command
     command.kill()
@@ -118,9 +116,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_answer_meanwhile(
     assert client.measured("cxr_workers", version=client.get("/version")["version"]) == 2
 
 
-def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(
-    serving: Command, store: tuple[str, Folders]
-) -> None:
+def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(serving: Command, store: tuple[str, Folders]) -> None:
     client, workers = serving.client, serving.workers()
     serving.process.send_signal(signal.SIGTERM)
     wait_until(lambda: client.ask("GET", "/ready").status == 503, 2)

@@ -155,7 +155,13 @@ def application(
         done = news.take(body, request.headers, request.client.host if request.client else "nowhere")
         return Told(done="looking at the aliases" if done else "nothing")
 
-    @made.get("/metrics", tags=["state"], summary="Measurements for Prometheus", response_class=Response)
+    @made.get(
+        "/metrics",
+        tags=["state"],
+        summary="Measurements for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def metrics() -> Response:
         """Counts and times of all workers."""
         text = await asyncio.get_running_loop().run_in_executor(None, counted.text)

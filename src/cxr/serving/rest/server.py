@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -21,13 +22,20 @@ HEAD_SECONDS = 10.0
 class HttpServer(uvicorn.Server):
     """Answers on a socket until it is told to end; running requests are answered first."""
 
-    def __init__(self, application: ASGIApp, shared: socket.socket, end_seconds: float = 20.0) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        shared: socket.socket,
+        end_seconds: float = 20.0,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Set the server up.
 
         Args:
             application: what answers.
             shared: bound socket.
             end_seconds: longest time that running requests have to end.
+            on_closed: called when no more connections are taken; running requests go on.
         """
         # Each event loop takes one connection at a time from the shared socket, and leaves the next to the others.
         super().__init__(
@@ -38,6 +46,7 @@ class HttpServer(uvicorn.Server):
         )  # fmt: skip
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._shared = shared
+        self._on_closed = on_closed
 
     def run_until_told(self) -> None:
         """Answer until :meth:`end` is called."""
@@ -47,6 +56,13 @@ class HttpServer(uvicorn.Server):
         """Begin to listen, with room for connections that no loop has taken yet."""
         await super().startup(sockets)
         self._shared.listen(BACKLOG)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, say so, and answer the running requests."""
+        for one in self.servers:
+            one.close()
+        self._on_closed()
+        await super().shutdown(sockets)
 
     def end(self) -> None:
         """Take no more connections, and end when the running requests are answered; may be called by any thread."""

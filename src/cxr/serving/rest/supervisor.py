@@ -18,7 +18,7 @@ from typing import Any
 from cxr.errors import ParameterError, ServiceError
 from cxr.serving.rest.cores import available_cores, divide
 from cxr.serving.rest.settings import Settings
-from cxr.serving.rest.worker import READY, WAKE, End, Failed, work
+from cxr.serving.rest.worker import CLOSED, READY, WAKE, End, Failed, work
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +200,10 @@ class Supervisor:
                 with suppress(OSError):
                     one.line.send(End(notice)) if one.ready else one.process.kill()
             deadline = time.monotonic() + notice + self.settings.end_seconds + PATIENCE
+            self._wait_closed(deadline)
+            # Nobody takes further connections now: they are to be refused, not to wait.
+            with suppress(OSError):
+                self.shared.shutdown(socket.SHUT_RDWR)
             for one in self._workers:
                 one.process.join(max(0.0, deadline - time.monotonic()))
         finally:
@@ -209,3 +213,16 @@ class Supervisor:
                     one.process.join()
                 one.line.close()
             self.shared.close()
+
+    def _wait_closed(self, deadline: float) -> None:
+        """Wait until no worker takes connections any more."""
+        taking = [one.line for one in self._workers if one.ready]
+        while taking and (ended := wait(taking, max(0.0, deadline - time.monotonic()))):
+            for line in ended:
+                assert isinstance(line, Connection)
+                try:
+                    closed = line.recv() == CLOSED
+                except (EOFError, OSError):
+                    closed = True
+                if closed:
+                    taking.remove(line)

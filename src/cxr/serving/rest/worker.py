@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAKE, READY = "wake", "ready"
+WAKE, READY, CLOSED = "wake", "ready", "closed"
 """Words between a worker and its supervisor."""
 
 
@@ -63,6 +63,9 @@ def work(settings: Settings, number: int, shared: socket.socket, line: Connectio
             _Worker(settings, number, shared, line).answer(stack)
     except CxrError as error:
         line.send(Failed(str(error), error.exit_status))
+    # All is tidy, and the interpreter would take seconds to take TensorFlow down piece by piece.
+    logging.shutdown()
+    os._exit(0)
 
 
 class _Worker:
@@ -98,7 +101,10 @@ class _Worker:
         threads = stack.enter_context(ThreadPoolExecutor(at_once, thread_name_prefix="answers"))
         desk = Desk(standing, reader, limits, counted, kept)
         server = HttpServer(
-            application(desk, limits, counted, news, threads, standby), self._shared, settings.end_seconds
+            application(desk, limits, counted, news, threads, standby),
+            self._shared,
+            settings.end_seconds,
+            on_closed=lambda: self._tell(CLOSED),
         )
 
         def leave(seconds: float) -> None:
@@ -152,7 +158,7 @@ class _Worker:
         self._tell(WAKE)
 
     def _tell(self, word: str) -> None:
-        with self._sending:
+        with self._sending, suppress(OSError):  # the supervisor is gone
             self._line.send(word)
 
     def _note(self, _: Change) -> None:
