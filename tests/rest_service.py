@@ -100,10 +100,10 @@ class Running:
 class Held:
     """A reader that holds images back until it is told to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: LimitedReader) -> None:
         self.going = threading.Event()
         self.going.set()
-        self.reader = LimitedReader()
+        self.reader = reader
 
     def read(self, data: bytes) -> Any:
         assert self.going.wait(30)

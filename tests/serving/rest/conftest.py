@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cxr.images.limited import LimitedReader
 from cxr.serving.choice import from_folder
 from cxr.serving.rest.desk import StandingFolder
 from model_folders import Folders, write_models
@@ -22,7 +23,13 @@ def folder(folders: Folders) -> StandingFolder:
     return StandingFolder(from_folder(folders.models / "three_block").load())
 
 
+@pytest.fixture(scope="session")
+def reader() -> Iterator[LimitedReader]:
+    with LimitedReader(processes=2) as found:
+        yield found
+
+
 @pytest.fixture(scope="module")
-def service(folder: StandingFolder) -> Iterator[Running]:
-    with running(folder) as found:
+def service(folder: StandingFolder, reader: LimitedReader) -> Iterator[Running]:
+    with running(folder, reader=reader) as found:
         yield found

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxr.images.limited import LimitedReader
 from cxr.serving.rest.desk import StandingFolder
 from cxr.serving.rest.problems import MEDIA_TYPE
 from model_folders import Folders
@@ -107,8 +108,8 @@ def test_requests_have_names_and_a_client_may_choose_a_plain_one(service: Runnin
     assert len(odd.json["request_id"]) == 32
 
 
-def test_what_happens_is_counted(folder: StandingFolder, folders: Folders) -> None:
-    with running(folder) as own:
+def test_what_happens_is_counted(folder: StandingFolder, folders: Folders, reader: LimitedReader) -> None:
+    with running(folder, reader=reader) as own:
         client = own.client
         labels = [one["label"] for one in client.predict_all(*folders.images[:6]).json["predictions"]]
         client.predict(b"x", PNG)

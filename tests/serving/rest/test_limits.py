@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cxr.serving.rest.server as server_module
+from cxr.images.limited import LimitedReader
 from cxr.serving.rest.desk import StandingFolder
 from cxr.serving.rest.settings import Limits
 from model_folders import Folders
@@ -70,8 +71,10 @@ def test_slow_clients_are_given_up(folder: StandingFolder, monkeypatch: pytest.M
         assert service.client.ask("GET", "/health").status == 200
 
 
-def test_more_requests_than_there_are_places_are_told_to_come_again(folder: StandingFolder, folders: Folders) -> None:
-    held, image = Held(), folders.images[0]
+def test_more_requests_than_there_are_places_are_told_to_come_again(
+    folder: StandingFolder, folders: Folders, reader: LimitedReader
+) -> None:
+    held, image = Held(reader), folders.images[0]
     with running(folder, Limits(waiting=2), reader=held) as service, ThreadPoolExecutor(2) as pool:
         held.going.clear()
         waiting = [pool.submit(service.client.predict, image, PNG) for _ in range(2)]
@@ -84,8 +87,10 @@ def test_more_requests_than_there_are_places_are_told_to_come_again(folder: Stan
         assert service.client.predict(image, PNG).status == 200
 
 
-def test_running_requests_are_answered_at_the_end(folder: StandingFolder, folders: Folders) -> None:
-    held = Held()
+def test_running_requests_are_answered_at_the_end(
+    folder: StandingFolder, folders: Folders, reader: LimitedReader
+) -> None:
+    held = Held(reader)
     with running(folder, reader=held) as service, ThreadPoolExecutor(1) as pool:
         held.going.clear()
         waiting = pool.submit(service.client.predict, folders.images[0], PNG)

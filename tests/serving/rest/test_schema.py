@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
+from cxr.images.limited import LimitedReader
 from cxr.serving.rest.desk import StandingFolder
 from cxr.serving.rest.intake import IMAGE_TYPES
 from rest_service import JSON, Running, running
 
 
 @pytest.fixture(scope="module")
-def service(folder: StandingFolder) -> Iterator[Running]:
+def service(folder: StandingFolder, reader: LimitedReader) -> Iterator[Running]:
     """Under the name that the description gives as an example."""
-    with running(StandingFolder(replace(folder.current, alias="champion"))) as found:
+    with running(StandingFolder(replace(folder.current, alias="champion")), reader=reader) as found:
         yield found
 
 

@@ -1,4 +1,4 @@
-"""A message of the tracking server wakes the watchers if it is signed and about the model; anything else does nothing."""
+"""A signed message about the model wakes the watchers, and anything else does nothing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cxr.errors import ParameterError
+from cxr.images.limited import LimitedReader
 from cxr.serving import ServedAlias
-from cxr.serving.choice import from_folder
 from cxr.serving.rest.desk import StandingFolder
 from cxr.serving.rest.news import LARGEST
 from cxr.serving.rest.supervisor import bind
 from cxr.tracking.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from model_folders import Folders
 from rest_service import Reply, Running, running
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def send(
 
 
 @pytest.fixture
-def served(registry: Registry) -> ServedAlias:
-    return ServedAlias(registry.uri, registry.name)
+def registered(folder: StandingFolder) -> StandingFolder:
+    return replace(folder, registered_name="pneumonia-classifier")
 
 
 @pytest.fixture
-def service(served: ServedAlias) -> Iterator[Running]:
-    with running(served, secret=SECRET) as found:
+def service(registered: StandingFolder, reader: LimitedReader) -> Iterator[Running]:
+    with running(registered, secret=SECRET, reader=reader) as found:
         yield found
 
 
@@ -90,46 +91,47 @@ def test_forged_unsigned_and_old_messages_are_refused_and_nothing_is_done(servic
     assert service.woken == []
 
 
-def test_without_a_secret_or_a_registry_no_message_is_taken(served: ServedAlias, registry: Registry) -> None:
-    with running(served) as service:
-        assert (send(service).status, send(service).json["problem"]) == (403, "no_secret")
-        assert service.woken == []
-    folder = StandingFolder(from_folder(registry.folders.models / "three_block").load())
-    with running(folder, secret=SECRET) as service:
-        assert send(service).json["problem"] == "no_registry"
-        assert service.client.get("/version")["version"] is None
-        assert service.client.get("/version")["model"] == "three_block"
-
-
-def test_it_tells_which_version_answers_and_what_is_in_the_way(
-    service: Running, served: ServedAlias, registry: Registry
+def test_without_a_secret_or_a_registry_no_message_is_taken(
+    registered: StandingFolder, folder: StandingFolder, reader: LimitedReader
 ) -> None:
-    version = service.client.get("/version")
-    assert {key: version[key] for key in ("registered_name", "version", "alias", "model", "problem")} == {
-        "registered_name": registry.name,
-        "version": "1",
-        "alias": "champion",
-        "model": "three_block",
-        "problem": None,
-    }
-    (registry.files("2") / "model.keras").unlink()
-    registry.give("champion", "2")
-    served.reload()
-    health = service.client.get("/health")
-    assert (health["status"], health["version"]) == ("ok", "1")
-    assert "model.keras" in health["problem"]
-    assert service.client.get("/ready") == {"status": "ready", "version": "1"}
+    with running(registered, reader=reader) as service:
+        assert (send(service).status, send(service).json["problem"]) == (403, "no_secret")
+    with running(folder, secret=SECRET, reader=reader) as service:
+        assert send(service).json["problem"] == "no_registry"
+        version = service.client.get("/version")
+        assert (version["registered_name"], version["version"], version["model"]) == (None, None, "three_block")
+        assert service.woken == []
 
 
-def test_readiness_goes_before_the_service_does(service: Running, registry: Registry) -> None:
+def test_it_tells_which_version_answers_and_what_is_in_the_way(registry: Registry, reader: LimitedReader) -> None:
+    served = ServedAlias(registry.uri, registry.name)
+    with running(served, reader=reader) as service:
+        version = service.client.get("/version")
+        assert {key: version[key] for key in ("registered_name", "version", "alias", "model", "problem")} == {
+            "registered_name": registry.name,
+            "version": "1",
+            "alias": "champion",
+            "model": "three_block",
+            "problem": None,
+        }
+        (registry.files("2") / "model.keras").unlink()
+        registry.give("champion", "2")
+        served.reload()
+        health = service.client.get("/health")
+        assert (health["status"], health["version"]) == ("ok", "1")
+        assert "model.keras" in health["problem"]
+        assert service.client.get("/ready") == {"status": "ready", "version": "1"}
+
+
+def test_readiness_goes_before_the_service_does(service: Running, folders: Folders) -> None:
     service.standby.leaving = True
     answer = service.client.ask("GET", "/ready")
     assert (answer.status, answer.json["problem"]) == (503, "leaving")
-    assert service.client.ask("GET", f"/v1/models/{registry.name}").status == 503
-    still = service.client.predict(registry.images[0])
+    assert service.client.ask("GET", "/v1/models/three_block").status == 503
+    still = service.client.predict(folders.images[0])
     assert still.status == 200 and still.headers["connection"] == "close"
 
 
-def test_a_port_that_is_taken_is_a_wrong_parameter(service: Running, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_a_wrong_parameter(service: Running) -> None:
     with pytest.raises(ParameterError, match=f"received host=127.0.0.1, port={service.client.port} .*another port"):
         bind("127.0.0.1", service.client.port)

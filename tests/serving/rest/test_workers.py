@@ -130,14 +130,6 @@ def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(serving: Comman
         client.ask("GET", "/health")
 
 
-def test_workers_end_when_their_supervisor_is_killed(folders: Folders, tmp_path: Path) -> None:
-    serving = Command(tmp_path / "log", "--model", str(folders.models / "three_block"), "--workers", "1")
-    assert serving.client.predict(folders.images[0], PNG).json["version"] is None
-    workers = serving.workers()
-    serving.kill()
-    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-
-
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [

@@ -74,7 +74,6 @@ class _Worker:
         self._sending = threading.Lock()
 
     def answer(self, stack: ExitStack) -> None:
-        from cxr.backend import load_keras
         from cxr.images.limited import LimitedReader
         from cxr.serving.prediction_log import PredictionLog
         from cxr.serving.rest.application import application
@@ -87,7 +86,6 @@ class _Worker:
 
         settings, limits = self._settings, self._settings.limits
         secret = secret_of(settings.secret_variable)
-        load_keras()
         standing, watcher = self._stand(stack)
         at_once = max(2, available_cores() // settings.workers)
         reader = stack.enter_context(
@@ -121,20 +119,26 @@ class _Worker:
         server.run_until_told()
 
     def _stand(self, stack: ExitStack) -> tuple[Standing, Watcher | None]:
+        from cxr.backend import load_keras
         from cxr.serving import ServedAlias, Watcher
         from cxr.serving.choice import from_folder
         from cxr.serving.rest.desk import StandingFolder
+        from cxr.serving.served import choose_version
         from cxr.tracking.lookup import ask_briefly
 
         settings = self._settings
         standing: Standing
+        # What isn't there is told before TensorFlow is loaded, which takes seconds.
         if settings.model is not None:
-            standing, watcher = StandingFolder(from_folder(settings.model, settings.evaluation).load()), None
+            choice = from_folder(settings.model, settings.evaluation)
+            load_keras()
+            standing, watcher = StandingFolder(choice.load()), None
         else:
             ask_briefly()
-            alias = ServedAlias(
-                settings.tracking_uri, settings.registered_name, settings.alias, fallback=settings.fallback
-            )
+            wanted = (settings.tracking_uri, settings.registered_name, settings.alias)
+            choose_version(*wanted, settings.fallback)
+            load_keras()
+            alias = ServedAlias(*wanted, fallback=settings.fallback)
             first = self._number == 0
             calls = [_announce, *([self._note] if settings.keep_log else [])] if first else []
             standing, watcher = alias, Watcher(alias, settings.seconds, calls)
