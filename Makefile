@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check format ui gpu results benchmarks server components images kubeflow-local lock clean
+.PHONY: help run repro transfer test check audit format ui gpu results benchmarks server components images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -35,6 +35,9 @@ check: .venv/dev.stamp ## Check style, types and import layers
 	ruff format --check .
 	mypy
 	lint-imports
+
+audit: .venv/dev.stamp ## Look all pinned versions up among the known vulnerabilities
+	python requirements/audit.py
 
 format: .venv/dev.stamp ## Put the code into the common format
 	ruff check --fix-only .

@@ -30,6 +30,7 @@ def pipeline(graph: "Graph") -> "BaseComponent":
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]
             manifest = graph.task("validate", {"data": data}).outputs["manifest"]
             splits = graph.task("resplit", {"manifest": manifest}).outputs["splits"]
+            reference = graph.task("reference", {"data": data, "splits": splits}).outputs["reference"]
             prepared = {
                 recipe: graph.task("preprocess", {"data": data, "manifest": manifest}, recipe=recipe).outputs[
                     "prepared"
@@ -48,6 +49,6 @@ def pipeline(graph: "Graph") -> "BaseComponent":
                 evaluations[name] = graph.task("evaluate", judged, model=name).outputs["evaluation"]
             results = {"data": data, "models": models, "evaluations": evaluations}
             ensemble = graph.task("ensemble", results).outputs["ensemble"]
-            graph.task("register", {**results, "ensemble": ensemble, "splits": splits})
+            graph.task("register", {**results, "ensemble": ensemble, "splits": splits, "reference": reference})
 
     return training

@@ -1,4 +1,4 @@
-"""Loading of Keras with its backend, without the backend's greetings on the terminal."""
+"""Keras and its backend: loading them without their greetings on the terminal, and what differs between backends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 GREETINGS = re.compile(r"^(I0000 |WARNING: All log messages before absl)")
 """Lines that TensorFlow's libraries write while they load, whatever their log level is set to."""
@@ -56,3 +62,38 @@ def keras_home() -> Path:
         ``KERAS_HOME``, else ``~/.keras``.
     """
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+
+
+def gradient_of(score: Callable[[Any], Any]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Make the function that gives a score's gradient: the one thing that Keras has no common word for.
+
+    Args:
+        score: from a tensor of any shape to a scalar tensor, by Keras layers and operations.
+
+    Returns:
+        From an array to the gradient at it, same shape, float32. It may be called from several threads.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        def gradient(values: NDArray[np.float32]) -> Any:
+            tensor = tensorflow.convert_to_tensor(values)
+            with tensorflow.GradientTape() as tape:
+                tape.watch(tensor)
+                value = score(tensor)
+            return tape.gradient(value, tensor)
+
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.jit(jax.grad(score))
+    else:
+        import torch
+
+        def gradient(values: NDArray[np.float32]) -> Any:
+            tensor = keras.ops.convert_to_tensor(values).requires_grad_()
+            return torch.autograd.grad(score(tensor), tensor)[0]
+
+    return lambda values: keras.ops.convert_to_numpy(keras.ops.cast(gradient(values), "float32"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from cxr.errors import DataError, ImageError, MissingInputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cxr.images import Picture
     from cxr.recipes import Recipe
 
 BATCH_SIZE = 64
+Item = Union[bytes, str, Path, "Picture"]
+_RAW = (bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,11 @@ class Predictor:
         temperature, _ = self._operating_point()
         return np.asarray(apply_temperature(raw, temperature), dtype=np.float64)
 
-    def prepare(self, items: Sequence[bytes | str | Path]) -> NDArray[np.uint8]:
+    def prepare(self, items: Sequence[Item]) -> NDArray[np.uint8]:
         """Decode images and apply the recipe.
 
         Args:
-            items: raw image files as bytes, or paths of image files.
+            items: raw image files as bytes, paths of image files, or decoded pictures.
 
         Returns:
             ``(n, size, size, planes)`` uint8.
@@ -147,6 +150,24 @@ class Predictor:
     def recipes(self) -> tuple[Recipe, ...]:
         """Recipes that an image is prepared by before this predictor can answer for it, each once."""
         return (self.recipe,)
+
+    @property
+    def logit_head(self) -> tuple[Any, NDArray[np.float64]]:
+        """The network up to its last layer's input, and how the log odds of pneumonia grow with that input.
+
+        Returns:
+            Keras model to ``(batch, features)``, and the weights ``(features,)``; of a softmax of two their difference.
+
+        Raises:
+            DataError: if the network ends in something else than a sigmoid or a softmax of two.
+        """
+        if self._head is None:
+            raise DataError(
+                "expected a network that ends in a dense sigmoid or softmax of two, "
+                f"received model={self.card.model} with layer={self._network.layers[-1].name}"
+            )
+        weights, _ = self._head
+        return self._network, weights[:, -1] if weights.shape[1] == 1 else weights[:, 1] - weights[:, 0]
 
     def raw_of(self, prepared: Mapping[Recipe, NDArray[np.uint8]], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """Raw probabilities of pneumonia for prepared images.
@@ -178,11 +199,11 @@ class Predictor:
             for one, probability in zip(raw, self.calibrated(raw), strict=True)
         ]
 
-    def predict(self, items: Sequence[bytes | str | Path]) -> list[Prediction]:
-        """Answer for image files, as they are on disk or were uploaded.
+    def predict(self, items: Sequence[Item]) -> list[Prediction]:
+        """Answer for image files, as they are on disk or were uploaded, whatever they show.
 
         Args:
-            items: raw image files as bytes, or paths of image files.
+            items: raw image files as bytes, paths of image files, or decoded pictures.
 
         Returns:
             One prediction per item, in order.
@@ -245,7 +266,7 @@ class PooledPredictor(Predictor):
         answers = [member.calibrated(member.raw_of(prepared, batch_size)) for member in self.members]
         return pool(answers, [member.weight for member in self.card.pooled])
 
-    def prepare(self, items: Sequence[bytes | str | Path]) -> NoReturn:
+    def prepare(self, items: Sequence[Item]) -> NoReturn:
         """Refuse: members differ in their recipes.
 
         Args:
@@ -268,6 +289,15 @@ class PooledPredictor(Predictor):
         """
         self._refuse("probabilities")
 
+    @property
+    def logit_head(self) -> NoReturn:
+        """Refuse: each member has its own.
+
+        Raises:
+            DataError: always.
+        """
+        self._refuse("logit_head")
+
     def _refuse(self, asked: str) -> NoReturn:
         raise DataError(
             f"expected a single network for {asked}, received the ensemble {self.card.model} of "
@@ -275,21 +305,39 @@ class PooledPredictor(Predictor):
         )
 
 
-def _prepare(recipes: Sequence[Recipe], items: Sequence[bytes | str | Path]) -> dict[Recipe, NDArray[np.uint8]]:
+def picture_of(item: Item, number: int = 0) -> Picture:
+    """Decode one image, and name it in the error if that cannot be done.
+
+    Args:
+        item: a raw image file as bytes, the path of one, or a decoded picture, which is given back.
+        number: its place among others, for the error.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ImageError: if it cannot be used; the detail names the image.
+    """
+    from cxr.images import Picture, decode_picture
+
+    if isinstance(item, Picture):
+        return item
+    try:
+        return decode_picture(bytes(item) if isinstance(item, _RAW) else Path(item).read_bytes())
+    except OSError as error:
+        raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error
+    except ImageError as error:
+        name = f"image {number} ({len(item)} bytes)" if isinstance(item, _RAW) else str(item)
+        raise ImageError(error.problem, f"{name}: {error.detail}") from error
+
+
+def _prepare(recipes: Sequence[Recipe], items: Sequence[Item]) -> dict[Recipe, NDArray[np.uint8]]:
     """Decode each image once and apply each recipe to it: recipe to ``(n, size, size, planes)`` uint8."""
-    from cxr.images import decode_grey
     from cxr.recipes import apply
 
     prepared: dict[Recipe, list[NDArray[np.uint8]]] = {recipe: [] for recipe in recipes}
     for number, item in enumerate(items):
-        try:
-            data = bytes(item) if isinstance(item, bytes | bytearray | memoryview) else Path(item).read_bytes()
-            grey = decode_grey(data)
-        except OSError as error:
-            raise ImageError("unreadable", f"{item!r}: {error.strerror or error}") from error
-        except ImageError as error:
-            name = f"image {number} ({len(item)} bytes)" if isinstance(item, bytes) else str(item)
-            raise ImageError(error.problem, f"{name}: {error.detail}") from error
+        grey = picture_of(item, number).grey
         for recipe, images in prepared.items():
             images.append(apply(recipe, grey))
     return {recipe: np.stack(images) for recipe, images in prepared.items()}

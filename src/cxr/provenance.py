@@ -221,7 +221,7 @@ def processor() -> str:
 @lru_cache(maxsize=4)
 def _outs(lock: str) -> dict[str, dict[str, str]]:
     """Stage to its outputs' hashes by path; kept, because reading a long lock file takes half a second."""
-    stages = yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    stages = yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]  # noqa: S506 (both are safe)
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
 
 

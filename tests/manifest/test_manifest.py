@@ -12,7 +12,7 @@ import pytest
 
 import bad_images
 from cxr.errors import DataError, ParameterError, SourceError
-from cxr.images import PROBLEMS
+from cxr.images import TRAINING_PROBLEMS
 from cxr.manifest import (
     DTYPES,
     build_manifest,
@@ -111,7 +111,7 @@ def test_all_wrong_settings_are_reported_together(data: Path) -> None:
     with pytest.raises(ParameterError) as caught:
         build_manifest(data, policy=wrong, naming="ours", progress=False)
     assert len(caught.value.problems) == 4
-    assert set(default_policy()) == set(PROBLEMS)
+    assert set(default_policy()) == set(TRAINING_PROBLEMS)
 
 
 def test_name_and_folder_must_agree(data: Path) -> None:

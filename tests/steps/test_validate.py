@@ -16,7 +16,7 @@ import bad_images
 from cxr.checks import all_checks
 from cxr.dataset import DatasetCard
 from cxr.errors import DataError, MissingInputError, ParameterError
-from cxr.images import PROBLEMS
+from cxr.images import TRAINING_PROBLEMS
 from cxr.manifest import STATUSES
 from cxr.steps import validate
 from cxr.steps.validate import Validate
@@ -156,7 +156,7 @@ def test_a_missing_data_folder_is_said(tmp_path: Path) -> None:
 
 
 def test_the_step_knows_every_problem_action_and_check() -> None:
-    assert get_args(validate.Problem) == tuple(PROBLEMS)
+    assert get_args(validate.Problem) == tuple(TRAINING_PROBLEMS)
     assert set(get_args(validate.Action)) == set(STATUSES)
     assert get_args(validate.CheckName) == tuple(check.name for check in all_checks())
 

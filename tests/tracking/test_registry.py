@@ -17,6 +17,7 @@ import pytest
 import cxr
 from cxr.card import ModelCard
 from cxr.errors import MissingInputError, RegistryError
+from cxr.images import decode_grey
 from cxr.prediction import Predictor
 from cxr.promotion import Policy
 from cxr.registration import Registration
@@ -24,6 +25,7 @@ from cxr.tracking.artifacts import absent_files, fetch_model
 from cxr.tracking.connection import client
 from cxr.tracking.registry import Run, promotion_log, register
 from cxr.tracking.versions import PACKAGE
+from dicom_files import dicom_file
 from model_folders import CPU, GPU, THRESHOLD, Folders, card, rejudge, set_summary, write_models
 
 NAME = "pneumonia-classifier"
@@ -60,6 +62,9 @@ def test_a_version_answers_as_the_evaluation_did_in_a_process_without_the_packag
     folders = write_models(tmp_path)
     run_register(folders, uri)
     expected = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    (tmp_path / "films").mkdir()
+    for number, path in enumerate(folders.images[:3]):
+        (tmp_path / "films" / str(number)).write_bytes(dicom_file(decode_grey(path.read_bytes())))
     code = """
 import base64, json, sys
 from pathlib import Path
@@ -69,11 +74,13 @@ import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/pneumonia-classifier@champion")
 paths = json.loads(sys.argv[1])
 data = [Path(path).read_bytes() for path in paths]
+films = [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
 ways = {
     "bytes": model.predict(pd.DataFrame({"image": data})),
     "paths": model.predict(pd.DataFrame({"image": paths})),
     "list": model.predict(data),
     "base64": model.predict([base64.b64encode(one).decode() for one in data]),
+    "dicom": model.predict([base64.b64encode(one).decode() for one in films]),
     "singly": pd.concat([model.predict([one]) for one in data[:6]], ignore_index=True),
 }
 print(json.dumps({way: answer.to_dict("list") for way, answer in ways.items()}))
@@ -90,6 +97,7 @@ print(json.dumps({way: answer.to_dict("list") for way, answer in ways.items()}))
             _WITHOUT_THE_PACKAGE,
             str(script),
             json.dumps([str(path) for path in folders.images]),
+            str(tmp_path / "films"),
         ],
         capture_output=True,
         text=True,

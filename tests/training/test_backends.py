@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from cxr.card import ModelCard
 from cxr.models import BUILDERS, build
 from cxr.prediction import Predictor
 from cxr.steps import step
+from other_backend import elsewhere
 
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
@@ -37,33 +35,6 @@ for name in sys.argv[2:]:
     np.save(f"{folder}/{name}.npy", network.predict_on_batch(images[..., :channels]))
 assert "tensorflow" not in sys.modules
 """
-
-
-WITHOUT_TENSORFLOW = """
-import sys
-from importlib.machinery import PathFinder
-
-class Finder(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] == "tensorflow" else super().find_spec(name, path, target)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
-"""
-
-
-def elsewhere(backend: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run Python on another backend, where importing TensorFlow fails."""
-    blocked = folder / "blocked"
-    blocked.mkdir(exist_ok=True)
-    (blocked / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
-    path = os.pathsep.join([str(blocked), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # Each operation runs once or a few times: compiling it well would take longer than it saves.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **quick, "KERAS_BACKEND": backend, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 def take_statistics(network: keras.Model, images: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from cxr.dataset import PNEUMONIA, DatasetCard
 from cxr.exploration import pictures as pictures
 from cxr.exploration import plots as plots
 from cxr.exploration.shortcuts import CAUTION, shortcut_aurocs
-from cxr.images import MAX_PIXELS, PROBLEMS
+from cxr.images import MAX_PIXELS, TRAINING_PROBLEMS
 
 FILE_NAME = "exploration.html"
 _LISTED = 100
@@ -65,7 +65,7 @@ def write_report(
         drift_rows=comparison.table.to_dict("records"),
         left_out=left_out.head(_LISTED).to_dict("records"),
         more_left_out=max(0, len(left_out) - _LISTED),
-        problems=PROBLEMS,
+        problems=TRAINING_PROBLEMS,
         **(_content(images, data, max_pixels, seed) if len(images) else {}),
     )
     page.write_text(text, encoding="utf-8")

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
+from cxr.images.dicom import is_dicom, read_dicom
 from cxr.images.headers import Header, read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import coloured_share, decode_pixels, is_grey
 
-PROBLEMS: dict[str, str] = {
+TRAINING_PROBLEMS: dict[str, str] = {
     "symlink": "a symbolic link: links are reported and never followed",
     "special": "a folder, device, pipe or socket where an image file should be",
     "unreadable": "the file cannot be read (permission, or gone)",
@@ -38,7 +39,18 @@ PROBLEMS: dict[str, str] = {
     "wrong_suffix": "the ending of the name is of another format than the content",
     "colour": "coloured pixels; colour is dropped, every image is read as grey",
 }
-"""Kinds of problem, worst first, each with a sentence for people."""
+"""Kinds of problem that a file of training data can have, worst first, each with a sentence for people."""
+
+PROBLEMS: dict[str, str] = TRAINING_PROBLEMS | {
+    "modality": "made by a device that takes no radiographs (CT, MR, ultrasound, ...)",
+    "no_pixels": "a DICOM file without a picture: a report, a plan, a curve",
+    "photometric": "a DICOM file in colour; radiographs are stored in grey",
+    "raw": "the values of a detector before they are made a picture to look at",
+    "not_frontal": "a side or oblique view; the model knows frontal ones (PA, AP)",
+    "unsupported": "a way of storing pixels that is not read here; export the picture uncompressed",
+    "too_slow": "reading it took longer than the limit",
+}
+"""All kinds of problem, those of files that are answered for included, each with a sentence for people."""
 
 SOFT: frozenset[str] = frozenset({"depth_16", "blank", "too_small", "aspect", "wrong_suffix", "colour"})
 """Problems of images that can still be decoded, so that a policy may accept them."""
@@ -80,7 +92,7 @@ class ImageFacts:
         bit_depth: bits per channel, 0 if unknown.
         grey: whether no pixel is coloured; None if unknown.
         readable: whether the pixels were decoded.
-        problems: kinds of problem (keys of :data:`PROBLEMS`) with their descriptions, worst first.
+        problems: kinds of problem (keys of :data:`TRAINING_PROBLEMS`) with their descriptions, worst first.
         mean: mean grey level, 0 to 255, NaN if unknown.
         std: standard deviation of the grey levels, NaN if unknown.
         phash: perceptual hash, 16 hexadecimal digits, ``""`` if unknown or blank.
@@ -143,16 +155,17 @@ def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
 
 
 def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool = False) -> NDArray[np.uint8]:
-    """Decode a JPEG or PNG to grey, refusing everything that a decoder would have to guess.
+    """Decode a JPEG, PNG or DICOM file to grey, refusing everything that a decoder would have to guess.
 
-    Colour becomes luma (``cv2.IMREAD_GRAYSCALE``), transparency is dropped, and EXIF orientation is applied,
-    so that the array is what a viewer shows. In a progressive JPEG only a missing end is found; in any other
-    also damage inside the coded pixels, unless the damaged bytes happen to decode to as many pixels.
+    DICOM is shown as :func:`cxr.images.dicom.read_dicom` says. Of the others colour becomes luma
+    (``cv2.IMREAD_GRAYSCALE``), transparency is dropped, and EXIF orientation is applied, so that the array is what a
+    viewer shows. In a progressive JPEG only a missing end is found; in any other also damage inside the coded pixels,
+    unless the damaged bytes happen to decode to as many pixels.
 
     Args:
         data: the whole content of the file.
         max_pixels: largest number of pixels, read from the header before decoding.
-        scale_16_bit: take images of more than 8 bits, stretching their own range from smallest to largest
+        scale_16_bit: take PNG images of more than 8 bits, stretching their own range from smallest to largest
             value linearly to 0 to 255; by default they are refused, as their grey levels mean something else.
 
     Returns:
@@ -160,8 +173,10 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
 
     Raises:
         ImageError: ``empty``, ``not_an_image``, ``truncated``, ``corrupt``, ``animated``, ``cmyk``,
-            ``too_large`` or ``depth_16``.
+            ``too_large`` or ``depth_16``; of DICOM also those of :func:`cxr.images.dicom.read_dicom`.
     """
+    if is_dicom(data):
+        return read_dicom(data, max_pixels=max_pixels)
     header = read_header(data)
     _refuse(header, max_pixels)
     if header.bit_depth > 8 and not scale_16_bit:
@@ -169,9 +184,7 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
     return decode_pixels(data, header)
 
 
-def decode_picture(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE
-) -> Picture:
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE) -> Picture:
     """Decode a file as :func:`decode_grey` does, and find out how much colour was dropped.
 
     Args:
@@ -186,7 +199,9 @@ def decode_picture(
         ImageError: as :func:`decode_grey`.
     """
     grey = decode_grey(data, max_pixels=max_pixels)
-    return Picture(grey, coloured_share(data, read_header(data), colour_tolerance))
+    if is_dicom(data):
+        return Picture(grey)
+    return Picture(grey, coloured_share(data, read_header(data), colour_tolerance, coarse=True))
 
 
 def inspect(path: Path, limits: Limits | None = None) -> ImageFacts:
@@ -250,7 +265,7 @@ def _judge(path: Path, facts: ImageFacts, header: Header, grey: NDArray[np.uint8
         width=width,
         height=height,
         readable=True,
-        problems=tuple((problem, found[problem]) for problem in PROBLEMS if problem in found),
+        problems=tuple((problem, found[problem]) for problem in TRAINING_PROBLEMS if problem in found),
         mean=mean,
         std=std,
         phash=perceptual_hash(grey) if std > 0 else "",

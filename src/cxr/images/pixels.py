@@ -17,6 +17,8 @@ from cxr.images.headers import Header, Piece
 _AHEAD = bytes(16)
 _ESSENTIAL = 2
 _WIDEST = 65_500
+_COARSE = ((512, cv2.IMREAD_REDUCED_COLOR_8), (256, cv2.IMREAD_REDUCED_COLOR_4), (128, cv2.IMREAD_REDUCED_COLOR_2))
+"""Smallest sides from which a picture is decoded with an eighth, a quarter, half of them: JPEG allows it."""
 
 
 def decode_pixels(data: bytes, header: Header) -> NDArray[np.uint8]:
@@ -62,13 +64,14 @@ def is_grey(data: bytes, header: Header, tolerance: int) -> bool:
     return coloured_share(data, header, tolerance) == 0
 
 
-def coloured_share(data: bytes, header: Header, tolerance: int) -> float:
+def coloured_share(data: bytes, header: Header, tolerance: int, *, coarse: bool = False) -> float:
     """Share of a picture's pixels that are coloured.
 
     Args:
         data: the whole content of the file.
         header: its header.
         tolerance: largest difference of a grey pixel's channels, in grey levels.
+        coarse: look at a smaller picture where that is much quicker; single coloured pixels are lost.
 
     Returns:
         0 to 1; 0 without decoding where the file has one channel.
@@ -78,12 +81,14 @@ def coloured_share(data: bytes, header: Header, tolerance: int) -> float:
     """
     if header.mode in ("1", "L", "LA", "I;16", "LA;16"):
         return 0.0
-    colour = _decode(data, cv2.IMREAD_COLOR)
+    small = min(header.width, header.height) if coarse else 0
+    way = next((way for side, way in _COARSE if small >= side), cv2.IMREAD_COLOR)
+    colour = _decode(data, way)
     if colour is None:
         raise _refused()
     first, second, third = cv2.split(colour)
     low, high = cv2.min(cv2.min(first, second), third), cv2.max(cv2.max(first, second), third)
-    return float(np.count_nonzero(high - low > tolerance)) / low.size
+    return float(np.count_nonzero(high - low > tolerance) / low.size)
 
 
 def _refused() -> ImageError:
@@ -93,7 +98,9 @@ def _refused() -> ImageError:
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
     try:
         image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None  # no fault of the file's
         return None
     return image
 

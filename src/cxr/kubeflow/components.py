@@ -22,6 +22,7 @@ IMAGES: dict[str, str] = {
     "validate": DATA_IMAGE,
     "resplit": DATA_IMAGE,
     "preprocess": DATA_IMAGE,
+    "reference": DATA_IMAGE,
     "train": TRAIN_IMAGE,
     "evaluate": TRAIN_IMAGE,
     "ensemble": TRAIN_IMAGE,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
     from kfp.dsl.base_component import BaseComponent
 
-AGAIN = frozenset({"fetch", "preprocess", "train", "evaluate", "ensemble", "register", "predict"})
+AGAIN = frozenset({"fetch", "preprocess", "reference", "train", "evaluate", "ensemble", "register", "predict"})
 """Steps that may be tried again. What validate and resplit refuse, they refuse again."""
 UNCACHED = frozenset({"register", "predict", "outcome"})
 """Steps that are about the world outside: the registry, or the images, may have changed since."""

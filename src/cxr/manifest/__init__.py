@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cxr.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PATIENTS_NAME, SUBTYPES
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
-from cxr.images import PROBLEMS, SOFT, ImageFacts, Limits, decode_grey, inspect, read_bytes
+from cxr.images import SOFT, TRAINING_PROBLEMS, ImageFacts, Limits, decode_grey, inspect, read_bytes
 from cxr.manifest.duplicates import NEAR_CORRELATION, NEAR_DISTANCE, near_pairs, unite
 from cxr.manifest.listing import list_files, place
 from cxr.manifest.patients import ImageName, Patient, parse_name, read_patients
@@ -70,7 +70,7 @@ def default_policy() -> dict[str, Action]:
     Returns:
         Problem to action: coloured images are taken (they are read as grey), all others left out.
     """
-    return {problem: "accept" if problem == "colour" else "quarantine" for problem in PROBLEMS}
+    return {problem: "accept" if problem == "colour" else "quarantine" for problem in TRAINING_PROBLEMS}
 
 
 def build_manifest(
@@ -192,8 +192,8 @@ def _full_policy(policy: Mapping[str, Action], naming: str) -> dict[str, Action]
         wrong.append(f"expected naming to be kermany or any, received naming={naming!r}")
     for problem, action in policy.items():
         received = f"policy {problem}={action!r}"
-        if problem not in PROBLEMS:
-            wrong.append(f"expected a problem of {', '.join(PROBLEMS)}, received {received}")
+        if problem not in TRAINING_PROBLEMS:
+            wrong.append(f"expected a problem of {', '.join(TRAINING_PROBLEMS)}, received {received}")
         elif action not in ACTIONS:
             wrong.append(f"expected one of {', '.join(ACTIONS)}, received {received}")
         elif action == "accept" and problem not in SOFT:
@@ -228,7 +228,7 @@ def _row(
         problems[error.problem] = error.detail
     if named.label and label and named.label != label:
         problems["mislabelled"] = f"the name says {named.label}, the folder {label}; move or rename the file"
-    ordered = [problem for problem in PROBLEMS if problem in problems]
+    ordered = [problem for problem in TRAINING_PROBLEMS if problem in problems]
     strictest = max((actions[problem] for problem in ordered), key=ACTIONS.index, default=ACTIONS[0])
     return {
         "path": shown,

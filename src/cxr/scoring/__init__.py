@@ -15,6 +15,7 @@ from cxr.scoring.rows import Row, rows
 
 if TYPE_CHECKING:
     from cxr.prediction import Predictor
+    from cxr.reference import Reference
 
 __all__ = ["Answering", "File", "Files", "Parts", "Row", "rows", "score"]
 
@@ -27,11 +28,13 @@ class Answering:
         predictor: the network with recipe, calibration and threshold.
         version: number in the registry; None for a model of a folder.
         alias: alias that the version was found by; None if there was none.
+        reference: what the training films look like; None answers for every picture.
     """
 
     predictor: Predictor
     version: str | None = None
     alias: str | None = None
+    reference: Reference | None = None
 
     @property
     def columns(self) -> Mapping[str, str | None]:
@@ -65,7 +68,7 @@ def score(
     )
     with bar:
         stream = rows(
-            files, (file for part in waiting for file in part), answering.predictor,
+            files, (file for part in waiting for file in part), answering.predictor, answering.reference,
             workers=workers, batch_size=batch_size,
         )  # fmt: skip
         for number, part in zip(missing, waiting, strict=True):

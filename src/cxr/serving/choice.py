@@ -7,11 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr.card import ModelCard
+from cxr.card import CARD_NAME, EVALUATION_FOLDER, ModelCard
 from cxr.errors import MissingInputError
 from cxr.history import CHAMPION
 from cxr.prediction import Predictor
+from cxr.reference import FILE_NAME, Reference
 from cxr.serving.served import PHANTOM_BANNER, Served, choose_version, load_version
+from cxr.tracking.record import model_card
+from cxr.validation_scores import ValidationScores
+
+REFERENCE = "reference"
+"""Folder beside those of the models, as the pipeline leaves it."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,15 @@ def registered(
     )
 
 
-def from_folder(model: Path, evaluation: Path | None = None) -> Choice:
+def from_folder(model: Path, evaluation: Path | None = None, reference: Path | None = None) -> Choice:
     """Choose a model that lies in a folder, as training or an ensemble left it.
 
     Args:
         model: folder of the trained model, or of an ensemble's model.
         evaluation: folder of its evaluation, whose card has calibration and threshold; None takes the model's own
-            card if it has them, else ``../../evaluations/NAME``.
+            card if it has them, else ``../evaluation`` or ``../../evaluations/NAME``, whichever is there.
+        reference: folder of the reference; None takes ``../reference`` or ``../../reference`` of the model, if one is
+            there.
 
     Returns:
         The choice; it has no version and no alias.
@@ -73,19 +81,36 @@ def from_folder(model: Path, evaluation: Path | None = None) -> Choice:
     Raises:
         MissingInputError: if a file is missing, or the model isn't evaluated.
     """
-    card = ModelCard.read(model)
-    if evaluation is not None or not card.calibrated:
-        card = ModelCard.read(evaluation or model.resolve().parent.parent / "evaluations" / model.resolve().name)
+    card, here = ModelCard.read(model), model.resolve()
+    beside = [here.parent / EVALUATION_FOLDER, here.parent.parent / "evaluations" / here.name]
+    judged = evaluation or next((folder for folder in beside if (folder / CARD_NAME).is_file()), None)
+    if judged is not None and (evaluation is not None or not card.calibrated):
+        card = ModelCard.read(judged)
     if not card.calibrated:
         raise MissingInputError(
             f"expected an evaluated model, received model={model} without calibration and threshold; "
             "run `cxr evaluate`, and name its folder as --evaluation"
         )
-    found = hashlib.sha256(repr(card).encode())
-    for name in card.files:
-        if (model / name).is_file():  # loading says in plain words which one is missing
-            found.update((model / name).read_bytes())
-    banner = PHANTOM_BANNER if card.dataset_kind == "phantom" else None
-    return Choice(
-        f"the model of {model}", found.hexdigest(), lambda: Served("", "", Predictor.load(model, card), banner)
+    known = reference or next(
+        (one for one in (here.parent / REFERENCE, here.parent.parent / REFERENCE) if (one / FILE_NAME).is_file()), None
     )
+    if known is not None and not (known / FILE_NAME).is_file():
+        raise MissingInputError(
+            f"expected a reference, received {known / FILE_NAME} (no such file); run `cxr reference`"
+        )
+    found = hashlib.sha256(repr(card).encode())
+    for path in (*(model / name for name in card.files), *((known / FILE_NAME,) if known else ())):
+        if path.is_file():  # loading says in plain words which one is missing
+            found.update(path.read_bytes())
+    return Choice(f"the model of {model}", found.hexdigest(), lambda: _load(model, card, judged, known))
+
+
+def _load(model: Path, card: ModelCard, judged: Path | None, known: Path | None) -> Served:
+    predictor = Predictor.load(model, card)
+    validation = about = None
+    if judged is not None and (judged / "predictions.parquet").is_file():
+        validation = ValidationScores.of_evaluation(judged)
+        about = model_card(card, judged)
+    reference = Reference.load(known) if known else None
+    banner = PHANTOM_BANNER if card.dataset_kind == "phantom" else None
+    return Served("", "", predictor, reference, validation, about, banner)

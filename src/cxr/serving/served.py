@@ -6,17 +6,22 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from cxr import model_card
+from cxr.answering import Answer, answer
 from cxr.card import ModelCard
 from cxr.errors import CxrError, RegistryError
 from cxr.history import CHAMPION
+from cxr.images import Picture
 from cxr.prediction import Predictor
+from cxr.reference import Reference
 from cxr.tracking.lookup import alias_versions, fetch_version
+from cxr.validation_scores import ValidationScores
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,9 @@ class Served:
         version: its number in the registry.
         alias: the alias it was loaded for.
         predictor: the network with recipe, calibration and threshold.
+        reference: what its training films look like; None in versions that carry none, which answer for everything.
+        validation: its answers for validation films; None in versions that carry none.
+        about: its model card, Markdown; None in versions that carry none.
         banner: what people must be told beside each answer, None if there is nothing.
         since: when it began to answer, UTC.
     """
@@ -40,6 +48,9 @@ class Served:
     version: str
     alias: str
     predictor: Predictor
+    reference: Reference | None = None
+    validation: ValidationScores | None = None
+    about: str | None = None
     banner: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -47,6 +58,20 @@ class Served:
     def card(self) -> ModelCard:
         """The model's card."""
         return self.predictor.card
+
+    def answer(self, pictures: Sequence[Picture]) -> list[Answer]:
+        """Answer for pictures, but for those that are no chest films.
+
+        Args:
+            pictures: as they came.
+
+        Returns:
+            One answer per picture, in order.
+
+        Raises:
+            ImageError: ``unsuitable``, if a recipe cannot cope with a picture.
+        """
+        return answer(self.predictor, self.reference, pictures)
 
 
 @dataclass(frozen=True)
@@ -136,7 +161,8 @@ class ServedAlias:
                 self._refusal = self._problem = None
                 return False
             if version == self._current.version:  # the challenger that answered has become champion
-                self._current = self._served(version, chosen, self._current.predictor)
+                banner = _banner(self._current.card, version, chosen, self.alias)
+                self._current = replace(self._current, alias=chosen, banner=banner, since=datetime.now(UTC))
                 self._refusal = self._problem = None
                 return False
             refused = self._refusal if self._refusal and self._refusal.version == version else None
@@ -168,9 +194,6 @@ class ServedAlias:
 
     def _load(self, version: str, alias: str) -> Served:
         return load_version(self.uri, self.registered_name, version, alias, wanted=self.alias)
-
-    def _served(self, version: str, alias: str, predictor: Predictor) -> Served:
-        return Served(version, alias, predictor, _banner(predictor.card, version, alias, self.alias))
 
 
 def choose_version(uri: str, registered_name: str, alias: str, fallback: str | None = None) -> tuple[str, str]:
@@ -218,7 +241,11 @@ def load_version(uri: str, registered_name: str, version: str, alias: str = "", 
     """
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            predictor = Predictor.load(fetch_version(uri, registered_name, version, Path(scratch)))
+            folder = fetch_version(uri, registered_name, version, Path(scratch))
+            predictor = Predictor.load(folder)
+            reference, validation = Reference.load(folder), ValidationScores.load(folder)
+            text = folder / model_card.FILE_NAME
+            about = text.read_text(encoding="utf-8") if text.is_file() else None
             probability = predictor.predict([_drawn()])[0].probability
     except RegistryError:
         raise
@@ -233,7 +260,11 @@ def load_version(uri: str, registered_name: str, version: str, alias: str = "", 
         )
     found_by = f", {alias}" if alias else ""
     log.info("version %s of %s answers (%s%s)", version, registered_name, predictor.card.model, found_by)
-    return Served(version, alias, predictor, _banner(predictor.card, version, alias, wanted))
+    if reference is None:
+        log.warning("version %s carries no reference: it answers for pictures that are no chest films too", version)
+    return Served(
+        version, alias, predictor, reference, validation, about, _banner(predictor.card, version, alias, wanted)
+    )
 
 
 def _banner(card: ModelCard, version: str, alias: str, wanted: str) -> str | None:

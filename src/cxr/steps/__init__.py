@@ -11,6 +11,7 @@ STEPS: dict[str, str] = {
     "validate": "Validate",
     "resplit": "Resplit",
     "preprocess": "Preprocess",
+    "reference": "DescribeReference",
     "train": "Train",
     "evaluate": "Evaluate",
     "ensemble": "Ensemble",

@@ -45,6 +45,13 @@ class Predict(Registered):
         Reads("Evaluation", optional=True),
         Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
     ] = None
+    reference: Annotated[
+        Path | None,
+        Reads("Reference", optional=True),
+        Field(
+            description="Folder of its reference; null finds it beside the models (../../reference), if it is there."
+        ),
+    ] = None
     predictions: Annotated[
         Path | None,
         Writes("Predictions"),
@@ -150,7 +157,7 @@ class Predict(Registered):
         served = job.choice.load()
         if served.banner:
             log.warning("%s", served.banner)
-        answering = Answering(served.predictor, served.version or None, served.alias or None)
+        answering = Answering(served.predictor, served.version or None, served.alias or None, served.reference)
         place = self._place()
         if place is None:
             self._print(job.files, answering)
@@ -180,7 +187,7 @@ class Predict(Registered):
         if not files.entries:
             raise SourceError(f"expected images, received {files.name} without any; check the spelling")
         if self.model is not None:
-            choice = from_folder(self.model, self.evaluation)
+            choice = from_folder(self.model, self.evaluation, self.reference)
         else:
             choice = registered(
                 self.tracking_uri, self.registered_name, version=self.version, alias=self.alias, fallback=self.fallback
@@ -221,7 +228,8 @@ class Predict(Registered):
         self.show(f"{'file':<{width}}  {'label':<9}  probability  threshold  version")
         errors: list[str] = []
         for row in rows(
-            files, files.entries, answering.predictor, workers=self.workers, batch_size=self.batch_size
+            files, files.entries, answering.predictor, answering.reference,
+            workers=self.workers, batch_size=self.batch_size,
         ):  # fmt: skip
             if row.probability is None or row.threshold is None:
                 errors.append(f"{row.path}: {row.error}")

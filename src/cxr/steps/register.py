@@ -45,6 +45,13 @@ class Register(Tracked):
     splits: Annotated[
         Path, Reads("Splits"), Field(description="Folder of the split that the models were judged on.")
     ] = Path("artifacts/splits")
+    reference: Annotated[
+        Path,
+        Reads("Reference", optional=True),
+        Field(
+            description="What training films look like: each version carries it. Without it, versions answer for all."
+        ),
+    ] = Path("artifacts/reference")
     data: Annotated[
         Path,
         Reads("Dataset", optional=True),
@@ -89,7 +96,14 @@ class Register(Tracked):
 
         policy = Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
         run = Run(
-            self.models, self.evaluations, self.splits, self.data, self.ensemble, self.transfer, tuple(self.include)
+            self.models,
+            self.evaluations,
+            self.splits,
+            self.data,
+            self.ensemble,
+            self.transfer,
+            tuple(self.include),
+            self.reference,
         )
         outcome, rows = register(
             run,

@@ -43,6 +43,7 @@ class Run:
         ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
         transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
         include: names of the models to take; empty takes all that are evaluated, and the ensemble.
+        reference: folder of the reference that versions carry; None, or a folder without one, if there is none.
     """
 
     models: Path
@@ -52,6 +53,7 @@ class Run:
     ensemble: Path | None = None
     transfer: Path | None = None
     include: Sequence[str] = field(default=())
+    reference: Path | None = None
 
 
 def register(
@@ -81,7 +83,7 @@ def register(
         raise RegistryError(
             "expected the address of an MLflow store, received tracking uri=''; set tracking.tracking_uri"
         )
-    wanted = candidates(run.models, run.evaluations, run.include, run.ensemble, run.transfer)
+    wanted = candidates(run.models, run.evaluations, run.include, run.ensemble, run.transfer, run.reference)
     connected = client(uri)
     _ensure_registered_model(connected, registered_name)
     aliases = Aliases(uri, registered_name, connected)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cxr.errors import ImageError
+from cxr.images.dicom import is_dicom
+
+if TYPE_CHECKING:
+    from cxr.images import Picture
 
 IMAGE_COLUMN = "image"
 MODEL_ARTIFACT = "model"
@@ -34,8 +38,10 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
                 ``paths`` in its model configuration says whether text may name files on this machine.
         """
         from cxr.prediction import Predictor
+        from cxr.reference import Reference
 
-        self._predictor = Predictor.load(Path(context.artifacts[MODEL_ARTIFACT]))
+        folder = Path(context.artifacts[MODEL_ARTIFACT])
+        self._predictor, self._reference = Predictor.load(folder), Reference.load(folder)
         self._paths = bool((context.model_config or {}).get("paths", True))
 
     def predict(
@@ -54,15 +60,31 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
 
         Returns:
             A DataFrame, one row per image in order: ``probability`` (calibrated, 0 to 1), ``label``
-            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``.
+            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the picture is no chest film and its
+            probability means nothing, empty for a chest film.
 
         Raises:
             ImageError: if an image cannot be used.
         """
+        from cxr.prediction import BATCH_SIZE, picture_of
+
         column = IMAGE_COLUMN if IMAGE_COLUMN in model_input.columns else model_input.columns[0]
-        answers = self._predictor.predict([self._item(value) for value in model_input[column]])
-        rows = [(one.probability, one.label, one.threshold) for one in answers]
-        return pd.DataFrame(rows, columns=["probability", "label", "threshold"])
+        rows = []
+        for start in range(0, len(model_input), BATCH_SIZE):
+            values = model_input[column].iloc[start : start + BATCH_SIZE]
+            pictures = [picture_of(self._item(value), start + place) for place, value in enumerate(values)]
+            answers = self._predictor.predict(pictures)
+            rows += [
+                (one.probability, one.label, one.threshold, self._refusal(picture))
+                for one, picture in zip(answers, pictures, strict=True)
+            ]
+        return pd.DataFrame(rows, columns=["probability", "label", "threshold", "refusal"])
+
+    def _refusal(self, picture: Picture) -> str:
+        if self._reference is None:
+            return ""
+        found = self._reference.refusal(picture, self._reference.film(picture))
+        return f"{found.kind}: {found.detail}" if found else ""
 
     def _item(self, value: Any) -> bytes | Path:
         if isinstance(value, bytes | bytearray | memoryview):
@@ -84,7 +106,7 @@ def _from_base64(text: str) -> bytes | None:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return data if data.startswith(MAGIC) else None
+    return data if data.startswith(MAGIC) or is_dicom(data) else None
 
 
 set_model(ServedModel())

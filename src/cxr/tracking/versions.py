@@ -20,11 +20,13 @@ from cxr.backend import backend_name
 from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
 from cxr.model_card import FILE_NAME
+from cxr.reference import FILE_NAME as REFERENCE
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
 from cxr.tracking.contact import plainly
 from cxr.tracking.record import keep_record, model_card
 from cxr.tracking.stored_models import FINGERPRINT, compare, mark_ready, pending
+from cxr.validation_scores import ValidationScores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,12 +42,14 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
     ("scipy",),
     ("opencv-python-headless", "opencv-python"),
     ("pillow",),
+    ("pydicom",),
+    ("python-gdcm",),
     ("tqdm",),
 )
 """Packages that a version needs to answer, each with names under which it may be installed."""
 PACKAGE = (
-    "__init__.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py", "prediction.py",
-    "recipes.py",
+    "__init__.py", "answering.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py",
+    "prediction.py", "recipes.py", "reference",
 )  # fmt: skip
 """What of this package a version carries: all that prediction imports. A server takes a request for each file."""
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
@@ -53,13 +57,22 @@ BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "to
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of this run: its folders, its calibrated card and its figures."""
+    """A model of this run: its folders, its calibrated card, its figures, and the folder of the reference if any."""
 
     name: str
     trained: Path
     evaluation: Path
     card: ModelCard
     summary: Mapping[str, float]
+    reference: Path | None = None
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Files that prediction reads beside the card: name in the version to where it is now."""
+        found = {name: self.trained / name for name in self.card.files}
+        if self.reference is not None:
+            found[REFERENCE] = self.reference / REFERENCE
+        return found
 
 
 def candidates(
@@ -68,6 +81,7 @@ def candidates(
     include: Sequence[str],
     ensemble: Path | None = None,
     transfer: Path | None = None,
+    reference: Path | None = None,
 ) -> list[Candidate]:
     """Find the models of a run.
 
@@ -77,6 +91,7 @@ def candidates(
         include: names of the models to take; empty takes all that are evaluated, and the ensemble.
         ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
         transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
+        reference: folder of the reference; None, or a folder without one, if there is none.
 
     Returns:
         The models, all judged on one split, in order of ``include`` or of their names.
@@ -102,6 +117,7 @@ def candidates(
             f"expected trained and evaluated models, received none of: {', '.join(absent) or evaluations}; "
             "run `cxr train` and `cxr evaluate` for each"
         )
+    known = reference if reference is not None and (reference / REFERENCE).is_file() else None
     found = []
     for name, (trained, judged) in taken.items():
         summary = json.loads((judged / "summary.json").read_text(encoding="utf-8"))
@@ -111,7 +127,7 @@ def candidates(
                 f"expected a calibrated card, received {judged / CARD_NAME} with "
                 f"temperature={card.temperature}, threshold={card.threshold}; run `cxr evaluate`"
             )
-        found.append(Candidate(name, trained, judged, card, summary))
+        found.append(Candidate(name, trained, judged, card, summary, known))
     if len({(one.card.data_digest, one.card.split_digest) for one in found}) > 1:
         listed = ", ".join(f"{one.name}={one.card.split_protocol} {one.card.split_digest[:8]}" for one in found)
         raise RegistryError(
@@ -215,7 +231,10 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
         tags={FINGERPRINT: fingerprint},
     )
     # The column has no name so that a plain list of images is accepted as well as a DataFrame.
-    outputs = [(DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")]
+    outputs = [
+        *((DataType.double, "probability"), (DataType.string, "label"), (DataType.double, "threshold")),
+        (DataType.string, "refusal"),
+    ]
     signature = ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema([ColSpec(kind, column) for kind, column in outputs]),
@@ -224,9 +243,10 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
         # MLflow would run the example to guess the signature, which is given.
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         folder = Path(scratch) / "artifact"
-        for name in one.card.files:
+        for name, path in one.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(one.trained / name, folder / name)
+            shutil.copyfile(path, folder / name)
+        ValidationScores.of_evaluation(one.evaluation).save(folder)
         one.card.write(folder)
         (folder / FILE_NAME).write_text(model_card(one.card, one.evaluation), encoding="utf-8")
         package, saved = Path(scratch) / cxr.__name__, Path(scratch) / "saved"
@@ -278,7 +298,7 @@ def _pin(names: Sequence[str]) -> str | None:
 
 def _fingerprint(one: Candidate) -> str:
     total = hashlib.sha256()
-    for path in (*(one.trained / name for name in one.card.files), one.evaluation / CARD_NAME):
+    for path in (*one.files.values(), one.evaluation / CARD_NAME):
         total.update(path.read_bytes())
     return total.hexdigest()
 

@@ -1,0 +1,117 @@
+"""Writer of small DICOM files for tests, of a patient whose data must never come to light."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+SECRET = "Secret"
+COMPRESSED = {
+    "MR_small_RLE.dcm": "MR_small.dcm",
+    "MR_small_jp2klossless.dcm": "MR_small.dcm",
+    "MR_small_jpeg_ls_lossless.dcm": "MR_small.dcm",
+    "MR_small_bigendian.dcm": "MR_small.dcm",
+    "MR_small_implicit.dcm": "MR_small.dcm",
+}
+"""Files that pydicom brings along, each with the one that shows the same picture uncompressed."""
+
+
+def dicom_dataset(stored: NDArray[Any], **tags: Any) -> Dataset:
+    """Describe a radiograph.
+
+    Args:
+        stored: stored values, ``(rows, columns)``, 8 or 16 bits.
+        tags: elements to set by keyword; None leaves one out.
+
+    Returns:
+        The data set, uncompressed.
+    """
+    bits = stored.dtype.itemsize * 8
+    dataset = Dataset()
+    dataset.PatientName = f"{SECRET}^Person"
+    dataset.PatientID = f"{SECRET}-4711"
+    dataset.InstitutionName = f"{SECRET} Hospital"
+    dataset.StudyDescription = f"{SECRET} study"
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=["test"])
+    dataset.Modality = "DX"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = bits
+    dataset.BitsStored = bits
+    dataset.HighBit = int(tags.get("BitsStored") or bits) - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    for keyword, value in tags.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+def file_of(dataset: Dataset, syntax: str | None = None) -> bytes:
+    """Write a data set as a file.
+
+    Args:
+        dataset: the data set.
+        syntax: transfer syntax to write in, an uncompressed one; None for the data set's own.
+
+    Returns:
+        The file's content.
+    """
+    target = io.BytesIO()
+    if syntax is not None:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(target, enforce_file_format=True)
+    return target.getvalue()
+
+
+def dicom_file(stored: NDArray[Any], **tags: Any) -> bytes:
+    """Write a radiograph as a DICOM file: :func:`dicom_dataset` and :func:`file_of`."""
+    return file_of(dicom_dataset(stored, **tags))
+
+
+def twelve_bits(height: int = 40, width: int = 60) -> NDArray[np.uint16]:
+    """Draw values of 12 bits that rise from the left upper corner, 100 to about 3,900.
+
+    Args:
+        height: rows.
+        width: columns.
+
+    Returns:
+        uint16 ``(height, width)``.
+    """
+    ramp = np.add.outer(np.arange(height) * 1.5, np.arange(width) * 1.0)
+    return (100 + ramp / ramp.max() * 3800).astype(np.uint16)
+
+
+def ready_file(name: str, **tags: Any) -> bytes:
+    """Take a file that pydicom brings along, as if a radiography device had made it.
+
+    Args:
+        name: name of the file.
+        tags: elements to set by keyword.
+
+    Returns:
+        The file's content.
+    """
+    dataset = pydicom.dcmread(str(get_testdata_file(name)))
+    for keyword, value in {"Modality": "DX", "PatientName": f"{SECRET}^Person", **tags}.items():
+        setattr(dataset, keyword, value)
+    target = io.BytesIO()
+    dataset.save_as(target)
+    return target.getvalue()

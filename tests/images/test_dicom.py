@@ -1,0 +1,368 @@
+"""Radiographs in DICOM files: shown as a viewer shows them, or refused without a word about the patient."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
+
+import bad_images
+from cxr.errors import ImageError
+from cxr.images import PROBLEMS, decode_grey, decode_picture, inspect
+from cxr.images.dicom import is_dicom, read_dicom
+from dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, file_of, ready_file, twelve_bits
+
+WINDOW = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 2000}
+
+
+def error_of(content: bytes, max_pixels: int = 1_000_000) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode_grey(content, max_pixels=max_pixels)
+    assert caught.value.problem in PROBLEMS
+    assert SECRET.lower() not in str(caught.value).lower()
+    return caught.value
+
+
+def table(values: list[int], first: int, bits: int) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(values) % 0x10000, first, bits])
+    item.add_new("LUTData", "US", values)
+    return item
+
+
+def compressed(values: NDArray[Any], coded: bytes, syntax: str, **tags: Any) -> bytes:
+    dataset = dicom_dataset(values, **tags)
+    dataset.PixelData = encapsulate([coded])
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelData"].VR = "OB"
+    return file_of(dataset, syntax)
+
+
+def test_a_12_bit_window_makes_its_lower_end_black_and_its_upper_end_white() -> None:
+    stored = np.array([[0, 1000, 1500], [2000, 2500, 4095]], dtype=np.uint16)
+    grey = decode_grey(dicom_file(stored, **WINDOW))
+    # C.11.2.1.2: ((x - 1999.5) / 1999 + 0.5) * 255
+    np.testing.assert_array_equal(grey, [[0, 0, 64], [128, 191, 255]])
+
+
+def test_the_first_of_several_windows_counts() -> None:
+    stored = twelve_bits()
+    several = dicom_file(stored, BitsStored=12, WindowCenter=[2000, 500], WindowWidth=[2000, 100])
+    np.testing.assert_array_equal(decode_grey(several), decode_grey(dicom_file(stored, **WINDOW)))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"), [("LINEAR_EXACT", [0, 64, 128, 255]), ("SIGMOID", [30, 69, 128, 250])]
+)
+def test_other_window_functions_follow_their_formulas(function: str, expected: list[int]) -> None:
+    stored = np.array([[1000, 1500, 2000, 4000]], dtype=np.uint16)
+    np.testing.assert_array_equal(decode_grey(dicom_file(stored, **WINDOW, VOILUTFunction=function))[0], expected)
+
+
+def test_monochrome1_is_the_inverted_monochrome2() -> None:
+    stored = twelve_bits()
+    bright = decode_grey(dicom_file(stored, **WINDOW))
+    inverted = decode_grey(dicom_file(stored, **WINDOW, PhotometricInterpretation="MONOCHROME1"))
+    assert np.abs(255 - inverted.astype(int) - bright).max() <= 1  # halves are rounded to even
+    as_negative = decode_grey(
+        dicom_file(
+            4095 - stored, BitsStored=12, WindowCenter=4096 - 2000, WindowWidth=2000,
+            PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE",
+        )
+    )  # fmt: skip
+    assert np.abs(as_negative.astype(int) - bright).max() <= 1
+
+
+def test_windows_stand_for_rescaled_and_signed_values() -> None:
+    stored = twelve_bits()
+    expected = decode_grey(dicom_file(stored, **WINDOW))
+    rescaled = dicom_file(
+        stored, BitsStored=12, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3000.5, WindowWidth=3999
+    )
+    assert np.abs(decode_grey(rescaled).astype(int) - expected).max() <= 1
+    signed = dicom_file((stored.astype(np.int16) - 2048), BitsStored=12, WindowCenter=-48, WindowWidth=2000)
+    np.testing.assert_array_equal(decode_grey(signed), expected)
+
+
+def test_tables_for_modality_and_display_are_looked_up() -> None:
+    stored = np.array([[0, 9, 10, 11, 12, 200]], dtype=np.uint8)
+    shown = dicom_file(stored, VOILUTSequence=[table([0, 100, 255], first=10, bits=8)])
+    np.testing.assert_array_equal(decode_grey(shown)[0], [0, 0, 0, 100, 255, 255])
+    modality = dicom_file(
+        stored, ModalityLUTSequence=[table([0, 1000, 4000], first=10, bits=16)],
+        WindowCenter=2000, WindowWidth=4000, VOILUTFunction="LINEAR_EXACT",
+    )  # fmt: skip
+    np.testing.assert_array_equal(decode_grey(modality)[0], [0, 0, 0, 64, 255, 255])
+
+
+def test_a_table_of_12_bits_that_says_16_is_not_shown_dark() -> None:
+    stored = np.array([[0, 2048, 4095]], dtype=np.uint16)
+    straight = table(list(range(4096)), first=0, bits=16)
+    np.testing.assert_array_equal(
+        decode_grey(dicom_file(stored, BitsStored=12, VOILUTSequence=[straight]))[0], [0, 128, 255]
+    )
+
+
+def test_8_bits_without_a_window_are_taken_as_they_are() -> None:
+    picture = bad_images.picture() // 2
+    np.testing.assert_array_equal(decode_grey(dicom_file(picture)), picture)
+    assert decode_picture(dicom_file(picture)).coloured == 0.0
+
+
+def test_deeper_values_without_a_window_are_stretched_and_a_few_extremes_do_not_matter() -> None:
+    stored = twelve_bits(100, 100)
+    plain = decode_grey(dicom_file(stored, BitsStored=12))
+    assert plain.min() == 0 and plain.max() == 255 and 110 < plain.mean() < 145
+    stored[0, :5], stored[1, :5] = 0, 4095  # letters of lead
+    assert np.abs(decode_grey(dicom_file(stored, BitsStored=12)).astype(int) - plain)[2:].max() <= 6
+    assert (decode_grey(dicom_file(stored, BitsStored=12, WindowCenter=0, WindowWidth=0)) > 0).any()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_leaves_the_rest_as_it_is(photometric: str) -> None:
+    stored = twelve_bits(100, 100).astype(np.int16)
+    expected = decode_grey(dicom_file(stored[:, :80], PhotometricInterpretation=photometric))
+    stored[:, 80:] = -2000
+    padded = dicom_file(stored, PixelPaddingValue=-2000, PhotometricInterpretation=photometric)
+    grey = decode_grey(padded)
+    assert (grey[:, 80:] == 0).all()
+    np.testing.assert_array_equal(grey[:, :80], expected)
+
+
+def test_pixels_that_are_not_square_are_made_square() -> None:
+    stored = bad_images.picture(height=80, width=100)
+    assert decode_grey(dicom_file(stored, ImagerPixelSpacing=[0.2, 0.1])).shape == (160, 100)
+    assert decode_grey(dicom_file(stored, PixelSpacing=[0.1, 0.15])).shape == (80, 150)
+    assert decode_grey(dicom_file(stored, PixelSpacing=[0.143, 0.143])).shape == (80, 100)
+    assert error_of(dicom_file(stored, PixelSpacing=[1, 100])).problem == "corrupt"
+    assert error_of(dicom_file(stored, PixelSpacing=[0.2, 0.1]), max_pixels=8_000).problem == "too_large"
+
+
+@pytest.mark.parametrize("name", list(COMPRESSED))
+def test_every_coding_of_a_picture_gives_the_same_grey_levels(name: str) -> None:
+    expected = decode_grey(ready_file(COMPRESSED[name]))
+    assert expected.shape == (64, 64) and expected.std() > 10
+    np.testing.assert_array_equal(decode_grey(ready_file(name)), expected)
+
+
+def test_lossless_jpeg_and_jpeg_2000_are_decoded_by_gdcm(tmp_path: Path) -> None:
+    import gdcm
+
+    stored = twelve_bits(64, 96)
+    expected = decode_grey(dicom_file(stored, **WINDOW))
+    for kind in (
+        gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        gdcm.TransferSyntax.JPEG2000Lossless,
+        gdcm.TransferSyntax.JPEGLSLossless,
+    ):
+        coded, syntax = gdcm_coded(dicom_file(stored, **WINDOW), kind, tmp_path)
+        np.testing.assert_array_equal(decode_grey(compressed(stored, coded, syntax, **WINDOW)), expected)
+        assert error_of(compressed(stored, coded[: len(coded) // 2], syntax, **WINDOW)).problem == "truncated"
+        assert error_of(compressed(stored[:, :90], coded, syntax, **WINDOW)).problem == "corrupt"
+
+
+def gdcm_coded(content: bytes, kind: int, folder: Path) -> tuple[bytes, str]:
+    """Coded pixels and transfer syntax of a DICOM file after gdcm has compressed it."""
+    import gdcm
+
+    (folder / "plain.dcm").write_bytes(content)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "plain.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(kind))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "coded.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    coded = pydicom.dcmread(folder / "coded.dcm")
+    return get_frame(coded.PixelData, 0, number_of_frames=1), coded.file_meta.TransferSyntaxUID
+
+
+def test_a_jpeg_inside_is_read_as_a_jpeg_outside_and_its_damage_is_found() -> None:
+    picture = bad_images.picture()
+    coded = bad_images.jpeg(picture)
+    content = compressed(picture, coded, JPEGBaseline8Bit)
+    np.testing.assert_array_equal(decode_grey(content), decode_grey(coded))
+    holed = coded[: len(coded) // 2] + coded[len(coded) // 2 + 60 :]
+    assert error_of(compressed(picture, holed, JPEGBaseline8Bit)).problem == "corrupt"
+    coloured = bad_images.jpeg(np.dstack([picture] * 3))
+    assert error_of(compressed(picture, coloured, JPEGBaseline8Bit)).problem == "corrupt"
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_other_ways_of_writing_elements_change_nothing(syntax: str) -> None:
+    stored = twelve_bits()
+    np.testing.assert_array_equal(
+        decode_grey(file_of(dicom_dataset(stored, **WINDOW), syntax)), decode_grey(dicom_file(stored, **WINDOW))
+    )
+
+
+def test_a_file_without_preamble_is_known_by_its_meta_information_only() -> None:
+    content = dicom_file(twelve_bits(), **WINDOW)
+    assert is_dicom(content) and is_dicom(content[132:])
+    np.testing.assert_array_equal(decode_grey(content[132:]), decode_grey(content))
+    bare = content[content.index(b"\x08\x00\x16\x00UI") :]
+    assert not is_dicom(bare)
+    assert error_of(bare).problem == "not_an_image"
+    for picture in (bad_images.jpeg(bad_images.picture()), bad_images.png(bad_images.picture())):
+        assert not is_dicom(picture[:128] + b"DICM" + picture[132:])
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "ct": ("modality", {"Modality": "CT"}),
+    "dental": ("modality", {"Modality": "PX"}),
+    "unknown modality": ("modality", {"Modality": SECRET.upper()}),
+    "several frames": ("animated", {"NumberOfFrames": 3}),
+    "palette": ("photometric", {"PhotometricInterpretation": "PALETTE COLOR"}),
+    "three channels": ("photometric", {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}),
+    "colour to be shown": ("photometric", {"PixelPresentation": "COLOR"}),
+    "no photometric interpretation": ("corrupt", {"PhotometricInterpretation": None}),
+    "no pixels": ("no_pixels", {"PixelData": None}),
+    "no rows": ("corrupt", {"Rows": None}),
+    "huge": ("too_large", {"Rows": 60_000, "Columns": 60_000}),
+    "more rows than pixels": ("truncated", {"Rows": 41}),
+    "fewer rows than pixels": ("corrupt", {"Rows": 39}),
+    "one bit": ("unsupported", {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}),
+    "high bits": ("unsupported", {"BitsStored": 12, "HighBit": 15}),
+    "for processing": ("raw", {"PresentationIntentType": "FOR PROCESSING"}),
+    "left lateral": ("not_frontal", {"ViewPosition": "LL"}),
+    "lateral in words": ("not_frontal", {"ViewPosition": "LATERAL"}),
+}
+
+
+@pytest.mark.parametrize("kind", list(REFUSED))
+def test_what_is_no_single_grey_frontal_radiograph_is_refused(kind: str) -> None:
+    problem, tags = REFUSED[kind]
+    assert error_of(dicom_file(twelve_bits(), **tags)).problem == problem
+
+
+def test_a_lateral_view_is_also_known_by_its_code() -> None:
+    view = Dataset()
+    view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = "399173006", "SCT", "left lateral"
+    assert error_of(dicom_file(twelve_bits(), ViewCodeSequence=[view])).problem == "not_frontal"
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG", "RF", "OT", "SC", "", None])
+@pytest.mark.parametrize("view", ["PA", "AP", ""])
+def test_frontal_radiographs_and_files_that_say_nothing_are_taken(modality: str | None, view: str) -> None:
+    assert decode_grey(dicom_file(twelve_bits(), Modality=modality, ViewPosition=view)).shape == (40, 60)
+
+
+def test_a_huge_picture_is_refused_before_its_pixels_are_decoded() -> None:
+    coded = struct.pack(">HIIIII", 0xFF4F, 0xFF510029, 0, 60_000, 60_000, 0)
+    content = compressed(twelve_bits(), coded + bytes(40) + b"\xff\xd9", "1.2.840.10008.1.2.4.90", **WINDOW)
+    assert error_of(content).problem == "corrupt"  # the tags say 60 x 40, the codestream something else
+
+
+def test_a_file_cut_anywhere_is_refused() -> None:
+    stored = twelve_bits()
+    coded = bad_images.jpeg(bad_images.picture(height=40, width=60))
+    contents = [
+        dicom_file(stored, **WINDOW),
+        file_of(dicom_dataset(stored, **WINDOW), DeflatedExplicitVRLittleEndian),
+        compressed(bad_images.picture(height=40, width=60), coded, JPEGBaseline8Bit),
+    ]
+    for content in contents:
+        for size in np.random.default_rng(0).integers(140, len(content) - 1, 100):
+            assert error_of(content[:size]).problem in {"truncated", "no_pixels", "corrupt"}
+        assert error_of(content[: len(content) // 2]).problem == "truncated"
+
+
+def test_a_deflated_bomb_is_refused_at_its_limit() -> None:
+    content = file_of(dicom_dataset(twelve_bits(), **WINDOW), DeflatedExplicitVRLittleEndian)
+    meta = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
+    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = content[:meta] + packing.compress(bytes(40_000_000)) + packing.flush()
+    assert len(bomb) < 1_000_000
+    assert error_of(bomb).problem == "too_large"
+
+
+def test_nested_sequences_have_an_end() -> None:
+    content = dicom_file(twelve_bits())
+    start = content.index(b"\x08\x00\x16\x00UI")
+    sequence = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    assert error_of(content[:start] + sequence * 5_000).problem == "corrupt"
+    ends = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    whole = content[:start] + sequence * 3 + ends * 3 + content[start:]
+    np.testing.assert_array_equal(decode_grey(whole), decode_grey(content))
+
+
+def test_no_content_whatever_escapes_as_another_error_or_tells_of_the_patient(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    generator = np.random.default_rng(0)
+    stored = twelve_bits(30, 30)
+    sources = [
+        dicom_file(stored, **WINDOW, VOILUTSequence=[table([0, 5, 9], 3, 8)], PixelPaddingValue=3),
+        file_of(dicom_dataset(stored, **WINDOW), ImplicitVRLittleEndian),
+        ready_file("MR_small_jpeg_ls_lossless.dcm"),
+        ready_file("MR_small_jp2klossless.dcm"),
+        ready_file("MR_small_RLE.dcm"),
+    ]
+    refused = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for source in sources:
+            for _ in range(60):
+                content = bytearray(source)
+                for position in generator.integers(132, len(content), 4):
+                    content[position] = generator.integers(256)
+                try:
+                    grey = decode_grey(bytes(content), max_pixels=100_000)
+                except ImageError as error:
+                    refused += 1
+                    assert error.problem in PROBLEMS
+                    assert SECRET not in str(error)
+                else:
+                    assert grey.dtype == np.uint8 and grey.size <= 100_000
+    assert refused > 20
+    assert [str(warning.message) for warning in caught] == []
+    assert caplog.records == []
+    written = capfd.readouterr()
+    assert SECRET not in written.out + written.err
+
+
+def test_a_tag_that_cannot_be_read_is_neither_quoted_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    content = dicom_file(twelve_bits(), **WINDOW, ViewPosition=SECRET.upper(), Modality="DX")
+    error = error_of(content.replace(b"2000", b"SECR"))
+    assert error.problem == "corrupt"
+    assert error.__cause__ is None and error.__suppress_context__
+    assert caplog.records == []
+    assert decode_grey(content).shape == (40, 60)  # a view that nobody knows is no lateral one
+
+
+def test_training_data_stays_jpeg_and_png(tmp_path: Path) -> None:
+    (tmp_path / "x.jpeg").write_bytes(dicom_file(bad_images.picture()))
+    assert [problem for problem, _ in inspect(tmp_path / "x.jpeg").problems] == ["not_an_image"]
+
+
+def test_a_radiograph_fits_into_the_size_that_is_allowed() -> None:
+    picture = bad_images.picture(height=100, width=100)
+    assert read_dicom(dicom_file(picture), max_pixels=10_000).shape == (100, 100)
+    assert error_of(dicom_file(picture), max_pixels=9_999).problem == "too_large"
+
+
+def test_other_codings_are_named_as_not_supported() -> None:
+    dataset = dicom_dataset(bad_images.picture())
+    content = file_of(dataset).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0")
+    assert error_of(content).problem == "unsupported"
+    assert error_of(ready_file("JPGExtended.dcm")).problem == "unsupported"
