@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr.images.limited import LimitedReader
 from cxr.serving.rest.application import application
@@ -29,6 +29,9 @@ from cxr.serving.rest.server import HttpServer
 from cxr.serving.rest.settings import Limits
 from cxr.serving.rest.supervisor import bind
 from cxr.tracking.signature import SignatureCheck
+
+if TYPE_CHECKING:
+    from cxr.serving.prediction_log import PredictionLog
 
 JPEG, PNG, JSON = ({"Content-Type": kind} for kind in ("image/jpeg", "image/png", "application/json"))
 
@@ -117,6 +120,7 @@ def running(
     *,
     secret: str | None = None,
     reader: Any = None,
+    predictions: PredictionLog | None = None,
     woken: Callable[[], None] | None = None,
 ) -> Iterator[Running]:
     limits, counted, standby, shared = limits or Limits(), Measurements(), Standby(), bind("127.0.0.1", 0)
@@ -130,7 +134,7 @@ def running(
                 LimitedReader(seconds=limits.read_seconds, max_bytes=limits.bytes, max_pixels=limits.pixels)
             )
         threads = stack.enter_context(ThreadPoolExecutor(2))
-        desk = Desk(standing, reader, limits, counted)
+        desk = Desk(standing, reader, limits, counted, predictions)
         port = shared.getsockname()[1]
         server = HttpServer(application(desk, limits, counted, news, threads, standby), shared)
         thread = threading.Thread(target=server.run_until_told)

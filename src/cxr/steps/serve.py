@@ -31,6 +31,11 @@ class Serve(Registered):
         Reads("Evaluation", optional=True),
         Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
     ] = None
+    reference: Annotated[
+        Path | None,
+        Reads("Reference", optional=True),
+        Field(description="Folder with what its training films look like; null finds it beside the models."),
+    ] = None
 
     alias: Annotated[str, Field(min_length=1, description="Alias whose version answers.")] = "champion"
     fallback: Annotated[
@@ -102,6 +107,7 @@ class Serve(Registered):
             fallback=self.fallback,
             model=self.model,
             evaluation=self.evaluation,
+            reference=self.reference,
             seconds=self.seconds,
             keep_log=self.keep_log,
             secret_variable=self.secret_variable,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from cxr.images import decode_picture
 from cxr.images.limited import LimitedReader
+from cxr.reference.fitting import described, fit
 from cxr.serving.rest.desk import StandingFolder
 from cxr.serving.rest.problems import MEDIA_TYPE
 from model_folders import Folders
@@ -68,6 +72,32 @@ def test_one_that_cannot_be_read_is_422_alone_and_an_error_among_others(service:
     ]  # fmt: skip
     assert all(one["probability"] is None and one["label"] is None for one in others[:3])
     assert others[3]["error"] is not None or others[3]["probability"] is not None
+
+
+def test_a_picture_that_is_no_chest_film_is_answered_by_a_refusal_and_logged_without_its_pixels(
+    folder: StandingFolder, phantom_folder: Path, reader: LimitedReader, tmp_path: Path
+) -> None:
+    from cxr.serving.prediction_log import PredictionLog
+
+    films = sorted(phantom_folder.rglob("*.jpeg"))[:40]
+    seen = [described(decode_picture(film.read_bytes())) for film in films]
+    known = fit(seen, [film.name for film in films], dataset_kind="phantom")
+    standing = replace(folder, current=replace(folder.current, reference=known))
+    colours = np.zeros((200, 200, 3), np.uint8)
+    colours[:, :100, 2] = 200
+    with running(standing, reader=reader, predictions=PredictionLog(tmp_path / "log")) as own:
+        answer = own.client.predict(cv2.imencode(".png", colours)[1].tobytes(), PNG)
+        assert answer.status == 200
+        refused = answer.json["predictions"][0]
+        assert (refused["label"], refused["probability"], refused["error"]) == (None, None, None)
+        assert refused["refusal"]["kind"] == "coloured" and "coloured" in refused["refusal"]["detail"]
+        answers = own.client.predict_all(*films[:4]).json["predictions"]
+        taken = [one for one in answers if one["refusal"] is None]
+        assert taken and all(one["probability"] is not None for one in taken)
+        assert own.client.measured("cxr_refusals_total", kind="coloured") == 1
+    rows = "".join(path.read_text() for path in (tmp_path / "log").glob("*.jsonl")).splitlines()
+    assert len(rows) == 5 and json.loads(rows[0])["refusal"] == "coloured"
+    assert {path.suffix for path in (tmp_path / "log").rglob("*") if path.is_file()} == {".jsonl"}
 
 
 @pytest.mark.parametrize(

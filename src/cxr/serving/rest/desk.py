@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import cv2
-
+from cxr.answering import conclude, look
 from cxr.errors import ImageError
 from cxr.serving.rest.messages import ImageAnswer, Refused, Unreadable
 from cxr.serving.rest.settings import Limits
 
 if TYPE_CHECKING:
-    from cxr.answering import Answer
+    from cxr.answering import Answer, Seen
     from cxr.images import Picture
     from cxr.serving.prediction_log import PredictionLog
     from cxr.serving.rest.measurements import Measurements
     from cxr.serving.served import Served
-
-log = logging.getLogger(__name__)
 
 BATCH = 16
 """Most pictures that are held decoded at once for a request."""
@@ -92,24 +88,23 @@ class Desk:
         """
         served = self.standing.current
         answers: dict[int, ImageAnswer] = {}
-        batch: dict[int, Picture] = {}
+        batch: dict[int, tuple[Picture, Seen]] = {}
+        pixels = 0
         self._measurements.in_flight.inc(len(images))
         try:
             for number, image in enumerate(images):
                 try:
-                    picture = self._read(image)
+                    picture, seen = self._look(served, image)
                 except ImageError as error:
                     answers[number] = _unreadable(served, error)
                     continue
-                # Small pictures are answered together; large ones are not kept waiting for each other in memory.
-                if sum(one.grey.size for one in batch.values()) + picture.grey.size > self._limits.pixels:
-                    answers |= self._together(served, batch)
-                    batch = {}
-                batch[number] = picture
-                if len(batch) == BATCH:
-                    answers |= self._together(served, batch)
-                    batch = {}
-            answers |= self._together(served, batch)
+                # Small pictures are answered together; large ones do not wait for each other in memory.
+                if len(batch) == BATCH or pixels + picture.grey.size > self._limits.pixels:
+                    answers |= self._conclude(served, batch)
+                    batch, pixels = {}, 0
+                batch[number] = (picture, seen)
+                pixels += picture.grey.size
+            answers |= self._conclude(served, batch)
         finally:
             self._measurements.in_flight.dec(len(images))
         ordered = [answers[number] for number in range(len(images))]
@@ -117,37 +112,22 @@ class Desk:
             self._measurements.answer(served, one)
         return served, ordered
 
-    def _read(self, image: bytes | ImageError) -> Picture:
+    def _look(self, served: Served, image: bytes | ImageError) -> tuple[Picture, Seen]:
         if isinstance(image, ImageError):
             raise image
         with self._measurements.phase("reading"):
-            return self._reader.read(image)
+            picture = self._reader.read(image)
+        with self._measurements.phase("looking"):
+            return picture, look(served.predictor.recipes, served.reference, picture)
 
-    def _together(self, served: Served, batch: dict[int, Picture]) -> dict[int, ImageAnswer]:
+    def _conclude(self, served: Served, batch: dict[int, tuple[Picture, Seen]]) -> dict[int, ImageAnswer]:
         if not batch:
             return {}
-        pictures = list(batch.values())
-        try:
-            with self._measurements.phase("answering"):
-                given = served.answer(pictures)
-        except (ImageError, cv2.error) as error:  # a recipe that cannot cope, with one pixel for example
-            if len(batch) > 1:
-                found: dict[int, ImageAnswer] = {}
-                for number, picture in batch.items():
-                    found |= self._together(served, {number: picture})
-                return found
-            why = error.detail if isinstance(error, ImageError) else "the model's recipe cannot cope with its size"
-            return {number: _unreadable(served, ImageError("unsuitable", why)) for number in batch}
-        self._keep(served, given, pictures)
+        with self._measurements.phase("network"):
+            given = conclude(served.predictor, [seen for _, seen in batch.values()])
+        if self._predictions is not None:
+            self._predictions.append(served, given, [picture for picture, _ in batch.values()])
         return {number: _worded(served, one) for number, one in zip(batch, given, strict=True)}
-
-    def _keep(self, served: Served, given: Sequence[Answer], pictures: Sequence[Picture]) -> None:
-        if self._predictions is None:
-            return
-        try:
-            self._predictions.append(served, given, pictures)
-        except OSError as error:  # a full disk must not keep anybody from an answer
-            log.warning("predictions are not logged: %s", error)
 
 
 def _worded(served: Served, answer: Answer) -> ImageAnswer:

@@ -38,7 +38,7 @@ class Measurements:
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.image_seconds = Histogram(
-            "cxr_image_seconds", "Seconds of an image: its reading, and a batch's answer.", ("phase",),
+            "cxr_image_seconds", "Seconds to read an image, to look at it, and for the network to answer.", ("phase",),
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.predictions = Counter("cxr_predictions", "Answers.", ("label", "version"), registry=registry)
@@ -71,7 +71,7 @@ class Measurements:
         """Time a part of the work.
 
         Args:
-            name: ``"reading"`` or ``"answering"``.
+            name: ``"reading"``, ``"looking"`` or ``"network"``.
         """
         started = time.perf_counter()
         try:

@@ -52,6 +52,7 @@ class Settings:
         fallback: alias to take while nobody has had the other one; None for none.
         model: folder of a model that answers in place of a registered version, None for none.
         evaluation: folder of its evaluation, None to find it.
+        reference: folder with what its training films look like, None to find it.
         seconds: time between two looks at the aliases.
         keep_log: whether moves of a person are noted in the promotion log.
         secret_variable: environment variable with the secret of the webhook.
@@ -69,6 +70,7 @@ class Settings:
     fallback: str | None = None
     model: Path | None = None
     evaluation: Path | None = None
+    reference: Path | None = None
     seconds: float = 5.0
     keep_log: bool = True
     secret_variable: str = "CXR_WEBHOOK_SECRET"

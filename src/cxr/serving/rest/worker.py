@@ -75,7 +75,6 @@ class _Worker:
 
     def answer(self, stack: ExitStack) -> None:
         from cxr.images.limited import LimitedReader
-        from cxr.serving.prediction_log import PredictionLog
         from cxr.serving.rest.application import application
         from cxr.serving.rest.desk import Desk
         from cxr.serving.rest.measurements import Measurements
@@ -93,7 +92,11 @@ class _Worker:
                 processes=at_once, seconds=limits.read_seconds, max_bytes=limits.bytes, max_pixels=limits.pixels
             )
         )
-        kept = PredictionLog(settings.predictions, pixels=settings.pixels) if settings.predictions else None
+        kept = None
+        if settings.predictions is not None:
+            from cxr.serving.prediction_log import PredictionLog
+
+            kept = PredictionLog(settings.predictions, pixels=settings.pixels)
         counted, standby = Measurements(), Standby()
         news = News(standing.registered_name, self._pass_on, SignatureCheck(secret) if secret else None)
         threads = stack.enter_context(ThreadPoolExecutor(at_once, thread_name_prefix="answers"))
@@ -130,7 +133,7 @@ class _Worker:
         standing: Standing
         # What isn't there is told before TensorFlow is loaded, which takes seconds.
         if settings.model is not None:
-            choice = from_folder(settings.model, settings.evaluation)
+            choice = from_folder(settings.model, settings.evaluation, settings.reference)
             load_keras()
             standing, watcher = StandingFolder(choice.load()), None
         else:
