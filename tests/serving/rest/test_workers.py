@@ -135,16 +135,12 @@ def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(serving: Comman
     [
         (("--model", "nowhere"), 2, "nowhere"),
         (("--tracking_uri", "sqlite:///nowhere.db"), 2, "nowhere.db"),
-        (("--port", "1", "--host", "192.0.2.1"), 2, "received host=192.0.2.1, port=1"),
     ],
 )
 def test_what_keeps_it_from_starting_is_told_once(
     tmp_path: Path, words: tuple[str, ...], status: int, told: str
 ) -> None:
     command = [sys.executable, "-m", "cxr.cli", "serve", "--port", "0", "--workers", "1", *words]
-    if "--port" in words:
-        command = [word for word in command if word != "0"]
-        command.remove("--port")
     answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert answer.returncode == status, answer.stderr
     assert told in answer.stderr and "Traceback" not in answer.stderr

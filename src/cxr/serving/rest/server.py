@@ -27,6 +27,7 @@ class HttpServer(uvicorn.Server):
         application: ASGIApp,
         shared: socket.socket,
         end_seconds: float = 20.0,
+        on_open: Callable[[], None] = lambda: None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         """Set the server up.
@@ -35,6 +36,7 @@ class HttpServer(uvicorn.Server):
             application: what answers.
             shared: bound socket.
             end_seconds: longest time that running requests have to end.
+            on_open: called when connections are taken.
             on_closed: called when no more connections are taken; running requests go on.
         """
         # Each event loop takes one connection at a time from the shared socket, and leaves the next to the others.
@@ -46,7 +48,7 @@ class HttpServer(uvicorn.Server):
         )  # fmt: skip
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._shared = shared
-        self._on_closed = on_closed
+        self._on_open, self._on_closed = on_open, on_closed
 
     def run_until_told(self) -> None:
         """Answer until :meth:`end` is called."""
@@ -56,6 +58,7 @@ class HttpServer(uvicorn.Server):
         """Begin to listen, with room for connections that no loop has taken yet."""
         await super().startup(sockets)
         self._shared.listen(BACKLOG)
+        self._on_open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, say so, and answer the running requests."""

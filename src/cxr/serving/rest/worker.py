@@ -105,6 +105,7 @@ class _Worker:
             application(desk, limits, counted, news, threads, standby),
             self._shared,
             settings.end_seconds,
+            on_open=lambda: self._tell(READY),
             on_closed=lambda: self._tell(CLOSED),
         )
 
@@ -118,7 +119,6 @@ class _Worker:
         stack.callback(noting.stop)
         noting.start()
         listening.start()
-        self._tell(READY)
         server.run_until_told()
 
     def _stand(self, stack: ExitStack) -> tuple[Standing, Watcher | None]:
