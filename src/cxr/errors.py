@@ -91,3 +91,17 @@ class ClusterError(CxrError):
 
 class SignatureError(CxrError):
     """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""
+
+
+class ServiceError(CxrError):
+    """The service cannot start: it says why the first of its workers could not."""
+
+    def __init__(self, text: str, exit_status: int) -> None:
+        """Keep what the worker said.
+
+        Args:
+            text: its words.
+            exit_status: that of its error.
+        """
+        self.exit_status = exit_status
+        super().__init__(text)

@@ -11,7 +11,11 @@ from cxr.errors import InstallationError
 IMAGE = "CXR_IMAGE"
 """Environment variable that names the target of ``components/Dockerfile`` which an image was built as."""
 
-HOMES = {"train": ("training image (cxr-train)", "run.txt"), "kubeflow": ("environment of Kubeflow", "kubeflow.txt")}
+HOMES = {
+    "train": ("training image (cxr-train)", "run.txt"),
+    "kubeflow": ("environment of Kubeflow", "kubeflow.txt"),
+    "serve": ("serving image (cxr-serve)", "serve.txt"),
+}
 """Extra of this package to the image that has it, and to its file of pinned packages."""
 
 

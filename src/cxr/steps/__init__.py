@@ -27,7 +27,7 @@ STEPS: dict[str, str] = {
     "rollback": "Rollback",
     "release": "Release",
     "webhook": "Webhook",
-    "listen": "Listen",
+    "serve": "Serve",
     "drift": "Drift",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
