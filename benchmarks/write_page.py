@@ -21,6 +21,7 @@ SCRIPTS = (
     "preprocessing.py",
     "per_image.py",
     "scoring.py",
+    "serving.py",
     "limited_reading.py",
     "augmentation.py",
     "frozen_backbone.py",

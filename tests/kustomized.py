@@ -27,6 +27,7 @@ FOREIGN = (
     ("kube-system", {"k8s-app": "kube-dns"}),
     ("kubeflow", {"app": "ml-pipeline"}),
     ("traefik", {"app.kubernetes.io/name": "traefik"}),
+    ("monitoring", {"app.kubernetes.io/name": "prometheus"}),
 )
 """Pods that others run, in clusters as the README describes them."""
 

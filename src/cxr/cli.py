@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: the arguments; those of the process if None.
 
     Returns:
-        Exit status: 0 done, 1 the data or the run failed, 2 a parameter or path is wrong, 130 interrupted.
+        Exit status: 0 done, 1 the data or the run failed, 2 a parameter or path is wrong, 130 interrupted; of a step
+        that looks for drift also 3 drift, 4 too few films to tell.
     """
     words = list(sys.argv[1:] if words is None else words)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

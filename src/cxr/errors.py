@@ -38,6 +38,18 @@ class InstallationError(CxrError):
     exit_status = 2
 
 
+class DriftError(CxrError):
+    """A window of predictions has drifted: its report says in what."""
+
+    exit_status = 3
+
+
+class TooFewError(CxrError):
+    """A window of predictions holds too few films to tell whether it has drifted."""
+
+    exit_status = 4
+
+
 class SourceError(CxrError):
     """A data source cannot be read, is incomplete, or is not what was asked for."""
 
@@ -79,3 +91,17 @@ class ClusterError(CxrError):
 
 class SignatureError(CxrError):
     """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""
+
+
+class ServiceError(CxrError):
+    """The service cannot start: it says why the first of its workers could not."""
+
+    def __init__(self, text: str, exit_status: int) -> None:
+        """Keep what the worker said.
+
+        Args:
+            text: its words.
+            exit_status: that of its error.
+        """
+        self.exit_status = exit_status
+        super().__init__(text)

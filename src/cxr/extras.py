@@ -14,7 +14,7 @@ IMAGE = "CXR_IMAGE"
 HOMES = {
     "train": ("training image (cxr-train)", "run.txt"),
     "kubeflow": ("environment of Kubeflow", "kubeflow.txt"),
-    "serve": ("environment of the page and the service", "serve.txt"),
+    "serve": ("serving image (cxr-serve)", "serve.txt"),
 }
 """Extra of this package to the image that has it, and to its file of pinned packages."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ class ValidationScores:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError(
                 f"expected validation scores, received {path} ({error}); register the model again"
             ) from error

@@ -17,7 +17,7 @@ from cxr.steps import STEPS
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "mlflow/README.md", "docs/guide.md", "docs/kubeflow.md", "docs/scale.md",
 )  # fmt: skip
-SECTIONS = "containers|kubeflow|promotion|fetch|validate|resplit|tracking|predict|listen|recipes"
+SECTIONS = "containers|kubeflow|promotion|fetch|validate|resplit|tracking|predict|serve|recipes"
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,12 @@ from cxr.parameters import top_level
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
 
-ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "listen"}
+ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"fetch", "outcome", "predict", "results", "tune", "app", *ABOUT_VERSIONS}
+OUTSIDE_THE_GRAPH = {"app", "drift", "fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
 """fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
-collects the figures of several runs; tune proposes values; app serves a page."""
+collects the figures of several runs; tune proposes values; drift watches what is served;
+app serves a page."""
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
-    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register", "tune", "listen"):
+    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register", "tune", "serve", "drift"):
         found = step(name)
         stated = {key for section in found.sections for key in params[section]} - found.passed_over
         assert stated == set(found.parameters()) - {"model"} - set(found.collects), name

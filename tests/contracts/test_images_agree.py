@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from cxr import __version__
+from cxr.cli import parse
 from cxr.kubeflow.components import IMAGES, USER
+from cxr.serving.rest.supervisor import PATIENCE
+from cxr.steps import step
+from cxr.steps.serve import Serve
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "components" / "Dockerfile"
@@ -61,12 +66,16 @@ def test_shellcheck_finds_nothing(name: str) -> None:
 
 def test_each_image_installs_the_requirement_file_of_its_need() -> None:
     assert requirements_of("data") == ["data.txt"]
-    assert requirements_of("train") == requirements_of("serve") == ["data.txt", "run.txt"]
+    assert requirements_of("train") == ["data.txt", "run.txt"]
+    assert requirements_of("serve") == ["data.txt", "run.txt", "serve.txt"]
     assert requirements_of("train-gpu") == ["data.txt", "run.txt", "gpu.txt"]
-    assert all((ROOT / "requirements" / name).is_file() for name in requirements_of("train-gpu"))
+    known = {name for target in ("train-gpu", "serve") for name in requirements_of(target)}
+    assert all((ROOT / "requirements" / name).is_file() for name in known)
 
 
-@pytest.mark.parametrize(("smaller", "larger"), [("data.txt", "run.txt"), ("run.txt", "gpu.txt")])
+@pytest.mark.parametrize(
+    ("smaller", "larger"), [("data.txt", "run.txt"), ("run.txt", "gpu.txt"), ("run.txt", "serve.txt")]
+)
 def test_an_image_only_adds_to_the_one_before(smaller: str, larger: str) -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^([\w.-]+==\S+)", text(f"requirements/{name}"), re.M))
@@ -223,3 +232,20 @@ def test_files_of_this_machine_stay_out_of_images() -> None:
     wanted = {word.split("/")[0] for line in copied for word in line.split()}
     allowed = {line[1:].split("/")[0] for line in ignored if line.startswith("!")}
     assert wanted == allowed
+
+
+def test_the_image_and_the_cluster_start_a_command_that_there_is() -> None:
+    objects = yaml.safe_load(text("infra/kubernetes/components/champion/inference-service.yaml"))
+    container = objects["spec"]["predictor"]["containers"][0]
+    *_, name = container["command"]
+    built = parse(step(name), container["args"])
+    assert isinstance(built, Serve)
+    ports = {one["containerPort"] for one in container["ports"]}
+    ports |= set(map(int, re.findall(r"^EXPOSE (\d+)$", text("components/Dockerfile"), re.M)))
+    ports |= {int(objects["spec"]["predictor"]["annotations"]["prometheus.io/port"])}
+    assert ports == {built.port}
+    longest = objects["spec"]["predictor"]["terminationGracePeriodSeconds"]
+    assert longest > built.notice_seconds + built.end_seconds + PATIENCE
+    command = re.findall(r'exec cxr (\w+) (.*?) --tracking_uri \\"', text("components/Dockerfile"))
+    assert [name for name, _ in command] == [name]
+    assert isinstance(parse(step(name), command[0][1].split()), Serve)

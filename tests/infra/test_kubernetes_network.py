@@ -79,7 +79,7 @@ OPEN = {
         ("mlflow-upgrade", "postgres"),
         ("buckets", "s3"),
     },
-    "production": {("step", "mlflow"), ("champion", "mlflow"), ("traefik", "mlflow")},
+    "production": {("step", "mlflow"), ("champion", "mlflow"), ("traefik", "mlflow"), ("monitoring", "champion")},
 }
 
 

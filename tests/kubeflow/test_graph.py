@@ -13,21 +13,43 @@ from cxr.kubeflow.compilation import compile_pipeline
 DIGEST = f"sha256:{'cd' * 32}"
 
 
-@pytest.fixture
-def compiled(repository, tmp_path, monkeypatch):
-    """Compiles the training pipeline with changes to the section containers."""
+GPU = {
+    "count": 2,
+    "type": "nvidia.com/gpu",
+    "node_selector": {"gpu": "yes"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+}
+CLUSTER = {
+    "gpu": GPU,
+    "shared_memory": "1Gi",
+    "checkpoints": {"size": "2Gi", "storage_class": "fast"},
+    "secrets": {"s3": "cxr-s3", "mlflow": "cxr-mlflow"},
+    "api": "http://ml-pipeline.kubeflow:8888",
+}
+"""What is set on a cluster that has all of it."""
 
-    def compile_with(values=None, **changes):
-        monkeypatch.chdir(repository)
+
+@pytest.fixture(scope="module")
+def compiled(repository, tmp_path_factory):
+    """Compiles the training pipeline with changes to the section containers; the same changes only once."""
+    known = {}
+
+    def compile_with(values=None, output=None, **changes):
         params = yaml.safe_load((repository / "params.yaml").read_text())
         for name in ("residual_separable", "plain_cnn", "shallow"):
             del params["models"][name]
         params["containers"] |= changes
         for section, entries in (values or {}).items():
             params[section] |= entries
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-        output = compile_pipeline("training", tmp_path / "params.yaml", tmp_path / "out" / "training.yaml")
-        graph, platforms = yaml.safe_load_all(output.read_text())
+        text = yaml.safe_dump(params)
+        if text not in known:
+            folder = tmp_path_factory.mktemp("compiled")
+            (folder / "params.yaml").write_text(text)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(repository)
+                package = compile_pipeline("training", folder / "params.yaml", output or folder / "training.yaml")
+            known[text] = list(yaml.safe_load_all(package.read_text()))
+        graph, platforms = known[text]
         return graph, platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
     return compile_with
@@ -42,9 +64,7 @@ def tasks(graph):
 
 
 def test_training_on_a_gpu_asks_for_it_and_nothing_else_does(compiled):
-    tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    gpu = {"count": 2, "type": "nvidia.com/gpu", "node_selector": {"gpu": "yes"}, "tolerations": tolerations}
-    graph, pods = compiled(gpu=gpu, shared_memory="1Gi")
+    graph, pods = compiled(**CLUSTER)
     train = container(graph, "train")
     assert train["image"] == "cxr-train-gpu:latest"
     assert train["resources"]["accelerator"]["resourceCount"] == "2"
@@ -59,7 +79,7 @@ def test_training_on_a_gpu_asks_for_it_and_nothing_else_does(compiled):
 
 
 def test_a_checkpoint_is_on_a_disk_that_outlives_the_node(compiled):
-    graph, pods = compiled(checkpoints={"size": "2Gi", "storage_class": "fast"})
+    graph, pods = compiled(**CLUSTER)
     assert pods["exec-train"]["pvcMount"][0]["mountPath"] == "/checkpoints"
     assert tasks(graph)["train"]["inputs"]["parameters"]["checkpoints"]["runtimeValue"]["constant"] == "/checkpoints"
     disk = tasks(graph)["createpvc"]["inputs"]["parameters"]
@@ -69,7 +89,7 @@ def test_a_checkpoint_is_on_a_disk_that_outlives_the_node(compiled):
 
 
 def test_secrets_go_to_the_steps_that_need_them_alone(compiled):
-    graph, pods = compiled(secrets={"s3": "cxr-s3", "mlflow": "cxr-mlflow"})
+    graph, pods = compiled(**CLUSTER)
     held = {name: [one["secretName"] for one in pod.get("secretAsEnv", ())] for name, pod in pods.items()}
     assert held["exec-fetch"] == ["cxr-s3"]
     assert held["exec-train"] == held["exec-register"] == held["exec-outcome"] == ["cxr-mlflow"]
@@ -107,7 +127,7 @@ def test_an_image_s_digest_reaches_the_versions(compiled):
 
 
 def test_a_run_that_fails_is_told_by_the_exit_handler(compiled):
-    graph, pods = compiled(api="http://ml-pipeline.kubeflow:8888")
+    graph, pods = compiled(**CLUSTER)
     (last,) = [
         task for task in graph["root"]["dag"]["tasks"].values() if task["componentRef"]["name"] == "comp-outcome"
     ]
@@ -118,14 +138,14 @@ def test_a_run_that_fails_is_told_by_the_exit_handler(compiled):
 
 def test_a_wrong_value_of_a_step_is_told_before_anything_is_written(compiled, tmp_path):
     with pytest.raises(ParameterError, match="resamples"):
-        compiled({"evaluate": {"resamples": 1}})
+        compiled({"evaluate": {"resamples": 1}}, tmp_path / "out" / "training.yaml")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_network_is_told_when_compiling(compiled, tmp_path):
     strange = {"system": "S1", "architecture": "transformer", "recipe": "s1_resize"}
     with pytest.raises(ParameterError, match="transformer"):
-        compiled({"models": {"strange": strange}})
+        compiled({"models": {"strange": strange}}, tmp_path / "out" / "training.yaml")
     assert not (tmp_path / "out").exists()
 
 
@@ -136,7 +156,7 @@ def test_an_unknown_pipeline_lists_those_that_there_are(repository, monkeypatch,
 
 
 def test_every_step_runs_as_the_user_of_the_images(compiled):
-    _, pods = compiled(checkpoints={"size": None, "storage_class": ""})
+    _, pods = compiled()
     for name, pod in pods.items():
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["runAsUser"] == "10001", name

@@ -1,27 +1,21 @@
-"""With a real tracking server: its webhooks reach the listener, and its outages are survived."""
+"""With a real tracking server: its webhooks reach the service, and its outages are survived."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
-import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from cxr.serving import Change, ServedAlias, Watcher
-from cxr.serving.receiver import Receiver
 from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
-from cxr.tracking.signature import SignatureCheck
 from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
+from rest_service import Command, running
 from tracking_server import NAME, REMEMBERS, SOON, TrackingServer, register_versions, wait_until
 
 SECRET = "a secret of some length"
@@ -42,15 +36,13 @@ def give(server: TrackingServer, version: str) -> None:
     client(server.uri).set_registered_model_alias(NAME, "champion", version)
 
 
-def test_a_move_in_the_registry_reaches_the_listener_by_webhook_within_seconds(server: TrackingServer) -> None:
+def test_a_move_in_the_registry_reaches_the_service_by_webhook_within_seconds(server: TrackingServer) -> None:
     served, seen = ServedAlias(server.uri, NAME), list[Change]()
     watcher = Watcher(served, HARDLY_EVER, [seen.append])
-    with Receiver(("127.0.0.1", 0), served, watcher.wake, SignatureCheck(SECRET)) as receiver:
-        thread = threading.Thread(target=receiver.serve_forever)
-        thread.start()
+    with running(served, secret=SECRET, woken=watcher.wake) as service:
         watcher.start()
         try:
-            made, _ = ensure_webhook(server.uri, "listener", f"{receiver.url}/webhook", SECRET)
+            made, _ = ensure_webhook(server.uri, "service", f"{service.client.url}/webhook", SECRET)
             assert try_webhook(server.uri, made) is None
             time.sleep(REMEMBERS + 0.5)
             for version in ("2", "1"):
@@ -60,25 +52,18 @@ def test_a_move_in_the_registry_reaches_the_listener_by_webhook_within_seconds(s
             assert served.current.predictor.card.model == "three_block"
         finally:
             watcher.stop()
-            receiver.shutdown()
-            thread.join()
-            remove_webhook(server.uri, "listener")
+            remove_webhook(server.uri, "service")
 
 
 def test_a_server_with_another_secret_moves_nothing(server: TrackingServer) -> None:
-    served, woken = ServedAlias(server.uri, NAME), list[None]()
-    with Receiver(("127.0.0.1", 0), served, lambda: woken.append(None), SignatureCheck(SECRET)) as receiver:
-        thread = threading.Thread(target=receiver.serve_forever)
-        thread.start()
+    with running(ServedAlias(server.uri, NAME), secret=SECRET) as service:
         try:
-            made, _ = ensure_webhook(server.uri, "stranger", f"{receiver.url}/webhook", "some other secret")
+            made, _ = ensure_webhook(server.uri, "stranger", f"{service.client.url}/webhook", "some other secret")
             trouble = try_webhook(server.uri, made)
         finally:
-            receiver.shutdown()
-            thread.join()
             remove_webhook(server.uri, "stranger")
     assert trouble is not None and "401" in trouble
-    assert woken == []
+    assert service.woken == []
 
 
 def test_an_outage_is_told_once_and_what_moved_meanwhile_is_followed(
@@ -104,35 +89,30 @@ def test_an_outage_is_told_once_and_what_moved_meanwhile_is_followed(
     assert sum(one == "the registry answers again" for one in told) == 1, told
 
 
-def test_the_commands_listen_and_webhook_work_together(server: TrackingServer, tmp_path: Path) -> None:
-    environment = {**os.environ, "CXR_WEBHOOK_SECRET": SECRET}
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        listener = subprocess.Popen(
-            cxr("listen", "--tracking_uri", server.uri, "--port", "0", "--seconds", str(HARDLY_EVER)),
-            stderr=out,
-            env=environment,
-        )
+def test_the_commands_serve_and_webhook_work_together_and_nothing_outlives_a_kill(
+    server: TrackingServer, tmp_path: Path
+) -> None:
+    environment = {"CXR_WEBHOOK_SECRET": SECRET}
+    words = ("--tracking_uri", server.uri, "--seconds", str(HARDLY_EVER), "--workers", "1")
+    serving = Command(tmp_path / "log", *words, environment=environment)
     try:
-        wait_until(lambda: "listening on http" in log.read_text(), 90)
-        url = re.findall(r"listening on (\S+)", log.read_text())[0]
-        assert version(url) == "1"
-        known = ("webhook", "--tracking_uri", server.uri)
-        told = run(*known, "--url", f"{url}/webhook", env=environment)
+        assert version(serving) == "1"
+        known, environment = ("webhook", "--tracking_uri", server.uri), {**os.environ, **environment}
+        told = run(*known, "--url", f"{serving.client.url}/webhook", env=environment)
         assert told.returncode == 0 and "accepted a signed example" in told.stderr, told.stderr
         time.sleep(REMEMBERS + 0.5)
         give(server, "2")
-        wait_until(lambda: version(url) == "2")
-        assert "champion is now version 2 (was 1)" in log.read_text()
+        wait_until(lambda: version(serving) == "2")
+        assert "champion is now version 2 (was 1)" in serving.text
         wait_until(lambda: [entry.champion for entry in promotion_log(server.uri, NAME)][-1:] == ["2"])
         removed = run(*known, "--remove", "true", env=environment)
-        assert "removed webhook cxr-listen" in removed.stderr, removed.stderr
-        listener.send_signal(signal.SIGTERM)
-        assert listener.wait(30) == 128 + signal.SIGTERM
-        assert SECRET not in log.read_text()
+        assert "removed webhook cxr-serve" in removed.stderr, removed.stderr
+        assert SECRET not in serving.text
+        workers = serving.workers()
+        serving.kill()
+        wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in workers))
     finally:
-        listener.kill()
-        listener.wait()
+        serving.kill()
 
 
 def test_the_command_webhook_asks_for_a_server_an_address_and_a_secret(server: TrackingServer) -> None:
@@ -152,6 +132,5 @@ def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(cxr(*words), capture_output=True, text=True, env=env, timeout=120)
 
 
-def version(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/version", timeout=10) as answer:
-        return str(json.loads(answer.read())["version"])
+def version(serving: Command) -> str:
+    return str(serving.client.get("/version")["version"])

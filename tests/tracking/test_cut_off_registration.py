@@ -95,7 +95,7 @@ def test_an_upload_cut_off_leaves_no_version_and_the_next_registration_is_whole(
 def test_a_registration_killed_while_it_uploads_leaves_no_version(
     server: MlflowServer, gate: Gate, tmp_path: Path
 ) -> None:
-    folders, name = write_models(tmp_path), "killed"
+    folders, name = write_models(tmp_path), "registration killed"
     run_id = begin(folders, server.uri, name)
     gate.after(60_000, "held")
     process = subprocess.Popen(command(folders, gate.uri, name, run_id), stderr=subprocess.PIPE, text=True)
@@ -112,7 +112,7 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
 
 
 def test_two_registrations_at_once_make_one_version(server: MlflowServer, tmp_path: Path) -> None:
-    folders, name = write_models(tmp_path), "at once"
+    folders, name = write_models(tmp_path), "registered at once"
     run_id = begin(folders, server.uri, name)
     running = [
         subprocess.Popen(

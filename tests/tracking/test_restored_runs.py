@@ -107,12 +107,12 @@ def test_a_restored_run_tells_what_the_run_of_the_training_told(uri: str, tmp_pa
 def test_several_processes_that_restore_at_once_make_one_run(server: MlflowServer, tmp_path: Path) -> None:
     folders = trained_folders(tmp_path)
     paths = [str(folders.models / "three_block"), str(folders.evaluations / "three_block")]
-    command = [sys.executable, "-c", ANOTHER_PROCESS, *paths, server.uri, "at once"]
+    command = [sys.executable, "-c", ANOTHER_PROCESS, *paths, server.uri, "restored at once"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     ended = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], ended
     (run_id,) = {out.split()[-1] for out, _ in ended}
-    assert runs(server.uri, "at once") == [run_id]
+    assert runs(server.uri, "restored at once") == [run_id]
     metrics = told(server.uri, run_id)["metrics"]
     assert metrics["loss"] == [(row["epoch"], row["loss"], int(1000 * row["ended"])) for row in ROWS]
     assert len(metrics["test_auroc"]) == 1

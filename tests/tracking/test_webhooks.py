@@ -85,7 +85,7 @@ def test_a_server_that_has_lost_its_key_is_told_with_its_setting(
 
 def test_a_local_store_sends_none_and_says_what_does_its_work(uri: str) -> None:
     for ask in (webhooks, lambda store: remove_webhook(store, "listener")):
-        with pytest.raises(ParameterError, match="`cxr listen` looks by itself"):
+        with pytest.raises(ParameterError, match="`cxr serve` looks by itself"):
             ask(uri)
 
 

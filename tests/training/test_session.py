@@ -62,21 +62,28 @@ def uninterrupted(data, settings, tmp_path_factory):
     return session.network.get_weights(), result
 
 
-@pytest.mark.parametrize("epoch", [2, 4])
-def test_killed_training_goes_on_in_its_phase_with_the_same_result(data, settings, uninterrupted, tmp_path, epoch):
+def test_training_killed_in_each_phase_goes_on_there_with_the_same_result(data, settings, uninterrupted, tmp_path):
     weights, expected = uninterrupted
+    trained = []
 
-    def kill(row):
-        if row["epoch"] == epoch:
-            raise KilledError
+    def session_killed_in(epoch):
+        def kill(row):
+            trained.append(row["epoch"])
+            if row["epoch"] == epoch:
+                raise KilledError
 
-    with pytest.raises(KilledError):
-        Session(settings, *data, tmp_path / "killed").learn(run_id="run", on_epoch=kill)
+        session = Session(settings, *data, tmp_path / "killed")
+        with pytest.raises(KilledError):
+            session.learn(run_id="run", on_epoch=kill)
+        return session
+
+    assert session_killed_in(2).run_id is None
+    assert session_killed_in(4).run_id == "run"
+    assert trained == [1, 2, 2, 3, 4], "only what was not finished is trained again"
     session = Session(settings, *data, tmp_path / "killed")
     assert session.run_id == "run"
-    seen = []
-    result = session.learn(on_epoch=lambda row: seen.append(row["epoch"]))
-    assert seen == list(range(epoch, 5)), "only what was not finished is trained again"
+    result = session.learn(on_epoch=lambda row: trained.append(row["epoch"]))
+    assert trained[5:] == [4]
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
     for one, other in zip(weights, session.network.get_weights(), strict=True):

@@ -89,7 +89,10 @@ def _as_it_came(service: Service, served: Served, outcome: Outcome) -> None:
         alt="The film with Grad-CAM laid over it: the line goes round the regions that counted most",
         width="stretch",
     )
-    st.caption("Yellow, inside the line: what raised the probability most. Uncovered: what counted little.")
+    st.caption(
+        "Yellow, inside the line: what raised the probability most. Uncovered: what counted little. "
+        "The map is relative: a healthy film has a strongest place too."
+    )
 
 
 def _as_seen(service: Service, served: Served, outcome: Outcome) -> None:

@@ -75,6 +75,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     chosen = options(settings, host, port)
     bootstrap.load_config_options(chosen)
     threading.Thread(target=_warm_up, args=(settings,), name="warm-up", daemon=True).start()
+    logging.getLogger("uvicorn.error").addFilter(_no_farewell)
     sys.stdout.write(f"The page is on http://{_shown(host)}:{port} (Ctrl+C ends it)\n")
     sys.stdout.flush()
     bootstrap.run(str(SCRIPT), False, [settings.to_text()], chosen)
@@ -90,6 +91,12 @@ def _warm_up(settings: Settings) -> None:
         log.warning("no model can answer yet: %s", error)
     except Exception:  # the page meets the same fault again, and shows it
         log.exception("the model cannot be loaded")
+
+
+def _no_farewell(record: logging.LogRecord) -> bool:
+    """A visitor who leaves while the page is being sent is no fault, though Streamlit reports one at length."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ not in ("WebSocketDisconnected", "WebSocketDisconnect")
 
 
 def _expect_free(host: str, port: int) -> None:

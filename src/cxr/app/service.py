@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from cxr.images import Picture
     from cxr.serving.prediction_log import PredictionLog
 
-log = logging.getLogger(__name__)
-
 
 class Service:
     """The version that answers, kept in line with the registry, and the reader of uploaded files."""
@@ -40,6 +37,7 @@ class Service:
         Raises:
             MissingInputError: if there is no such local store or folder, or the model of a folder isn't evaluated.
             RegistryError: if the store doesn't answer, nobody has the alias, or its version doesn't answer.
+            ParameterError: if the prediction log cannot be written.
         """
         load_keras()
         self.settings = settings
@@ -111,19 +109,15 @@ class Service:
             return served.answer(pictures)
 
     def note(self, served: Served, answers: Sequence[Answer], pictures: Sequence[Picture]) -> None:
-        """Keep answers in the prediction log, if there is one; a full disk ends the log and not the page.
+        """Keep answers in the prediction log, if there is one.
 
         Args:
             served: the version that answered.
             answers: its answers.
             pictures: what they are about.
         """
-        if self._log is None:
-            return
-        try:
+        if self._log is not None:
             self._log.append(served, answers, pictures)
-        except OSError as error:
-            log.warning("the prediction log cannot be written: %s", error.strerror or error)
 
     def heat(self, served: Served, picture: Picture) -> NDArray[np.float32]:
         """Find out which parts of a picture counted for pneumonia (Grad-CAM).

@@ -2,8 +2,8 @@
 
 Brightness, sizes and file sizes are compared with the two-sample Kolmogorov-Smirnov statistic (the largest
 gap between two cumulative distributions, 0..1), class and subtype shares with the total variation distance
-(half the sum of absolute differences, 0..1). Both are effect sizes: a limit on them means the same for 500
-images as for 50,000, where a p-value alone would call any difference drift once the set is large.
+(half the sum of absolute differences, 0..1). A difference is drift if it is beyond its limit and chance does not
+explain it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import chi2_contingency
 
 from cxr.dataset import CLASSES, DatasetCard
+from cxr.two_samples import Difference, kolmogorov_smirnov
 
 STATISTICS: tuple[str, ...] = ("mean", "std", "width", "height", "aspect", "bytes")
 """Per image: mean and standard deviation of grey levels (0..255), pixels, width / height, file size."""
@@ -177,19 +178,16 @@ def _distribution(
     """Compare one statistic of one class."""
     old = before.loc[before["label"] == label, statistic].dropna().to_numpy(np.float64)
     new = now.loc[now["label"] == label, statistic].dropna().to_numpy(np.float64)
-    distance, p_value = np.nan, np.nan
-    if len(old) and len(new):
-        found = ks_2samp(old, new)
-        distance, p_value = float(found.statistic), float(found.pvalue)
+    found = kolmogorov_smirnov(old, new)
     return {
         "statistic": statistic,
         "group": label,
         "before": float(np.median(old)) if len(old) else np.nan,
         "now": float(np.median(new)) if len(new) else np.nan,
-        "distance": distance,
+        "distance": found.distance,
         "limit": limits.distance,
-        "p_value": p_value,
-        "drifted": bool(distance > limits.distance and p_value < limits.significance),
+        "p_value": found.p_value,
+        "drifted": found.beyond(limits.distance, limits.significance),
     }
 
 
@@ -198,16 +196,18 @@ def _shares(column: str, before: pd.DataFrame, now: pd.DataFrame, limits: DriftL
     old, new = before[column].value_counts(), now[column].value_counts()
     counts = pd.DataFrame({"old": old, "new": new}).fillna(0).astype(float)
     shares = counts / counts.sum()
-    distance = float((shares["old"] - shares["new"]).abs().sum() / 2)
-    p_value = float(chi2_contingency(counts.to_numpy().T).pvalue) if len(counts) > 1 else np.nan
+    found = Difference(
+        float((shares["old"] - shares["new"]).abs().sum() / 2),
+        float(chi2_contingency(counts.to_numpy().T).pvalue) if len(counts) > 1 else np.nan,
+    )
     largest = int(shares["old"].to_numpy().argmax())
     return {
         "statistic": f"{column} shares",
         "group": "all",
         "before": float(shares["old"].iloc[largest]),
         "now": float(shares["new"].iloc[largest]),
-        "distance": distance,
+        "distance": found.distance,
         "limit": limits.shares,
-        "p_value": p_value,
-        "drifted": bool(distance > limits.shares and p_value < limits.significance),
+        "p_value": found.p_value,
+        "drifted": found.beyond(limits.shares, limits.significance),
     }

@@ -150,6 +150,7 @@ def metadata_scores(
         DataError: if an image is not in the manifest.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     train = splits[splits["split"] == TRAIN]
     tested = (rows["split"] == TEST).to_numpy()
@@ -166,8 +167,10 @@ def metadata_scores(
         min_samples_leaf=int(np.clip(len(train) / 40, 2, 20)),
         early_stopping=False,
         random_state=seed,
-    ).fit(seen, sick)
-    found[tested] = model.predict_proba(judged)[:, 1]
+    )
+    # So small a fit takes one thread a moment; several wait for each other, for seconds where the processor is busy.
+    with threadpool_limits(1, "openmp"):
+        found[tested] = model.fit(seen, sick).predict_proba(judged)[:, 1]
     return found
 
 

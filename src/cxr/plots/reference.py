@@ -26,7 +26,7 @@ def distances(parts: Mapping[str, Sequence[Judged]], card: DatasetCard) -> Figur
     refused = sum(film.refusal is not None for part in parts.values() for film in part)
     caption = Caption("reference", card.name, "films of other patients", card.kind == "phantom")
     detail = f"{refused} of {films} would get no answer ({percent(refused / films)})"
-    with framed("Would real films be refused?", caption, detail, size=(8.4, 4.6)) as figure:
+    with framed("Would chest films be refused?", caption, detail, size=(8.4, 4.6)) as figure:
         axes = figure.add_subplot()
         far = max([1.6, *(film.distance for part in parts.values() for film in part)])
         edges = np.linspace(0, 1.05 * far, 43)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib as mpl
 import numpy as np
@@ -110,15 +112,29 @@ def framed(title: str, caption: Caption, detail: str, size: tuple[float, float] 
         yield figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, target: Path | BinaryIO) -> None:
     """Write a figure as PNG without date or program version, so that the same figure is the same file.
 
     Args:
         figure: the figure.
-        path: where to write.
+        target: where to write.
     """
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+        figure.savefig(target, dpi=DPI, format="png", metadata={"Software": None})
+
+
+def data_address(figure: Figure) -> str:
+    """Put a figure into the address of an image, for a page that has no files beside it.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        ``data:image/png;base64,...``.
+    """
+    target = io.BytesIO()
+    save(figure, target)
+    return f"data:image/png;base64,{base64.b64encode(target.getvalue()).decode('ascii')}"
 
 
 def faded(colour: str, strength: float = 0.55) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ FILE_NAME = "reference.npz"
 """File beside a network and its card."""
 EMBEDDED = 24
 """Numbers of an embedding: the first components of the outline."""
+
+UNSURE = 0.1
+"""Probability of being upright above which a film is taken as upright: few training films leave room for doubt."""
 
 POSES: Mapping[str, str] = {
     "upright": "as it should be",
@@ -192,8 +196,10 @@ class Reference:
         Returns:
             Key of :data:`POSES`.
         """
-        scores = self.pose_weights @ self.components(shape[None])[0] + self.pose_biases
-        return tuple(POSES)[int(scores.argmax())]
+        scores = (self.pose_weights @ self.components(shape[None])[0] + self.pose_biases).astype(np.float64)
+        shares = np.exp(scores - scores.max())
+        upright = shares[0] / shares.sum()
+        return "upright" if upright > UNSURE else tuple(POSES)[int(scores.argmax())]
 
     def save(self, folder: Path) -> Path:
         """Write ``reference.npz``: arrays and text, nothing that is executed when it is read.
@@ -231,7 +237,7 @@ class Reference:
             with np.load(path, allow_pickle=False) as stored:
                 text = json.loads(stored["text"].tobytes().decode())
                 arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError(f"expected a reference, received {path} ({error}); run `cxr reference` again") from error
         arrays |= {name: float(arrays[name]) for name in ("noise", "max_coloured")}
         return cls(dataset_kind=str(text["dataset_kind"]), facts=text["facts"], **arrays)

@@ -17,6 +17,8 @@ from cxr.reference import POSES, STATISTICS, Reference, posed
 from cxr.reference.features import Vector, outline, statistics
 
 FOLDS = 5
+QUIETEST = 1e-6
+"""Variance that is taken along directions in which no two films differ."""
 FEWEST = 20
 """Training films without which no limit can be told."""
 
@@ -61,7 +63,7 @@ def fit(
 ) -> Reference:
     """Fit the cloud of training films and its limits.
 
-    The limits are those that ``false_alarms`` of the training films lie beyond when the cloud is fitted without
+    The limits are those that a share of ``false_alarms`` of the films lies beyond when the cloud is fitted without
     them and without other films of their patients (five folds). A cloud fitted with them would be too close.
 
     Args:
@@ -93,7 +95,7 @@ def fit(
     for rest, left_out in GroupKFold(FOLDS).split(upright, groups=list(groups)):
         far[left_out] = _cloud(upright[rest], count, dataset_kind, max_coloured).distances(upright[left_out])
     each = np.quantile(far, 1 - false_alarms, axis=0)
-    joint = np.quantile((far / each).max(axis=1), 1 - false_alarms)
+    joint = _limit((far / each).max(axis=1), false_alarms)
     cloud = replace(_cloud(upright, count, dataset_kind, max_coloured), scales=(each * joint).astype(np.float32))
     inputs = np.concatenate([cloud.components(shown[:, number]) for number in range(len(POSES))])
     targets = np.repeat(np.arange(len(POSES)), len(films))
@@ -105,6 +107,20 @@ def fit(
         films=np.stack([film.statistics for film in films]),
         embeddings=cloud.embed(upright),
     )
+
+
+def _limit(distances: NDArray[np.float64], false_alarms: float) -> float:
+    """Distance that few further films will lie beyond.
+
+    The quantile of a hundred films is that of their farthest one. So the upper end of the prediction interval of a
+    log-normal law is taken where it is larger, which it is for few films.
+    """
+    from scipy.stats import t
+
+    count, logs = len(distances), np.log(distances)
+    beyond = float(t.ppf(1 - false_alarms, count - 1))
+    predicted = float(np.exp(logs.mean() + beyond * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))
+    return max(predicted, float(np.quantile(distances, 1 - false_alarms)))
 
 
 def _cloud(outlines: Vector, count: int, dataset_kind: str, max_coloured: float) -> Reference:
@@ -123,7 +139,7 @@ def _cloud(outlines: Vector, count: int, dataset_kind: str, max_coloured: float)
         mean=mean,
         directions=directions.astype(np.float32),
         variances=variances.astype(np.float32),
-        noise=float((total - variances.sum()) / (outlines.shape[1] - count)),
+        noise=max(QUIETEST, float((total - variances.sum()) / (outlines.shape[1] - count))),
         scales=np.ones(2, dtype=np.float32),
         pose_weights=nothing,
         pose_biases=nothing,

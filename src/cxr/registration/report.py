@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
-from matplotlib.figure import Figure
 
 from cxr.evaluation import TEST
 from cxr.evaluation.files import write_json
 from cxr.plots.comparison import differences, disagreements, roc_pair
-from cxr.plots.style import Caption, save
+from cxr.plots.style import Caption, data_address
 from cxr.promotion import AUROC, SENSITIVITY
 from cxr.registration import Registration
 
@@ -64,17 +61,10 @@ def _plots(registration: Registration, rows: pd.DataFrame | None) -> list[tuple[
     test = rows[rows["split"] == TEST]
     margins = {AUROC: policy.margin, SENSITIVITY: policy.sensitivity_margin}
     return [
-        ("Differences on test with their intervals and margins", _embedded(differences(found, margins, caption))),
-        ("ROC curves of challenger and champion", _embedded(roc_pair(test, found, caption))),
+        ("Differences on test with their intervals and margins", data_address(differences(found, margins, caption))),
+        ("ROC curves of challenger and champion", data_address(roc_pair(test, found, caption))),
         (
             "Probabilities of challenger and champion for each test image",
-            _embedded(disagreements(test, found, caption)),
+            data_address(disagreements(test, found, caption)),
         ),
     ]
-
-
-def _embedded(figure: Figure) -> str:
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "plot.png"
-        save(figure, path)
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -17,6 +17,8 @@ DIGITS = 6
 """Significant digits that are kept: more would change with the machine, not with the model."""
 
 NOTE_NAME = "note.md"
+REPORT_NAME = "report.json"
+"""Inside a reference's folder: how often films would get no answer."""
 DIGEST_LETTERS = 8
 
 ENSEMBLE_EVALUATION, COMPARISON_NAME = "evaluation", "comparison.json"
@@ -133,12 +135,15 @@ class Result:
         return path
 
 
-def collect(folders: Mapping[str, tuple[Path, Path]], ensemble: Path | None = None) -> list[Result]:
+def collect(
+    folders: Mapping[str, tuple[Path, Path]], ensemble: Path | None = None, reference: Path | None = None
+) -> list[Result]:
     """Take the results of a run from its files.
 
     Args:
         folders: name to the folder of the trained model, for its training parameters, and of its evaluation.
         ensemble: folder of the ensemble of these models, with its evaluation and comparison; may be missing.
+        reference: folder of the reference, whose report belongs to the models of its split; may be missing.
 
     Returns:
         One result per evaluation, by name of the model, the ensemble last.
@@ -153,6 +158,14 @@ def collect(folders: Mapping[str, tuple[Path, Path]], ensemble: Path | None = No
         found.append(_result(asdict(ModelCard.read(judged)), _read(judged / METRICS_NAME), settings))
     if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_NAME).is_file():
         found.append(_ensemble_result(ensemble))
+    if reference is not None and (reference / REPORT_NAME).is_file():
+        report = _read(reference / REPORT_NAME)
+        found = [
+            Result({**one.facts, "reference": report})
+            if one.facts["split_digest"] == report.get("split_digest")
+            else one
+            for one in found
+        ]
     return found
 
 

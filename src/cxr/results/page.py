@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cxr.results import DIGEST_LETTERS, Result, tables
 from cxr.results.source_figures import BANDS, BARS
-from cxr.results.text import UNKNOWN, entry_of, number, or_unknown, table
+from cxr.results.text import UNKNOWN, entry_of, number, or_unknown, share, table
 
 COMMAND = "cxr results"
 SPLIT_WORDS = {
@@ -148,10 +148,33 @@ def _section(models: Sequence[Result], note: str | None) -> str:
         tables.subtypes(models),
         "### At further sensitivities\n",
         tables.points(models),
+        *_refusals(models),
         "### How they were trained\n",
         tables.training(models),
     ]
     return "\n".join(text)
+
+
+def _refusals(models: Sequence[Result]) -> list[str]:
+    """Say how often the check that a picture is a chest film is wrong; nothing where it was not measured."""
+    report = next((one.facts["reference"] for one in models if one.facts.get("reference")), None)
+    if report is None:
+        return []
+    rows = []
+    for part in ("validation", "test"):
+        rates = report.get(part)
+        if rates:
+            noticed = rates["noticed"]
+            turned = min(noticed[pose] for pose in ("turned_left", "turned_right", "upside_down"))
+            found = f"{share(rates['share'])} [{share(rates['low'])} – {share(rates['high'])}]"
+            counts = f"{rates['refused']:,} of {rates['films']:,}"
+            rows.append([part, counts, found, share(turned), share(noticed["inverted"])])
+    words = (
+        f"A picture that is no upright chest film gets no answer. The check is fitted on {report['training_films']:,} "
+        "training films; these are films of other patients. Brackets: 95 % Wilson interval.\n"
+    )
+    headings = ["Films of", "Refused wrongly", "Share", "Noticed when turned", "Noticed when inverted"]
+    return ["### Films that get no answer\n", words, table(headings, rows)]
 
 
 def _members(ensemble: Result) -> str:

@@ -112,6 +112,18 @@ def stated(measure: str, value: float) -> str:
     return f"{100 * value:.6g} %" if measure in SHARES else f"{value:.6g}"
 
 
+def share(value: float) -> str:
+    """Write a share.
+
+    Args:
+        value: 0 to 1.
+
+    Returns:
+        For example ``"1.2 %"``.
+    """
+    return f"{100 * value:.1f} %"
+
+
 def difference(measure: str, gap: float) -> str:
     """Format a difference, with its sign.
 

@@ -27,8 +27,9 @@ STEPS: dict[str, str] = {
     "rollback": "Rollback",
     "release": "Release",
     "webhook": "Webhook",
-    "listen": "Listen",
     "app": "App",
+    "serve": "Serve",
+    "drift": "Drift",
 }
 """Name of the step, which is also its module, to its class; in the order in which data flows."""
 

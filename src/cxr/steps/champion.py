@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from cxr.steps.moments import DayOrMoment, span
 from cxr.steps.registered import Registered
 
 
@@ -16,21 +17,9 @@ class Champion(Registered):
     name: ClassVar[str] = "champion"
 
     on: Annotated[
-        date | datetime | None,
+        DayOrMoment | None,
         Field(description="Day (2026-11-01, UTC) or moment (2026-11-01T08:30+02:00) to look back to; null is now."),
     ] = None
-
-    @field_validator("on", mode="before")
-    @classmethod
-    def _moment(cls, on: object) -> object:
-        if not isinstance(on, str):
-            return on
-        for kind in (date, datetime):
-            try:
-                return kind.fromisoformat(on)
-            except ValueError:
-                continue
-        raise ValueError("a day such as 2026-11-01, or a moment such as 2026-11-01T08:30+02:00")
 
     def run(self) -> None:
         """Print one line per version that was champion then."""
@@ -52,8 +41,5 @@ class Champion(Registered):
         if self.on is None:
             now = datetime.now(UTC)
             return now, now
-        if isinstance(self.on, datetime):
-            moment = self.on if self.on.tzinfo else self.on.replace(tzinfo=UTC)
-            return moment.astimezone(UTC), moment.astimezone(UTC)
-        start = datetime.combine(self.on, time(), UTC)
-        return start, start + timedelta(days=1) - timedelta(microseconds=1)
+        start, end = span(self.on)
+        return start, max(start, end - timedelta(microseconds=1))

@@ -72,6 +72,7 @@ class DescribeReference(Step):
         }
         facts = {
             "dataset": card.name,
+            "split_digest": json.loads((self.splits / "achieved.json").read_text(encoding="utf-8"))["digest"],
             "training_films": len(train),
             "wanted_false_alarms": self.false_alarms,
             **{part: error_rates(films) for part, films in found.items() if films},

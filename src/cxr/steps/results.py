@@ -36,6 +36,11 @@ class Results(Step):
         Field(description="Folder of the ensemble, whose figures stand beside the models' if it is there."),
     ] = Path("artifacts/ensemble")
 
+    reference: Annotated[
+        Path,
+        Reads("Reference", optional=True),
+        Field(description="Folder of the reference: how often films of this split would get no answer."),
+    ] = Path("artifacts/reference")
     transfer: Annotated[
         Path | None,
         Reads("Transfer", optional=True),
@@ -54,5 +59,5 @@ class Results(Step):
         from cxr.results.page import render, write_page
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
-        keep(collect(folders, self.ensemble), self.kept, phantoms=self.phantoms)
+        keep(collect(folders, self.ensemble, self.reference), self.kept, phantoms=self.phantoms)
         write_page(self.page, render(read_all(self.kept), read_notes(self.kept), phantoms=self.phantoms))

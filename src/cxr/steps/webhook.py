@@ -1,4 +1,4 @@
-"""Webhook: have the tracking server tell a listener about each move of an alias."""
+"""Webhook: have the tracking server tell the service about each move of an alias."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 
 from cxr.errors import ParameterError
 from cxr.steps.base import Step
-from cxr.steps.listen import Listen
+from cxr.steps.serve import Serve
 
 log = logging.getLogger(__name__)
 
 
 class Webhook(Step):
-    """Have the tracking server tell a listener about each move of an alias, or no longer."""
+    """Have the tracking server tell the service about each move of an alias, or no longer."""
 
     name: ClassVar[str] = "webhook"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "listen")
-    passed_over: ClassVar[frozenset[str]] = (Listen.passed_over | set(Listen.model_fields)) - {
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "serve")
+    passed_over: ClassVar[frozenset[str]] = (Serve.passed_over | set(Serve.model_fields)) - {
         "tracking_uri",
         "secret_variable",
         "webhook_name",
@@ -29,20 +29,20 @@ class Webhook(Step):
         "sqlite:///mlflow.db"
     )
     url: Annotated[
-        str, Field(description="Address of the listener as the server reaches it, e.g. https://HOST/webhook.")
+        str, Field(description="Address of the service as the server reaches it, e.g. https://HOST/webhook.")
     ] = ""
     webhook_name: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,60}[A-Za-z0-9])?$",
-            description="Name of the webhook on the server; each listener needs one of its own.",
+            description="Name of the webhook on the server; each service needs one of its own.",
         ),
-    ] = "cxr-listen"
+    ] = "cxr-serve"
     secret_variable: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-            description="Environment variable with the secret that the listener has, too.",
+            description="Environment variable with the secret that the service has, too.",
         ),
     ] = "CXR_WEBHOOK_SECRET"
     remove: Annotated[bool, Field(description="Remove the webhook of that name.")] = False
@@ -50,7 +50,7 @@ class Webhook(Step):
     @model_validator(mode="after")
     def _told_where(self) -> Self:
         if not self.remove and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"expected the http(s):// address of a listener, received url={self.url!r}; give --url")
+            raise ValueError(f"expected the http(s):// address of the service, received url={self.url!r}; give --url")
         return self
 
     def run(self) -> None:
@@ -69,13 +69,13 @@ class Webhook(Step):
             raise ParameterError(
                 [
                     f"expected a secret in the environment variable {self.secret_variable}, received none; "
-                    "make one with `openssl rand -hex 32` and give it to the listener, too"
+                    "make one with `openssl rand -hex 32` and give it to the service, too"
                 ]
             )
         made, how = ensure_webhook(self.tracking_uri, self.webhook_name, self.url, secret)
         log.info("%s webhook %s: %s tells %s", how, made.name, self.tracking_uri, made.url)
         trouble = try_webhook(self.tracking_uri, made)
         if trouble is None:
-            log.info("the listener accepted a signed example; moves of an alias follow within a minute from now on")
+            log.info("the service accepted a signed example; moves of an alias follow within a minute from now on")
         else:
-            log.warning("the listener did not accept a signed example: %s; until it does, polling finds moves", trouble)
+            log.warning("the service did not accept a signed example: %s; until it does, polling finds moves", trouble)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ALIAS_SET, ALIAS_REMOVED = "model_version_alias.created", "model_version_alias.deleted"
 """MLflow's names; the first is also sent when an alias moves from one version to another."""
 EVENTS = (ALIAS_SET, ALIAS_REMOVED)
-NO_SERVER = "a local store sends no webhooks, and needs none: `cxr listen` looks by itself"
+NO_SERVER = "a local store sends no webhooks, and needs none: `cxr serve` looks by itself"
 
 
 @dataclass(frozen=True)

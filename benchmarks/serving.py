@@ -1,0 +1,177 @@
+"""`cxr serve` with one and two workers, against bare decoding, preprocessing and network calls in one process.
+
+Run it with ``python benchmarks/serving.py [FOLDER or TAR] [--requests 200]``. Without a source it takes the full-size
+sample beside the repository if it is there, else it draws phantoms. The network is untrained: speed does not depend on
+weights. Each request is one image, and eight clients ask at once; the bare way takes one image at a time, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from cxr.backend import load_keras
+from cxr.images import decode_grey
+from cxr.phantom import draw_dataset
+from cxr.prediction import Predictor
+from cxr.recipes import apply
+from scoring import NETWORKS, SAMPLE, untrained
+
+CLIENTS = 8
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
+    parser.add_argument("--requests", type=int, default=200, help="requests a measurement; files are repeated")
+    arguments = parser.parse_args()
+    load_keras()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        if arguments.source is None:
+            draw_dataset(data, images=60)
+        elif arguments.source.is_file():
+            shutil.unpack_archive(arguments.source, data)
+        else:
+            data = arguments.source
+        files = [path.read_bytes() for path in sorted(data.rglob("*.jpeg"))[:50]]
+        images = list(islice(cycle(files), arguments.requests))
+        print(f"{len(images)} requests of one image, {CLIENTS} clients, {os.cpu_count()} cores\n")
+        print(f"{'':<14}{'workers':>8}{'requests/s':>12}{'ratio':>8}{'median':>9}{'p95':>8}")
+        for network, recipe in NETWORKS.items():
+            predictor = untrained(network, recipe)
+            bare, times = measure_bare(predictor, images)
+            row(network, "bare", bare, bare, times)
+            folder = Path(scratch) / network
+            write(predictor, folder)
+            for workers in (1, 2):
+                speed, times = measure(folder, workers, images)
+                row(network, str(workers), speed, bare, times)
+
+
+def write(predictor: Predictor, folder: Path) -> None:
+    """Write a model's folder.
+
+    Args:
+        predictor: the model.
+        folder: where to.
+    """
+    from cxr.models import build
+
+    folder.mkdir()
+    build(predictor.card.model, predictor.recipe.input_shape).save(folder / "model.keras")
+    predictor.card.write(folder)
+
+
+def row(network: str, name: str, speed: float, bare: float, times: list[float]) -> None:
+    """Print one line of the table.
+
+    Args:
+        network: name of the network.
+        name: number of workers.
+        speed: requests per second.
+        bare: those of the bare way.
+        times: seconds of each request.
+    """
+    median, late = np.quantile(times, [0.5, 0.95])
+    print(f"{network:<14}{name:>8}{speed:>12.1f}{speed / bare:>8.2f}{median * 1000:>6.0f} ms{late * 1000:>5.0f} ms")
+
+
+def measure_bare(predictor: Predictor, images: list[bytes]) -> tuple[float, list[float]]:
+    """Decode, prepare and ask the network, one image after another.
+
+    Args:
+        predictor: what answers.
+        images: content of the files.
+
+    Returns:
+        Images per second, and the seconds of each.
+    """
+
+    def one(image: bytes) -> float:
+        started = time.perf_counter()
+        predictor.probabilities(np.stack([apply(predictor.recipe, decode_grey(image))]))
+        return time.perf_counter() - started
+
+    one(images[0])  # compiles the network
+    times = [one(image) for image in images]
+    return len(images) / sum(times), times
+
+
+def measure(model: Path, workers: int, images: list[bytes]) -> tuple[float, list[float]]:
+    """Ask a service.
+
+    Args:
+        model: folder of the model.
+        workers: number of workers.
+        images: content of the files, one a request.
+
+    Returns:
+        Requests per second, and the seconds of each.
+    """
+    words = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64"]
+    log = model.with_suffix(f".{workers}.log")
+    with log.open("wb") as out:
+        service = subprocess.Popen([sys.executable, "-m", "cxr.cli", *words], stderr=out)
+    try:
+        while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", log.read_text())):
+            if service.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(0.2)
+        port = int(found[0])
+        while f"{float(workers)}" not in ask(port, "GET", "/metrics").partition("cxr_workers{")[2].partition("\n")[0]:
+            time.sleep(0.2)
+
+        def one(image: bytes) -> float:
+            started = time.perf_counter()
+            ask(port, "POST", "/v1/predictions", image)
+            return time.perf_counter() - started
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(one, images[: 4 * CLIENTS]))  # every worker has compiled the network
+            started = time.perf_counter()
+            times = list(pool.map(one, images))
+            return len(images) / (time.perf_counter() - started), times
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> str:
+    """Ask the service.
+
+    Args:
+        port: its port.
+        method: HTTP method.
+        path: path.
+        body: an image.
+
+    Returns:
+        The answer.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {"Content-Type": "image/jpeg"})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    if answer.status != 200:
+        raise SystemExit(f"{path}: {answer.status} {text}")
+    return text
+
+
+if __name__ == "__main__":
+    main()
