@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -166,3 +167,16 @@ def test_a_model_of_a_folder_answers_and_says_that_it_is_no_version(versions, mo
     page = start(Settings(model=str(versions.folders.models / "three_block")), monkeypatch)
     assert "This model comes from a folder" in page.warning[0].value
     assert "▲ PNEUMONIA" in upload(page, ("ill.jpeg", BACTERIAL))
+
+
+def test_of_a_drawing_a_model_of_radiographs_says_nothing_that_counts(versions, monkeypatch, tmp_path):
+    trained = shutil.copytree(versions.folders.models / "three_block", tmp_path / "models" / "three_block")
+    judged = shutil.copytree(versions.folders.evaluations / "three_block", tmp_path / "evaluations" / "three_block")
+    for folder in (trained, judged):
+        card = ModelCard.read(folder)
+        replace(card, dataset={**card.dataset, "kind": "patients"}).write(folder)
+    page = start(Settings(model=str(trained)), monkeypatch)
+    page.button_group[0].set_value([EXAMPLES[1]]).run()
+    assert "What it says of a drawing means nothing" in page.info[0].value
+    page.button_group[0].set_value([]).run()
+    assert "drawing" not in upload(page, ("ill.jpeg", BACTERIAL))

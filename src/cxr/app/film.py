@@ -46,10 +46,14 @@ def _answer(served: Served, outcome: Outcome) -> None:
     cut = threshold.current(served)
     label, probability = outcome.label(cut), outcome.probability
     st.html(scale.STYLE + scale.answer_line(label, probability))
+    if outcome.film.drawn and served.card.dataset_kind != "phantom":
+        st.info(
+            "This model has learned from radiographs of people. What it says of a drawing means nothing, and it may "
+            "refuse one.",
+            icon=":material/info:",
+        )
     if label is None or probability is None:
         st.error(outcome.why_not, icon=":material/block:")
-        if outcome.film.drawn and served.card.dataset_kind != "phantom":
-            st.caption("This model has learned from radiographs of people. It may refuse a drawn film, and rightly so.")
         return
     st.html(scale.STYLE + scale.scale(probability, cut))
     if cut != threshold.own(served):
