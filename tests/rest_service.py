@@ -159,7 +159,7 @@ class Command:
                 stderr=out,
                 env={**os.environ, **(environment or {})},
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", self.text)):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
