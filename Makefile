@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS ?= 1
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check audit format ui gpu results benchmarks server components images kubeflow-local lock clean
+.PHONY: help run repro transfer test check audit format ui app gpu results benchmarks server components images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,9 @@ format: .venv/dev.stamp ## Put the code into the common format
 
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+app: .venv/serve.stamp ## Open the page for predictions on http://127.0.0.1:8501: upload films, read the answers
+	cxr app --params params.yaml
 
 server: infra/.env ## Start MLflow for a team with docker or podman: PostgreSQL, an S3 store, logins (mlflow/README.md)
 	@for compose in 'docker compose' 'podman compose' podman-compose; do \
@@ -97,6 +100,10 @@ clean: ## Remove what runs produced (not data/, not .venv)
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/serve.stamp: requirements/serve.txt .venv/run.stamp
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/serve.txt
 	@touch $@
 
 .venv/kubeflow.stamp: requirements/kubeflow.txt .venv/run.stamp

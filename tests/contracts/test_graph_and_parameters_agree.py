@@ -20,9 +20,10 @@ from cxr.steps.base import Keeps, Reads, Writes
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"drift", "fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
+OUTSIDE_THE_GRAPH = {"app", "drift", "fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
 """fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
-collects the figures of several runs; tune proposes values; drift watches what is served."""
+collects the figures of several runs; tune proposes values; drift watches what is served;
+app serves a page."""
 
 
 @pytest.fixture(scope="module")

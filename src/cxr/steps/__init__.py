@@ -27,6 +27,7 @@ STEPS: dict[str, str] = {
     "rollback": "Rollback",
     "release": "Release",
     "webhook": "Webhook",
+    "app": "App",
     "serve": "Serve",
     "drift": "Drift",
 }

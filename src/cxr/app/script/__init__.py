@@ -1,0 +1,1 @@
+"""Streamlit's script alone in its folder: Streamlit puts that folder before all others on Python's path."""
