@@ -16,7 +16,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 PICTURE = Path(__file__).with_name("page.jpeg")
-WIDTH, HEIGHT = 1180, 1130
+WIDTH, HEIGHT = 1180, 1300
 PATIENCE = 300
 
 
@@ -62,7 +62,7 @@ def _shoot(url: str) -> None:
         page.get_by_test_id("stStatusWidget").wait_for(state="detached")
         page.mouse.move(0, 0)
         page.wait_for_timeout(1000)
-        page.screenshot(path=PICTURE, type="jpeg", quality=80)
+        page.screenshot(path=PICTURE, type="jpeg", quality=75)
         browser.close()
 
 
