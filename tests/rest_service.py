@@ -159,12 +159,19 @@ class Command:
                 stderr=out,
                 env={**os.environ, **(environment or {})},
             )
-        deadline = time.monotonic() + 120
+        try:
+            self.client = Client(self._port())
+        except AssertionError:
+            self.kill()
+            raise
+
+    def _port(self) -> int:
+        deadline = time.monotonic() + 240
         while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", self.text)):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.1)
-        self.client = Client(int(found[0]))
+        return int(found[0])
 
     @property
     def text(self) -> str:

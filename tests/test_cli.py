@@ -291,6 +291,13 @@ def test_every_wrong_value_is_one_sentence():
     assert len(caught.value.problems) == 3
 
 
+def alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_step_leaves_no_output_under_its_final_name(tmp_path, how):
     """A real process is killed while it draws phantoms."""
@@ -300,9 +307,15 @@ def test_killed_step_leaves_no_output_under_its_final_name(tmp_path, how):
         while not list(tmp_path.glob(".data.partial-*/*/*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert list(tmp_path.glob(".data.partial-*")), "the step had not started to write"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        drawing = [int(one) for one in children.read_text().split()] if children.exists() else []
         process.send_signal(how)
         process.wait(30)
     assert process.returncode != 0
+    deadline = time.monotonic() + 60
+    while any(map(alive, drawing)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, drawing)), "processes that draw outlived the step"
     assert not (tmp_path / "data").exists()
     if how == signal.SIGTERM:
         assert not list(tmp_path.glob(".data.partial-*"))

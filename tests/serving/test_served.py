@@ -68,6 +68,7 @@ def test_a_version_whose_files_are_gone_is_told_once_and_tried_again_later(
 ) -> None:
     now = [0.0]
     served = ServedAlias(registry.uri, registry.name, clock=lambda: now[0])
+    caplog.clear()
     network = registry.files("2") / "model.keras"
     shutil.move(network, tmp_path / "kept.keras")
     registry.give("champion", "2")

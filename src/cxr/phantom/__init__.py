@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -110,7 +111,7 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
             drawing: Iterator[tuple[int, dict[str, object]]] = map(one, plans)
         else:
             # Processes: much of the drawing is Python. Spawned, because a forked OpenCV may hang.
-            pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
             stack.callback(pool.shutdown, cancel_futures=True)  # also when interrupted: nothing new is drawn
             drawing = pool.map(one, plans, chunksize=4)
         drawn = list(tqdm(drawing, "phantoms", len(plans), unit="image", disable=None))
@@ -120,6 +121,18 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
     card = DatasetCard("phantom", "phantom", "phantom", len(plans), sum(size for size, _ in drawn), "CC0-1.0")
     card.write(folder)
     return card
+
+
+def _end_with_parent() -> None:
+    """Let a drawing process end when the one that started it is killed: it would wait for work for ever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw(folder: Path, seed: int, item: Plan) -> tuple[int, dict[str, object]]:

@@ -58,7 +58,7 @@ def fit(
     *,
     dataset_kind: str,
     components: int = 64,
-    false_alarms: float = 0.005,
+    false_alarms: float = 0.003,
     max_coloured: float = 0.02,
 ) -> Reference:
     """Fit the cloud of training films and its limits.

@@ -84,12 +84,13 @@ def from_folder(model: Path, evaluation: Path | None = None, reference: Path | N
     card, here = ModelCard.read(model), model.resolve()
     beside = [here.parent / EVALUATION_FOLDER, here.parent.parent / "evaluations" / here.name]
     judged = evaluation or next((folder for folder in beside if (folder / CARD_NAME).is_file()), None)
+    looked = " or ".join(map(str, beside if evaluation is None else [evaluation]))
     if judged is not None and (evaluation is not None or not card.calibrated):
         card = ModelCard.read(judged)
     if not card.calibrated:
         raise MissingInputError(
-            f"expected an evaluated model, received model={model} without calibration and threshold; "
-            "run `cxr evaluate`, and name its folder as --evaluation"
+            f"expected an evaluated model, received model={model} without calibration and threshold there or in "
+            f"{looked}; run `cxr evaluate`, and name its folder as --evaluation"
         )
     known = reference or next(
         (one for one in (here.parent / REFERENCE, here.parent.parent / REFERENCE) if (one / FILE_NAME).is_file()), None

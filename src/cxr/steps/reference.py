@@ -35,11 +35,11 @@ class DescribeReference(Step):
         Path, Writes("Reference"), Field(description="reference.npz, report.json and distances.png.")
     ] = Path("artifacts/reference")
 
-    films: Annotated[int, Field(ge=20, le=20_000, description="Most films of each part that are looked at.")] = 1500
+    films: Annotated[int, Field(ge=20, le=20_000, description="Most films of each part that are looked at.")] = 3000
     components: Annotated[int, Field(ge=2, le=512, description="Most main directions of the training films.")] = 64
     false_alarms: Annotated[
         float, Field(gt=0, le=0.02, description="Share of films of the same kind that may be refused.")
-    ] = 0.005
+    ] = 0.003
     max_coloured: Annotated[float, Field(ge=0, le=1, description="Largest share of coloured pixels of a film.")] = 0.02
     seed: Annotated[int, Field(ge=0, description="Draws the films, where there are more.")] = 0
 
