@@ -93,9 +93,7 @@ class Step(BaseModel):
     """
 
     # Built when a step is made, so that `cxr --help`, which makes none, answers quickly.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]]
