@@ -74,8 +74,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
     chosen = options(settings, host, port)
     bootstrap.load_config_options(chosen)
-    threading.Thread(target=_warm_up, args=(settings,), name="warm-up", daemon=True).start()
     logging.getLogger("uvicorn.error").addFilter(_no_farewell)
+    # Streamlit wonders about its cache being used before a visitor came.
+    logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)
+    threading.Thread(target=_warm_up, args=(settings,), name="warm-up", daemon=True).start()
     sys.stdout.write(f"The page is on http://{_shown(host)}:{port} (Ctrl+C ends it)\n")
     sys.stdout.flush()
     bootstrap.run(str(SCRIPT), False, [settings.to_text()], chosen)
