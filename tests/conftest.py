@@ -46,6 +46,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment_ends_with_the_file() -> Iterator[None]:
+    """What a service sets in the environment of its process does not reach the tests of other files."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
