@@ -37,7 +37,7 @@ def test_scores_come_back_as_saved_and_damage_is_told(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.probability, SCORES.probability)
     np.testing.assert_array_equal(again.pneumonia, SCORES.pneumonia)
     (tmp_path / FILE_NAME).write_bytes(b"PK")
-    with pytest.raises(DataError, match=f"expected validation scores, received .*{FILE_NAME}"):
+    with pytest.raises(DataError, match=f"probability, pneumonia, received .*{FILE_NAME}.*register the model again"):
         ValidationScores.load(tmp_path)
 
 

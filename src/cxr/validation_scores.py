@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.errors import DataError
+from cxr.arrays import read_arrays
 
 FILE_NAME = "validation.npz"
 """File beside a network and its card."""
@@ -78,13 +77,8 @@ class ValidationScores:
         path = folder / FILE_NAME
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise DataError(
-                f"expected validation scores, received {path} ({error}); register the model again"
-            ) from error
+        stored = read_arrays(path, ("probability", "pneumonia"), "register the model again")
+        return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
 
     @classmethod
     def of_evaluation(cls, folder: Path) -> ValidationScores:

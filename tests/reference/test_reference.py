@@ -115,7 +115,7 @@ def test_a_reference_comes_back_as_it_was_saved(reference: Reference, films: lis
 def test_a_damaged_reference_is_told(reference: Reference, tmp_path: Path) -> None:
     path = reference.save(tmp_path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(DataError, match=f"expected a reference, received .*{FILE_NAME}.*cxr reference"):
+    with pytest.raises(DataError, match=f"expected arrays text, mean.*received .*{FILE_NAME}.*cxr reference"):
         Reference.load(tmp_path)
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.errors import DataError
+from cxr.arrays import read_arrays
 from cxr.images import Picture
 from cxr.reference.features import STATISTICS, Vector, outline, statistics
 
@@ -233,12 +232,8 @@ class Reference:
         path = folder / FILE_NAME
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                text = json.loads(stored["text"].tobytes().decode())
-                arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise DataError(f"expected a reference, received {path} ({error}); run `cxr reference` again") from error
+        arrays: dict[str, Any] = read_arrays(path, ("text", *_ARRAYS), "run `cxr reference` again")
+        text = json.loads(arrays.pop("text").tobytes().decode())
         arrays |= {name: float(arrays[name]) for name in ("noise", "max_coloured")}
         return cls(dataset_kind=str(text["dataset_kind"]), facts=text["facts"], **arrays)
 

@@ -7,37 +7,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.base import Reads
-from cxr.steps.registered import Registered
+from cxr.steps.answering import Answering, Fallback
 
 
-class App(Registered):
+class App(Answering):
     """Serve a page in the browser: upload radiographs, read the answers of the champion, see where it looked."""
 
     name: ClassVar[str] = "app"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "app")
 
-    model: Annotated[
-        Path | None,
-        Reads("Model", optional=True),
-        Field(description="Folder of a trained model or of an ensemble's model, instead of a registered version."),
-    ] = None
-    evaluation: Annotated[
-        Path | None,
-        Reads("Evaluation", optional=True),
-        Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
-    ] = None
-    reference: Annotated[
-        Path | None,
-        Reads("Reference", optional=True),
-        Field(description="Folder of what its training films look like; null finds it beside the models."),
-    ] = None
-
-    alias: Annotated[str, Field(min_length=1, description="Alias of the version that answers.")] = "champion"
-    fallback: Annotated[
-        str | None,
-        Field(description="Alias to take, with a banner, while nobody has had the other one yet; null for none."),
-    ] = "challenger"
+    fallback: Fallback = "challenger"
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two looks at the aliases.")] = 5.0
     host: Annotated[str, Field(min_length=1, description="Address to listen on; 127.0.0.1 is this machine alone.")] = (
         "127.0.0.1"

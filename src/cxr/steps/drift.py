@@ -22,14 +22,13 @@ from cxr.errors import (
     RegistryError,
     TooFewError,
 )
+from cxr.steps.answering import AnsweringOnce
 from cxr.steps.base import Reads, Writes
 from cxr.steps.moments import DayOrMoment, read_moment, span
-from cxr.steps.registered import Registered
 
 if TYPE_CHECKING:
     from cxr.drift import WindowComparison
     from cxr.drift.report import Watched
-    from cxr.serving.choice import Choice
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def _read_age(value: object) -> object:
         raise ValueError("an age such as 7d or 12h, a day such as 2026-11-01, or a moment") from None
 
 
-class Drift(Registered):
+class Drift(AnsweringOnce):
     """Compare logged predictions with training: exit status 0 no drift, 3 drift, 4 too few films to tell."""
 
     name: ClassVar[str] = "drift"
@@ -59,33 +58,11 @@ class Drift(Registered):
         Path, Reads("PredictionLog"), Field(description="Folder that predictions are logged to (cxr serve, cxr app).")
     ]
     report: Annotated[Path, Writes("DriftReport"), Field(description="Folder to write report.html and drift.json to.")]
-    model: Annotated[
-        Path | None,
-        Reads("Model", optional=True),
-        Field(description="Folder of a trained model or of an ensemble's model, instead of a registered version."),
-    ] = None
-    evaluation: Annotated[
-        Path | None,
-        Reads("Evaluation", optional=True),
-        Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
-    ] = None
-    reference: Annotated[
-        Path | None,
-        Reads("Reference", optional=True),
-        Field(description="Folder of what its training films look like; null finds it beside the models."),
-    ] = None
 
     experiment: Annotated[
         str, Field(min_length=1, description="MLflow experiment; comparisons with phantoms go to one of their own.")
     ] = "drift"
     offline: Annotated[bool, Field(description="Log no figures to MLflow.")] = False
-    version: Annotated[
-        str | None, Field(pattern=r"^[0-9]+$", description="Number of the version; null takes the one with the alias.")
-    ] = None
-    alias: Annotated[str, Field(min_length=1, description="Alias of the version.")] = "champion"
-    fallback: Annotated[
-        str | None, Field(description="Alias to take, with a notice, while nobody has the other one; null for none.")
-    ] = None
     since: Annotated[
         timedelta | DayOrMoment,
         BeforeValidator(_read_age),
@@ -168,7 +145,7 @@ class Drift(Registered):
 
         since, until = self.window()
         window = read_log(self.log, since, until)
-        choice = self._choice()
+        choice = self.choice()
         load_keras()
         served = choice.load()
         if served.reference is None and served.validation is None:
@@ -198,15 +175,6 @@ class Drift(Registered):
             more={"identity": identity, STARTED: carried},
         )  # fmt: skip
         self._note(watched, comparison)
-
-    def _choice(self) -> Choice:
-        from cxr.serving.choice import from_folder, registered
-
-        if self.model is not None:
-            return from_folder(self.model, self.evaluation, self.reference)
-        return registered(
-            self.tracking_uri, self.registered_name, version=self.version, alias=self.alias, fallback=self.fallback
-        )
 
     def _note(self, watched: Watched, comparison: WindowComparison) -> None:
         """Log figures and files; a store that is away keeps nobody from learning of a drift."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cxr.errors import DataError, MissingInputError, SourceError
+from cxr.steps.answering import AnsweringOnce
 from cxr.steps.base import Keeps, Positional, Reads, Writes
-from cxr.steps.registered import Registered
 
 if TYPE_CHECKING:
     from cxr.scoring import Answering, Files, Parts
@@ -24,7 +24,7 @@ TABLE, RECORD = "predictions.parquet", "summary.json"
 """Files in the folder of predictions."""
 
 
-class Predict(Registered):
+class Predict(AnsweringOnce):
     """Answer for radiographs: a few files as a table on the terminal, or whole folders and prefixes as a file."""
 
     name: ClassVar[str] = "predict"
@@ -34,23 +34,6 @@ class Predict(Registered):
         Path | None,
         Reads("Dataset", optional=True),
         Field(description="Folder of images, at any depth; s3://bucket/prefix is taken as source."),
-    ] = None
-    model: Annotated[
-        Path | None,
-        Reads("Model", optional=True),
-        Field(description="Folder of a trained model or of an ensemble's model, instead of a registered version."),
-    ] = None
-    evaluation: Annotated[
-        Path | None,
-        Reads("Evaluation", optional=True),
-        Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
-    ] = None
-    reference: Annotated[
-        Path | None,
-        Reads("Reference", optional=True),
-        Field(
-            description="Folder of its reference; null finds it beside the models (../../reference), if it is there."
-        ),
     ] = None
     predictions: Annotated[
         Path | None,
@@ -72,13 +55,6 @@ class Predict(Registered):
     output: Annotated[Path | None, Field(description="File to write, one row per image: NAME.parquet or NAME.csv.")] = (
         None
     )
-    version: Annotated[
-        str | None, Field(pattern=r"^[0-9]+$", description="Number of the version; null takes the one with the alias.")
-    ] = None
-    alias: Annotated[str, Field(min_length=1, description="Alias of the version.")] = "champion"
-    fallback: Annotated[
-        str | None, Field(description="Alias to take, with a notice, while nobody has the other one; null for none.")
-    ] = None
     endpoint_url: Annotated[
         str | None, Field(description="Address of an object store; by default AWS_ENDPOINT_URL.")
     ] = None
@@ -173,7 +149,6 @@ class Predict(Registered):
         """List the images and find out which model is to answer, without loading it."""
         from cxr.scoring.files import FolderFiles, NamedFiles, StoredFiles
         from cxr.scoring.parts import Parts
-        from cxr.serving.choice import from_folder, registered
 
         files: Files
         if self.source is not None:
@@ -186,12 +161,7 @@ class Predict(Registered):
             files = NamedFiles(self.files)
         if not files.entries:
             raise SourceError(f"expected images, received {files.name} without any; check the spelling")
-        if self.model is not None:
-            choice = from_folder(self.model, self.evaluation, self.reference)
-        else:
-            choice = registered(
-                self.tracking_uri, self.registered_name, version=self.version, alias=self.alias, fallback=self.fallback
-            )
+        choice = self.choice()
         result = self.predictions or self.output or Path("predictions")
         parts = self.parts or result.with_name(f".{result.name}.parts")
         return _Job(files, choice, Parts(parts, files.entries, choice.identity, self.part_size))

@@ -8,40 +8,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.base import Reads
-from cxr.steps.registered import Registered
+from cxr.steps.answering import Answering
 
 log = logging.getLogger(__name__)
 
 
-class Serve(Registered):
+class Serve(Answering):
     """Answer for radiographs over HTTP with the champion, following its alias without missing a request."""
 
     name: ClassVar[str] = "serve"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "serve")
-    passed_over: ClassVar[frozenset[str]] = Registered.passed_over | {"webhook_name"}
+    passed_over: ClassVar[frozenset[str]] = Answering.passed_over | {"webhook_name"}
 
-    model: Annotated[
-        Path | None,
-        Reads("Model", optional=True),
-        Field(description="Folder of a trained model or of an ensemble's model, instead of a registered version."),
-    ] = None
-    evaluation: Annotated[
-        Path | None,
-        Reads("Evaluation", optional=True),
-        Field(description="Folder of its evaluation; null finds it beside the models (../../evaluations/NAME)."),
-    ] = None
-    reference: Annotated[
-        Path | None,
-        Reads("Reference", optional=True),
-        Field(description="Folder with what its training films look like; null finds it beside the models."),
-    ] = None
-
-    alias: Annotated[str, Field(min_length=1, description="Alias whose version answers.")] = "champion"
-    fallback: Annotated[
-        str | None,
-        Field(description="Alias to take, with a banner, while nobody has had the other one yet; null for none."),
-    ] = None
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two looks at the aliases.")] = 5.0
     keep_log: Annotated[
         bool,

@@ -48,7 +48,7 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
 )
 """Packages that a version needs to answer, each with names under which it may be installed."""
 PACKAGE = (
-    "__init__.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py",
+    "__init__.py", "arrays.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py",
     "prediction.py", "recipes.py", "reference",
 )  # fmt: skip
 """What of this package a version carries: all that prediction imports. A server takes a request for each file."""
