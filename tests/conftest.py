@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,16 @@ TOGETHER = ("tests/integration/",)
 """Folders whose files stay on one worker, as each file does: starting their servers twice would take half a minute."""
 
 
+def pytest_configure() -> None:
+    """Nothing that importing makes is garbage: looking for it meanwhile, and later again, takes a sixth of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, part in enumerate(LONGEST) if part in str(item.path)), len(LONGEST)))
 
@@ -47,12 +60,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment_ends_with_the_file() -> Iterator[None]:
-    """What a service sets in the environment of its process does not reach the tests of other files."""
-    before = dict(os.environ)
+def process_is_as_before_after_the_file() -> Iterator[None]:
+    """What a service sets in its environment, or a page as the main module, does not reach the tests of other files."""
+    environment, main = dict(os.environ), sys.modules["__main__"]
     yield
+    sys.modules["__main__"] = main
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stack_without_sources() -> Iterator[None]:
+    """KFP's compiler takes the whole stack again and again, for a name; the source of each frame takes it seconds."""
+    whole = inspect.stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", lambda context=0: whole(0))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +138,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
     running.start()
     yield running
     running.kill()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patience with a store that is silent: for tests in which it stays so."""
+    from cxr.tracking import contact, delivery, live
+
+    monkeypatch.setattr(contact, "SECONDS", 1)
+    monkeypatch.setattr(delivery, "PATIENCE", 1.5)
+    monkeypatch.setattr(live, "PATIENCE", 1.5)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cxr.loading import load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 GREETINGS = re.compile(r"^(I0000 |WARNING: All log messages before absl)")
 """Lines that TensorFlow's libraries write while they load, whatever their log level is set to."""
+NOT_NEEDED = ("jax", "matplotlib", "sklearn")
+"""What Keras and TensorFlow import where it is installed, for parts of theirs that nothing here uses."""
 
 
 def load_keras() -> None:
@@ -30,7 +33,7 @@ def load_keras() -> None:
         terminal = os.dup(2)
         os.dup2(written.fileno(), 2)
         try:
-            import_module("keras")
+            load("keras", without=[name for name in NOT_NEEDED if name != backend_name()])
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)

@@ -16,7 +16,9 @@ from cxr.tracking.runs import complete
 from loopback import Gate, MlflowServer
 from model_folders import Folders, write_models
 
-SHORT = 45
+pytestmark = pytest.mark.usefixtures("hasty")
+
+SHORT = 30
 """Seconds that a training may lose to a lost server altogether; MLflow's client would take minutes per epoch."""
 BEGAN = 1_700_000_000.0
 

@@ -21,6 +21,7 @@ from cxr.checks.data_docs import make_self_contained
 from cxr.checks.drift import Comparison
 from cxr.dataset import DatasetCard
 from cxr.errors import DataError
+from cxr.loading import load
 
 SITE = "data_docs"
 TABLE_TITLES: dict[Table, str] = {"files": "files", "images": "accepted_images", "drift": "drift"}
@@ -90,6 +91,7 @@ def _run(
 ) -> dict[str, dict[str, Any]]:
     """Run the checks of each table and build the pages; returns the raw outcome by check name."""
     with _quiet():
+        load("great_expectations")
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
+from cxr.loading import load
 from cxr.tracking.contact import first_line, is_server, reach, unreachable
 
 if TYPE_CHECKING:
@@ -206,9 +207,8 @@ def _quieten() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow  # sets the level of its own logger when it is imported
-
-    for name in (mlflow.__name__, "alembic"):
+    load("mlflow")  # sets the level of its own logger when it is imported
+    for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It tells each further try; what comes of them is told in plain words.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)

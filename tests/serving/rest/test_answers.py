@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +42,17 @@ def test_bytes_and_json_are_answered_as_the_predictor_does(
         assert alone.status == 200
         same = expected[images.index(jpeg)]
         assert alone.json["predictions"][0]["probability"] == pytest.approx(same.probability, abs=1e-6)
+
+
+def test_a_client_that_keeps_its_connection_is_sent_each_answer_at_once(service: Running) -> None:
+    """Else the system holds the last packet back for 40 ms, to fill it."""
+    kept = http.client.HTTPConnection("127.0.0.1", service.client.port, timeout=60)
+    with contextlib.closing(kept):
+        for _ in range(2):
+            kept.request("GET", "/health")
+            assert kept.getresponse().read()
+        lines = [one.transport.get_extra_info("socket") for one in service.server.server_state.connections]
+        assert lines and all(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for line in lines)
 
 
 def test_kserve_asks_in_its_own_words(service: Running, folders: Folders) -> None:

@@ -42,8 +42,9 @@ class HttpServer(uvicorn.Server):
         # Each event loop takes one connection at a time from the shared socket, and leaves the next to the others.
         super().__init__(
             uvicorn.Config(
-                application, http=_Impatient, ws="none", lifespan="off", log_config=None, access_log=False,
-                server_header=False, proxy_headers=False, backlog=1, timeout_graceful_shutdown=int(end_seconds + 1),
+                application, loop="asyncio", http=_Impatient, ws="none", lifespan="off", log_config=None,
+                access_log=False, server_header=False, proxy_headers=False, backlog=1,
+                timeout_graceful_shutdown=int(end_seconds + 1),
             )
         )  # fmt: skip
         logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -43,10 +43,11 @@ def bind(host: str, port: int) -> socket.socket:
     """
     found = None
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        found = socket.socket(family, kind)
+        first, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = first
+        # Only where it knows the protocol, asyncio sends the end of an answer at once; else a client that keeps its
+        # connection waits 40 ms for each.
+        found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
     except OSError as error:
