@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-import importlib
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from cxr.loading import load
 
 SOURCES = {
     "large": "import gc\nsearching = gc.isenabled()\ntry:\n    import small\nexcept ImportError:\n    small = None\n",
@@ -20,49 +16,57 @@ SOURCES = {
 
 
 @pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def packages(tmp_path: Path) -> Path:
     for name, source in SOURCES.items():
         (tmp_path / f"{name}.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    for name in SOURCES:
-        sys.modules.pop(name, None)
+    return tmp_path
 
 
-@pytest.mark.usefixtures("packages")
-@pytest.mark.parametrize("searching", [True, False])
-def test_garbage_is_not_searched_for_meanwhile_and_never_among_what_was_loaded(searching: bool) -> None:
-    before = gc.get_freeze_count()
-    was = gc.isenabled()
-    try:
-        (gc.enable if searching else gc.disable)()
-        load("large")
-        assert gc.isenabled() is searching
-    finally:
-        (gc.enable if was else gc.disable)()
-    large = importlib.import_module("large")
-    assert large.searching is False
-    assert gc.get_freeze_count() > before
+def holds(folder: Path, code: str) -> None:
+    """Run statements in a process of one thread, as a step is."""
+    code = f"import gc, sys, threading\nsys.path.insert(0, {str(folder)!r})\nfrom cxr.loading import load\n{code}"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.usefixtures("packages")
-def test_what_is_not_needed_is_left_out_and_can_be_imported_later() -> None:
-    load("large", without=["small"])
-    assert importlib.import_module("large").small is None
-    assert "small" not in sys.modules
-    assert importlib.import_module("small").__name__ == "small"
+@pytest.mark.parametrize("state", ["enable", "disable"])
+def test_garbage_is_not_searched_for_meanwhile_and_never_among_what_was_loaded(packages: Path, state: str) -> None:
+    holds(
+        packages,
+        f"gc.{state}(); was = gc.isenabled(); load('large'); import large\n"
+        "assert (gc.isenabled(), large.searching) == (was, False) and gc.get_freeze_count() > 0",
+    )
 
 
-@pytest.mark.usefixtures("packages")
-def test_what_is_loaded_already_is_not_taken_away() -> None:
-    small = importlib.import_module("small")
-    load("large", without=["small"])
-    assert importlib.import_module("large").small is small
-    assert sys.modules["small"] is small
+def test_what_is_not_needed_is_left_out_and_can_be_imported_later(packages: Path) -> None:
+    holds(
+        packages,
+        "load('large', without=['small']); import large\n"
+        "assert large.small is None and 'small' not in sys.modules\n"
+        "import small",
+    )
 
 
-@pytest.mark.usefixtures("packages")
-def test_a_package_that_cannot_do_without_is_an_error_that_leaves_all_as_it_was() -> None:
-    with pytest.raises(ImportError):
-        load("broken", without=["small"])
-    assert "small" not in sys.modules and gc.isenabled()
+def test_what_is_loaded_already_is_not_taken_away(packages: Path) -> None:
+    holds(
+        packages,
+        "import small; load('large', without=['small']); import large\n"
+        "assert large.small is small is sys.modules['small']",
+    )
+
+
+def test_other_threads_find_everything_meanwhile(packages: Path) -> None:
+    holds(
+        packages,
+        "over = threading.Event(); other = threading.Thread(target=over.wait); other.start()\n"
+        "load('large', without=['small']); over.set(); other.join(); import large\n"
+        "assert large.small is not None",
+    )
+
+
+def test_a_package_that_cannot_do_without_is_an_error_that_leaves_all_as_it_was(packages: Path) -> None:
+    holds(
+        packages,
+        "try:\n    load('broken', without=['small'])\nexcept ImportError:\n    pass\nelse:\n    sys.exit(1)\n"
+        "assert 'small' not in sys.modules and gc.isenabled()",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,7 +18,8 @@ def load(name: str, *, without: Sequence[str] = ()) -> None:
 
     Args:
         name: the package.
-        without: packages that it would import if they are installed, and does without; they can be imported later.
+        without: packages that it would import if they are installed, and does without; they can be imported later. It
+            gets them all the same in a process of several threads, another of which may want them meanwhile.
     """
     if name in sys.modules:
         return
@@ -35,7 +37,8 @@ def load(name: str, *, without: Sequence[str] = ()) -> None:
 @contextmanager
 def _hidden(names: Sequence[str]) -> Iterator[None]:
     """Let packages that are not imported yet look as if they were not installed."""
-    hidden = [name for name in names if name not in sys.modules]
+    alone = threading.active_count() == 1
+    hidden = [name for name in names if alone and name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is the documented way
     try:
         yield

@@ -162,7 +162,8 @@ def test_a_file_on_which_processes_end_again_and_again_is_refused(mortal: Limite
     def kill_all() -> None:
         while not over.is_set():
             for one in children() - others:
-                os.kill(one, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # the reader may have ended it just before
+                    os.kill(one, signal.SIGKILL)
 
     os.kill(child, signal.SIGSTOP)
     killing = threading.Thread(target=kill_all)

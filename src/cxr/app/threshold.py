@@ -47,12 +47,13 @@ def slider(served: Served) -> None:
         served: the version that answers.
     """
     mine = own(served)
+    # Not as its default: Streamlit complains about a default beside a position that the way back has set.
+    st.session_state.setdefault(_key(served), _position(mine))
     st.slider(
         "Threshold, in per cent",
         0.0,
         100.0,
-        _position(mine),
-        STEP,
+        step=STEP,
         format="%.1f",
         key=_key(served),
         help="At and above it a film is called PNEUMONIA. It holds for all films of this page.",

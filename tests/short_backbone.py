@@ -1,0 +1,42 @@
+"""A backbone of a few layers in MobileNetV2's place: TensorFlow needs long to trace the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import pytest
+from keras import layers
+
+LAYERS = 13
+"""Layers that pretrained weights are for."""
+
+
+@contextmanager
+def short_backbone() -> Iterator[None]:
+    """Let ``keras.applications.MobileNetV2`` give a stem and one of its blocks, with shortcut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "MobileNetV2", _network)
+        yield
+
+
+def _network(
+    *, include_top: bool, weights: None, input_tensor: Any = None, input_shape: tuple[int, ...] | None = None
+) -> keras.Model:
+    assert not include_top and weights is None
+    image = keras.Input(input_shape) if input_tensor is None else input_tensor
+    x = _normalised(layers.Conv2D(16, 3, strides=4, padding="same", use_bias=False, name="Conv1")(image), "Conv1")
+    shortcut = x = layers.ReLU(6.0, name="Conv1_relu")(x)
+    x = _normalised(layers.Conv2D(32, 1, use_bias=False, name="expand")(x), "expand")
+    x = layers.ReLU(6.0, name="expand_relu")(x)
+    x = _normalised(layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x), "depthwise")
+    x = layers.ReLU(6.0, name="depthwise_relu")(x)
+    x = _normalised(layers.Conv2D(16, 1, use_bias=False, name="project")(x), "project")
+    x = layers.Add(name="add")([shortcut, x])
+    return keras.Model(keras.utils.get_source_inputs(x), layers.ReLU(6.0, name="out_relu")(x))
+
+
+def _normalised(x: Any, name: str) -> Any:
+    return layers.BatchNormalization(momentum=0.9, name=f"{name}_BN")(x)
