@@ -21,11 +21,11 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 
 def elsewhere(backend: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run Python on another backend, where importing TensorFlow fails."""
+    """Run Python on another backend, where importing TensorFlow fails and the helpers of the tests are at hand."""
     blocked = folder / "blocked"
     blocked.mkdir(exist_ok=True)
     (blocked / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
-    path = os.pathsep.join([str(blocked), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(blocked), str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Each operation runs once or a few times: compiling it well would take longer than it saves.
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment = {**os.environ, **quick, "KERAS_BACKEND": backend, "PYTHONPATH": path}

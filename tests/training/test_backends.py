@@ -15,6 +15,7 @@ from cxr.models import BUILDERS, build
 from cxr.prediction import Predictor
 from cxr.steps import step
 from other_backend import elsewhere
+from short_backbone import short_backbone
 
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
@@ -80,6 +81,10 @@ def prepared(phantom_folder, tmp_path_factory) -> Path:
     return root
 
 
+SHORT = "import sys; from cxr.cli import main; from short_backbone import short_backbone\nwith short_backbone():\n    "
+"""MobileNetV2 whole is compared above; to train it, JAX would compile for most of a minute."""
+
+
 @pytest.mark.parametrize("backend", OTHERS)
 def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backend, prepared, phantom_folder, tmp_path):
     common = ["--tracking_uri", "", "--model", "mobilenetv2", "--splits", prepared / "splits"]
@@ -87,7 +92,8 @@ def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backe
     common += ["--trained", tmp_path / "trained"]
     keras.utils.set_random_seed(2)
     weights = tmp_path / "backbone.weights.h5"
-    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
+    with short_backbone():
+        keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
     train = ["train", *common, "--architecture", "mobilenetv2", "--weights", weights]
     train += ["--phantom_epochs", 2, "--unfrozen_layers", 5, "--fine_tune_epochs", 1, "--augmentation", "{zoom: 0.1}"]
     # One batch holds all images of a side: another size would be compiled too.
@@ -95,7 +101,7 @@ def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backe
     judge = ["evaluate", *common, "--data", phantom_folder, "--evaluation", tmp_path / "evaluation", "--resamples", 100]
     both = [[str(word) for word in words] for words in (train, judge)]
     # One process: it compiles the network's operations once.
-    elsewhere(backend, tmp_path, ["-c", f"import sys; from cxr.cli import main; sys.exit(any(map(main, {both!r})))"])
+    elsewhere(backend, tmp_path, ["-c", f"{SHORT}sys.exit(any(map(main, {both!r})))"])
     card = ModelCard.read(tmp_path / "evaluation")
     assert card.training["device"]["backend"] == backend
     assert card.training["epochs_run"] == 3
