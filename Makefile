@@ -7,6 +7,8 @@ PIN = $(UV) pip compile -q --universal --generate-hashes --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
+# Each step is a process of its own: where Python may not keep compiled files, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Hospitals often have certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= 1
 

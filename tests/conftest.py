@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tracking_server import TrackingServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# There is a worker for each core: threads of more than one would only wait for each other, spinning.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 pytest_plugins = ["server_fixtures"]
 

@@ -26,7 +26,8 @@ EVALUATIONS = {model: f"artifacts/evaluations/{model}" for model in MODELS} | {
 
 
 def environment():
-    return os.environ | {
+    """A person's, with as many threads as there are cores."""
+    return {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
         "GIT_CEILING_DIRECTORIES": "/",
