@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tracking_server import TrackingServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# There is a worker for each core: threads of more than one would only wait for each other, spinning.
+# Each core has its worker: further threads would only wait for each other, spinning.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -35,7 +35,7 @@ TOGETHER = ("tests/integration/",)
 
 
 def pytest_configure() -> None:
-    """Nothing that importing makes is garbage: looking for it meanwhile, and later again, takes a sixth of the time."""
+    """Hardly anything that importing makes is garbage: it is not looked for meanwhile, and never again among it."""
     gc.disable()
 
 
@@ -51,7 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a fifth of the time, tests wait for servers, browsers and clocks."""
-    return len(os.sched_getaffinity(0)) + 1
+    from cxr.serving.rest.cores import available_cores
+
+    return available_cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -20,6 +20,9 @@ def load(name: str, *, without: Sequence[str] = ()) -> None:
         name: the package.
         without: packages that it would import if they are installed, and does without; they can be imported later. It
             gets them all the same in a process of several threads, another of which may want them meanwhile.
+
+    Raises:
+        ImportError: if the package is not there, or cannot do without one of those.
     """
     if name in sys.modules:
         return

@@ -47,7 +47,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def settings(short_mobilenet, tmp_path_factory):
-    """MobileNetV2 on weights of a file, two frozen epochs and two of fine-tuning."""
+    """A short backbone on weights of a file, two frozen epochs and two of fine-tuning."""
     keras.utils.set_random_seed(4)
     path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
     keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
