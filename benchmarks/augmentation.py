@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import yaml
 
-from cxr.augmentation import Augmentation, augment
-from cxr.backend import load_keras
-from cxr.recipes import recipe_named
+from cxr.images.recipes import recipe_named
+from cxr.models.backend import load_keras
+from cxr.training.augmentation import Augmentation, augment
 
 RANGES = {
     "flip": Augmentation(horizontal_flip=True),
@@ -64,7 +64,7 @@ def rate(work: Callable[[int], object], images: int, rounds: int) -> float:
 def feeding() -> None:
     """Print, for each model of params.yaml with augmentation, how much faster its batches are made than used."""
     load_keras()
-    from cxr.models import build
+    from cxr.models.networks import build
     from cxr.training.batches import Batches
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.backend import load_keras
-from cxr.card import MODEL_FOLDER, ModelCard, model_folders
-from cxr.dataset import BOXES_NAME
-from cxr.explain import grad_cam
-from cxr.images import decode_grey
-from cxr.prediction import Predictor
+from cxr.data.dataset import BOXES_NAME
+from cxr.images.decoding import decode_grey
+from cxr.inference.explanation import grad_cam
+from cxr.inference.predictor import Predictor
+from cxr.models.backend import load_keras
+from cxr.models.metadata import MODEL_FOLDER, ModelCard, model_folders
 
 
 def main() -> None:

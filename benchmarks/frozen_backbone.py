@@ -11,20 +11,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from cxr.backend import load_keras
+from cxr.models.backend import load_keras
 
 load_keras()
 
 import keras  # noqa: E402  # after its backend's greetings are kept away
 import numpy as np  # noqa: E402
 
-from cxr.augmentation import Augmentation  # noqa: E402
-from cxr.models import build  # noqa: E402
-from cxr.recipes import recipe_named  # noqa: E402
-from cxr.training import Plan  # noqa: E402
-from cxr.training.activations import store  # noqa: E402
+from cxr.images.recipes import recipe_named  # noqa: E402
+from cxr.models.networks import build  # noqa: E402
+from cxr.training.augmentation import Augmentation  # noqa: E402
 from cxr.training.batches import Batches  # noqa: E402
-from cxr.training.cut import cut  # noqa: E402
+from cxr.training.frozen_activations import store  # noqa: E402
+from cxr.training.frozen_split import cut  # noqa: E402
+from cxr.training.loop import Plan  # noqa: E402
 from cxr.training.session import Phase  # noqa: E402
 
 IMAGES, EPOCHS, RUNS = 96, 20, 3

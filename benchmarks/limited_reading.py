@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.images import decode_picture
-from cxr.images.limited import LimitedReader
+from cxr.images.decoding import decode_picture
+from cxr.images.sandbox import LimitedReader
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from dicom_files import dicom_file  # the tests know how to write one
+from support.dicom_files import dicom_file  # the tests know how to write one
 
 ROUNDS = 40
 

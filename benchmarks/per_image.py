@@ -23,20 +23,21 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cxr.backend import load_keras
-from cxr.checks import Bounds, acceptance, expectations
-from cxr.checks.drift import Baseline, DriftLimits, compare
-from cxr.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
-from cxr.evaluation import evaluate
+from cxr.data.checks import acceptance, expectations
+from cxr.data.checks.drift import Baseline, DriftLimits, compare
+from cxr.data.checks.rules import Bounds
+from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
+from cxr.data.exploration.report import write_report
+from cxr.data.manifest.builder import build_manifest
+from cxr.data.manifest.duplicates import near_candidates
+from cxr.data.phantom.dataset import draw_dataset
+from cxr.data.splitting import split
 from cxr.evaluation.bootstrap import BATCH
-from cxr.exploration import write_report
-from cxr.images import decode_grey
+from cxr.evaluation.evaluate import evaluate
+from cxr.images.decoding import decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
-from cxr.manifest import build_manifest
-from cxr.manifest.duplicates import near_candidates
-from cxr.phantom import draw_dataset
-from cxr.recipes import recipe_named
-from cxr.splitting import split
+from cxr.images.recipes import recipe_named
+from cxr.models.backend import load_keras
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = SHARED / "kermany-originals-sample.tar"
@@ -237,7 +238,7 @@ def of_networks(batches: int = 2) -> None:
         batches: batches that count.
     """
     load_keras()
-    from cxr.models import build
+    from cxr.models.networks import build
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
     generator = np.random.default_rng(1)

@@ -25,8 +25,8 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr.dataset import PNEUMONIA
-from cxr.phantom import draw_dataset
+from cxr.data.dataset import PNEUMONIA
+from cxr.data.phantom.dataset import draw_dataset
 
 FEATURES = ["bytes", "width", "height", "aspect", "mean", "std"]
 FOLDS, REPEATS = 5, 3

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import cv2
 
-from cxr.images import decode_grey
-from cxr.phantom import draw_dataset
-from cxr.prepared import prepare
-from cxr.recipes import RECIPES
+from cxr.data.phantom.dataset import draw_dataset
+from cxr.images.decoding import decode_grey
+from cxr.images.prepared import prepare
+from cxr.images.recipes import RECIPES
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "kermany-originals-sample.tar"
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
+from cxr.data.manifest.duplicates import THUMBNAIL_SIDE
+from cxr.data.sources.kermany import COUNTS, KAGGLE_BYTES
+from cxr.images.recipes import recipe_named
 from cxr.kubeflow.components import IMAGES
-from cxr.kubeflow.settings import Containers
-from cxr.manifest.duplicates import THUMBNAIL_SIDE
-from cxr.recipes import recipe_named
-from cxr.sources.kermany import COUNTS, KAGGLE_BYTES
+from cxr.kubeflow.container_settings import Containers
 from cxr.steps import step
 from cxr.steps.base import Reads
 

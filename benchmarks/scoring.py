@@ -21,14 +21,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.backend import load_keras
-from cxr.card import ModelCard
-from cxr.images import decode_grey
-from cxr.phantom import draw_dataset
-from cxr.prediction import BATCH_SIZE, Predictor
-from cxr.recipes import RECIPES, apply
-from cxr.scoring import Answering, Parts, score
-from cxr.scoring.files import FolderFiles
+from cxr.data.phantom.dataset import draw_dataset
+from cxr.images.decoding import decode_grey
+from cxr.images.recipes import RECIPES, apply
+from cxr.inference.predictor import BATCH_SIZE, Predictor
+from cxr.inference.scoring.files import FolderFiles
+from cxr.inference.scoring.parts import Parts
+from cxr.inference.scoring.score import Answering, score
+from cxr.models.backend import load_keras
+from cxr.models.metadata import ModelCard
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "kermany-originals-sample.tar"
 NETWORKS = {"three_block": "s2_resize", "mobilenetv2": "s4_resize"}
@@ -71,7 +72,7 @@ def untrained(network: str, recipe: str) -> Predictor:
     Returns:
         The predictor, with a calibration.
     """
-    from cxr.models import build
+    from cxr.models.networks import build
 
     known = RECIPES[recipe]
     card = ModelCard(

@@ -22,13 +22,13 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-
-from cxr.backend import load_keras
-from cxr.images import decode_grey
-from cxr.phantom import draw_dataset
-from cxr.prediction import Predictor
-from cxr.recipes import apply
 from scoring import NETWORKS, SAMPLE, untrained
+
+from cxr.data.phantom.dataset import draw_dataset
+from cxr.images.decoding import decode_grey
+from cxr.images.recipes import apply
+from cxr.inference.predictor import Predictor
+from cxr.models.backend import load_keras
 
 CLIENTS = 8
 
@@ -70,7 +70,7 @@ def write(predictor: Predictor, folder: Path) -> None:
         predictor: the model.
         folder: where to.
     """
-    from cxr.models import build
+    from cxr.models.networks import build
 
     folder.mkdir()
     build(predictor.card.model, predictor.recipe.input_shape).save(folder / "model.keras")
@@ -126,7 +126,7 @@ def measure(model: Path, workers: int, images: list[bytes]) -> tuple[float, list
     words = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64"]
     log = model.with_suffix(f".{workers}.log")
     with log.open("wb") as out:
-        service = subprocess.Popen([sys.executable, "-m", "cxr.cli", *words], stderr=out)
+        service = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", *words], stderr=out)
     try:
         while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", log.read_text())):
             if service.poll() is not None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cxr.provenance import processor
+from cxr.training.device import processor
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"

@@ -25,7 +25,17 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "cxr.cli", "app", "--params", "params.yaml", "--port", str(port), *sys.argv[1:]]
+    command = [
+        sys.executable,
+        "-m",
+        "cxr.cli.main",
+        "app",
+        "--params",
+        "params.yaml",
+        "--port",
+        str(port),
+        *sys.argv[1:],
+    ]
     server = subprocess.Popen(command)
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health", server)

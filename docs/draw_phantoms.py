@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.dataset import BOXES_NAME
-from cxr.phantom import draw_dataset
+from cxr.data.dataset import BOXES_NAME
+from cxr.data.phantom.dataset import draw_dataset
 
 SIDE = 420
 VERMILLION = (0, 94, 213)

@@ -10,7 +10,7 @@ from kfp import dsl
 if TYPE_CHECKING:
     from kfp.dsl.base_component import BaseComponent
 
-    from cxr.kubeflow.graph import Graph
+    from cxr.kubeflow.pipeline_graph import Graph
 
 
 def pipeline(graph: "Graph") -> "BaseComponent":

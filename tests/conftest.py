@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from loopback import Gate
-    from model_folders import Folders
-    from tracking_server import TrackingServer
+    from support.loopback import Gate
+    from support.model_folders import Folders
+    from support.tracking_server import TrackingServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Each core has its worker: further threads would only wait for each other, spinning.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"):
     os.environ.setdefault(_name, "1")
 
-pytest_plugins = ["server_fixtures"]
+pytest_plugins = ["support.server_fixtures"]
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
-LONGEST = ("test_parity", "e2e", "test_backends", "integration", "test_session", "test_training.py", "test_cut")
+LONGEST = ("test_parity", "e2e", "test_backends", "integration", "test_session", "test_loop.py", "test_frozen_split")
 """Files that take minutes begin first: no worker is left with one at the end."""
 TOGETHER = ("tests/integration/",)
 """Folders whose files stay on one worker, as each file does: starting their servers twice would take half a minute."""
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a fifth of the time, tests wait for servers, browsers and clocks."""
-    from cxr.serving.rest.cores import available_cores
+    from cxr.serving.rest.cpu import available_cores
 
     return available_cores() + 1
 
@@ -114,7 +114,7 @@ def _real(name: str) -> Path:
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 phantoms in the published layout; read only, copy before changing."""
-    from cxr.phantom import draw_dataset
+    from cxr.data.phantom.dataset import draw_dataset
 
     folder = tmp_path_factory.mktemp("phantoms") / "data"
     draw_dataset(folder, images=60, seed=1)
@@ -124,7 +124,7 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def half_lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Path]:
     """Models that each see half of an image, and their ensemble's folder; read only, copy before changing."""
-    from half_lungs import ensemble_step, write_members
+    from support.half_lungs import ensemble_step, write_members
 
     root = tmp_path_factory.mktemp("half_lungs")
     folders = write_members(root)
@@ -135,7 +135,7 @@ def half_lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Path]
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     """Address of a fresh local store in the test's own folder."""
-    from model_folders import write_store
+    from support.model_folders import write_store
 
     return write_store(tmp_path)
 
@@ -143,7 +143,7 @@ def uri(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
     """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
-    from tracking_server import TrackingServer
+    from support.tracking_server import TrackingServer
 
     running = TrackingServer(tmp_path_factory.mktemp("server"))
     running.start()
@@ -154,17 +154,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less patience with a store that is silent: for tests in which it stays so."""
-    from cxr.tracking import contact, delivery, live
+    from cxr.tracking import active_run, delivery, health
 
-    monkeypatch.setattr(contact, "SECONDS", 1)
+    monkeypatch.setattr(health, "SECONDS", 1)
     monkeypatch.setattr(delivery, "PATIENCE", 1.5)
-    monkeypatch.setattr(live, "PATIENCE", 1.5)
+    monkeypatch.setattr(active_run, "PATIENCE", 1.5)
 
 
 @pytest.fixture
 def gate(server: TrackingServer) -> Iterator[Gate]:
     """The way to the shared server; it can be held, shut and cut."""
-    from loopback import Gate
+    from support.loopback import Gate
 
     way = Gate(server.port)
     yield way

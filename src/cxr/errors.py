@@ -59,7 +59,7 @@ class DataError(CxrError):
 
 
 class ImageError(CxrError):
-    """One image cannot be used; ``problem`` is one of :data:`cxr.images.PROBLEMS`."""
+    """One image cannot be used; ``problem`` is one of :data:`cxr.images.decoding.PROBLEMS`."""
 
     def __init__(self, problem: str, detail: str) -> None:
         """Keep the kind of problem beside its description.

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import bad_images
-from chest_models import BACTERIAL, HEALTHY, NAME, Versions, write_versions
 from cxr.app.examples import EXAMPLES
 from cxr.app.server import SCRIPT
 from cxr.app.service import opened
 from cxr.app.settings import Settings
-from cxr.app.words import percent
-from cxr.card import ModelCard
-from cxr.prediction import Predictor
-from model_folders import THRESHOLD, write_store
+from cxr.app.texts import percent
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from support import bad_images
+from support.chest_models import BACTERIAL, HEALTHY, NAME, Versions, write_versions
+from support.model_folders import THRESHOLD, write_store
 
 
 @pytest.fixture(scope="module")

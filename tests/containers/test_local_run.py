@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import InstallationError, PipelineError
-from cxr.kubeflow.engine import Engine
+from cxr.kubeflow.container_engine import Engine
 
 WRITE = """
 import json, pathlib, sys

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from cxr.cli import GROUP, classes, command, parse
+from cxr.cli.main import GROUP, classes, command, parse
 from cxr.kubeflow.actions import ACTIONS
-from cxr.kubeflow.settings import Containers
+from cxr.kubeflow.container_settings import Containers
 from cxr.steps import STEPS
 
 DOCUMENTS = (

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from cxr.prediction import Predictor
-from model_folders import RECIPE, card
+from cxr.inference.predictor import Predictor
+from support.model_folders import RECIPE, card
 
 UNSAFE = {"allow_pickle", "safe_mode", "custom_objects", "weights_only"}
 """Arguments by which a reader is told to run what a file holds, unless they are written as below."""

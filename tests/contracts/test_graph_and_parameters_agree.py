@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli import classes, parse
+from cxr.cli.main import classes, parse
 from cxr.kubeflow import CONTAINERS
 from cxr.kubeflow.actions import ACTIONS, action
 from cxr.kubeflow.actions.base import SECTION
-from cxr.models import BUILDERS
-from cxr.parameters import top_level
+from cxr.models.networks import BUILDERS
 from cxr.steps import STEPS, step
 from cxr.steps.base import Keeps, Reads, Writes
+from cxr.steps.parameters import top_level
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""

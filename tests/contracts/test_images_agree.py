@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from cxr import __version__
-from cxr.cli import parse
+from cxr.cli.main import parse
 from cxr.kubeflow.components import IMAGES, USER
 from cxr.serving.rest.supervisor import PATIENCE
 from cxr.steps import step
@@ -156,7 +156,7 @@ class Absent:
         if name.partition(".")[0] in {only}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-from cxr.cli import main
+from cxr.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -219,7 +219,7 @@ def test_training_without_its_packages_names_the_image(without_training: str, tm
 
 
 def test_other_missing_modules_are_faults() -> None:
-    from cxr.extras import absent
+    from cxr.cli.optional_dependencies import absent
 
     assert absent(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
     assert absent(ModuleNotFoundError("No module named 'keras.none'", name="keras.none")) is not None

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from cxr.cli import parse
-from cxr.kubeflow.compilation import compile_pipeline
+from cxr.cli.main import parse
+from cxr.kubeflow.compiler import compile_pipeline
 from cxr.kubeflow.components import IMAGES, write
-from cxr.parameters import read_flags
 from cxr.steps import step
+from cxr.steps.parameters import read_flags
 
 ABOUT_THE_PLACE = {"tracking_uri", "data_version", "data_pointer"}
 """Where runs are logged, and how a container knows the data's version."""

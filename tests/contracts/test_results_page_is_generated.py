@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr.results import read_all, read_notes
 from cxr.results.page import render
+from cxr.results.result import read_all, read_notes
 
 
 def test_the_page_is_what_the_kept_results_give(repository):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cxr.cli import parse
+from cxr.cli.main import parse
 from cxr.results.source_figures import SOURCES
 from cxr.steps import STEPS, step
 
@@ -203,7 +203,7 @@ def test_every_system_has_a_section_with_a_table_of_three_columns(text):
 
 
 def test_parameter_counts_are_those_of_the_networks(text, params):
-    from cxr.models import build
+    from cxr.models.networks import build
 
     stated = COUNTED.findall(text)
     systems = {name for part in ("models", "transfer") for name, entry in params[part].items() if "system" in entry}

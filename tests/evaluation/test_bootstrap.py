@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxr import metrics
+from cxr.evaluation import metrics
 from cxr.evaluation.bootstrap import band, bootstrap, draws
 
 

@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit, logit
 
 from cxr.errors import DataError
-from cxr.evaluation import evaluate
 from cxr.evaluation.bootstrap import bootstrap
 from cxr.evaluation.comparison import compare
-from cxr.metrics import auroc
-from judged import predictions
+from cxr.evaluation.evaluate import evaluate
+from cxr.evaluation.metrics import auroc
+from support.judged_models import predictions
 
 NAMES = ("first", "second")
 

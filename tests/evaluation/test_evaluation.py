@@ -11,11 +11,12 @@ import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
 from cxr.errors import DataError
-from cxr.evaluation import curves, evaluate, predict
+from cxr.evaluation import curves
+from cxr.evaluation.evaluate import evaluate, predict
 from cxr.evaluation.files import write_evaluation
+from cxr.evaluation.metrics import MEASURES
 from cxr.evaluation.mistakes import worst_mistakes
-from cxr.metrics import MEASURES
-from judged import predictions
+from support.judged_models import predictions
 
 
 def test_temperature_and_threshold_do_not_depend_on_test_images() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr.errors import DataError, ParameterError
+from cxr.evaluation.metrics import confusion, decision_measures
 from cxr.evaluation.operating_point import candidates, choose
-from cxr.metrics import confusion, decision_measures
 
 TARGET = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
 SCORES = np.array([0.05, 0.1, 0.2, 0.3, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9])

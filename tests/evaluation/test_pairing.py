@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.dataset import NORMAL, PNEUMONIA
+from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError
 from cxr.evaluation.pairing import judged_images, pair
 

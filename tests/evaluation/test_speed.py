@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from cxr.evaluation import predict
+from cxr.evaluation.evaluate import predict
 from cxr.evaluation.speed import timed_predict
 
 COMPILING = 0.4

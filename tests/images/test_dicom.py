@@ -21,11 +21,11 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
-import bad_images
 from cxr.errors import ImageError
-from cxr.images import PROBLEMS, decode_grey, decode_picture, inspect
-from cxr.images.dicom import is_dicom, read_dicom
-from dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, file_of, ready_file, twelve_bits
+from cxr.images.decoding import PROBLEMS, decode_grey, decode_picture, inspect
+from cxr.images.dicom.reader import is_dicom, read_dicom
+from support import bad_images
+from support.dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, file_of, ready_file, twelve_bits
 
 WINDOW = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 2000}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kustomized import ROOT
+from support.kustomize import ROOT
 
 COMMANDS = (("docker", "compose"), ("podman-compose",))
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kustomized import ROOT, named, overlay
+from support.kustomize import ROOT, named, overlay
 
 DOCUMENTS = ("infra/README.md", "infra/kubernetes/README.md", "infra/terraform/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from kustomized import FOREIGN, STEP, Object, Pod, of_kind, overlay, pods
+from support.kustomize import FOREIGN, STEP, Object, Pod, of_kind, overlay, pods
 
 INTERNET, PRIVATE, NODE_KEYS = "93.184.216.34", "10.20.30.40", "169.254.169.254"
 

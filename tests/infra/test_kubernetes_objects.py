@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kustomized import KUBERNETES, OVERLAYS, ROOT, Object, containers, named, of_kind, overlay, pods, render
+from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, containers, named, of_kind, overlay, pods, render
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "inference_service.schema.yaml").read_text(encoding="utf-8"))
 OURS = {"cxr-data", "cxr-train", "cxr-train-gpu", "cxr-serve", "cxr-mlflow"}

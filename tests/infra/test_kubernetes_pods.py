@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kustomized import KUBERNETES, ROOT, Object, Pod, containers, named, of_kind, overlay, pods
+from support.kustomize import KUBERNETES, ROOT, Object, Pod, containers, named, of_kind, overlay, pods
 
 RUNNING = ("local", "production")
 

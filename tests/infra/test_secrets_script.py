@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kustomized import KUBERNETES, ROOT
+from support.kustomize import KUBERNETES, ROOT
 
 SCRIPT = KUBERNETES / "secrets.sh"
 

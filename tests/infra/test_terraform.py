@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kustomized import ROOT, of_kind, overlay
+from support.kustomize import ROOT, of_kind, overlay
 
 TERRAFORM = ROOT / "infra" / "terraform"
 FILES = {path.name: path.read_text(encoding="utf-8") for path in sorted(TERRAFORM.glob("*.tf"))}

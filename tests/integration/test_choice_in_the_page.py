@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from cxr.cli import main
+from cxr.cli.main import main
 from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
-from model_folders import card, rejudge, write_models
-from servers import TrackingServer
+from support.model_folders import card, rejudge, write_models
+from support.servers import TrackingServer
 
 pytestmark = pytest.mark.integration
 

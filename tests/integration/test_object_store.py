@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr.cli import main
-from servers import ObjectStore
+from cxr.cli.main import main
+from support.servers import ObjectStore
 
 pytestmark = pytest.mark.integration
 

@@ -22,15 +22,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-import bad_images
-from chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, write_versions
-from cxr.app.words import percent
-from cxr.card import ModelCard
-from cxr.images import decode_grey
-from cxr.prediction import Predictor
-from dicom_files import SECRET, dicom_file
-from loopback import START, free_port
-from model_folders import THRESHOLD
+from cxr.app.texts import percent
+from cxr.images.decoding import decode_grey
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from support import bad_images
+from support.chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, write_versions
+from support.dicom_files import SECRET, dicom_file
+from support.loopback import START, free_port
+from support.model_folders import THRESHOLD
 
 pytestmark = pytest.mark.integration
 
@@ -60,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = root / "server"
     (folder / "here").mkdir(parents=True)
     command = [
-        *(sys.executable, "-m", "cxr.cli", "app", "--port", str(port), "--tracking_uri", versions.uri),
+        *(sys.executable, "-m", "cxr.cli.main", "app", "--port", str(port), "--tracking_uri", versions.uri),
         *("--seconds", "2", "--max_megapixels", "10", "--max_files", "9"),
     ]
     with (folder / "page.log").open("wb") as log:

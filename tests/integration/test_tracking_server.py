@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.cli import main
-from cxr.prediction import Predictor
+from cxr.cli.main import main
+from cxr.inference.predictor import Predictor
 from cxr.tracking.artifacts import fetch_model
 from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
-from model_folders import Folders, rejudge, write_models
-from servers import ENTRYPOINT, ObjectStore, TrackingServer, add_user, ask_as_admin
+from support.model_folders import Folders, rejudge, write_models
+from support.servers import ENTRYPOINT, ObjectStore, TrackingServer, add_user, ask_as_admin
 
 pytestmark = pytest.mark.integration
 
@@ -141,7 +141,7 @@ def test_no_password_shows_in_the_list_of_processes(mlflow_server: TrackingServe
 
 RUN_OF_MODELS = """
 import sys
-from cxr.cli import main
+from cxr.cli.main import main
 print("ready", flush=True)
 sys.stdin.readline()
 sys.exit(main(sys.argv[1:]))

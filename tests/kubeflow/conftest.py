@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeflow_server import KubeflowServer
+from support.kubeflow_server import KubeflowServer
 
 
 @pytest.fixture(scope="session")

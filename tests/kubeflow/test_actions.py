@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cxr import cli
-from kubeflow_server import KubeflowServer
+from cxr.cli import main
+from support.kubeflow_server import KubeflowServer
 
 ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
 
@@ -17,7 +17,7 @@ def cxr(capsys):
     """Run an action; gives exit status, standard output and standard error."""
 
     def run(*words):
-        status = cli.main(["kubeflow", *map(str, words)])
+        status = main.main(["kubeflow", *map(str, words)])
         return (status, *capsys.readouterr())
 
     return run
@@ -280,7 +280,7 @@ def test_with_several_users_everything_is_in_the_namespace(monkeypatch, cxr, pac
 
 
 def test_compile_writes_what_submit_takes(cxr, repository, tmp_path):
-    pytest.importorskip("cxr.kubeflow.compilation", reason="the compilation is another part")
+    pytest.importorskip("cxr.kubeflow.compiler", reason="the compilation is another part")
     out = tmp_path / "deep" / "scoring.yaml"
     status, text, err = cxr(
         "compile", "--params", repository / "params.yaml", "--pipeline", "scoring", "--package", out

@@ -9,9 +9,9 @@ import warnings
 
 import pytest
 
-from cxr import cli
-from kubeflow_server import KubeflowServer
-from loopback import free_port
+from cxr.cli import main
+from support.kubeflow_server import KubeflowServer
+from support.loopback import free_port
 
 ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
 CREATES = "POST /apis/v2beta1/"
@@ -22,7 +22,7 @@ def status(capsys):
     """Ask for the status; gives exit status and standard error, which is never a traceback."""
 
     def run(*words):
-        found = cli.main(["kubeflow", "status", *map(str, words)])
+        found = main.main(["kubeflow", "status", *map(str, words)])
         err = capsys.readouterr().err
         assert "Traceback" not in err
         return found, err
@@ -33,7 +33,7 @@ def status(capsys):
 @pytest.fixture
 def submit(capsys, package):
     def run(*words):
-        found = cli.main(["kubeflow", "submit", "--package", str(package), *ARGUMENTS, *map(str, words)])
+        found = main.main(["kubeflow", "submit", "--package", str(package), *ARGUMENTS, *map(str, words)])
         return found, capsys.readouterr().err
 
     return run

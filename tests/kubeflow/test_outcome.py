@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cxr.errors import ParameterError
-from cxr.pipeline_run import PipelineRun
+from cxr.lineage.pipeline_run import PipelineRun
 from cxr.steps.outcome import Outcome
 from cxr.tracking.connection import client
 

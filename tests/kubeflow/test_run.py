@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli import main
+from cxr.cli.main import main
 from cxr.errors import ParameterError
 from cxr.kubeflow.actions.run import changed
-from cxr.kubeflow.local_tracking import serving
+from cxr.kubeflow.local_tracking_server import serving
 
 SECTIONS = {"fetch": {"source": "kaggle"}, "models": {"one": {"recipe": "r"}, "two": {"recipe": "s"}}, "transfer": {}}
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cxr import cli
+from cxr.cli import main
 from cxr.kubeflow.cron import parse_cron
 
 ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
@@ -23,7 +23,7 @@ def hours_ago(hours):
 def status(capsys):
     def run(*words):
         capsys.readouterr()
-        found = cli.main(["kubeflow", "status", *map(str, words)])
+        found = main.main(["kubeflow", "status", *map(str, words)])
         return (found, *capsys.readouterr())
 
     return run
@@ -35,7 +35,7 @@ def schedule(server, package):
 
     def run(cron, *words, days=3):
         before = set(server.store.recurring)
-        status = cli.main(["kubeflow", "schedule", "--package", str(package), *ARGUMENTS, "--cron", cron, *words])
+        status = main.main(["kubeflow", "schedule", "--package", str(package), *ARGUMENTS, "--cron", cron, *words])
         assert status == 0
         (made,) = set(server.store.recurring) - before
         server.backdate(made, days)

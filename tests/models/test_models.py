@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import ParameterError
-from cxr.models import BUILDERS, build
+from cxr.models.networks import BUILDERS, build
 
 
 def counts(model):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import ParameterError
-from cxr.models import PRETRAINED, build
+from cxr.models.networks import PRETRAINED, build
 from cxr.models.pretrained import backbone_layers
 
 SHAPE = (64, 64, 3)

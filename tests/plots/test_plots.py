@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.evaluation import Evaluation, evaluate
+from cxr.evaluation.evaluate import Evaluation, evaluate
 from cxr.evaluation.mistakes import worst_mistakes
-from cxr.plots import NAMES, write_plots
 from cxr.plots import figures as plot_figures
+from cxr.plots.evaluation import NAMES, write_plots
 from cxr.plots.style import PURPLE, Caption, save
-from judged import predictions
+from support.judged_models import predictions
 
 CAPTION = Caption("three_block", "kermany", "grouped split", False)
 HISTORY = pd.DataFrame(

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from cxr.card import ModelCard, model_folders
 from cxr.errors import DataError
-from cxr.evaluation import Evaluation, evaluate
+from cxr.evaluation.evaluate import Evaluation, evaluate
 from cxr.evaluation.files import write_evaluation
-from cxr.results import collect, keep, read_all
+from cxr.models.metadata import ModelCard, model_folders
 from cxr.results.page import render
+from cxr.results.result import collect, keep, read_all
 from cxr.steps.results import Results
-from judged import predictions
+from support.judged_models import predictions
 
 
 @pytest.fixture(scope="module")

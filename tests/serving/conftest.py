@@ -8,11 +8,11 @@ from urllib.parse import urlparse
 
 import pytest
 
-from cxr.card import ModelCard
-from cxr.prediction import Predictor
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
 from cxr.tracking.connection import client
-from model_folders import Folders
-from tracking_server import NAME, register_versions
+from support.model_folders import Folders
+from support.tracking_server import NAME, register_versions
 
 MODELS = {"1": "three_block", "2": "shallow"}
 

@@ -18,7 +18,7 @@ import pytest
 
 from cxr.errors import ParameterError
 from cxr.serving.prediction_log import PredictionLog, picture_path, read_log
-from logged import EVER, NOON, Clock, answers, films, pictures, served, write_log
+from support.logged_predictions import EVER, NOON, Clock, answers, films, pictures, served, write_log
 
 KEYS = {
     "id", "time", "version", "alias", "model", "label", "probability", "threshold", "refusal", "width", "height",
@@ -117,7 +117,8 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
 
 def test_processes_write_files_of_their_own_and_a_kill_costs_one_line_at_most(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from logged import *\n"
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
+        "from support.logged_predictions import *\n"
         "log = PredictionLog(Path(sys.argv[1]), clock=Clock()); given, shown = answers(films(8, 1), 1), pictures(8)\n"
         "who = served(); print('ready', flush=True)\n"
         "while True: log.append(who, given, shown)\n"
@@ -163,7 +164,8 @@ def test_a_lost_folder_fails_no_answer_is_told_once_and_is_used_again_when_it_is
 def test_what_does_not_fit_on_the_disk_is_taken_back_and_later_rows_are_whole(tmp_path: Path) -> None:
     """The limit on a file's size ends a write in the middle, as a full disk does."""
     code = (
-        "import resource, sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from logged import *\n"
+        "import resource, sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
+        "from support.logged_predictions import *\n"
         "log = PredictionLog(Path(sys.argv[1]), clock=Clock()); given, shown = answers(films(4, 1), 1), pictures(4)\n"
         "log.append(served(), given, shown); size = next(Path(sys.argv[1]).iterdir()).stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))\n"

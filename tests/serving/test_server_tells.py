@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cxr.serving import Change, ServedAlias, Watcher
+from cxr.serving.alias_watcher import Change, Watcher
+from cxr.serving.model_provider import ServedAlias
 from cxr.tracking.connection import client
 from cxr.tracking.registry import promotion_log
 from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
-from rest_service import Command, running
-from tracking_server import NAME, REMEMBERS, SOON, TrackingServer, register_versions, wait_until
+from support.rest_service import Command, running
+from support.tracking_server import NAME, REMEMBERS, SOON, TrackingServer, register_versions, wait_until
 
 SECRET = "a secret of some length"
 HARDLY_EVER = 3600.0
@@ -84,7 +85,7 @@ def test_an_outage_is_told_once_and_what_moved_meanwhile_is_followed(
             wait_until(lambda: served.current.version == "2", 60)
         finally:
             watcher.stop(60)
-    told = [record.message for record in caplog.records if record.name == "cxr.serving.watcher"]
+    told = [record.message for record in caplog.records if record.name == "cxr.serving.alias_watcher"]
     assert sum("is away, version 1 goes on" in one for one in told) == 1, told
     assert sum(one == "the registry answers again" for one in told) == 1, told
 
@@ -125,7 +126,7 @@ def test_the_command_webhook_asks_for_a_server_an_address_and_a_secret(server: T
 
 
 def cxr(*words: str) -> list[str]:
-    return [sys.executable, "-m", "cxr.cli", *words]
+    return [sys.executable, "-m", "cxr.cli.main", *words]
 
 
 def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cxr.cli import main
-from cxr.promotion import Policy
+from cxr.cli.main import main
+from cxr.promotion.rules import Policy
 from cxr.tracking.connection import client
 from cxr.tracking.registry import Run, register
-from model_folders import card, rejudge, write_models, write_store
+from support.model_folders import card, rejudge, write_models, write_store
 
 NAME = "pneumonia-classifier"
 EASY = Policy(False, 0.0, 0.0, 1.0, margin=1.0, sensitivity_margin=1.0, resamples=100)

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from cxr.answering import Answer
-from cxr.card import ModelCard
-from cxr.cli import main
-from cxr.dataset import NORMAL, PNEUMONIA
-from cxr.prediction import Prediction
-from cxr.reference import Reference
-from cxr.serving import Served
+from cxr.cli.main import main
+from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.inference.answers import Answer
+from cxr.inference.predictor import Prediction
+from cxr.inference.reference.reference import Reference
+from cxr.models.metadata import ModelCard
+from cxr.serving.model_provider import Served
 from cxr.tracking.connection import client
-from cxr.validation_scores import ValidationScores
-from logged import films, reference, served, write_log
-from model_folders import Folders, write_models
+from support.logged_predictions import films, reference, served, write_log
+from support.model_folders import Folders, write_models
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=1)
 

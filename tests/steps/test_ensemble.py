@@ -10,15 +10,15 @@ import mlflow
 import pandas as pd
 import pytest
 
-from cxr.calibration import apply_temperature, pool
-from cxr.card import ModelCard
 from cxr.errors import DataError, MissingInputError
-from cxr.metrics import auroc, log_loss
-from cxr.parameters import gather
-from cxr.plots import NAMES
+from cxr.evaluation.calibration import apply_temperature, pool
+from cxr.evaluation.metrics import auroc, log_loss
+from cxr.models.metadata import ModelCard
+from cxr.plots.evaluation import NAMES
 from cxr.steps.ensemble import Ensemble
-from half_lungs import MEMBERS, USED, ensemble_step
-from model_folders import CPU, Folders, card
+from cxr.steps.parameters import gather
+from support.half_lungs import MEMBERS, USED, ensemble_step
+from support.model_folders import CPU, Folders, card
 
 HalfLungs = tuple[Folders, Path]
 

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.card import ModelCard
 from cxr.errors import DataError, MissingInputError, ParameterError
-from cxr.metrics import auroc
-from cxr.plots import NAMES
-from cxr.prediction import Predictor
-from cxr.prepared import prepare
+from cxr.evaluation.metrics import auroc
+from cxr.images.prepared import prepare
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from cxr.plots.evaluation import NAMES
 from cxr.steps.evaluate import Evaluate
-from model_folders import HISTORY, RECIPE, card, small_network
+from support.model_folders import HISTORY, RECIPE, card, small_network
 
 SPLIT_DIGEST = "5" * 64
 RATIOS = [0.7, 0.15, 0.15]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr.dataset import DatasetCard
+from cxr.data.dataset import DatasetCard
+from cxr.data.sources import kermany
 from cxr.errors import ParameterError, SourceError
-from cxr.sources import kermany
 from cxr.steps.fetch import Fetch
 
 Get = Callable[..., None]

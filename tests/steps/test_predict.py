@@ -14,16 +14,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cxr.card import ModelCard
-from cxr.cli import main
+from cxr.cli.main import main
 from cxr.errors import ParameterError
-from cxr.prediction import Predictor
-from cxr.scoring.parts import SCHEMA
+from cxr.inference.predictor import Predictor
+from cxr.inference.scoring.parts import SCHEMA
+from cxr.models.metadata import ModelCard
 from cxr.steps.predict import Predict
 from cxr.tracking.connection import client
-from model_folders import Folders, write_models
-from servers import ObjectStore
-from tracking_server import NAME, register_versions
+from support.model_folders import Folders, write_models
+from support.servers import ObjectStore
+from support.tracking_server import NAME, register_versions
 
 COLUMNS = ["path", "label", "probability", "threshold", "version", "alias", "model", "error", "sha256"]
 COLUMNS += ["width", "height"]
@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_where_it_was(folders: Folders, model: str, tmp_pat
     for number in range(800):
         (images / f"{number:04d}.png").write_bytes(folders.images[number % 2].read_bytes())
     words = ["--images", str(images), "--model", model, "--output", str(output), "--part_size", "20"]
-    process = subprocess.Popen([sys.executable, "-m", "cxr.cli", "predict", *words, "--batch_size", "2"])
+    process = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", "predict", *words, "--batch_size", "2"])
     parts = tmp_path / ".rows.parquet.parts"
     deadline = time.monotonic() + 120
     while len(list(parts.glob("0*.parquet"))) < 3:

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from cxr.errors import ImageError, ParameterError
-from cxr.prepared import Prepared
-from cxr.recipes import RECIPES, Recipe
+from cxr.images.prepared import Prepared
+from cxr.images.recipes import RECIPES, Recipe
 from cxr.steps.preprocess import Preprocess, RecipeName
 
 

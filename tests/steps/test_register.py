@@ -8,7 +8,7 @@ import pytest
 
 from cxr.errors import MissingInputError, ParameterError
 from cxr.steps.register import Register
-from model_folders import write_models, write_store
+from support.model_folders import write_models, write_store
 
 
 def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,14 +18,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from cxr.cli import parse
+from cxr.cli.main import parse
 from cxr.errors import MissingInputError, ParameterError, TrainingError
-from cxr.prepared import prepare
-from cxr.recipes import recipe_named
+from cxr.images.prepared import prepare
+from cxr.images.recipes import recipe_named
 from cxr.steps.train import Train
 from cxr.steps.tune import Tune
 from cxr.tracking.connection import client
-from model_folders import write_store
+from support.model_folders import write_store
 
 DIGEST, SPLIT_DIGEST = "d" * 64, "5" * 64
 RATES = (1e-8, 3e-3)
@@ -171,7 +171,7 @@ def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> Non
 
 
 def test_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
-    words = [sys.executable, "-m", "cxr.cli", "tune", "--params", "params.yaml", "--model", "small"]
+    words = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
     with (here / "log").open("w") as log:
         process = subprocess.Popen(words, stderr=log, stdout=log)
         until = time.monotonic() + 200

@@ -12,14 +12,14 @@ from typing import get_args
 import pandas as pd
 import pytest
 
-import bad_images
-from cxr.checks import all_checks
-from cxr.dataset import DatasetCard
+from cxr.data.checks.rules import all_checks
+from cxr.data.dataset import DatasetCard
+from cxr.data.manifest.builder import STATUSES
 from cxr.errors import DataError, MissingInputError, ParameterError
-from cxr.images import TRAINING_PROBLEMS
-from cxr.manifest import STATUSES
+from cxr.images.decoding import TRAINING_PROBLEMS
 from cxr.steps import validate
 from cxr.steps.validate import Validate
+from support import bad_images
 
 
 @pytest.fixture

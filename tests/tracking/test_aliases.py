@@ -15,11 +15,11 @@ import pytest
 from mlflow import MlflowClient
 
 from cxr.errors import RegistryError
-from cxr.history import CHALLENGER, CHAMPION, Entry
+from cxr.promotion.log import CHALLENGER, CHAMPION, Entry
 from cxr.tracking import aliases as module
 from cxr.tracking.aliases import Aliases
 from cxr.tracking.connection import client
-from cxr.tracking.history import PromotionLog
+from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry import observe, promotion_log
 
 NAME = "pneumonia-classifier"
@@ -151,7 +151,7 @@ def test_a_rollback_needs_an_earlier_champion_that_can_answer(uri: str, connecte
 
 RIVAL = """
 import sys, json
-from cxr.history import CHAMPION
+from cxr.promotion.log import CHAMPION
 from cxr.tracking.aliases import Aliases
 aliases = Aliases(sys.argv[1], "pneumonia-classifier")
 sys.stdin.readline()

@@ -13,13 +13,13 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 
 from cxr.errors import RegistryError
-from cxr.prediction import Predictor
+from cxr.inference.predictor import Predictor
 from cxr.tracking import log_evaluation
 from cxr.tracking.artifacts import absent_files, fetch_model
 from cxr.tracking.connection import client
 from cxr.tracking.versions import candidates, ensure_version
-from loopback import Gate, MlflowServer
-from model_folders import Folders, write_models
+from support.loopback import Gate, MlflowServer
+from support.model_folders import Folders, write_models
 
 ANOTHER_PROCESS = """
 import sys

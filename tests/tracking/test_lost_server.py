@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cxr.card import ModelCard
+from cxr.models.metadata import ModelCard
 from cxr.tracking import close_trial, log_evaluation, open_run, send_evaluation
 from cxr.tracking.connection import client
 from cxr.tracking.runs import complete
-from loopback import Gate, MlflowServer
-from model_folders import Folders, write_models
+from support.loopback import Gate, MlflowServer
+from support.model_folders import Folders, write_models
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

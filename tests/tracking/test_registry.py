@@ -15,18 +15,18 @@ import pandas as pd
 import pytest
 
 import cxr
-from cxr.card import ModelCard
 from cxr.errors import MissingInputError, RegistryError
-from cxr.images import decode_grey
-from cxr.prediction import Predictor
-from cxr.promotion import Policy
-from cxr.registration import Registration
+from cxr.images.decoding import decode_grey
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from cxr.promotion.registration import Registration
+from cxr.promotion.rules import Policy
 from cxr.tracking.artifacts import absent_files, fetch_model
 from cxr.tracking.connection import client
 from cxr.tracking.registry import Run, promotion_log, register
 from cxr.tracking.versions import PACKAGE
-from dicom_files import dicom_file
-from model_folders import CPU, GPU, THRESHOLD, Folders, card, rejudge, set_summary, write_models
+from support.dicom_files import dicom_file
+from support.model_folders import CPU, GPU, THRESHOLD, Folders, card, rejudge, set_summary, write_models
 
 NAME = "pneumonia-classifier"
 EASY = Policy(
@@ -118,18 +118,24 @@ print(json.dumps({way: answer.to_dict("list") for way, answer in ways.items()}))
 
 def test_a_version_carries_the_modules_that_prediction_imports_and_no_other() -> None:
     source = Path(cxr.__file__).parent
-    needed, waiting = {"cxr"}, ["cxr.prediction", "cxr.reference"]
+    needed: set[Path] = set()
+    waiting = [source / "inference" / "predictor.py", source / "inference" / "reference" / "reference.py"]
     while waiting:
-        module = waiting.pop()
-        if module in needed:
+        file = waiting.pop()
+        if file in needed:
             continue
-        needed.add(module)
-        file = source.joinpath(*module.split(".")[1:])
-        tree = ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text())
+        needed.add(file)
+        needed.update(folder / "__init__.py" for folder in file.parents if folder.is_relative_to(source))
+        tree = ast.parse(file.read_text())
         imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-        waiting += [str(node.module) for node in imports if str(node.module).split(".")[0] == "cxr"]
-    tops = {module.split(".")[1] if "." in module else "__init__" for module in needed}
-    assert {name.removesuffix(".py") for name in PACKAGE} == tops
+        modules = (str(node.module).split(".") for node in imports)
+        paths = (source.joinpath(*parts[1:]) for parts in modules if parts[0] == "cxr")
+        waiting += [path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for path in paths]
+    carried = {source / name for name in PACKAGE if name.endswith(".py")}
+    folders = {source / name for name in PACKAGE if not name.endswith(".py")}
+    outside = {file for file in needed if not any(file.is_relative_to(folder) for folder in folders)}
+    assert outside == carried
+    assert all(any(file.is_relative_to(folder) for file in needed) for folder in folders)
 
 
 _WITHOUT_THE_PACKAGE = """

@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr.card import ModelCard
 from cxr.errors import RegistryError
+from cxr.models.metadata import ModelCard
 from cxr.tracking import log_evaluation, open_run
 from cxr.tracking.claims import CLAIM_TAG, FILES_TAG, claim
 from cxr.tracking.connection import client, experiment_id
-from loopback import Gate, MlflowServer
-from model_folders import Folders, write_models
+from support.loopback import Gate, MlflowServer
+from support.model_folders import Folders, write_models
 
 BEGAN = 1_700_000_000.0
 ROWS = [

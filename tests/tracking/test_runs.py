@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cxr.card import ModelCard
 from cxr.errors import RegistryError
+from cxr.models.metadata import ModelCard
 from cxr.tracking import close_trial, log_evaluation, open_run
 from cxr.tracking.connection import client
-from model_folders import write_models
+from support.model_folders import write_models
 
 
 def test_epochs_can_be_read_while_the_run_is_going_on(uri: str) -> None:

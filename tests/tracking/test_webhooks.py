@@ -7,8 +7,8 @@ import pytest
 from cxr.errors import ParameterError, RegistryError
 from cxr.tracking.connection import client
 from cxr.tracking.webhooks import EVENTS, ensure_webhook, remove_webhook, try_webhook, webhooks
-from loopback import free_port
-from tracking_server import TrackingServer
+from support.loopback import free_port
+from support.tracking_server import TrackingServer
 
 SECRET = "a secret of some length"
 URL = "http://127.0.0.1:1/webhook"

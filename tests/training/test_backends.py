@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.card import ModelCard
-from cxr.models import BUILDERS, build
-from cxr.prediction import Predictor
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from cxr.models.networks import BUILDERS, build
 from cxr.steps import step
-from other_backend import elsewhere
-from short_backbone import short_backbone
+from support.other_backend import elsewhere
+from support.short_backbone import short_backbone
 
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
@@ -81,7 +81,10 @@ def prepared(phantom_folder, tmp_path_factory) -> Path:
     return root
 
 
-SHORT = "import sys; from cxr.cli import main; from short_backbone import short_backbone\nwith short_backbone():\n    "
+SHORT = (
+    "import sys; from cxr.cli.main import main\n"
+    "from support.short_backbone import short_backbone\nwith short_backbone():\n    "
+)
 """MobileNetV2 whole is compared above; to train it, JAX would compile for most of a minute."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxr.augmentation import Augmentation
-from cxr.recipes import recipe_named
+from cxr.images.recipes import recipe_named
+from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Batches
 
 RECIPE = recipe_named("s1_resize", size=16)

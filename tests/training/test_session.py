@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.card import ModelCard
-from cxr.dataset import DatasetCard
+from cxr.data.dataset import DatasetCard
 from cxr.errors import ParameterError
-from cxr.models import build
+from cxr.images.prepared import Prepared
+from cxr.images.recipes import recipe_named
+from cxr.models.metadata import ModelCard
+from cxr.models.networks import build
 from cxr.models.pretrained import backbone_layers
-from cxr.prepared import Prepared
-from cxr.recipes import recipe_named
 from cxr.training.session import Session, Settings
 from cxr.training.trained_model import TrainedModel
 from cxr.training.training_set import SplitData
-from short_backbone import LAYERS, short_backbone
+from support.short_backbone import LAYERS, short_backbone
 
 RECIPE = recipe_named("s4_resize", size=32)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import TrainingError
-from cxr.tuning import Plan, reporter, search
 from cxr.tuning.report import changed, command, facts, table
+from cxr.tuning.search import Plan, reporter, search
 from cxr.tuning.space import Choices, Range
 from cxr.tuning.study import best_of, open_study, values_of
 

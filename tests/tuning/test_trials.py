@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from optuna.exceptions import TrialPruned
 
-from cxr.dataset import DatasetCard
+from cxr.data.dataset import DatasetCard
 from cxr.errors import ParameterError, TrainingError
-from cxr.prepared import Prepared
-from cxr.recipes import recipe_named
+from cxr.images.prepared import Prepared
+from cxr.images.recipes import recipe_named
 from cxr.training.session import Settings
 from cxr.training.training_set import SplitData
 from cxr.tuning.space import Choices, Range

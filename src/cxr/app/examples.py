@@ -8,7 +8,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from cxr.phantom import Plan, picture
+from cxr.data.phantom.dataset import Plan, picture
 
 SEED = 2026
 """Not the seed of the built-in data set: a model trained on phantoms has not seen these."""

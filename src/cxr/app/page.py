@@ -8,11 +8,11 @@ from functools import partial
 
 import streamlit as st
 
-from cxr.app import film, frame, table, threshold
+from cxr.app import answer_table, image_view, page_frame, threshold
 from cxr.app.examples import EXAMPLES, draw
-from cxr.app.films import Film, outcomes
 from cxr.app.service import Service, opened
 from cxr.app.settings import Settings
+from cxr.app.uploads import Film, outcomes
 from cxr.errors import CxrError
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ def run(settings: Settings) -> None:
     Args:
         settings: what the page was started with.
     """
-    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=frame.icon(), layout="wide")
+    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=page_frame.icon(), layout="wide")
     pages = [
         st.Page(lambda: _with_service(settings, _films), title="Films", url_path="films", default=True),
-        st.Page(lambda: _with_service(settings, _card), title="Model card", url_path=frame.CARD_PATH),
+        st.Page(lambda: _with_service(settings, _card), title="Model card", url_path=page_frame.CARD_PATH),
     ]
     st.navigation(pages, position="hidden").run()
 
@@ -37,7 +37,7 @@ def _with_service(settings: Settings, body: Callable[[Settings, Service], None])
         service = opened(settings)
     except CxrError as error:
         log.warning("no model answers: %s", error)
-        st.html(frame.STYLE)
+        st.html(page_frame.STYLE)
         st.title("Pneumonia on chest radiographs", anchor=False)
         st.error(f"**No model can answer at the moment.** {error}", icon=":material/error:")
         st.button("Try again", icon=":material/refresh:")
@@ -51,13 +51,13 @@ def _with_service(settings: Settings, body: Callable[[Settings, Service], None])
 
 def _films(settings: Settings, service: Service) -> None:
     served = service.current
-    frame.top(settings, service, served)
+    page_frame.top(settings, service, served)
     films = _chosen(settings)
     if films:
         found = outcomes(service, served, films)
-        one = table.choose(found, served, threshold.current(served)) if len(found) > 1 else found[0]
-        film.show(service, served, one)
-    frame.follow(service, served)
+        one = answer_table.choose(found, served, threshold.current(served)) if len(found) > 1 else found[0]
+        image_view.show(service, served, one)
+    page_frame.follow(service, served)
 
 
 def _chosen(settings: Settings) -> list[Film]:
@@ -98,9 +98,9 @@ def _kept(settings: Settings) -> str:
 
 def _card(settings: Settings, service: Service) -> None:
     served = service.current
-    frame.top(settings, service, served)
+    page_frame.top(settings, service, served)
     if served.about is None:
         st.info("This version has no model card.")
     else:
         st.markdown(served.about)
-    frame.follow(service, served)
+    page_frame.follow(service, served)

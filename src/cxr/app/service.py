@@ -11,17 +11,18 @@ import streamlit as st
 
 from cxr.app.examples import EXAMPLES, draw
 from cxr.app.settings import Settings
-from cxr.backend import load_keras
-from cxr.images.limited import LimitedReader
-from cxr.serving import Served, ServedAlias, Watcher
-from cxr.serving.choice import from_folder
+from cxr.images.sandbox import LimitedReader
+from cxr.models.backend import load_keras
+from cxr.serving.alias_watcher import Watcher
+from cxr.serving.model_provider import Served, ServedAlias
+from cxr.serving.model_source import from_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cxr.answering import Answer
-    from cxr.images import Picture
+    from cxr.images.decoding import Picture
+    from cxr.inference.answers import Answer
     from cxr.serving.prediction_log import PredictionLog
 
 
@@ -129,7 +130,7 @@ class Service:
         Returns:
             ``(height, width)`` of the picture, float32, 0 to 1.
         """
-        from cxr.explain import grad_cam
+        from cxr.inference.explanation import grad_cam
 
         with self._turn:
             return grad_cam(served.predictor, picture.grey)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cxr.app.words import percent
-from cxr.serving import Served
+from cxr.app.texts import percent
+from cxr.serving.model_provider import Served
 
 STEP = 0.1
 """Per cent."""

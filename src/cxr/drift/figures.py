@@ -14,9 +14,9 @@ from scipy.stats import gaussian_kde
 
 from cxr.drift.findings import FILMS, Finding, WindowComparison
 from cxr.drift.rows import by_day, embeddings, statistic
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.inference.reference.reference import Reference
 from cxr.plots.style import BLUE, FAINT, GREY, INK, ORANGE, VERMILLION, Caption, faded, framed
-from cxr.reference import Reference
-from cxr.validation_scores import ValidationScores
 
 Floats = NDArray[np.float64]
 

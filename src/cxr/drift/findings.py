@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from cxr.checks.drift import DriftLimits
-from cxr.two_samples import Difference
+from cxr.data.checks.drift import DriftLimits
+from cxr.data.statistics import Difference
 
 Outcome = Literal["no drift", "drift", "too few to tell"]
 FILMS, ANSWERS, REFUSALS = "films", "answers", "refusals"

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from cxr.card import ModelCard
+from cxr.data.exploration.images import Picture, picture
 from cxr.drift import figures
 from cxr.drift.findings import EMBEDDING, FILMS, PROBABILITY, WindowComparison
 from cxr.drift.rows import of_version
 from cxr.evaluation.files import write_json
-from cxr.exploration.pictures import Picture, picture
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.inference.reference.reference import Reference
+from cxr.models.metadata import ModelCard
 from cxr.plots.style import Caption, data_address
-from cxr.reference import Reference
-from cxr.validation_scores import ValidationScores
 
 JSON_NAME, PAGE_NAME = "drift.json", "report.html"
 EXAMPLES = 8

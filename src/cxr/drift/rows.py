@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.dataset import PNEUMONIA
-from cxr.two_samples import share_interval
+from cxr.data.dataset import PNEUMONIA
+from cxr.data.statistics import share_interval
 
 
 def of_version(rows: pd.DataFrame, number: str, model: str) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxr.metrics import Floats
+from cxr.evaluation.metrics import Floats
 
 CONFIDENCE = 0.95
 BATCH = 250

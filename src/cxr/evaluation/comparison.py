@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from cxr.dataset import PNEUMONIA
+from cxr.data.dataset import PNEUMONIA
 from cxr.errors import DataError
-from cxr.evaluation import TEST, VALIDATION
 from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap
-from cxr.metrics import Floats, auroc, log_loss
+from cxr.evaluation.evaluate import TEST, VALIDATION
+from cxr.evaluation.metrics import Floats, auroc, log_loss
 
 Figure = Callable[[ArrayLike, ArrayLike, ArrayLike | None], Floats]
-"""Target, probability and weight to a figure, as in :mod:`cxr.metrics`."""
+"""Target, probability and weight to a figure, as in :mod:`cxr.evaluation.metrics`."""
 
 FIGURES: Mapping[str, Figure] = {"auroc": auroc, "log_loss": log_loss}
 """What is compared if nothing else is asked for: more AUROC is better, less log loss (in nats) is."""

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from cxr.calibration import reliability
 from cxr.evaluation.bootstrap import band
-from cxr.metrics import BINS, rates
+from cxr.evaluation.calibration import reliability
+from cxr.evaluation.metrics import BINS, rates
 
 BAND_POINTS = 201
 
@@ -89,7 +89,7 @@ def calibration_curve(target: ArrayLike, raw: ArrayLike, calibrated: ArrayLike, 
         bins: bins of equal width.
 
     Returns:
-        Column state ("before" or "after") and those of :func:`cxr.calibration.reliability`.
+        Column state ("before" or "after") and those of :func:`cxr.evaluation.calibration.reliability`.
     """
     tables = {
         "before": reliability(target, raw, bins=bins),

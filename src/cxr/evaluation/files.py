@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr.evaluation import Evaluation
+from cxr.evaluation.evaluate import Evaluation
 
 METRICS_NAME = "metrics.json"
 SUMMARY_NAME = "summary.json"

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.dataset import NORMAL, PNEUMONIA
-from cxr.images import decode_grey
-from cxr.prepared import Prepared
+from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.images.decoding import decode_grey
+from cxr.images.prepared import Prepared
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cxr.errors import DataError, ParameterError
-from cxr.metrics import COUNTS, Floats, confusion, decision_measures
+from cxr.evaluation.metrics import COUNTS, Floats, confusion, decision_measures
 
 Rule = Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"]
 """What a threshold is chosen for.

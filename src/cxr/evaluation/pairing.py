@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr.dataset import CLASSES
+from cxr.data.dataset import CLASSES
 from cxr.errors import DataError
-from cxr.evaluation import TEST, VALIDATION
+from cxr.evaluation.evaluate import TEST, VALIDATION
 
 TRAIN = "train"
 COLUMNS = ("sha256", "path", "group", "label", "split", "probability")

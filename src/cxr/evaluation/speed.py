@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.evaluation import CHUNK, Predicts, predict
+from cxr.evaluation.evaluate import CHUNK, Predicts, predict
 
 
 def timed_predict(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cxr.errors import ClusterError, ParameterError
+from cxr.kubeflow.api_errors import NameTakenError
 from cxr.kubeflow.connection import Access, Connection
 from cxr.kubeflow.cron import Cron
-from cxr.kubeflow.names import Names
-from cxr.kubeflow.package import Package
-from cxr.kubeflow.refusals import NameTakenError
-from cxr.kubeflow.work import Version, Work
+from cxr.kubeflow.listing import Names
+from cxr.kubeflow.pipeline_package import Package
+from cxr.kubeflow.run_spec import Version, Work
 
 
 class Cluster:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import ClusterError
-from cxr.kubeflow.refusals import Asked, not_kubeflow, refusal
+from cxr.kubeflow.api_errors import Asked, not_kubeflow, refusal
 
 log = logging.getLogger(__name__)
 

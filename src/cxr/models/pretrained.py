@@ -15,8 +15,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from cxr.backend import keras_home
 from cxr.errors import ParameterError
+from cxr.models.backend import keras_home
 from cxr.models.blocks import dense, probability
 
 SMALLEST = 32

@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cxr.dataset import CLASSES, PNEUMONIA
+from cxr.data.dataset import CLASSES, PNEUMONIA
 from cxr.evaluation.comparison import WORDS, Comparison
 from cxr.evaluation.curves import roc_curve
-from cxr.metrics import sensitivity_at
+from cxr.evaluation.metrics import sensitivity_at
 from cxr.plots.style import BLUE, COLOURS, GREY, INK, ORANGE, VERMILLION, Caption, framed
 
 MARKERS = dict(zip(CLASSES, ("o", "^"), strict=True))

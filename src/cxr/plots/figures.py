@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cxr.calibration import wilson
+from cxr.data.statistics import wilson
 from cxr.plots.style import (
     BLUE,
     GREY,

@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cxr.card import ModelCard
-from cxr.dataset import NORMAL, PNEUMONIA
+from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.models.metadata import ModelCard
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 COLOURS = {NORMAL: BLUE, PNEUMONIA: VERMILLION}

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from cxr.results import DIGEST_LETTERS, Result, tables
+from cxr.results import tables
+from cxr.results.result import DIGEST_LETTERS, Result
 from cxr.results.source_figures import BANDS, BARS
 from cxr.results.text import UNKNOWN, entry_of, number, or_unknown, share, table
 

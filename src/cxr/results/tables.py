@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr.results import Result
+from cxr.results.result import Result
 from cxr.results.source_figures import PUBLISHED, SOURCES, Bar, Figure
 from cxr.results.text import (
     UNKNOWN,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cxr.results import DIGEST_LETTERS
+from cxr.results.result import DIGEST_LETTERS
 
 UNKNOWN = "–"
 SHARES = frozenset({"accuracy", "sensitivity", "specificity", "precision", "f1"})

@@ -1,6 +1,1 @@
-"""Serving: the version that has an alias, ready to answer, exchanged for the next one while it answers."""
-
-from cxr.serving.served import Served, ServedAlias
-from cxr.serving.watcher import Change, Watcher
-
-__all__ = ["Change", "Served", "ServedAlias", "Watcher"]
+"""Serving: the model that has an alias, ready to answer and replaced without a gap; the REST service."""

@@ -20,9 +20,9 @@ from cxr.errors import ParameterError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr.answering import Answer
-    from cxr.images import Picture
-    from cxr.serving.served import Served
+    from cxr.images.decoding import Picture
+    from cxr.inference.answers import Answer
+    from cxr.serving.model_provider import Served
 
 log = logging.getLogger(__name__)
 

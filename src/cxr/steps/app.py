@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.answering import Answering, Fallback
+from cxr.steps.model_fields import Answering, Fallback
 
 
 class App(Answering):
@@ -43,7 +43,7 @@ class App(Answering):
         """
         from cxr.app.server import serve
         from cxr.app.settings import Settings
-        from cxr.tracking.lookup import ask_briefly
+        from cxr.tracking.registry_reader import ask_briefly
 
         ask_briefly()
         settings = Settings(

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.moments import DayOrMoment, span
-from cxr.steps.registered import Registered
+from cxr.steps.registry_fields import Registered
+from cxr.steps.time_fields import DayOrMoment, span
 
 
 class Champion(Registered):
@@ -23,7 +23,7 @@ class Champion(Registered):
 
     def run(self) -> None:
         """Print one line per version that was champion then."""
-        from cxr.history import champions_between
+        from cxr.promotion.log import champions_between
         from cxr.tracking.registry import promotion_log
 
         entries = promotion_log(self.tracking_uri, self.registered_name)

@@ -14,20 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from cxr.errors import (
-    DriftError,
-    InstallationError,
-    MissingInputError,
-    PipelineError,
-    RegistryError,
-    TooFewError,
-)
-from cxr.steps.answering import AnsweringOnce
+from cxr.errors import DriftError, InstallationError, MissingInputError, PipelineError, RegistryError, TooFewError
 from cxr.steps.base import Reads, Writes
-from cxr.steps.moments import DayOrMoment, read_moment, span
+from cxr.steps.model_fields import AnsweringOnce
+from cxr.steps.time_fields import DayOrMoment, read_moment, span
 
 if TYPE_CHECKING:
-    from cxr.drift import WindowComparison
+    from cxr.drift.findings import WindowComparison
     from cxr.drift.report import Watched
 
 log = logging.getLogger(__name__)
@@ -138,9 +131,10 @@ class Drift(AnsweringOnce):
 
     def run(self) -> None:
         """Read the log and the version, compare, write the report and log its figures."""
-        from cxr.backend import load_keras
-        from cxr.drift import WindowLimits, compare
+        from cxr.drift.comparison import compare
+        from cxr.drift.findings import WindowLimits
         from cxr.drift.report import Watched, write_report
+        from cxr.models.backend import load_keras
         from cxr.serving.prediction_log import picture_path, read_log
 
         since, until = self.window()

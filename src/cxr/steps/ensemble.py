@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cxr.steps.base import Reads, Writes
 from cxr.steps.evaluate import Evaluate
-from cxr.steps.judged import Judged
+from cxr.steps.evaluation_fields import Judged
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,16 @@ class Ensemble(Judged):
 
     def run(self) -> None:
         """Fit the weights, judge the pool, hold it against its best member, write all of it."""
-        from cxr import provenance, tracking
-        from cxr.card import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
-        from cxr.ensemble import COMPARISON_NAME, NAME, read_members, write_model
-        from cxr.evaluation import evaluate
+        from cxr import tracking
         from cxr.evaluation.comparison import compare
+        from cxr.evaluation.ensemble import COMPARISON_NAME, NAME, read_members, write_model
+        from cxr.evaluation.evaluate import evaluate
         from cxr.evaluation.files import write_evaluation, write_json
-        from cxr.evaluation.honesty import HIDDEN_COLUMN, honesty
         from cxr.evaluation.mistakes import pictures, worst_mistakes
-        from cxr.plots import write_plots
+        from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN, honesty
+        from cxr.lineage import provenance
+        from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
+        from cxr.plots.evaluation import write_plots
         from cxr.plots.style import Caption
 
         tracking.ensure_reachable(self.store)

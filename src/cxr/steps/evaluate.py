@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.base import Reads, Writes
-from cxr.steps.judged import Judged
+from cxr.steps.evaluation_fields import Judged
 
 
 class Evaluate(Judged):
@@ -36,23 +36,29 @@ class Evaluate(Judged):
         from cxr import tracking
 
         tracking.ensure_reachable(self.store)
-        from cxr.backend import load_keras
+        from cxr.models.backend import load_keras
 
         load_keras()
         import pandas as pd
 
-        from cxr.assignment import ratios_of
-        from cxr.card import ModelCard
-        from cxr.evaluation import evaluate, rows_to_judge
+        from cxr.data.manifest.builder import FILE_NAME
+        from cxr.data.split_table import ratios_of
+        from cxr.evaluation.evaluate import evaluate, rows_to_judge
         from cxr.evaluation.files import read_history, write_evaluation
-        from cxr.evaluation.honesty import HIDDEN_COLUMN, METADATA_COLUMN, honesty, metadata_scores, predict_hidden
         from cxr.evaluation.mistakes import pictures, worst_mistakes
+        from cxr.evaluation.shortcut_checks import (
+            HIDDEN_COLUMN,
+            METADATA_COLUMN,
+            honesty,
+            metadata_scores,
+            predict_hidden,
+        )
         from cxr.evaluation.speed import timed_predict
-        from cxr.manifest import FILE_NAME
-        from cxr.plots import write_plots
+        from cxr.images.prepared import Prepared
+        from cxr.inference.predictor import Predictor
+        from cxr.models.metadata import ModelCard
+        from cxr.plots.evaluation import write_plots
         from cxr.plots.style import Caption
-        from cxr.prediction import Predictor
-        from cxr.prepared import Prepared
         from cxr.training.device import evidence
 
         card = ModelCard.read(self.trained)

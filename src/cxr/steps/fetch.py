@@ -64,14 +64,14 @@ class Fetch(Step):
         Raises:
             SourceError: if the source fails, or the data folder holds files that fetch did not write.
         """
-        from cxr.sources import fetched
+        from cxr.data.sources import fetch_record
 
         request = self._request()
-        if not fetched.is_due(self.data, self.downloads, self.source, request, refresh=self.refresh):
+        if not fetch_record.is_due(self.data, self.downloads, self.source, request, refresh=self.refresh):
             return
         # A link to a folder elsewhere stays a link: the folder behind it is replaced.
         self.model_copy(update={"data": self.data.resolve()})._fetch()
-        fetched.remember(self.data, self.downloads, request)
+        fetch_record.remember(self.data, self.downloads, request)
 
     def _fetch(self) -> None:
         super().execute()
@@ -79,19 +79,19 @@ class Fetch(Step):
     def run(self) -> None:
         """Draw phantoms, or copy the images of the source."""
         if self.source == "phantom":
-            from cxr.phantom import draw_dataset
+            from cxr.data.phantom.dataset import draw_dataset
 
             draw_dataset(self.data, images=self.phantom_images, seed=self.phantom_seed)
             return
         if self.data_version is not None:
-            from cxr.sources.data_version import bring_version
+            from cxr.data.sources.data_version import bring_version
 
             bring_version(
                 self.source, self.data_version, self.data, downloads=self.downloads, endpoint_url=self.endpoint_url
             )
             return
-        from cxr.contents import GIGABYTE
-        from cxr.sources import Description, bring
+        from cxr.data.sources.fetching import Description, bring
+        from cxr.storage.contents import GIGABYTE
 
         bring(
             self.source,
@@ -106,14 +106,14 @@ class Fetch(Step):
     def tidy(self) -> None:
         """Remove what was kept of a data version for going on: it is in place."""
         if self.data_version is not None:
-            from cxr.sources.data_version import forget
+            from cxr.data.sources.data_version import forget
 
             forget(self.downloads)
 
     def _request(self) -> dict[str, Any]:
         """Parameters that decide what the data folder holds."""
-        from cxr.sources import label
-        from cxr.sources.fetched import VERSION, identity
+        from cxr.data.sources.fetch_record import VERSION, identity
+        from cxr.data.sources.fetching import label
 
         if self.data_version is not None:
             return {"source": label(self.source), VERSION: self.data_version}

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cxr.steps.versioned import Versioned
+from cxr.steps.version_fields import Versioned
 
 
 class LineageOf(Versioned):
@@ -21,7 +21,7 @@ class LineageOf(Versioned):
 
     def run(self) -> None:
         """Follow the version back and print what is found."""
-        from cxr.tracking.lineage import lineage
+        from cxr.tracking.lineage_reader import lineage
 
         found = lineage(self.tracking_uri, self.registered_name, self.version)
         text = found.to_text() if self.format == "text" else json.dumps(found.to_dict(), indent=2)

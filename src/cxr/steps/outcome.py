@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.tracked import Tracked
+from cxr.steps.tracking_fields import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class Outcome(Tracked):
 
     def run(self) -> None:
         """Ask how the run went, say it, note it in MLflow."""
-        from cxr.pipeline_run import PipelineRun
-        from cxr.provenance import PIPELINE_RUN
-        from cxr.tracking.outcomes import note_outcome
+        from cxr.lineage.pipeline_run import PipelineRun
+        from cxr.lineage.provenance import PIPELINE_RUN
+        from cxr.tracking.pipeline_status import note_outcome
 
         run_id = self.run_id or os.environ.get(PIPELINE_RUN) or "without a name"
         unknown = "nobody was asked how: api is null"

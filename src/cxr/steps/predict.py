@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cxr.errors import DataError, MissingInputError, SourceError
-from cxr.steps.answering import AnsweringOnce
 from cxr.steps.base import Keeps, Positional, Reads, Writes
+from cxr.steps.model_fields import AnsweringOnce
 
 if TYPE_CHECKING:
-    from cxr.scoring import Answering, Files, Parts
-    from cxr.serving.choice import Choice
+    from cxr.inference.scoring.files import Files
+    from cxr.inference.scoring.parts import Parts
+    from cxr.inference.scoring.score import Answering
+    from cxr.serving.model_source import Choice
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class Predict(AnsweringOnce):
             MissingInputError: if a folder or a store isn't there, or the model of a folder isn't evaluated.
             DataError: if there is no answer for any of the images.
         """
-        from cxr.scoring.parts import is_written
+        from cxr.inference.scoring.parts import is_written
 
         job = self._job = self._prepare()
         place = self._place()
@@ -125,8 +127,8 @@ class Predict(AnsweringOnce):
 
     def run(self) -> None:
         """Load the model, answer, print or write the rows."""
-        from cxr.backend import load_keras
-        from cxr.scoring import Answering
+        from cxr.inference.scoring.score import Answering
+        from cxr.models.backend import load_keras
 
         job = self._job or self._prepare()
         load_keras()
@@ -147,8 +149,8 @@ class Predict(AnsweringOnce):
 
     def _prepare(self) -> _Job:
         """List the images and find out which model is to answer, without loading it."""
-        from cxr.scoring.files import FolderFiles, NamedFiles, StoredFiles
-        from cxr.scoring.parts import Parts
+        from cxr.inference.scoring.files import FolderFiles, NamedFiles, StoredFiles
+        from cxr.inference.scoring.parts import Parts
 
         files: Files
         if self.source is not None:
@@ -173,8 +175,8 @@ class Predict(AnsweringOnce):
         return None if self.output is None else (self.output, self.output.with_name(f".{self.output.name}.json"))
 
     def _write(self, job: _Job, answering: Answering, banner: str | None, table: Path, record: Path) -> None:
-        from cxr.scoring import score
-        from cxr.scoring.parts import write_record
+        from cxr.inference.scoring.parts import write_record
+        from cxr.inference.scoring.score import score
 
         score(job.files, answering, job.parts, workers=self.workers, batch_size=self.batch_size)
         found = job.parts.join(table)
@@ -191,7 +193,7 @@ class Predict(AnsweringOnce):
             log.warning("%s without an answer, see column error: %s", f"{sum(found['errors'].values()):,}", kinds)
 
     def _print(self, files: Files, answering: Answering) -> None:
-        from cxr.scoring import rows
+        from cxr.inference.scoring.rows import rows
 
         width = max(4, *(len(file.path) for file in files.entries))
         named = (f"{answering.version or '-'} ({answering.alias})" if answering.alias else answering.version) or "-"

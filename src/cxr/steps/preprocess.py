@@ -75,8 +75,8 @@ class Preprocess(Step):
         """Read the manifest, prepare its accepted images, write array, index and recipe."""
         import pandas as pd
 
-        from cxr.prepared import prepare_accepted
-        from cxr.recipes import recipe_named
+        from cxr.images.prepared import prepare_accepted
+        from cxr.images.recipes import recipe_named
 
         changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
         manifest = pd.read_parquet(self.manifest / "manifest.parquet")

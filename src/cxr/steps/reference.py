@@ -16,7 +16,7 @@ from cxr.steps.base import Reads, Step, Writes
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr.images import Picture
+    from cxr.images.decoding import Picture
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class DescribeReference(Step):
 
         import pandas as pd
 
-        from cxr.dataset import DatasetCard
-        from cxr.plots.reference import distances
+        from cxr.data.dataset import DatasetCard
+        from cxr.inference.reference.fitting import described, error_rates, fit, judged
+        from cxr.plots.reference_distances import distances
         from cxr.plots.style import save
-        from cxr.reference.fitting import described, error_rates, fit, judged
 
         splits = pd.read_parquet(self.splits / "splits.parquet")
         card = DatasetCard.read(self.data)
@@ -96,8 +96,8 @@ class DescribeReference(Step):
         """Work on the pictures of rows in threads, in order, with a progress bar."""
         from tqdm import tqdm
 
-        from cxr.images import MAX_PIXELS, decode_picture, read_bytes
-        from cxr.prepared import in_order
+        from cxr.images.decoding import MAX_PIXELS, decode_picture, read_bytes
+        from cxr.images.prepared import in_order
 
         def one(path: str) -> Result:
             return work(decode_picture(read_bytes(self.data / path), max_pixels=MAX_PIXELS))

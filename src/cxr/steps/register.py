@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.base import Reads, Writes
-from cxr.steps.tracked import Tracked
+from cxr.steps.tracking_fields import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Register(Tracked):
 
     def run(self) -> None:
         """Register, decide, write the decision."""
-        from cxr.promotion import Policy
-        from cxr.registration.report import write_decision
+        from cxr.promotion.report import write_decision
+        from cxr.promotion.rules import Policy
         from cxr.tracking.registry import Run, keep_decision, register
 
         policy = Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from cxr.steps.registered import Registered
+from cxr.steps.registry_fields import Registered
 
 log = logging.getLogger(__name__)
 

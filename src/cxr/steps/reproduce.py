@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cxr.errors import ParameterError
 from cxr.steps.train import Train
-from cxr.steps.versioned import Versioned
+from cxr.steps.version_fields import Versioned
 
 
 class Reproduce(Versioned):
@@ -30,8 +30,8 @@ class Reproduce(Versioned):
 
     def run(self) -> None:
         """Follow the version back, check out, lay the recorded files over it, print the plan."""
-        from cxr.reproduction import check_out, commit_of, lay_out, plan
-        from cxr.tracking.lineage import fetch_record, lineage
+        from cxr.lineage.reproduction import check_out, commit_of, lay_out, plan
+        from cxr.tracking.lineage_reader import fetch_record, lineage
 
         found = lineage(self.tracking_uri, self.registered_name, self.version)
         with tempfile.TemporaryDirectory() as scratch:

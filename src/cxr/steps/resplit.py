@@ -61,8 +61,8 @@ class Resplit(Step):
         """Read the manifest, split it, pass the gate, write the assignment and what it achieved."""
         import pandas as pd
 
-        from cxr.assignment import achieved, gate, strata
-        from cxr.splitting import split
+        from cxr.data.split_table import achieved, gate, strata
+        from cxr.data.splitting import split
 
         choices = self.model_dump(include=set(self.parameters()), mode="json")
         manifest = pd.read_parquet(self.manifest / "manifest.parquet")

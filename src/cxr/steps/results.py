@@ -54,9 +54,9 @@ class Results(Step):
 
     def run(self) -> None:
         """Keep what the run found, then write the page."""
-        from cxr.card import model_folders
-        from cxr.results import collect, keep, read_all, read_notes
+        from cxr.models.metadata import model_folders
         from cxr.results.page import render, write_page
+        from cxr.results.result import collect, keep, read_all, read_notes
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
         keep(collect(folders, self.ensemble, self.reference), self.kept, phantoms=self.phantoms)

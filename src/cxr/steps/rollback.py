@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.registered import Registered
+from cxr.steps.registry_fields import Registered
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.answering import Answering
+from cxr.steps.model_fields import Answering
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Serve(Answering):
         """Answer until interrupted."""
         from cxr.serving.rest.settings import Limits, Settings
         from cxr.serving.rest.supervisor import Supervisor, bind
-        from cxr.tracking.signature import secret_of
+        from cxr.tracking.webhook_signature import secret_of
 
         if not secret_of(self.secret_variable):
             log.info("%s is not set: webhooks are not taken, polling goes on", self.secret_variable)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from cxr.models import check_name, check_options
+from cxr.models.networks import check_name, check_options
 from cxr.steps.base import Keeps, Reads, Writes
-from cxr.steps.tracked import Tracked
+from cxr.steps.tracking_fields import Tracked
 
 if TYPE_CHECKING:
     from cxr.training.session import Settings
@@ -156,13 +156,14 @@ class Train(Tracked):
 
     def run(self) -> None:
         """Read split and images, train, write network, card, history and evidence."""
-        from cxr import provenance, tracking
+        from cxr import tracking
+        from cxr.lineage import provenance
 
         tracking.ensure_reachable(self.store)
-        from cxr.backend import load_keras
+        from cxr.models.backend import load_keras
 
         load_keras()
-        from cxr.prepared import Prepared
+        from cxr.images.prepared import Prepared
         from cxr.training.session import Session
         from cxr.training.trained_model import TrainedModel
         from cxr.training.training_set import SplitData

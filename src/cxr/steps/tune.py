@@ -12,16 +12,16 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from cxr.errors import ParameterError, TrainingError
-from cxr.models import PRETRAINED
+from cxr.models.networks import PRETRAINED
 from cxr.steps.base import Keeps, Reads, Writes
-from cxr.steps.tracked import Tracked
+from cxr.steps.tracking_fields import Tracked
 from cxr.steps.train import WITHOUT_EFFECT, Train
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from cxr.prepared import Prepared
+    from cxr.images.prepared import Prepared
     from cxr.training.training_set import SplitData
     from cxr.tuning.space import Scalar, Space
 
@@ -161,16 +161,17 @@ class Tune(Tracked):
 
     def run(self) -> None:
         """Try values until there are as many trials as wanted, then write what was found."""
-        from cxr import provenance, tracking
+        from cxr import tracking
+        from cxr.lineage import provenance
 
         tracking.ensure_reachable(self.store)
-        from cxr.backend import load_keras
+        from cxr.models.backend import load_keras
 
         load_keras()
-        from cxr.prepared import Prepared
+        from cxr.images.prepared import Prepared
         from cxr.training.device import evidence
         from cxr.training.training_set import SplitData
-        from cxr.tuning import Plan, search
+        from cxr.tuning.search import Plan, search
         from cxr.tuning.study import best_of, digest_of, ended, figure_of, open_study, state_of
         from cxr.tuning.trials import check_networks
 
@@ -254,7 +255,7 @@ class Tune(Tracked):
     ) -> float:  # fmt: skip
         """Train with the values of one trial, in a run of its own below the search's."""
         from cxr import tracking
-        from cxr.tuning import reporter
+        from cxr.tuning.search import reporter
         from cxr.tuning.trials import train_trial
 
         step = self._train(values)

@@ -135,12 +135,13 @@ class Validate(Step):
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
-        from cxr import exploration
-        from cxr.checks import Bounds, acceptance, expectations
-        from cxr.checks.drift import Baseline, DriftLimits, compare
-        from cxr.dataset import DatasetCard
-        from cxr.images import Limits
-        from cxr.manifest import build_manifest, content_digest, write_manifest
+        from cxr.data.checks import acceptance, expectations
+        from cxr.data.checks.drift import Baseline, DriftLimits, compare
+        from cxr.data.checks.rules import Bounds
+        from cxr.data.dataset import DatasetCard
+        from cxr.data.exploration import report
+        from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
+        from cxr.images.decoding import Limits
 
         card = DatasetCard.read(self.data)
         limits = Limits(
@@ -180,7 +181,7 @@ class Validate(Step):
             run_name=digest[:12],
         )
         acceptance.write_checks(results, digest, self.report)
-        exploration.write_report(
+        report.write_report(
             self.report / acceptance.REPORT_NAME,
             manifest,
             self.data,

@@ -55,8 +55,8 @@ class Webhook(Step):
 
     def run(self) -> None:
         """Register or remove the webhook."""
-        from cxr.tracking.lookup import ask_briefly
-        from cxr.tracking.signature import secret_of
+        from cxr.tracking.registry_reader import ask_briefly
+        from cxr.tracking.webhook_signature import secret_of
         from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
 
         ask_briefly()

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
-from cxr.history import ALIASES, CHAMPION, Entry, Kind, Places, one_step_back
+from cxr.promotion.log import ALIASES, CHAMPION, Entry, Kind, Places, one_step_back
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import existing_client
-from cxr.tracking.history import PromotionLog
+from cxr.tracking.promotion_log import PromotionLog
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.card import CARD_NAME, ModelCard
 from cxr.errors import MissingInputError, RegistryError
+from cxr.models.metadata import CARD_NAME, ModelCard
 from cxr.tracking.connection import address, client
-from cxr.tracking.contact import plainly
+from cxr.tracking.health import plainly
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -56,7 +56,7 @@ def fetch_model(uri: str, version: ModelVersion, folder: Path) -> Path:
         folder: an empty folder that exists.
 
     Returns:
-        The folder that :meth:`cxr.prediction.Predictor.load` reads.
+        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads.
 
     Raises:
         RegistryError: if files are gone; nothing may be served from what is left.

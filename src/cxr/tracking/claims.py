@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cxr.tracking.entries import known
+from cxr.tracking.run_data import known
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

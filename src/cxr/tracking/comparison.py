@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError, DataError
-from cxr.promotion import AUROC, SENSITIVITY, Facts, Match, Policy
+from cxr.promotion.rules import AUROC, SENSITIVITY, Facts, Match, Policy
 from cxr.tracking.artifacts import fetch_model
 from cxr.tracking.versions import Candidate
 
@@ -121,8 +121,8 @@ def oppose(
         The comparison, or the reason why there is none.
     """
     from cxr.evaluation.comparison import compare
+    from cxr.evaluation.metrics import auroc, sensitivity_at
     from cxr.evaluation.pairing import pair
-    from cxr.metrics import auroc, sensitivity_at
 
     ours, theirs = frozen.of(candidate.version), frozen.of(champion.version)
     if ours is None or theirs is None:
@@ -153,7 +153,7 @@ def _asked(found: Pair, uri: str, version: ModelVersion, data: Path | None) -> P
     import pandas as pd
     from tqdm import tqdm
 
-    from cxr.prediction import BATCH_SIZE, Predictor
+    from cxr.inference.predictor import BATCH_SIZE, Predictor
 
     wanted = found.unknown
     if data is None or not data.is_dir():

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.loading import load
-from cxr.tracking.contact import first_line, is_server, reach, unreachable
+from cxr.fast_import import load
+from cxr.tracking.health import first_line, is_server, reach, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cxr.tracking.contact import answers
+from cxr.tracking.health import answers
 
 PATIENCE = 5.0
 """Seconds that a training waits for its store at most, once each time the store falls silent."""

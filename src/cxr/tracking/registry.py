@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
-from cxr.history import CHALLENGER, CHAMPION, Entry
-from cxr.promotion import Decision, Facts, Policy, choose, comparable, decide
-from cxr.registration import Registration, comparison_figures
+from cxr.promotion.log import CHALLENGER, CHAMPION, Entry
+from cxr.promotion.registration import Registration, comparison_figures
+from cxr.promotion.rules import Decision, Facts, Policy, choose, comparable, decide
 from cxr.tracking.aliases import ATTEMPTS, Aliases, Standing
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.comparison import FrozenImages, Opponents, oppose
 from cxr.tracking.connection import client
-from cxr.tracking.facts import facts_of
 from cxr.tracking.runs import log_evaluation
+from cxr.tracking.version_facts import facts_of
 from cxr.tracking.versions import candidates, ensure_version
 
 if TYPE_CHECKING:

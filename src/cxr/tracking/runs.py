@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.card import CARD_NAME, ModelCard
 from cxr.errors import RegistryError
+from cxr.models.metadata import CARD_NAME, ModelCard
 from cxr.tracking.claims import claim
 from cxr.tracking.connection import client, experiment_id, experiment_name
-from cxr.tracking.contact import first_line, plainly
 from cxr.tracking.delivery import Delivery
-from cxr.tracking.entries import add, add_metrics, epoch_metrics, flat, known, logged
+from cxr.tracking.health import first_line, plainly
+from cxr.tracking.run_data import add, add_metrics, epoch_metrics, flat, known, logged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxr
-from cxr.backend import backend_name
-from cxr.card import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
 from cxr.errors import MissingInputError, RegistryError
-from cxr.model_card import FILE_NAME
-from cxr.reference import FILE_NAME as REFERENCE
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.inference.reference.reference import FILE_NAME as REFERENCE
+from cxr.models.backend import backend_name
+from cxr.models.metadata import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
+from cxr.promotion.model_card.document import FILE_NAME
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
-from cxr.tracking.contact import plainly
-from cxr.tracking.record import keep_record, model_card
+from cxr.tracking.health import plainly
 from cxr.tracking.stored_models import FINGERPRINT, compare, mark_ready, pending
-from cxr.validation_scores import ValidationScores
+from cxr.tracking.version_record import keep_record, model_card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,8 +48,12 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
 )
 """Packages that a version needs to answer, each with names under which it may be installed."""
 PACKAGE = (
-    "__init__.py", "arrays.py", "calibration.py", "card.py", "dataset.py", "errors.py", "images", "metrics.py",
-    "prediction.py", "recipes.py", "reference",
+    "__init__.py", "errors.py", "files.py",
+    "data/__init__.py", "data/dataset.py",
+    "evaluation/__init__.py", "evaluation/calibration.py", "evaluation/metrics.py",
+    "images",
+    "inference/__init__.py", "inference/predictor.py", "inference/reference",
+    "models/__init__.py", "models/metadata.py",
 )  # fmt: skip
 """What of this package a version carries: all that prediction imports. A server takes a request for each file."""
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
@@ -253,7 +257,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
         _copy_package(package)
         mlflow.pyfunc.save_model(
             saved,
-            python_model=str(Path(__file__).with_name("served_model.py")),
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(folder)},
             code_paths=[str(package)],
             signature=signature,
@@ -269,7 +273,8 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
 def _copy_package(folder: Path) -> None:
     folder.mkdir()
     for name in PACKAGE:
-        source = Path(cxr.__file__).with_name(name)
+        source = Path(cxr.__file__).parent / name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.augmentation import Augmentation, augment
-from cxr.recipes import Recipe, as_input
+from cxr.images.recipes import Recipe, as_input
+from cxr.training.augmentation import Augmentation, augment
 
 Balance = Literal["none", "class_weights", "oversample"]
 

@@ -6,11 +6,10 @@ import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import keras
-
-from cxr.provenance import processor
 
 
 def evidence() -> dict[str, Any]:
@@ -50,6 +49,21 @@ def make_deterministic(seed: int) -> None:
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+        The model name as the system tells it, else the machine type.
+    """
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _framework(backend: str) -> tuple[str, str | None]:

@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 import keras
 
-from cxr.augmentation import Augmentation
 from cxr.errors import ParameterError
-from cxr.models import build
+from cxr.images.prepared import Prepared
+from cxr.models.networks import build
 from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
-from cxr.prepared import Prepared
-from cxr.training import Before, Monitor, OptimizerName, Plan, Result, fit
-from cxr.training.activations import store
+from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
 from cxr.training.checkpoint import Checkpoint, Saved
-from cxr.training.cut import cut
 from cxr.training.device import evidence, make_deterministic
+from cxr.training.frozen_activations import store
+from cxr.training.frozen_split import cut
+from cxr.training.loop import Before, Monitor, OptimizerName, Plan, Result, fit
 from cxr.training.training_set import SplitData
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import pandas as pd
 
-from cxr.card import MODEL_NAME, ModelCard
-from cxr.recipes import Recipe
-from cxr.training import Result
+from cxr.images.recipes import Recipe
+from cxr.models.metadata import MODEL_NAME, ModelCard
+from cxr.training.loop import Result
 from cxr.training.training_set import SplitData
 
 HISTORY_NAME = "history.csv"
@@ -31,7 +31,7 @@ class TrainedModel:
         recipe: recipe of its images.
         data: split that it was trained on.
         device: evidence of the device, as :func:`cxr.training.device.evidence` gives it.
-        origin: ``data_md5`` and what :func:`cxr.provenance.origin` gives, each None where unknown.
+        origin: ``data_md5`` and what :func:`cxr.lineage.provenance.origin` gives, each None where unknown.
         run_id: tracking run, or None.
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.dataset import CLASSES, DatasetCard
+from cxr.data.dataset import CLASSES, DatasetCard
 from cxr.errors import DataError
 
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cxr.models import BUILDERS, check_options
+from cxr.models.networks import BUILDERS, check_options
 
 Scalar = str | int | float | bool | None
 DIGITS = 4

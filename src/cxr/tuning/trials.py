@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 
 from cxr.errors import ParameterError, TrainingError
-from cxr.models import build
+from cxr.images.prepared import Prepared
+from cxr.models.networks import build
 from cxr.models.pretrained import backbone_layers
-from cxr.prepared import Prepared
-from cxr.training import Result
+from cxr.training.loop import Result
 from cxr.training.session import Session, Settings, unfreezing_problems
 from cxr.training.training_set import SplitData
 from cxr.tuning.space import Space

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cxr.images.limited import LimitedReader
-from cxr.serving.choice import from_folder
-from cxr.serving.rest.desk import StandingFolder
-from model_folders import Folders, write_models
-from rest_service import Running, running
+from cxr.images.sandbox import LimitedReader
+from cxr.serving.model_source import from_folder
+from cxr.serving.rest.inference import StandingFolder
+from support.model_folders import Folders, write_models
+from support.rest_service import Running, running
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.images import decode_picture
-from cxr.images.limited import LimitedReader
-from cxr.reference.fitting import described, fit
-from cxr.serving.rest.desk import StandingFolder
+from cxr.images.decoding import decode_picture
+from cxr.images.sandbox import LimitedReader
+from cxr.inference.reference.fitting import described, fit
+from cxr.serving.rest.inference import StandingFolder
 from cxr.serving.rest.problems import MEDIA_TYPE
-from model_folders import Folders
-from rest_service import JPEG, JSON, PNG, Running, encoded, running
+from support.model_folders import Folders
+from support.rest_service import JPEG, JSON, PNG, Running, encoded, running
 
 
 def test_bytes_and_json_are_answered_as_the_predictor_does(

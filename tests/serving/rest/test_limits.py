@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import cxr.serving.rest.server as server_module
-from cxr.images.limited import LimitedReader
-from cxr.serving.rest.desk import StandingFolder
+from cxr.images.sandbox import LimitedReader
+from cxr.serving.rest.inference import StandingFolder
 from cxr.serving.rest.settings import Limits
-from model_folders import Folders
-from rest_service import JSON, PNG, Held, encoded, running
-from tracking_server import wait_until
+from support.model_folders import Folders
+from support.rest_service import JSON, PNG, Held, encoded, running
+from support.tracking_server import wait_until
 
 LIMITS = Limits(megabytes=0.25, images=3, megapixels=0.1, send_seconds=0.5)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from cxr.images.limited import LimitedReader
-from cxr.serving.rest.desk import StandingFolder
-from cxr.serving.rest.intake import IMAGE_TYPES
-from rest_service import JSON, Running, running
+from cxr.images.sandbox import LimitedReader
+from cxr.serving.rest.inference import StandingFolder
+from cxr.serving.rest.request_body import IMAGE_TYPES
+from support.rest_service import JSON, Running, running
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxr.errors import ParameterError
-from cxr.images.limited import LimitedReader
-from cxr.serving import ServedAlias
-from cxr.serving.rest.desk import StandingFolder
-from cxr.serving.rest.news import LARGEST
+from cxr.images.sandbox import LimitedReader
+from cxr.serving.model_provider import ServedAlias
+from cxr.serving.rest.inference import StandingFolder
 from cxr.serving.rest.supervisor import bind
-from cxr.tracking.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from model_folders import Folders
-from rest_service import Reply, Running, running
+from cxr.serving.rest.webhook import LARGEST
+from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from support.model_folders import Folders
+from support.rest_service import Reply, Running, running
 
 if TYPE_CHECKING:
     from conftest import Registry

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from cxr.card import ModelCard
-from cxr.prediction import Predictor
-from cxr.serving.rest.cores import available_cores
+from cxr.inference.predictor import Predictor
+from cxr.models.metadata import ModelCard
+from cxr.serving.rest.cpu import available_cores
 from cxr.tracking.connection import client as connect
 from cxr.tracking.registry import promotion_log
-from cxr.tracking.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from model_folders import Folders, write_store
-from rest_service import PNG, Client, Command
-from tracking_server import NAME, register_versions, wait_until
+from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from support.model_folders import Folders, write_store
+from support.rest_service import PNG, Client, Command
+from support.tracking_server import NAME, register_versions, wait_until
 
 SECRET = "a secret of some length"
 HARDLY_EVER = 3600.0
@@ -140,7 +140,7 @@ def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(serving: Comman
 def test_what_keeps_it_from_starting_is_told_once(
     tmp_path: Path, words: tuple[str, ...], status: int, told: str
 ) -> None:
-    command = [sys.executable, "-m", "cxr.cli", "serve", "--port", "0", "--workers", "1", *words]
+    command = [sys.executable, "-m", "cxr.cli.main", "serve", "--port", "0", "--workers", "1", *words]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert answer.returncode == status, answer.stderr
     assert told in answer.stderr and "Traceback" not in answer.stderr

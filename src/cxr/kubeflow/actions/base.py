@@ -16,8 +16,8 @@ from cxr.steps.base import Step
 
 if TYPE_CHECKING:
     from cxr.kubeflow.cluster import Cluster
-    from cxr.kubeflow.package import Package
-    from cxr.kubeflow.work import Version
+    from cxr.kubeflow.pipeline_package import Package
+    from cxr.kubeflow.run_spec import Version
 
 HOST = "KFP_HOST"
 """Environment variable with the address of Kubeflow Pipelines."""
@@ -77,7 +77,7 @@ class Compiled(OfPipeline):
         """
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
-        from cxr.kubeflow.compilation import compile_pipeline
+        from cxr.kubeflow.compiler import compile_pipeline
 
         output.parent.mkdir(parents=True, exist_ok=True)
         return compile_pipeline(self.pipeline, self.params, output)
@@ -199,7 +199,7 @@ class Started(OnCluster, Compiled):
             MissingInputError: if the package or the parameter file is not there.
             ParameterError: if it is none, or takes other arguments.
         """
-        from cxr.kubeflow.package import read_package
+        from cxr.kubeflow.pipeline_package import read_package
 
         found = read_package(self.package or self.compiled(package_path(self.pipeline)))
         found.check(self.arguments)
@@ -216,7 +216,7 @@ class Started(OnCluster, Compiled):
             The version.
         """
         from cxr import __version__
-        from cxr.provenance import git_commit
+        from cxr.lineage.provenance import git_commit
 
         commit = git_commit(Path.cwd()) or "unknown"
         version = cluster.version(package, f"cxr {__version__}, git commit {commit}")

@@ -21,7 +21,7 @@ class Compile(Compiled):
 
     def run(self) -> None:
         """Write the file and say where it is."""
-        from cxr.kubeflow.package import read_package
+        from cxr.kubeflow.pipeline_package import read_package
 
         written = read_package(self.compiled(self.package or package_path(self.pipeline)))
         self.show(f"{written.path}: {written.name}, version {written.version}")

@@ -24,8 +24,8 @@ class Components(Action):
     def run(self) -> None:
         """Write the files and say which."""
         from cxr.kubeflow.components import write
-        from cxr.kubeflow.graph import Graph
-        from cxr.parameters import read_sections
+        from cxr.kubeflow.pipeline_graph import Graph
+        from cxr.steps.parameters import read_sections
 
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")

@@ -15,9 +15,9 @@ import yaml
 from pydantic import Field
 
 from cxr.errors import MissingInputError, ParameterError
-from cxr.parameters import read_sections
-from cxr.provenance import PIPELINE_RUN
+from cxr.lineage.provenance import PIPELINE_RUN
 from cxr.steps.base import Keeps, Step
+from cxr.steps.parameters import read_sections
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class Run(Step):
             InstallationError: if there is no engine, or an image is missing.
             PipelineError: if a step failed.
         """
-        from cxr.kubeflow.compilation import compile_pipeline
-        from cxr.kubeflow.engine import Engine
+        from cxr.kubeflow.compiler import compile_pipeline
+        from cxr.kubeflow.container_engine import Engine
 
         if not self.params.is_file():
             raise MissingInputError(f"{self.name}: expected a parameter file, received params={self.params}")
@@ -108,7 +108,7 @@ class Run(Step):
         if self.tracking_uri is not None:
             yield self.tracking_uri
             return
-        from cxr.kubeflow.local_tracking import serving
+        from cxr.kubeflow.local_tracking_server import serving
 
         with serving(self.runs / "mlflow") as uri:
             yield uri

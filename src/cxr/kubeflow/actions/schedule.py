@@ -57,7 +57,7 @@ class Schedule(Named, Started):
         A recurring run cannot be changed. Its name need not be unique: the new one is made first, so that a failure
         leaves the older ones as they were, and whatever is cut off is put in order by the same command.
         """
-        from cxr.kubeflow.work import Work
+        from cxr.kubeflow.run_spec import Work
 
         package = self.read()
         cluster = self.cluster()

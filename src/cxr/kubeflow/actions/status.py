@@ -12,7 +12,7 @@ from cxr.kubeflow.actions.base import Named
 from cxr.kubeflow.cron import time_zone
 
 if TYPE_CHECKING:
-    from cxr.kubeflow.firing import Firing
+    from cxr.kubeflow.schedule_status import Firing
 
 
 class Status(Named):
@@ -33,7 +33,7 @@ class Status(Named):
 
     def run(self) -> None:
         """Print schedules and runs, and warn."""
-        from cxr.kubeflow.firing import firing
+        from cxr.kubeflow.schedule_status import firing
 
         cluster = self.cluster()
         now = datetime.now(UTC)
@@ -63,7 +63,7 @@ class Status(Named):
 
     def _tell(self, one: Firing) -> None:
         """Print a schedule."""
-        from cxr.kubeflow.firing import utc
+        from cxr.kubeflow.schedule_status import utc
 
         last = f"{utc(one.last.created_at)}, {_state(one.last)}" if one.last else "never"
         coming = f"{one.next:%a %Y-%m-%d %H:%M:%S} {self.time_zone}" if one.next else "-"
@@ -72,7 +72,7 @@ class Status(Named):
 
     def _tell_runs(self, runs: list[Any]) -> None:
         """Print the last runs."""
-        from cxr.kubeflow.firing import utc
+        from cxr.kubeflow.schedule_status import utc
 
         self.show(f"last runs of the experiment {self.experiment}:" if runs else "no runs yet")
         for run in runs:

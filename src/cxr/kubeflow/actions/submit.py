@@ -22,8 +22,8 @@ class Submit(Started):
 
     def run(self) -> None:
         """Upload, start, and follow."""
-        from cxr.kubeflow.progress import follow
-        from cxr.kubeflow.work import Work
+        from cxr.kubeflow.run_progress import follow
+        from cxr.kubeflow.run_spec import Work
 
         package = self.read()
         cluster = self.cluster()

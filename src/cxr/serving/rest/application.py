@@ -12,17 +12,16 @@ from fastapi.responses import HTMLResponse, Response
 
 from cxr import __version__
 from cxr.errors import ImageError
-from cxr.serving.rest import measurements
-from cxr.serving.rest.desk import Desk
-from cxr.serving.rest.document import PREDICTIONS, description, kserve_body, page, problems, tidy
-from cxr.serving.rest.intake import IMAGE_TYPES, JSON, Places, content_type, images_of, instances_of, take_in
-from cxr.serving.rest.measurements import Measurements
-from cxr.serving.rest.messages import Health, ImageAnswer, Models, ModelState, Predictions, Ready, Told, Version
-from cxr.serving.rest.news import LARGEST, SLOWEST, News
-from cxr.serving.rest.passage import Passage, Standby
+from cxr.serving.model_provider import Served
+from cxr.serving.rest.inference import Desk
+from cxr.serving.rest.metrics import MEDIA_TYPE, Measurements
+from cxr.serving.rest.middleware import Passage, Standby
+from cxr.serving.rest.openapi import PREDICTIONS, description, kserve_body, page, problems, tidy
 from cxr.serving.rest.problems import Problem, describe, request_id
+from cxr.serving.rest.request_body import IMAGE_TYPES, JSON, Places, content_type, images_of, instances_of, take_in
+from cxr.serving.rest.schemas import Health, ImageAnswer, Models, ModelState, Predictions, Ready, Told, Version
 from cxr.serving.rest.settings import Limits
-from cxr.serving.served import Served
+from cxr.serving.rest.webhook import LARGEST, SLOWEST, News
 
 Images = list[bytes | ImageError]
 
@@ -165,7 +164,7 @@ def application(
     async def metrics() -> Response:
         """Counts and times of all workers."""
         text = await asyncio.get_running_loop().run_in_executor(None, counted.text)
-        return Response(text, media_type=measurements.MEDIA_TYPE)
+        return Response(text, media_type=MEDIA_TYPE)
 
     @made.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr.history import CHAMPION
+from cxr.promotion.log import CHAMPION
 
 MEBIBYTE = 1 << 20
 

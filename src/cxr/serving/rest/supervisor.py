@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import ParameterError, ServiceError
-from cxr.serving.rest.cores import available_cores, divide
+from cxr.serving.rest.cpu import available_cores, divide
 from cxr.serving.rest.settings import Settings
 from cxr.serving.rest.worker import CLOSED, READY, WAKE, End, Failed, work
 
@@ -110,7 +110,7 @@ class Supervisor:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for name, value in divide(available_cores() // self.settings.workers).items():
                 os.environ.setdefault(name, value)
-            from cxr.serving.rest.measurements import Measurements, forget
+            from cxr.serving.rest.metrics import Measurements, forget
 
             counted = Measurements()
             notice = 0.0

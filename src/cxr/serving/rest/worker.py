@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
-from cxr.serving.rest.cores import available_cores
+from cxr.serving.rest.cpu import available_cores
 from cxr.serving.rest.settings import Settings
 
 if TYPE_CHECKING:
-    from cxr.serving.rest.desk import Standing
-    from cxr.serving.watcher import Change, Watcher
+    from cxr.serving.alias_watcher import Change, Watcher
+    from cxr.serving.rest.inference import Standing
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,14 @@ class _Worker:
         self._sending = threading.Lock()
 
     def answer(self, stack: ExitStack) -> None:
-        from cxr.images.limited import LimitedReader
+        from cxr.images.sandbox import LimitedReader
         from cxr.serving.rest.application import application
-        from cxr.serving.rest.desk import Desk
-        from cxr.serving.rest.measurements import Measurements
-        from cxr.serving.rest.news import News
-        from cxr.serving.rest.passage import Standby
+        from cxr.serving.rest.inference import Desk
+        from cxr.serving.rest.metrics import Measurements
+        from cxr.serving.rest.middleware import Standby
         from cxr.serving.rest.server import HttpServer
-        from cxr.tracking.signature import SignatureCheck, secret_of
+        from cxr.serving.rest.webhook import News
+        from cxr.tracking.webhook_signature import SignatureCheck, secret_of
 
         settings, limits = self._settings, self._settings.limits
         secret = secret_of(settings.secret_variable)
@@ -122,12 +122,12 @@ class _Worker:
         server.run_until_told()
 
     def _stand(self, stack: ExitStack) -> tuple[Standing, Watcher | None]:
-        from cxr.backend import load_keras
-        from cxr.serving import ServedAlias, Watcher
-        from cxr.serving.choice import from_folder
-        from cxr.serving.rest.desk import StandingFolder
-        from cxr.serving.served import choose_version
-        from cxr.tracking.lookup import ask_briefly
+        from cxr.models.backend import load_keras
+        from cxr.serving.alias_watcher import Watcher
+        from cxr.serving.model_provider import ServedAlias, choose_version
+        from cxr.serving.model_source import from_folder
+        from cxr.serving.rest.inference import StandingFolder
+        from cxr.tracking.registry_reader import ask_briefly
 
         settings = self._settings
         standing: Standing

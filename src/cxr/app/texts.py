@@ -1,0 +1,70 @@
+"""Figures and verdicts in words and signs, never in colour alone."""
+
+from __future__ import annotations
+
+from math import isnan
+
+from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.images.decoding import PROBLEMS
+
+SIGNS = {NORMAL: "●", PNEUMONIA: "▲"}
+NO_ANSWER = "no answer"
+RESEARCH = "For research, not for diagnosis."
+
+
+def percent(share: float) -> str:
+    """Write a share; nothing is called certain that isn't.
+
+    Args:
+        share: 0 to 1, or NaN.
+
+    Returns:
+        For example ``"97.3 %"``, ``"unknown"``, ``"< 0.1 %"`` or ``"> 99.9 %"``.
+    """
+    if isnan(share):
+        return "unknown"
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+def verdict(label: str | None) -> str:
+    """Write a label with its sign.
+
+    Args:
+        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without an answer.
+
+    Returns:
+        For example ``"▲ PNEUMONIA"``.
+    """
+    return NO_ANSWER if label is None else f"{SIGNS[label]} {label}"
+
+
+def unreadable(problem: str) -> str:
+    """Say in plain words why a file cannot be read.
+
+    Args:
+        problem: kind of problem, a key of :data:`cxr.images.decoding.PROBLEMS`.
+
+    Returns:
+        A sentence.
+    """
+    words = OWN_WORDS.get(problem) or PROBLEMS.get(problem)
+    return f"This file cannot be read: {words}." if words else "This file cannot be read."
+
+
+OWN_WORDS = {
+    "not_an_image": "it is no JPEG, PNG or DICOM picture",
+    "truncated": "it ends too early; part of it is missing. Save or send it again",
+    "corrupt": "it is damaged. Save or send it again",
+    "empty": "it has no content",
+    "too_large": "it is larger than this page takes",
+    "too_slow": "reading it took too long",
+    "animated": "it holds more than one picture. Save one of them",
+    "unsuitable": "it is too small or too narrow for the network",
+    "cmyk": "it is a file for print. Save it as a grey picture",
+    "depth_16": "it has more than 8 bits of grey. Use the DICOM file, or save it with 8 bits",
+}
+"""Kinds of problem that a visitor can mend, in the visitor's words."""

@@ -1,0 +1,1 @@
+"""The data set: sources, manifest, checks, splits, exploration and the built-in phantoms."""

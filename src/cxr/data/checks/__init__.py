@@ -1,0 +1,1 @@
+"""Checks of a data set: rules, Great Expectations, acceptance and drift of the data."""

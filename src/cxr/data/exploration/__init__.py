@@ -1,0 +1,1 @@
+"""The exploration report: one HTML file that shows a data set."""

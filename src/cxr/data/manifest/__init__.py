@@ -1,0 +1,1 @@
+"""The manifest: one row per file of a data folder."""

@@ -1,0 +1,116 @@
+"""Which patient an image shows: by the names of the Kermany radiographs, or by a table beside the images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cxr.data.dataset import NORMAL, PNEUMONIA, SUBTYPES
+from cxr.errors import DataError, ImageError
+
+SUFFIXES: tuple[str, ...] = (".jpeg", ".jpg", ".png")
+"""Endings of image files, in lower case."""
+
+
+_PNEUMONIA = re.compile(r"person(?P<number>\d+)_(?P<subtype>bacteria|virus)_(?P<image>\d+(_\d+)*)", re.ASCII)
+_NORMAL = re.compile(r"(?P<series>(NORMAL2-)?IM)-(?P<number>\d+)-(?P<image>\d+(-\d+)*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """What the name of one image file says.
+
+    Attributes:
+        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None where names carry no label.
+        subtype: ``"normal"``, ``"bacteria"`` or ``"virus"``; None where names carry none.
+        series: numbering that ``number`` belongs to: ``"bacteria"``, ``"virus"``, ``"IM"``, ``"NORMAL2-IM"``.
+        number: number of the patient inside the series.
+        patient: the typed key ``<series>-<number>``, for example ``"bacteria-12"`` or ``"NORMAL2-IM-0095"``.
+        image: what tells this image from the patient's others.
+    """
+
+    label: str | None
+    subtype: str | None
+    series: str
+    number: int
+    patient: str
+    image: str
+
+
+def parse_name(name: str) -> ImageName:
+    """Read label, subtype and patient from a file name of the Kermany data set.
+
+    Numbers restart in each series (``person12_bacteria_46`` and ``person12_virus_90`` are two children), so
+    the key of a patient is the series together with the number.
+
+    Args:
+        name: file name without folders, for example ``"person12_bacteria_46.jpeg"``.
+
+    Returns:
+        The parts of the name.
+
+    Raises:
+        ImageError: ``misnamed``, if the name has another form.
+    """
+    stem, dot, ending = name.rpartition(".")
+    if dot + ending.lower() in SUFFIXES:
+        if match := _PNEUMONIA.fullmatch(stem):
+            subtype, number = match["subtype"], int(match["number"])
+            return ImageName(PNEUMONIA, subtype, subtype, number, f"{subtype}-{number}", match["image"])
+        if match := _NORMAL.fullmatch(stem):
+            series, number = match["series"], int(match["number"])
+            return ImageName(NORMAL, "normal", series, number, f"{series}-{number:04d}", match["image"])
+    raise ImageError(
+        "misnamed",
+        "expected person<N>_bacteria_<M>, person<N>_virus_<M>, IM-<N>-<M> or NORMAL2-IM-<N>-<M> and the "
+        f"ending {', '.join(SUFFIXES)}, received name={name!r}; rename the file or use naming: any",
+    )
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Patient of one image, from a table.
+
+    Attributes:
+        patient: key of the patient.
+        subtype: ``"normal"``, ``"bacteria"`` or ``"virus"``; None if unknown.
+    """
+
+    patient: str
+    subtype: str | None
+
+
+def read_patients(path: Path) -> dict[str, Patient]:
+    """Read the table that says which image shows which patient.
+
+    Args:
+        path: a CSV file with columns ``path`` (posix, relative to the data folder), ``patient`` and, where
+            known, ``subtype``.
+
+    Returns:
+        Path to patient.
+
+    Raises:
+        DataError: if a column is missing, a path stands there twice, or a patient or subtype is wrong.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise DataError(f"expected a CSV file with columns path and patient, received {path}: {error}") from error
+    if missing := [name for name in ("path", "patient") if name not in table]:
+        raise DataError(f"expected the columns path, patient[, subtype], received {path} without {missing}")
+    paths, patients = table["path"].tolist(), table["patient"].str.strip().tolist()
+    subtypes = table["subtype"].tolist() if "subtype" in table else [""] * len(paths)
+    twice = table["path"][table["path"].duplicated()].tolist()
+    nobody = [name for name, patient in zip(paths, patients, strict=True) if not patient]
+    unknown = sorted(set(subtypes) - {"", *SUBTYPES})
+    if twice or nobody or unknown:
+        raise DataError(
+            f"expected one row per path, with a patient and a subtype of {SUBTYPES} or none, received {path} "
+            f"with paths twice={twice[:10]}, without patient={nobody[:10]}, subtypes={unknown[:10]}"
+        )
+    rows = zip(paths, patients, subtypes, strict=True)
+    return {name: Patient(patient, subtype or None) for name, patient, subtype in rows}

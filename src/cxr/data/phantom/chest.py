@@ -1,0 +1,157 @@
+"""Composition of a phantom's absorption: soft tissue, air, vessels, bones and things lying on the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, arm, gas, lung, mediastinum, spine_x, torso
+from cxr.data.phantom.bones import chin, ribs, shoulders, spine
+from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, ramp, tube
+from cxr.data.phantom.overlays import overlays
+
+_TREES = {"vessels": (0.022, 7), "bronchi": (0.015, 4), "streaks": (0.008, 13)}
+"""Width of the stems, and how many leave each hilum."""
+_TAPER = np.linspace(1.0, 0.7, 7)  # a vessel thins out along its way
+
+
+@dataclass(frozen=True)
+class Chest:
+    """Layers of one image before an opacity and the scanner.
+
+    Attributes:
+        solid: absorption of everything but the lungs' content.
+        vessels: absorption of the vessels; they are lost to sight where the air around them is.
+        air: absorption that the air of the healthy lungs takes away.
+        depth: depth of air of the healthy lungs, in [0, 1].
+        streaks: strands that radiate from the hila, in [0, 1].
+    """
+
+    solid: Plane
+    vessels: Plane
+    air: Plane
+    depth: Plane
+    streaks: Plane
+
+    def absorption(self, filled: Plane | None = None, strands: Plane | None = None) -> Plane:
+        """Absorption seen by the detector.
+
+        Args:
+            filled: share of the air that an opacity replaces.
+            strands: absorption that an opacity adds per depth of lung.
+
+        Returns:
+            Absorption, about 1 in plain soft tissue.
+        """
+        content = self.vessels - self.air
+        if filled is not None:
+            content = content * (1 - filled)
+        total = self.solid + content
+        return total if strands is None else total + strands * self.depth
+
+
+def compose(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.Generator) -> Chest:
+    """Draw the chest of a patient in a pose.
+
+    Args:
+        canvas: where to draw.
+        anatomy: the patient.
+        pose: the pose.
+        generator: the image's generator.
+
+    Returns:
+        The layers.
+    """
+    g = generator
+    soft = canvas.reduced(2)
+    solid, depth = (canvas.enlarge(layer) for layer in _tissue(soft, anatomy, pose, g))
+    vessels = branches(canvas, anatomy, "vessels")
+    streaks = branches(canvas, anatomy, "streaks")
+    roots = [ellipse(s * 0.15, anatomy.hilum + 0.04 - 0.02 * s, 0.05, 0.10, -0.35 * s) for s in SIDES]
+    hila = soft.blur(soft.fill(roots), 0.03)
+    texture = 0.016 * soft.cloud(g, 0.02) + 0.022 * soft.cloud(g, 0.05)
+    prominence = g.uniform(0.7, 1.35)
+    cloudy = canvas.enlarge(prominence * 0.16 * hila + texture)
+    lines: Plane = 0.16 * vessels + 0.035 * streaks
+    marks: Plane = depth * (prominence * lines + cloudy)
+    total = solid + _skeleton(canvas, soft, anatomy, pose) + overlays(canvas, anatomy, g)
+    return Chest(total, marks, np.float32(0.62) * depth, depth, streaks)
+
+
+def _tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: np.random.Generator) -> tuple[Plane, Plane]:
+    """Absorption of the soft tissue, and depth of air in the lungs."""
+    _, y = canvas.grid()
+    trunk = canvas.fill([torso(anatomy)])
+    flesh: Plane = canvas.blur(canvas.rounded(trunk, 0.30), 0.006) * (0.90 + 0.10 * np.clip(y + 0.2, 0, 1))
+    for side in SIDES:
+        limb = canvas.rounded(canvas.fill([arm(anatomy, pose, side)[0]]), 0.14)
+        flesh = np.maximum(flesh, 0.62 * canvas.blur(limb, 0.006)) + 0.12 * canvas.blur(limb, 0.04)
+    lungs = canvas.fill([lung(anatomy, pose, side) for side in SIDES])
+    heart = canvas.fill([mediastinum(anatomy, pose)])
+    depth = canvas.rounded(canvas.blur(lungs, 0.004), 0.24) ** np.float32(0.75)
+    depth = canvas.blur(depth * (1 - 0.90 * canvas.blur(heart, 0.008)), 0.0075)
+    belly = canvas.blur(trunk, 0.02) * ramp(y, 0.95 + pose.breath, 1.35)
+    solid = flesh + 0.22 * belly + 0.16 * canvas.blur(heart, 0.05) + 0.035 * flesh * canvas.cloud(g, 0.35)
+    solid = solid - 0.42 * canvas.blur(canvas.fill(gas(anatomy, g)), 0.012) - 0.16 * _windpipe(canvas, anatomy)
+    return solid, depth
+
+
+def _skeleton(canvas: Canvas, soft: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
+    """Absorption of the bones; the belly's thickness drowns those behind it."""
+    drowned = canvas.enlarge(1 - 0.5 * ramp(soft.grid()[1], 0.95, 1.3))
+    bones = (
+        0.27 * drowned * ribs(canvas, anatomy, pose)
+        + 0.34 * spine(canvas, anatomy)
+        + 0.34 * shoulders(canvas, anatomy, pose)
+    )
+    return canvas.blur(np.float32(anatomy.mineral) * bones, 0.0026) + 0.5 * canvas.enlarge(chin(soft, pose))
+
+
+def _windpipe(canvas: Canvas, anatomy: Anatomy) -> Plane:
+    split = anatomy.hilum - 0.09
+    y = np.linspace(-0.7, split, 20)
+    main = np.column_stack([spine_x(anatomy, y) - 0.012, y])
+    end = main[-1]
+    right = curve([tuple(end), (end[0] - 0.05, split + 0.05), (end[0] - 0.12, split + 0.13)])
+    left = curve([tuple(end), (end[0] + 0.06, split + 0.05), (end[0] + 0.15, split + 0.10)])
+    return canvas.blur(canvas.fill([tube(main, 0.062), tube(right, 0.04), tube(left, 0.036)]), 0.007)
+
+
+def branches(canvas: Canvas, anatomy: Anatomy, kind: Literal["vessels", "bronchi", "streaks"]) -> Plane:
+    """Branching lines that spread from both hila and thin out, the same in all images of a patient.
+
+    Args:
+        canvas: where to draw.
+        anatomy: the patient.
+        kind: what to draw: vessels, airways or fine strands of the interstitium.
+
+    Returns:
+        The lines, in [0, 1].
+    """
+    width, stems = _TREES[kind]
+    g = np.random.default_rng([anatomy.tree, stems])
+    side = np.repeat(SIDES, stems).astype(np.float64)
+    angle = np.tile(np.linspace(-1.25, 1.45, stems), 2) + g.normal(0, 0.12, 2 * stems)
+    # Stems leave the hilum along its height, not from one point.
+    height = anatomy.hilum + np.where(side < 0, 0.05, 0.02) + 0.09 * np.sin(angle)
+    start = np.column_stack([side * g.uniform(0.10, 0.15, 2 * stems), height])
+    wide = width * g.uniform(0.6, 1.0, 2 * stems)
+    layers: list[list[Points]] = [[], []]
+    for order in range(4):
+        draws = g.random((len(side), 11))
+        turns = angle[:, None] + np.cumsum(0.44 * (draws[:, :6] - 0.5), axis=1)
+        turns += 0.16 * (draws[:, 6:7] - 0.5) * np.arange(6)
+        length = (0.030 + 0.016 * draws[:, 8]) * 0.9**order
+        moves = np.stack([side[:, None] * np.cos(turns), np.sin(turns)], axis=-1) * length[:, None, None]
+        points = np.concatenate([start[:, None], start[:, None] + np.cumsum(moves, axis=1)], axis=1)
+        layers[order > 1].extend(tube(points, wide[:, None] * _TAPER))
+        fork = (0.3 + 0.45 * draws[:, 7]) * (1, -1)[order % 2]
+        goes = np.tile(wide > 0.0035, 2)  # each branch ends in one fork and gives off one twig on its way
+        start = np.concatenate([points[:, 6], points[:, 3]])[goes]
+        angle = np.concatenate([turns[:, 5] + fork, turns[:, 2] - 0.9 * fork])[goes]
+        wide = np.concatenate([wide * (0.56 + 0.19 * draws[:, 9]), wide * (0.45 + 0.22 * draws[:, 10])])[goes]
+        side = np.tile(side, 2)[goes]
+    lines = np.maximum(np.float32(0.38) * canvas.fill(layers[1]), canvas.fill(layers[0]))
+    return canvas.blur(lines, 0.0032)

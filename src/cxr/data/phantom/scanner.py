@@ -1,0 +1,253 @@
+"""From absorption to a JPEG file: two scanner styles, grain, borders, markers, matched statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cxr.data.phantom.canvas import Canvas, Plane
+
+Style = Literal["digital", "film"]
+Pixels = npt.NDArray[np.uint8]
+
+_COARSE = 4  # every fourth pixel is enough to set the exposure
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How one image is taken and stored; nothing in it depends on the label.
+
+    Attributes:
+        style: ``"digital"`` (crisp, high contrast) or ``"film"`` (soft, hazy, grainy).
+        centre: absorption that becomes middle grey.
+        latitude: absorption between dark and bright.
+        fog: grey of plain air, in [0, 1].
+        scatter: share of the beam that is scattered.
+        grain: noise in grey levels.
+        softness: blur in body units.
+        vignette: loss of brightness towards the corners, in [0, 1].
+        quality: JPEG quality.
+        colour: whether the file has three equal channels.
+        seed: seed of grain, dust and borders.
+    """
+
+    style: Style
+    centre: float
+    latitude: float
+    fog: float
+    scatter: float
+    grain: float
+    softness: float
+    vignette: float
+    quality: int
+    colour: bool
+    seed: int
+
+    @classmethod
+    def draw(cls, generator: np.random.Generator) -> Exposure:
+        """Draw an exposure.
+
+        Args:
+            generator: the image's generator.
+
+        Returns:
+            The exposure.
+        """
+        g = generator
+        digital = bool(g.random() < 0.6)
+        return cls(
+            style="digital" if digital else "film",
+            centre=g.uniform(0.66, 0.86),
+            latitude=g.uniform(0.66, 0.90) if digital else g.uniform(0.85, 1.15),
+            fog=g.uniform(0.0, 0.05) if digital else g.uniform(0.04, 0.14),
+            scatter=g.uniform(0.05, 0.15) if digital else g.uniform(0.15, 0.28),
+            grain=g.uniform(1.2, 3.2) if digital else g.uniform(2.2, 4.8),
+            softness=g.uniform(0.0006, 0.0016) if digital else g.uniform(0.0016, 0.0032),
+            vignette=g.uniform(0.0, 0.06) if digital else g.uniform(0.08, 0.25),
+            quality=int(g.integers(62, 93)),
+            colour=bool(g.random() < 0.05),
+            seed=int(g.integers(2**31)),
+        )
+
+
+class Plate:
+    """The detector of one image: blur, tone, grain, dust, collimator and marker, all drawn beforehand.
+
+    What the tone curve gives is multiplied by one layer and added to another, so the same plate can take the
+    same chest with and without an opacity.
+    """
+
+    def __init__(self, canvas: Canvas, exposure: Exposure) -> None:
+        """Draw the plate's own marks.
+
+        Args:
+            canvas: the image plane.
+            exposure: how the image is taken.
+        """
+        g = np.random.default_rng(exposure.seed)
+        self._canvas = canvas
+        self._exposure = exposure
+        self._sharpness = np.float32(g.uniform(0.3, 0.7) if exposure.style == "digital" else 0.0)
+        x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None, :]
+        y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None]
+        heel = np.float32(g.normal(0, 0.03)) * x + np.float32(g.normal(0, 0.03)) * y
+        shading = 1 - np.float32(exposure.vignette / 2) * (x * x + y * y) + heel
+        noise = g.standard_normal((canvas.height, canvas.width), dtype=np.float32)
+        noise = cv2.GaussianBlur(noise, (0, 0), g.uniform(0.5, 0.9))
+        noise *= np.float32(exposure.grain / 255 / _moments(noise)[1])
+        times, plus = shading * (1 + noise), 0.5 * noise
+        if exposure.style == "film":
+            plus = plus + _dust(canvas, g)
+        if g.random() < (0.35 if exposure.style == "digital" else 0.55):
+            window = _collimator(canvas, g)
+            times, plus = times * window, plus * window + np.float32(g.uniform(0.01, 0.06)) * (1 - window)
+        if g.random() < 0.65:
+            ink = _marker(canvas, g)
+            times, plus = times * (1 - ink), plus * (1 - ink) + np.float32(0.97) * ink
+        self._times = np.asarray(255 * times, np.float32)
+        self._plus = np.asarray(255 * plus, np.float32)
+
+    def develop(self, absorption: Plane, like: Pixels | None = None) -> Pixels:
+        """Turn absorption into pixels.
+
+        Args:
+            absorption: about 0 in air, 1 in soft tissue.
+            like: an image whose mean and standard deviation the exposure is set to reach, as an automatic
+                exposure does; None keeps the exposure as drawn.
+
+        Returns:
+            Pixels, uint8, shape ``(height, width)``.
+        """
+        share = np.float32(self._exposure.scatter)
+        seen = self._canvas.blur(absorption, self._exposure.softness)
+        seen = (1 - share) * seen + share * self._canvas.blur(absorption, 0.25)
+        if self._sharpness > 0:  # edge enhancement of the console
+            seen = seen + self._sharpness * (seen - self._canvas.blur(seen, 0.02))
+        setting = (self._exposure.centre, self._exposure.latitude)
+        if like is not None:
+            setting = self._expose(seen[::_COARSE, ::_COARSE], like[::_COARSE, ::_COARSE], setting)
+        return quantise(self._times * self._tone(seen, setting) + self._plus)
+
+    def _tone(self, seen: Plane, setting: tuple[float, float]) -> Plane:
+        centre, latitude = setting
+        steepness = 1 / (latitude * 0.36)
+        floor = 1 / (1 + np.exp(centre * steepness))
+        fog = self._exposure.fog
+        gain = (0.97 - fog) / (1 - floor)
+        tone = 1 / (1 + np.exp(np.float32(steepness) * (np.float32(centre) - seen)))
+        return np.asarray(np.float32(gain) * tone + np.float32(fog - gain * floor), np.float32)
+
+    def _expose(self, seen: Plane, like: Pixels, setting: tuple[float, float]) -> tuple[float, float]:
+        """Find centre and latitude that give the mean and deviation of another image (Newton's method)."""
+        times, plus = self._times[::_COARSE, ::_COARSE], self._plus[::_COARSE, ::_COARSE]
+
+        def miss(centre: float, latitude: float) -> npt.NDArray[np.float64]:
+            grey = np.clip(times * self._tone(seen, (centre, latitude)) + plus, 0, 255)
+            return np.subtract(_moments(grey), goal)
+
+        goal = _moments(like)
+        point = np.asarray(setting)
+        for _ in range(4):
+            here = miss(*point)
+            slopes = np.column_stack([miss(*(point + step)) - here for step in 0.01 * np.eye(2)]) / 0.01
+            point = np.clip(point - np.linalg.solve(slopes, here), 0.25, 2.0)
+        return float(point[0]), float(point[1])
+
+
+def _moments(plane: Plane | Pixels) -> tuple[float, float]:
+    mean, deviation = cv2.meanStdDev(np.ascontiguousarray(plane))
+    return float(mean[0, 0]), float(deviation[0, 0])
+
+
+def _dust(canvas: Canvas, g: np.random.Generator) -> Plane:
+    specks = np.zeros((canvas.height, canvas.width), np.float32)
+    for _ in range(int(g.integers(0, 12))):
+        at = (int(g.integers(canvas.width)), int(g.integers(canvas.height)))
+        end = (at[0] + int(g.integers(-4, 5)), at[1] + int(g.integers(-4, 5)))
+        cv2.line(specks, at, end, float(g.uniform(-0.25, 0.3)), 1)
+    return np.asarray(cv2.GaussianBlur(specks, (0, 0), 0.6), np.float32)
+
+
+def _collimator(canvas: Canvas, g: np.random.Generator) -> Plane:
+    """Opening of the collimator: a slightly turned rectangle, 1 inside and 0 outside."""
+    w, h = canvas.width, canvas.height
+    left, top, right, bottom = g.uniform(-0.03, 0.045, 4) * (w, h, w, h)
+    corners = np.array([(left, top), (w - right, top), (w - right, h - bottom), (left, h - bottom)])
+    corners += g.normal(0, 0.004 * w, corners.shape)
+    window = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(window, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    blurred = cv2.GaussianBlur(window.astype(np.float32) / 255, (0, 0), g.uniform(0.8, 3.0))
+    return np.asarray(blurred, np.float32)
+
+
+_LETTERS: dict[str, list[list[tuple[float, float]]]] = {
+    "R": [
+        [(0, 1), (0, 0), (0.45, 0), (0.62, 0.12), (0.62, 0.36), (0.45, 0.5), (0, 0.5)],
+        [(0.3, 0.5), (0.65, 1)],
+    ],
+    "L": [[(0, 0), (0, 1), (0.58, 1)]],
+}
+
+
+def _marker(canvas: Canvas, g: np.random.Generator) -> Plane:
+    """Lead letter in an upper corner, 1 where it is."""
+    letter = "R" if g.random() < 0.75 else "L"
+    size = canvas.height * g.uniform(0.035, 0.055)
+    left = canvas.width * (g.uniform(0.02, 0.09) if letter == "R" else g.uniform(0.88, 0.94))
+    corner = np.array([left, canvas.height * g.uniform(0.03, 0.40)])
+    turn = g.normal(0, 0.08)
+    rotation = size * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    layer = np.zeros((canvas.height, canvas.width), np.uint8)
+    for stroke in _LETTERS[letter]:
+        points = np.round((np.asarray(stroke) @ rotation + corner) * 16).astype(np.int32)
+        cv2.polylines(layer, [points], False, 255, max(2, round(size * 0.13)), cv2.LINE_AA, 4)
+    ink = cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), 0.6)
+    return np.asarray(ink * np.float32(g.uniform(0.7, 1.0)), np.float32)
+
+
+def quantise(grey: Plane) -> Pixels:
+    """Round grey levels to eight bits.
+
+    Args:
+        grey: grey levels.
+
+    Returns:
+        Pixels, uint8.
+    """
+    return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)
+
+
+def encode(pixels: Pixels, exposure: Exposure, like: int | None = None) -> bytes:
+    """Store an image as JPEG.
+
+    Args:
+        pixels: uint8, shape ``(height, width)``.
+        exposure: gives quality and channels.
+        like: number of bytes to come close to by moving the quality a little; None keeps the quality.
+
+    Returns:
+        The file's bytes.
+    """
+    if exposure.colour:
+        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR), np.uint8)
+    first = _jpeg(pixels, exposure.quality)
+    if like is None:
+        return first
+    best, direction, quality = first, 1 if len(first) < like else -1, exposure.quality
+    while 40 < quality < 97:
+        quality += direction
+        data = _jpeg(pixels, quality)
+        if abs(len(data) - like) < abs(len(best) - like):
+            best = data
+        if (len(data) - like) * direction >= 0:
+            break
+    return best
+
+
+def _jpeg(pixels: Pixels, quality: int) -> bytes:
+    _, data = cv2.imencode(".jpeg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return bytes(data.tobytes())

@@ -1,0 +1,1 @@
+"""Data sources: folders, archives, Kaggle, object storage and DVC remotes."""

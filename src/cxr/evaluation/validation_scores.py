@@ -1,0 +1,104 @@
+"""A model's answers for its validation films: what sensitivity and specificity a threshold has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.files import read_arrays
+
+FILE_NAME = "validation.npz"
+"""File beside a network and its card."""
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """Calibrated probabilities of the validation films, with what they show.
+
+    Attributes:
+        probability: ``(n,)`` float64, calibrated probability of pneumonia, 0 to 1.
+        pneumonia: ``(n,)`` bool, whether the film shows pneumonia.
+    """
+
+    probability: NDArray[np.float64]
+    pneumonia: NDArray[np.bool_]
+
+    def sensitivity(self, threshold: float) -> float:
+        """Share of the films with pneumonia that are called so.
+
+        Args:
+            threshold: probability at and above which a film is called PNEUMONIA, 0 to 1.
+
+        Returns:
+            0 to 1; NaN without such films.
+        """
+        return _share(self.probability[self.pneumonia] >= threshold)
+
+    def specificity(self, threshold: float) -> float:
+        """Share of the films without pneumonia that are called NORMAL.
+
+        Args:
+            threshold: probability at and above which a film is called PNEUMONIA, 0 to 1.
+
+        Returns:
+            0 to 1; NaN without such films.
+        """
+        return _share(self.probability[~self.pneumonia] < threshold)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``validation.npz``: two arrays.
+
+        Args:
+            folder: an existing folder.
+
+        Returns:
+            The file.
+        """
+        path = folder / FILE_NAME
+        np.savez_compressed(path, probability=self.probability, pneumonia=self.pneumonia)
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> ValidationScores | None:
+        """Read ``validation.npz``.
+
+        Args:
+            folder: folder of a registered version.
+
+        Returns:
+            The scores; None if there are none, as in versions made before they were kept.
+
+        Raises:
+            DataError: if the file is damaged.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            return None
+        stored = read_arrays(path, ("probability", "pneumonia"), "register the model again")
+        return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
+
+    @classmethod
+    def of_evaluation(cls, folder: Path) -> ValidationScores:
+        """Take the scores out of an evaluation.
+
+        Args:
+            folder: the evaluation, with ``predictions.parquet``.
+
+        Returns:
+            The scores of its validation films.
+        """
+        import pandas as pd
+
+        from cxr.data.dataset import PNEUMONIA
+        from cxr.data.split_table import VALIDATION
+
+        rows = pd.read_parquet(folder / "predictions.parquet", columns=["split", "label", "probability"])
+        rows = rows[rows["split"] == VALIDATION]
+        return cls(rows["probability"].to_numpy(dtype=np.float64), (rows["label"] == PNEUMONIA).to_numpy(dtype=bool))
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    return float(hits.mean()) if hits.size else float("nan")

@@ -1,0 +1,1 @@
+"""Where a model version comes from, and how to make it again."""

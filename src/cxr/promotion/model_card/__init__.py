@@ -1,0 +1,1 @@
+"""The model card: what a version is for, how it was judged and what is not known, for readers."""

@@ -1,0 +1,52 @@
+"""Fields of every step that judges a classifier: how threshold, figures and intervals come about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from cxr.steps.base import Reads
+from cxr.steps.tracking_fields import Tracked
+
+
+class Judged(Tracked):
+    """A step whose result is an evaluation; its parameters stand in the section ``evaluate``."""
+
+    data: Annotated[
+        Path,
+        Reads("Dataset", optional=True),
+        Field(description="Folder of the raw images, for the sheet of mistakes; else prepared ones, or no sheet."),
+    ] = Path("data")
+
+    rule: Annotated[
+        Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"],
+        Field(
+            description="What the threshold is chosen for on validation. sensitivity: the highest "
+            "specificity at a sensitivity of at least target; specificity: the reverse; fixed: target is the "
+            "threshold."
+        ),
+    ] = "sensitivity"
+    target: Annotated[
+        float, Field(ge=0, le=1, description="Wanted sensitivity or specificity, or the fixed threshold.")
+    ] = 0.95
+    sensitivities: Annotated[
+        list[float],
+        Field(description="Further sensitivities at which the specificity is reported; 0.9703 is S2's own."),
+    ] = Field(default=[0.9703])
+    resamples: Annotated[
+        int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients behind each interval.")
+    ] = 2000
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the bootstrap.")] = 0
+    bins: Annotated[int, Field(ge=2, le=100, description="Bins of the calibration error.")] = 15
+    mistakes: Annotated[
+        int, Field(ge=1, le=12, description="Images of each kind of error on the sheet of mistakes.")
+    ] = 6
+
+    @field_validator("sensitivities")
+    @classmethod
+    def _shares(cls, sensitivities: list[float]) -> list[float]:
+        if not all(0 < value <= 1 for value in sensitivities):
+            raise ValueError("a list of shares above 0 and at most 1")
+        return sensitivities

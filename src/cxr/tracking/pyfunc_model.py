@@ -1,0 +1,112 @@
+"""The registered model as MLflow runs it: image files in, probability, label and threshold out.
+
+MLflow keeps a copy of this file with each version and executes it to load the model, so nothing is pickled;
+the package travels beside it. No other module imports this one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from cxr.errors import ImageError
+from cxr.images.dicom.reader import is_dicom
+
+if TYPE_CHECKING:
+    from cxr.images.decoding import Picture
+
+IMAGE_COLUMN = "image"
+MODEL_ARTIFACT = "model"
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG")
+"""How JPEG and PNG files begin."""
+
+
+class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
+    """Answers for image files with the calibration and threshold of the evaluation."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load network and card.
+
+        Args:
+            context: MLflow's; its artifact ``model`` is the folder with ``model.keras`` and ``card.json``;
+                ``paths`` in its model configuration says whether text may name files on this machine.
+        """
+        from cxr.inference.predictor import Predictor
+        from cxr.inference.reference.reference import Reference
+
+        folder = Path(context.artifacts[MODEL_ARTIFACT])
+        self._predictor, self._reference = Predictor.load(folder), Reference.load(folder)
+        self._paths = bool((context.model_config or {}).get("paths", True))
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Answer for each image.
+
+        Args:
+            context: MLflow's.
+            model_input: the column ``image``, or one column of any name, as MLflow makes it of a list: raw
+                files as bytes, files as base64 text, or paths.
+            params: not used.
+
+        Returns:
+            A DataFrame, one row per image in order: ``probability`` (calibrated, 0 to 1), ``label``
+            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the picture is no chest film and its
+            probability means nothing, empty for a chest film.
+
+        Raises:
+            ImageError: if an image cannot be used.
+        """
+        from cxr.inference.predictor import BATCH_SIZE, picture_of
+
+        column = IMAGE_COLUMN if IMAGE_COLUMN in model_input.columns else model_input.columns[0]
+        rows = []
+        for start in range(0, len(model_input), BATCH_SIZE):
+            values = model_input[column].iloc[start : start + BATCH_SIZE]
+            pictures = [picture_of(self._item(value), start + place) for place, value in enumerate(values)]
+            answers = self._predictor.predict(pictures)
+            rows += [
+                (one.probability, one.label, one.threshold, self._refusal(picture))
+                for one, picture in zip(answers, pictures, strict=True)
+            ]
+        return pd.DataFrame(rows, columns=["probability", "label", "threshold", "refusal"])
+
+    def _refusal(self, picture: Picture) -> str:
+        if self._reference is None:
+            return ""
+        found = self._reference.refusal(picture, self._reference.film(picture))
+        return f"{found.kind}: {found.detail}" if found else ""
+
+    def _item(self, value: Any) -> bytes | Path:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if isinstance(value, str):
+            data = _from_base64(value)
+            if data is not None:
+                return data
+        if self._paths and isinstance(value, str | Path):
+            return Path(value)
+        expected = "bytes, base64 text or a path" if self._paths else "bytes or base64 text of an image file"
+        raise ImageError("unreadable", f"expected {expected}, received image={str(value)[:40]!r}")
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Decode base64 text or a data address; None if the text isn't an image in base64 (a path, then)."""
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return data if data.startswith(MAGIC) or is_dicom(data) else None
+
+
+set_model(ServedModel())

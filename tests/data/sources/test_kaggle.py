@@ -1,0 +1,142 @@
+"""Kaggle through kagglehub: without a network, and with a server on this machine in its place."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from cxr.data.sources import kaggle, kermany
+from cxr.data.sources.fetching import bring
+from cxr.errors import SourceError
+
+TEST_PORT = 7777
+"""Where kagglehub looks for Kaggle in its own test environment."""
+
+
+class Kaggle(BaseHTTPRequestHandler):
+    status = 200
+    body = b""
+
+    def do_HEAD(self) -> None:
+        self._send(200, b"")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("GetDataset"):
+            self._send(self.status, json.dumps({"currentVersionNumber": 2}).encode(), "application/json")
+        else:
+            self._send(200, self.body)
+
+    def _send(self, status: int, body: bytes, kind: str = "application/zip") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Kaggle]]:
+    try:
+        listening = ThreadingHTTPServer(("localhost", TEST_PORT), Kaggle)
+    except OSError:
+        pytest.skip(f"port {TEST_PORT} is taken")
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setattr(Kaggle, "status", 200)
+    thread = Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    yield Kaggle
+    listening.shutdown()
+    listening.server_close()
+    thread.join()
+
+
+def zipped(**files: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return stream.getvalue()
+
+
+def test_a_data_set_is_downloaded_into_the_given_cache(
+    server: type[Kaggle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "body", zipped(a=b"image"))
+    folder = kaggle.download("someone/xrays", tmp_path)
+    assert (folder / "a").read_bytes() == b"image"
+    assert folder.is_relative_to(tmp_path)
+
+
+def test_a_version_in_the_cache_needs_no_network(
+    server: type[Kaggle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "body", zipped(a=b"image"))
+    folder = kaggle.download("someone/xrays", tmp_path)
+    without_network(monkeypatch)
+    assert kaggle.download("someone/xrays/versions/2", tmp_path) == folder
+
+
+def test_the_published_set_from_kaggle_must_have_its_size_in_bytes(
+    server: type[Kaggle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        f"chest_xray/{split}/{label}/{number}.jpeg"
+        for (split, label), count in kermany.COUNTS.items()
+        for number in range(count)
+    ]
+    monkeypatch.setattr(server, "body", zipped(**dict.fromkeys(names, b"x")))
+    with pytest.raises(SourceError, match=r"bytes +1,236,482,806 +5,856") as caught:
+        bring("kaggle", tmp_path, downloads=tmp_path)
+    assert f"delete {tmp_path / 'kaggle'} and fetch again" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refusal_is_no_missing_network(
+    server: type[Kaggle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(server, "status", status)
+    with pytest.raises(SourceError, match="check the handle") as caught:
+        kaggle.download("someone/xrays", tmp_path)
+    assert "no network" not in str(caught.value)
+
+
+def test_a_damaged_download_is_an_error(server: type[Kaggle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "body", zipped(a=b"image" * 1000)[:-40])
+    with pytest.raises(SourceError, match="damaged file"):
+        kaggle.download("someone/xrays", tmp_path)
+
+
+@pytest.mark.parametrize("handle", ["someone/xrays", "someone/xrays/versions/1"])
+def test_without_a_network_the_error_says_so_and_names_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handle: str
+) -> None:
+    without_network(monkeypatch)
+    with pytest.raises(SourceError, match=r"no network: could not reach Kaggle .* or phantom"):
+        kaggle.download(handle, tmp_path)
+
+
+@pytest.mark.parametrize("handle", ["", "xrays", "a/b/c", "../..", "a/b?c"])
+def test_wrong_handles_are_refused(tmp_path: Path, handle: str) -> None:
+    with pytest.raises(SourceError, match="kaggle:owner/name"):
+        kaggle.download(handle, tmp_path)
+
+
+def without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lead every request to a port of this machine where nothing listens."""
+    monkeypatch.delenv("KAGGLE_API_ENVIRONMENT", raising=False)
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,150 @@
+"""The model card says what the files say, and no more."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cxr.models.metadata import Member, ModelCard
+from cxr.promotion.model_card.document import write_model_card
+from support.model_folders import THRESHOLD, card
+
+KERMANY = {"name": "kermany", "kind": "patients", "source": "kermany224.tar", "licence": "CC BY 4.0, its authors"}
+
+
+def entry(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.fixture
+def judged() -> ModelCard:
+    return card(dataset=KERMANY, split_protocol="grouped").completed(2.5, THRESHOLD, "chosen by hand")
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    part = {
+        "images": 200,
+        "patients": 120,
+        "normal": 50,
+        "pneumonia": 150,
+        "at_threshold": {
+            "auroc": entry(0.9876, 0.9654, 0.9987),
+            "sensitivity": entry(0.941, 0.912, 0.963),
+            "specificity": entry(0.902, 0.871, 0.934),
+            "calibration_error": entry(0.021, 0.011, 0.031),
+        },
+        "confusion": {"true_positives": 141, "false_negatives": 9, "true_negatives": 45, "false_positives": 5},
+        "uncalibrated_at_half": {"calibration_error": entry(0.087, 0.07, 0.1)},
+        "subtypes": {
+            "bacteria": {"images": 90, "sensitivity": entry(0.967, 0.93, 0.99), "auroc": entry(0.991, 0.98, 0.999)},
+            "virus": {"images": 60, "sensitivity": entry(0.883, 0.8, 0.95), "auroc": entry(0.957, 0.92, 0.98)},
+        },
+    }
+    return {
+        "bins": 15,
+        "bootstrap": {"confidence": 0.95, "resamples": 2000, "unit": "patient"},
+        "test": part,
+        "validation": {**part, "images": 180},
+        "honesty": {"metadata": {"auroc": entry(0.898, 0.87, 0.92)}, "lungs_hidden": {"auroc": entry(0.65, 0.6, 0.7)}},
+        "split_ratios": [0.7, 0.15, 0.15],
+    }
+
+
+def test_figures_stand_with_their_intervals_overall_and_per_subtype(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    text = write_model_card(judged, metrics)
+    for line in (
+        "| AUROC | 0.9876 | 0.9654 to 0.9987 |",
+        "| Sensitivity | 94.1 % | 91.2 to 96.3 % |",
+        "| bacterial pneumonia | 90 | 96.7 % (93.0 to 99.0 %) | 0.9910 (0.9800 to 0.9990) |",
+        "| viral pneumonia | 60 | 88.3 % (80.0 to 95.0 %) | 0.9570 (0.9200 to 0.9800) |",
+        "it missed 9 of 150 images with pneumonia and called 5 of 50 normal ones PNEUMONIA",
+        "Calibration error on test: 0.087 (0.070 to 0.100) before, 0.021 (0.011 to 0.031) after",
+        "no image): AUROC 0.8980 (0.8700 to 0.9200)",
+        "lungs blacked out: AUROC 0.6500 (0.6000 to 0.7000)",
+        "at a calibrated probability of 0.6000 and above",
+        "75 % of the test images show pneumonia",
+        "(70 / 15 / 15 %)",
+        "200 images of 120 patients (50 normal, 150 with pneumonia)",
+    ):
+        assert line in text, line
+
+
+def test_the_published_set_is_of_young_children_of_one_hospital(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    text = write_model_card(judged, metrics)
+    for words in (
+        "children of one to five years",
+        "one hospital (Guangzhou Women and Children's Medical Center",
+        "Licence: CC BY 4.0, its authors",
+        "Source: kermany224.tar",
+        "Diagnosis, triage, or any decision about a patient",
+        "adults",
+        "Telling bacterial from viral pneumonia",
+    ):
+        assert words in text, words
+
+
+def test_nothing_is_invented_about_another_data_set(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    text = write_model_card(replace(judged, dataset={"name": "ward 7", "kind": "patients"}), metrics)
+    assert "their age, sex and hospital are not stated on its card" in text
+    assert "Licence: not stated" in text and "Source: not stated" in text
+    assert "children of one to five" not in text and "Guangzhou" not in text and "One hospital" not in text
+
+
+def test_a_model_of_phantoms_says_so_before_anything_else(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    text = write_model_card(replace(judged, dataset={"name": "kermany", "kind": "phantom"}), metrics)
+    assert text.splitlines()[2].startswith("> **Trained on phantoms: drawn images, not patients.**")
+    assert "Guangzhou" not in text and "Research and teaching" not in text
+    assert "Licence: not stated" in text
+
+
+def test_an_ensemble_names_its_members_and_weights(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    members = (Member("left", 0.75, judged), Member("right", 0.0, judged))
+    text = write_model_card(replace(judged, model="weighted", members=members), metrics)
+    assert text.count("left 0.7500, right 0.0000") == 2
+
+
+def test_what_was_not_measured_is_called_so_and_not_zero(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    less = copy.deepcopy(metrics)
+    del less["honesty"], less["test"]["subtypes"], less["test"]["uncalibrated_at_half"]
+    less["test"]["at_threshold"]["specificity"] = entry(None)
+    less["test"]["at_threshold"]["auroc"] = entry(0.9)
+    text = write_model_card(judged, less)
+    assert "| Specificity | not measured |  |" in text
+    assert "| AUROC | 0.9000 |  |" in text
+    assert "no image): AUROC not measured." in text
+    assert "by subtype (bacterial, viral): not measured" in text
+    assert "on test: not measured before, 0.021" in text
+    assert "figures are not measured" in write_model_card(judged, {})
+
+
+def test_a_perfect_figure_is_not_left_to_speak_for_itself(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    assert "none of these few images" not in write_model_card(judged, metrics)
+    metrics["test"]["subtypes"]["virus"]["sensitivity"] = entry(1.0, 1.0, 1.0)
+    assert "none of these few images was mistaken" in write_model_card(judged, metrics)
+
+
+def test_an_uncommitted_change_is_a_limit(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    assert "does not hold all of the code" not in write_model_card(judged, metrics)
+    assert "does not hold all of the code" in write_model_card(replace(judged, git_commit="c" * 40 + "-dirty"), metrics)
+
+
+def test_a_short_card_keeps_purpose_and_figures_and_names_what_it_left_out(
+    judged: ModelCard, metrics: dict[str, Any]
+) -> None:
+    whole = write_model_card(judged, metrics)
+    short = write_model_card(judged, metrics, limit=3500)
+    assert len(short) <= 3500 < len(whole) < 6000
+    assert "Left out here for want of room, and found in MODEL_CARD.md:" in short and "Use" in short.splitlines()[-1]
+    for heading in ("Intended use", "Not for", "Figures on test images", "Honesty checks", "Limits"):
+        assert f"## {heading}" in short
+    assert "## Split" in whole and "## Split" not in short
+    assert len(write_model_card(judged, metrics, limit=500)) == 500
+
+
+def test_it_is_written_from_plain_files(judged: ModelCard, metrics: dict[str, Any]) -> None:
+    assert write_model_card(judged, json.loads(json.dumps(metrics))) == write_model_card(judged, metrics)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from cxr.evaluation.comparison import Comparison, Difference
+from cxr.promotion.rules import AUROC, SENSITIVITY, Facts, Match, Policy, choose, comparable, decide
+
+CHAMPION = Facts(
+    model="three_block",
+    version="1",
+    dataset="kermany",
+    dataset_kind="patients",
+    gpu=True,
+    device="test GPU",
+    evidence_missing=(),
+    data_digest="data",
+    split_protocol="70/15/15 by patient",
+    split_digest="split",
+    validation_auroc=0.95,
+    test_auroc=0.95,
+    test_sensitivity=0.96,
+    test_calibration_error=0.03,
+)
+CHALLENGER = replace(CHAMPION, version="2", validation_auroc=0.97)
+POLICY = Policy(min_gain=0.01, margin=0.005, sensitivity_margin=0.05)
+
+
+def difference(change: float = 0.0, low: float = -0.004, high: float = 0.01) -> Difference:
+    return Difference(0.95 + change, 0.95, change, low, high, 0.5, False)
+
+
+def match(gain: float = 0.02, *, auroc: Difference | None = None, sensitivity: Difference | None = None) -> Match:
+    test = {AUROC: auroc or difference(), SENSITIVITY: sensitivity or difference()}
+    found = Comparison("two", "one", {AUROC: (0.95 + gain, 0.95)}, test, 600, 400, 2000, 0, 0)
+    return Match(found, 600)
+
+
+def broken(candidate: Facts = CHALLENGER, champion: Facts | None = CHAMPION, **options: object) -> list[str]:
+    options = {"match": match(), **options}
+    policy = options.pop("policy", POLICY)
+    decision = decide(candidate, champion, policy, **options)
+    assert decision.promote == (not decision.reasons)
+    return [rule.name for rule in decision.rules if not rule.passed]
+
+
+def test_a_better_challenger_that_is_not_worse_on_test_becomes_champion() -> None:
+    decision = decide(CHALLENGER, CHAMPION, POLICY, match=match())
+    assert decision.promote and decision.champion == "2"
+    assert [rule.name for rule in decision.rules] == [
+        "files",
+        "gpu",
+        "auroc",
+        "sensitivity",
+        "calibration_error",
+        "better_on_validation",
+        "auroc_on_test",
+        "sensitivity_on_test",
+    ]
+
+
+def test_the_first_champion_needs_files_device_and_limits_only() -> None:
+    assert broken(CHAMPION, None) == []
+    assert decide(replace(CHAMPION, gpu=False), None, POLICY).champion is None
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"gpu": False}, "gpu"),
+        ({"evidence_missing": ("driver",)}, "gpu"),
+        ({"absent": ("model.keras",)}, "files"),
+        ({"test_auroc": 0.89}, "auroc"),
+        ({"test_auroc": math.nan}, "auroc"),
+        ({"test_sensitivity": 0.89}, "sensitivity"),
+        ({"test_calibration_error": 0.151}, "calibration_error"),
+        ({"test_calibration_error": math.nan}, "calibration_error"),
+        ({"dataset_kind": "phantom"}, "data"),
+    ],
+)
+def test_one_broken_rule_about_the_challenger_keeps_the_champion(change: dict[str, object], rule: str) -> None:
+    candidate = replace(CHALLENGER, **change)
+    assert broken(candidate) == [rule]
+    assert decide(candidate, CHAMPION, POLICY, match=match()).champion == "1"
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        (match(gain=0.0), "better_on_validation"),
+        (match(gain=0.01), "better_on_validation"),
+        (match(gain=math.nan), "better_on_validation"),
+        (match(auroc=difference(low=-0.006)), "auroc_on_test"),
+        (match(auroc=difference(low=math.nan)), "auroc_on_test"),
+        (match(sensitivity=difference(low=-0.051)), "sensitivity_on_test"),
+        (Match(None, reason="its images are unknown"), "comparable"),
+        (None, "comparable"),
+    ],
+)
+def test_one_broken_rule_about_both_keeps_the_champion(found: Match | None, rule: str) -> None:
+    assert broken(match=found) == [rule]
+
+
+def test_a_tie_keeps_the_champion_even_without_a_wanted_gain() -> None:
+    assert broken(match=match(gain=0.0), policy=Policy()) == ["better_on_validation"]
+    assert broken(match=match(gain=1e-6), policy=Policy()) == []
+
+
+def test_a_loss_on_test_within_the_margin_is_accepted() -> None:
+    assert broken(match=match(auroc=difference(-0.001, low=-0.005))) == []
+
+
+def test_a_local_trial_may_waive_the_gpu() -> None:
+    assert broken(replace(CHALLENGER, gpu=False), policy=replace(POLICY, require_gpu=False)) == []
+
+
+def test_a_model_of_patients_replaces_one_of_phantoms_without_comparison() -> None:
+    phantom = replace(CHAMPION, dataset_kind="phantom", validation_auroc=1.0)
+    assert not comparable(CHALLENGER, phantom)
+    assert broken(CHALLENGER, phantom, match=None) == []
+    assert broken(replace(CHALLENGER, dataset_kind="phantom"), replace(phantom, dataset_kind="")) == ["data"]
+
+
+def test_a_persons_choice_stays_and_the_better_version_is_recommended() -> None:
+    by_hand = decide(CHALLENGER, CHAMPION, POLICY, match=match(), chosen_by_person=True)
+    pinned = decide(CHALLENGER, replace(CHAMPION, pinned=True), POLICY, match=match())
+    for decision, words in ((by_hand, "a person has chosen version 1"), (pinned, "version 1 is pinned")):
+        assert not decision.promote and decision.champion == "1" and decision.recommended
+        assert words in decision.reasons[0]
+    worse = decide(replace(CHALLENGER, gpu=False), CHAMPION, POLICY, match=match(), chosen_by_person=True)
+    assert not worse.recommended
+
+
+def test_the_champion_is_not_compared_with_itself() -> None:
+    assert not comparable(CHAMPION, CHAMPION) and not comparable(CHAMPION, None) and comparable(CHALLENGER, CHAMPION)
+    decision = decide(CHAMPION, CHAMPION, POLICY)
+    assert (decision.promote, decision.champion, decision.rules) == (False, "1", ())
+
+
+def test_validation_alone_chooses_the_challenger() -> None:
+    loud_on_test = replace(CHAMPION, version="3", validation_auroc=0.9, test_auroc=1.0)
+    unknown = replace(CHAMPION, version="4", validation_auroc=math.nan)
+    assert choose([loud_on_test, unknown, CHALLENGER]) == CHALLENGER
+    assert choose([unknown]) is None
+    assert choose([CHAMPION, replace(CHAMPION, version="9")]) == CHAMPION
+
+
+def test_sentences_name_figure_and_limit() -> None:
+    found = decide(
+        replace(CHALLENGER, gpu=False, device="some processor", test_sensitivity=math.nan),
+        CHAMPION,
+        POLICY,
+        match=match(gain=0.001, auroc=difference(-0.02, low=-0.03)),
+    )
+    text = " | ".join(found.reasons)
+    assert "trained on a CPU (some processor); the policy wants proof of a GPU" in text
+    assert "test sensitivity unknown cannot be held against the floor of 0.9000" in text
+    assert "validation AUROC 0.9510 against 0.9500 of champion version 1: +0.0010" in text
+    assert "-0.0200 (95 % interval -0.0300 to +0.0100), where it may lose 0.0050 at most" in text

@@ -1,0 +1,159 @@
+"""Steps whose store is away: offline on purpose, away from the start, or lost while a network is trained."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.errors import ParameterError, RegistryError
+from cxr.images.prepared import prepare
+from cxr.steps.evaluate import Evaluate
+from cxr.steps.register import Register
+from cxr.steps.train import Train
+from cxr.tracking.connection import client
+from support.loopback import Gate, MlflowServer, free_port
+from support.model_folders import RECIPE
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest, split and prepared images of drawn pictures; read only."""
+    root = tmp_path_factory.mktemp("project")
+    generator = np.random.default_rng(0)
+    rows = []
+    (root / "data").mkdir()
+    for number in range(60):
+        sick = number % 2
+        picture = generator.normal(100 + 40 * sick, 25, size=(16, 16))
+        path = f"{number}.png"
+        cv2.imwrite(str(root / "data" / path), np.clip(picture, 0, 255).astype(np.uint8))
+        split = ("train", "validation", "test")[number // 20]
+        label = ("NORMAL", "PNEUMONIA")[sick]
+        rows.append((path, label, ("normal", "virus")[sick], str(number), str(number), split))
+    splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
+    for folder in ("splits", "manifest"):
+        (root / folder).mkdir()
+    splits.to_parquet(root / "splits" / "splits.parquet")
+    achieved = {"digest": "5" * 64, "protocol": "grouped", "ratios": [0.34, 0.33, 0.33]}
+    (root / "splits" / "achieved.json").write_text(json.dumps(achieved))
+    splits[["path"]].assign(bytes=1000, width=16, height=16, mean=100.0).to_parquet(
+        root / "manifest" / "manifest.parquet"
+    )
+    (root / "manifest" / "summary.json").write_text(json.dumps({"digest": "d" * 64}))
+    card = {"name": "drawn", "kind": "phantom", "source": "test", "images": 60, "bytes": 1, "licence": "none"}
+    (root / "manifest" / "dataset.json").write_text(json.dumps(card))
+    prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
+    return root
+
+
+def train(project: Path, folder: Path, **changes: Any) -> Train:
+    values: dict[str, Any] = {
+        "model": "small",
+        "architecture": "shallow",
+        "manifest": project / "manifest",
+        "splits": project / "splits",
+        "prepared": project / "prepared",
+        "trained": folder / "models" / "small",
+        "checkpoints": folder / "checkpoints",
+        "phantom_epochs": EPOCHS,
+        "data_pointer": project / "none.dvc",
+    }
+    return Train.build({**values, **changes})
+
+
+def evaluate(project: Path, folder: Path, **changes: Any) -> Evaluate:
+    values: dict[str, Any] = {
+        "model": "small",
+        "trained": folder / "models" / "small",
+        "prepared": project / "prepared",
+        "splits": project / "splits",
+        "manifest": project / "manifest",
+        "data": project / "data",
+        "evaluation": folder / "evaluations" / "small",
+        "resamples": 100,
+    }
+    return Evaluate.build({**values, **changes})
+
+
+def epochs_of(uri: str, run_id: str) -> list[float]:
+    return [one.step for one in client(uri).get_metric_history(run_id, "val_auroc")]
+
+
+def test_offline_steps_ask_no_store_and_the_next_one_online_logs_all(project: Path, uri: str, tmp_path: Path) -> None:
+    nobody = {"tracking_uri": f"http://127.0.0.1:{free_port()}", "offline": True}
+    before = time.time()
+    train(project, tmp_path, **nobody).execute()
+    after = time.time()
+    evaluate(project, tmp_path, **nobody).execute()
+    facts = json.loads((tmp_path / "models" / "small" / "training.json").read_text())
+    assert facts["run_id"] is None
+
+    for _ in range(2):
+        evaluate(project, tmp_path, tracking_uri=uri).execute()
+    connected = client(uri)
+    where = connected.get_experiment_by_name("pneumonia (phantoms)").experiment_id
+    (run,) = connected.search_runs([where])
+    assert (run.info.run_name, run.info.status) == ("small", "FINISHED")
+    assert before - 1 <= run.info.start_time / 1000 <= run.info.end_time / 1000 <= after + 1
+    assert epochs_of(uri, run.info.run_id) == [1, 2, 3]
+    assert run.data.params["architecture"] == "shallow"
+    assert "offline" not in run.data.params
+    assert "test_auroc" in run.data.metrics
+
+
+def test_a_step_about_the_store_says_offline_that_it_needs_one(tmp_path: Path) -> None:
+    for folder in ("models", "evaluations", "splits"):
+        (tmp_path / folder).mkdir()
+    values = {name: tmp_path / name for name in ("models", "evaluations", "splits") if name in Register.model_fields}
+    step = Register.build({**values, "registration": tmp_path / "registration", "offline": True})
+    with pytest.raises(ParameterError, match=r"register: expected a store.*offline=true.*tracking\.offline to false"):
+        step.execute()
+    assert ParameterError.exit_status == 2
+
+
+@pytest.mark.parametrize("make", [train, evaluate])
+def test_a_store_that_is_away_ends_a_step_before_its_work(project: Path, tmp_path: Path, make: Any) -> None:
+    (tmp_path / "models" / "small").mkdir(parents=True)  # read by evaluate, were there a store
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match="connection refused"):
+        make(project, tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}").execute()
+    assert time.monotonic() - began < 30
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "evaluations" / "small").exists()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_training_whose_server_freezes_ends_well_and_is_logged_by_the_evaluation(
+    project: Path, server: MlflowServer, gate: Gate, tmp_path: Path
+) -> None:
+    ended = threading.Event()
+
+    def hold_after_the_first_epoch() -> None:
+        while not ended.wait(0.05):
+            experiment = client(server.uri).get_experiment_by_name("freezes (phantoms)")
+            runs = client(server.uri).search_runs([experiment.experiment_id]) if experiment else []
+            if any("val_auroc" in run.data.metrics for run in runs):
+                gate.hold()
+                return
+
+    watch = threading.Thread(target=hold_after_the_first_epoch)
+    watch.start()
+    train(project, tmp_path, tracking_uri=gate.uri, experiment="freezes", phantom_epochs=25).execute()
+    ended.set()
+    watch.join()
+    assert gate.mode == "held"
+    run_id = json.loads((tmp_path / "models" / "small" / "training.json").read_text())["run_id"]
+    assert client(server.uri).get_run(run_id).info.status == "RUNNING"
+    gate.open()
+    evaluate(project, tmp_path, tracking_uri=gate.uri, experiment="freezes").execute()
+    assert epochs_of(server.uri, run_id) == list(range(1, 26))
+    assert client(server.uri).get_run(run_id).info.status == "FINISHED"

@@ -1,0 +1,316 @@
+"""Object storage: a real S3 server on this machine (moto), whose answers can be cut, held or refused."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cxr.data.dataset import CLASSES
+from cxr.data.sources.fetching import bring
+from cxr.errors import SourceError
+from cxr.storage.object_store import ATTEMPTS, StoredPrefix
+
+BIG = bytes(range(256)) * 4096
+HALF = len(BIG) // 2
+
+
+class Silent(WSGIRequestHandler):
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class Store:
+    """The server, and what happens to its answers.
+
+    Attributes:
+        cut: keys whose next answers (one each) end after half.
+        held: keys whose answers stop after half until the store is closed.
+        altered: keys whose answers have their first byte changed.
+        refusal: S3 error code for every request.
+        public: whether requests without a signature are answered.
+        ranges: per key, the ranges that were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+        self._app: Any = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Silent)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+        self.client = boto3.client("s3", endpoint_url=self.url, **keys)
+
+    def reset(self) -> None:
+        """Start with an empty bucket and an open lid."""
+        self.bucket = f"radiographs-{uuid4().hex}"
+        self.cut: list[str] = []
+        self.held: set[str] = set()
+        self.altered: set[str] = set()
+        self.refusal = ""
+        self.public = True
+        self.ranges: dict[str, list[str]] = {}
+        self.pages = 0
+        self._release = Event()
+
+    def put(self, key: str, body: bytes = b"image") -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def open(self, prefix: str, folder: Path) -> StoredPrefix:
+        return StoredPrefix(f"s3://{self.bucket}/{prefix}", folder, endpoint_url=self.url)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def release(self) -> None:
+        self._release.set()
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        refusal = self.refusal or ("" if self.public or "HTTP_AUTHORIZATION" in environ else "AccessDenied")
+        if refusal:
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{refusal}</Code><Message>no</Message></Error>".encode()]
+        body = self._app(environ, start_response)
+        key = environ["PATH_INFO"].removeprefix(f"/{self.bucket}").removeprefix("/")
+        if environ["REQUEST_METHOD"] != "GET":
+            return body
+        if not key:
+            self.pages += 1
+            return body
+        self.ranges.setdefault(key, []).append(environ.get("HTTP_RANGE", "all"))
+        if key in self.cut:
+            self.cut.remove(key)
+            whole = b"".join(body)
+            return [whole[: len(whole) // 2]]
+        if key in self.altered:
+            return [b"!" + b"".join(body)[1:]]
+        return self._until_closed(body) if key in self.held else body
+
+    def _until_closed(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        yield b"".join(body)[:HALF]
+        self._release.wait()
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Store]:
+    server = Store()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store(server: Store) -> Iterator[Store]:
+    server.reset()
+    server.client.create_bucket(Bucket=server.bucket)
+    yield server
+    server.release()
+
+
+def read_all(stored: StoredPrefix) -> dict[str, bytes]:
+    wanted = [entry.path for entry in stored.entries]
+    return {str(entry.path): b"".join(pieces) for entry, pieces in stored.read(wanted)}
+
+
+def message(function: Callable[[], object]) -> str:
+    with pytest.raises(SourceError) as caught:
+        function()
+    return str(caught.value)
+
+
+def test_objects_below_the_prefix_are_read_and_no_others(store: Store, tmp_path: Path) -> None:
+    store.put("set/NORMAL/a.png", b"a")
+    store.put("set/NORMAL/", b"")
+    store.put("set/empty.txt", b"")
+    store.put("set2/NORMAL/b.png", b"b")
+    assert read_all(store.open("set/", tmp_path)) == {"NORMAL/a.png": b"a", "empty.txt": b""}
+
+
+def test_one_object_is_named_by_its_last_part(store: Store, tmp_path: Path) -> None:
+    store.put("sets/kermany.tar", b"tar")
+    assert read_all(store.open("sets/kermany.tar", tmp_path)) == {"kermany.tar": b"tar"}
+
+
+def test_images_of_a_prefix_or_its_one_archive_become_a_data_folder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+    images = {f"{label}/{number}.png": b"%d" % number for label in CLASSES for number in range(3)}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, body in images.items():
+            store.put(f"set/xrays/{name}", body)
+            archive.writestr(f"xrays/{name}", body)
+    store.put("set/xrays/notes.zip", b"left out")
+    store.put("packed/clinic.zip", packed.getvalue())
+    store.put("packed/readme.txt", b"left out")
+    for prefix, name in (("set", "set"), ("packed", "clinic")):
+        (tmp_path / prefix).mkdir()
+        source = f"s3://{store.bucket}/{prefix}"
+        card = bring(source, tmp_path / prefix, downloads=tmp_path / "downloads")
+        assert (card.name, card.source, card.images) == (name, source, 6)
+        for path, body in images.items():
+            assert (tmp_path / prefix / path).read_bytes() == body
+    assert not {"set/xrays/notes.zip", "packed/readme.txt"} & store.ranges.keys()
+
+
+def test_several_archives_below_a_prefix_are_ambiguous(store: Store, tmp_path: Path) -> None:
+    store.put("packed/a.zip")
+    store.put("packed/b.tar")
+    source = f"s3://{store.bucket}/packed"
+    assert "expected one archive" in message(
+        lambda: bring(source, tmp_path, downloads=tmp_path, endpoint_url=store.url)
+    )
+
+
+def test_objects_on_all_pages_of_the_listing_are_found(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "4")
+    for number in range(10):
+        store.put(f"many/{number}")
+    assert len(store.open("many", tmp_path).entries) == 10
+    assert store.pages == 3
+
+
+def test_the_endpoint_is_also_taken_from_the_environment(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("set/a.png")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+    assert len(StoredPrefix(f"s3://{store.bucket}/set", tmp_path).entries) == 1
+
+
+def test_whole_files_are_not_downloaded_again_unless_they_changed(store: Store, tmp_path: Path) -> None:
+    store.put("set/a.png", b"old")
+    store.put("set/b.png", b"same")
+    read_all(store.open("set", tmp_path))
+    store.put("set/a.png", b"new")
+    assert read_all(store.open("set", tmp_path)) == {"a.png": b"new", "b.png": b"same"}
+    assert {key: len(asked) for key, asked in store.ranges.items()} == {"set/a.png": 2, "set/b.png": 1}
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 2
+
+
+def test_a_transfer_that_is_cut_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+    store.put("set/big.tar", BIG)
+    store.cut = ["set/big.tar"]
+    assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
+    assert store.ranges["set/big.tar"] == ["all", f"bytes={HALF}-"]
+
+
+def test_a_transfer_that_is_cut_every_time_is_an_error_and_its_bytes_are_kept(store: Store, tmp_path: Path) -> None:
+    store.put("set/big.tar", BIG)
+    store.cut = ["set/big.tar"] * ATTEMPTS
+    received = len(BIG) * 7 // 8
+    text = message(lambda: read_all(store.open("set", tmp_path)))
+    assert f"expected {len(BIG):,} bytes of 'set/big.tar'" in text
+    assert f"stopped after {received:,}" in text
+    assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
+    assert store.ranges["set/big.tar"][-1] == f"bytes={received}-"
+
+
+def test_a_killed_download_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+    store.put("set/big.tar", BIG)
+    store.held = {"set/big.tar"}
+    code = (
+        "import sys; from pathlib import Path; from cxr.storage import StoredPrefix; "
+        "s = StoredPrefix(sys.argv[1], Path(sys.argv[2]), endpoint_url=sys.argv[3]); "
+        "s.download([entry.path for entry in s.entries])"
+    )
+    command = [sys.executable, "-c", code, f"s3://{store.bucket}/set", str(tmp_path), store.url]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while sum(path.stat().st_size for path in tmp_path.rglob("*.part")) < HALF and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    store.held = set()
+    assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
+    assert store.ranges["set/big.tar"][-1] == f"bytes={HALF}-"
+
+
+def test_a_part_of_another_content_is_found_by_its_checksum(store: Store, tmp_path: Path) -> None:
+    store.put("set/a.png", b"image")
+    store.altered = {"set/a.png"}
+    assert "other bytes" in message(lambda: read_all(store.open("set", tmp_path)))
+    store.altered = set()
+    assert read_all(store.open("set", tmp_path)) == {"a.png": b"image"}
+
+
+def test_keys_cannot_lead_out_of_the_folder(store: Store, tmp_path: Path) -> None:
+    store.put("set/../../NORMAL/a.png")
+    assert "relative paths" in message(lambda: store.open("set", tmp_path))
+
+
+def test_public_buckets_need_no_credentials(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("set/a.png")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert len(store.open("set", tmp_path).entries) == 1
+
+
+def test_missing_credentials_are_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.public = False
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert "AWS_SECRET_ACCESS_KEY" in message(lambda: store.open("set", tmp_path))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    text = message(lambda: store.open("set", tmp_path))
+    assert "not public" in text
+    assert "AWS_ACCESS_KEY_ID" in text
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        ("AccessDenied", "s3:ListBucket"),
+        ("InvalidAccessKeyId", "credentials that the store knows"),
+        ("SignatureDoesNotMatch", "credentials that the store knows"),
+        ("InvalidObjectState", "InvalidObjectState"),
+    ],
+)
+def test_refusals_say_what_to_do(store: Store, tmp_path: Path, refusal: str, expected: str) -> None:
+    store.refusal = refusal
+    assert expected in message(lambda: store.open("set", tmp_path))
+
+
+def test_an_unknown_bucket_and_an_empty_prefix_are_named(store: Store, tmp_path: Path) -> None:
+    text = message(lambda: StoredPrefix("s3://no-such-bucket/x", tmp_path, endpoint_url=store.url))
+    assert "expected a bucket that exists, received source=s3://no-such-bucket/x" in text
+    assert "with none" in message(lambda: store.open("nothing", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "expected"),
+    [
+        ("s3://bucket/x", "http://127.0.0.1:9", "no network, or a wrong endpoint_url"),
+        ("s3://bucket/x", "nonsense", "endpoint_url"),
+        ("s3://", "http://127.0.0.1:9", "expected s3://bucket/prefix, received source=s3://"),
+        ("s3://bad bucket/x", "http://127.0.0.1:9", "correct the bucket's name"),
+    ],
+)
+def test_wrong_addresses_are_plain_errors(tmp_path: Path, url: str, endpoint: str, expected: str) -> None:
+    assert expected in message(lambda: StoredPrefix(url, tmp_path, endpoint_url=endpoint))

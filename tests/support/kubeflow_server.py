@@ -1,0 +1,309 @@
+"""Kubeflow Pipelines' API on loopback: objects in memory, requests checked against its models, faults."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.parser import BytesParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+
+from support.kubeflow_models import UnfitError, check
+
+ROOT = "/apis/v2beta1"
+OPERATIONS = ("OPERATION_UNSPECIFIED", "EQUALS")
+LISTS = {"experiments": "experiments", "pipelines": "pipelines", "runs": "runs", "recurringruns": "recurringRuns"}
+"""Last word of a path to the field of the answer."""
+
+
+class RefusedError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+
+
+@dataclass
+class Fault:
+    """What the server does instead of answering: ``hang``, ``cut``, ``page`` or a status."""
+
+    kind: str | int
+    times: int
+    on: str
+    after: bool
+    """Whether the request is carried out first."""
+
+
+@dataclass
+class Store:
+    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recurring: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class KubeflowServer:
+    """One server; use it as a context."""
+
+    def __init__(self, *, multi_user: bool = False, token: str = "", tls: ssl.SSLContext | None = None) -> None:
+        self.multi_user, self.token = multi_user, token
+        self.store = Store()
+        self.requests: list[str] = []
+        self.faults: list[Fault] = []
+        self.on_look: Callable[[dict[str, Any]], None] = lambda run: None
+        """Called with a run before it is shown: lets it get on."""
+        self.lock = threading.RLock()
+        self.open = threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"kubeflow": self}))
+        self._http.daemon_threads = True
+        if tls:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> KubeflowServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def fail(self, kind: str | int, times: int = 1, on: str = "", *, after: bool = False) -> None:
+        """Answer the next requests whose "METHOD path" holds ``on`` with a fault."""
+        self.faults.append(Fault(kind, times, on, after))
+
+    def fault(self, request: str) -> Fault | None:
+        with self.lock:
+            self.requests.append(request)
+            for one in self.faults:
+                if one.times and one.on in request:
+                    one.times -= 1
+                    return one
+        return None
+
+    def fire(self, recurring_run_id: str, at: datetime, state: str = "SUCCEEDED") -> dict[str, Any]:
+        """Add a run as the schedule's controller would."""
+        source = self.store.recurring[recurring_run_id]
+        run = {key: source[key] for key in ("experiment_id", "pipeline_version_reference", "runtime_config")}
+        run |= {"recurring_run_id": recurring_run_id, "scheduled_at": _text(at)}
+        run |= {"display_name": f"{source['display_name']} 1", "state": state}
+        return self._add(self.store.runs, "run_id", run, created=at + timedelta(seconds=4))
+
+    def backdate(self, recurring_run_id: str, days: int) -> None:
+        """Let a schedule have been made days ago."""
+        self.store.recurring[recurring_run_id]["created_at"] = _text(datetime.now(UTC) - timedelta(days=days))
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Callable[[], bytes], kind: str) -> dict:
+        """What the API answers; :class:`RefusedError` if it refuses."""
+        with self.lock:
+            words = path.removeprefix(f"{ROOT}/").split("/")
+            if not path.startswith(f"{ROOT}/"):
+                raise RefusedError(404, "Not Found")
+            if method == "GET":
+                return self._get(words, query)
+            if method == "DELETE" and words[0] == "recurringruns":
+                return self._delete(words[1], query)
+            if words[0] == "pipelines" and words[-1].startswith("upload"):
+                return self._upload(words[-1], query, body(), kind)
+            if method == "POST" and len(words) == 1:
+                return self._create(words[0], json.loads(body()))
+            raise RefusedError(501, "Method Not Allowed")
+
+    def _get(self, words: list[str], query: dict[str, str]) -> dict:
+        store = self.store
+        if words == ["healthz"]:
+            return {"multi_user": self.multi_user}
+        if len(words) == 1 and words[0] in LISTS:
+            kept = {"recurringruns": store.recurring}.get(words[0]) or getattr(store, words[0], {})
+            if self.multi_user and words[0] != "pipelines" and not {"namespace", "experiment_id"} & set(query):
+                raise RefusedError(400, "A namespace or an experiment is needed in multi-user mode")
+            return self._list(LISTS[words[0]], list(kept.values()), query)
+        if words[0] == "pipelines" and words[-1] == "versions":
+            found = [one for one in store.versions.values() if one["pipeline_id"] == words[1]]
+            return self._list("pipeline_versions", found, query)
+        kept = {"runs": store.runs, "recurringruns": store.recurring, "experiments": store.experiments}
+        found = kept.get(words[0], {}).get(words[-1])
+        if found is None:
+            raise RefusedError(404, f"{words[0]} {words[-1]} not found")
+        if words[0] == "runs":
+            self.on_look(found)
+        return found
+
+    def _list(self, name: str, found: list[dict], query: dict[str, str]) -> dict:
+        for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
+            operation = predicate["operation"]
+            if (OPERATIONS[operation] if isinstance(operation, int) else operation) != "EQUALS":
+                raise RefusedError(400, f"unknown operation {operation!r}")
+            value = predicate.get("string_value", predicate.get("stringValue"))
+            key = predicate["key"]
+            if key not in {"display_name", "name", "recurring_run_id"}:
+                raise RefusedError(400, f"Invalid filter key {key!r}")
+            # As in KFP's tables, names are compared without regard to capital letters.
+            found = [one for one in found if str(one.get(key, "")).lower() == value.lower()]
+        for key in ("namespace", "experiment_id"):
+            if query.get(key):
+                found = [one for one in found if one.get(key) == query[key]]
+        by, _, direction = query.get("sort_by", "").partition(" ")
+        found = sorted(found, key=lambda one: one[by or "created_at"], reverse=direction == "desc")
+        start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
+        answer: dict[str, Any] = {name: found[start : start + size], "total_size": len(found)}
+        if start + size < len(found):
+            answer["next_page_token"] = str(start + size)
+        return answer
+
+    def _create(self, kind: str, body: dict[str, Any]) -> dict:
+        models = {
+            "experiments": "V2beta1Experiment", "pipelines": "V2beta1Pipeline",
+            "runs": "V2beta1Run", "recurringruns": "V2beta1RecurringRun",
+        }  # fmt: skip
+        check(body, models[kind], kind)
+        if not body.get("display_name"):
+            raise RefusedError(400, "The name is empty")
+        if kind == "experiments":
+            self._namespace(body)
+            self._unique(self.store.experiments, body)
+            return self._add(self.store.experiments, "experiment_id", {"storage_state": "AVAILABLE", **body})
+        if kind == "pipelines":
+            self._unique(self.store.pipelines, body)
+            return self._add(self.store.pipelines, "pipeline_id", body)
+        self._references(body)
+        if kind == "runs":
+            return self._add(self.store.runs, "run_id", {"state": "PENDING", **body})
+        self._namespace(body)
+        if not 1 <= int(body.get("max_concurrency", 0)) <= 10:
+            raise RefusedError(400, "The max concurrency of the recurring run is out of range. Support 1-10")
+        if len(body["trigger"]["cron_schedule"]["cron"].split()) not in {5, 6}:
+            raise RefusedError(400, "Schedule cron is not a supported format")
+        status = {"ENABLE": "ENABLED", "DISABLE": "DISABLED"}[body["mode"]]
+        return self._add(self.store.recurring, "recurring_run_id", {**body, "status": status})
+
+    def _references(self, body: dict[str, Any]) -> None:
+        reference = body.get("pipeline_version_reference") or {}
+        version = self.store.versions.get(reference.get("pipeline_version_id", ""))
+        if version is None or version["pipeline_id"] != reference.get("pipeline_id"):
+            raise RefusedError(404, "PipelineVersion not found")
+        experiment = self.store.experiments.get(body.get("experiment_id", ""))
+        if experiment is None:
+            raise RefusedError(404, "Experiment not found")
+        if experiment["storage_state"] == "ARCHIVED":
+            raise RefusedError(400, "The experiment is archived")
+        if "namespace" in experiment:
+            body["namespace"] = experiment["namespace"]
+        pipeline = next(iter(yaml.safe_load_all(version["package"])))  # a second document is about the platform
+        takes = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
+        if unknown := set(body.get("runtime_config", {}).get("parameters", {})) - set(takes):
+            raise RefusedError(400, f"unknown parameters {unknown}")
+
+    def _upload(self, word: str, query: dict[str, str], body: bytes, kind: str) -> dict:
+        message = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+        part = message.get_payload()[0]
+        if part.get_param("name", header="content-disposition") != "uploadfile":
+            raise RefusedError(400, "Failed to read pipeline from file")
+        package = part.get_payload(decode=True)
+        if "pipelineInfo" not in next(iter(yaml.safe_load_all(package))):
+            raise RefusedError(400, "Failed to read a pipeline spec file")
+        if word == "upload":
+            made = self._create("pipelines", {"display_name": query["name"], "name": query["name"]})
+            query = {**query, "pipelineid": made["pipeline_id"]}
+        if query.get("pipelineid") not in self.store.pipelines:
+            raise RefusedError(400, "Failed to create a pipeline version")
+        version = {"display_name": query["name"], "name": query["name"], "pipeline_id": query["pipelineid"]}
+        same = {key: one for key, one in self.store.versions.items() if one["pipeline_id"] == query["pipelineid"]}
+        self._unique(same, version)
+        version |= {"description": query.get("description", ""), "package": package.decode()}
+        added = self._add(self.store.versions, "pipeline_version_id", version)
+        return made if word == "upload" else {key: one for key, one in added.items() if key != "package"}
+
+    def _delete(self, identity: str, query: dict[str, str]) -> dict:
+        if identity not in self.store.recurring:
+            raise RefusedError(404, f"Job {identity} not found")
+        del self.store.recurring[identity]
+        if query.get("propagation_policy") != "ORPHAN":
+            for run in self.store.runs.values():
+                if run.get("recurring_run_id") == identity and run["state"] == "RUNNING":
+                    run["state"] = "FAILED"  # Kubernetes deletes what the deleted schedule owns
+        return {}
+
+    def _namespace(self, body: dict[str, Any]) -> None:
+        if self.multi_user != bool(body.get("namespace")):
+            raise RefusedError(400, "A namespace belongs to multi-user mode, and only there")
+
+    def _unique(self, kept: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
+        if any(one["display_name"] == body["display_name"] for one in kept.values()):
+            raise RefusedError(409, f"Already exist error: the name {body['display_name']} already exists")
+
+    def _add(self, kept: dict[str, dict], key: str, body: dict, created: datetime | None = None) -> dict:
+        body = {**body, key: str(uuid.uuid4()), "created_at": _text(created or datetime.now(UTC))}
+        kept[body[key]] = body
+        return body
+
+
+class _Handler(BaseHTTPRequestHandler):
+    kubeflow: KubeflowServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        fault = self.kubeflow.fault(f"{self.command} {path}")
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            if fault and not fault.after:
+                return self._fail(fault)
+            token = self.kubeflow.token
+            if token and self.headers.get("Authorization") != f"Bearer {token}":
+                raise RefusedError(401, "Request header error: there is no user identity header.")
+            query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+            kind = self.headers.get("Content-Type") or ""
+            answer = self.kubeflow.answer(self.command, path, query, lambda: content, kind)
+            if fault:
+                return self._fail(fault)
+            self._send(200, json.dumps(answer).encode())
+        except RefusedError as error:
+            self._send(error.status, json.dumps({"code": 3, "message": error.message, "details": []}).encode())
+        except (UnfitError, ValueError, KeyError) as error:
+            self._send(400, json.dumps({"code": 3, "message": f"{type(error).__name__}: {error}"}).encode())
+
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+
+    def _fail(self, fault: Fault) -> None:
+        if fault.kind == "hang":
+            self.kubeflow.open.wait(20)
+        if fault.kind in {"hang", "cut"}:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if fault.kind == "page":
+            self._send(200, b"<html>Please log in</html>", "text/html")
+            return
+        status = int(fault.kind)
+        if 300 <= status < 400:
+            self._send(status, b"", location="/dex/auth")
+            return
+        self._send(status, json.dumps({"code": 13, "message": f"fault {status}", "details": []}).encode())
+
+    def _send(self, status: int, content: bytes, kind: str = "application/json", location: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        if location:
+            self.send_header("Location", location)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,46 @@
+"""Fixtures that start the servers of a team once per test session, for any test that asks for them.
+
+A test that wants the tracking server takes ``server_uri``: an address, with the credentials of an ordinary user in the
+environment. ``mlflow_server`` is the same server with its administrator; ``bucket`` is an empty bucket of its S3 store.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from support.servers import ObjectStore, TrackingServer, database, object_store_in, tracking_server
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    with object_store_in(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[TrackingServer]:
+    with database() as kept, tracking_server(tmp_path_factory.mktemp("mlflow"), kept, object_store) as server:
+        yield server
+
+
+@pytest.fixture
+def server_uri(mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of the server, with an ordinary user logged in."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", mlflow_server.user[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", mlflow_server.user[1])
+    return mlflow_server.uri
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of an empty bucket, with address and keys of its store in the environment."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{secrets.token_hex(6)}"
+    object_store.client().create_bucket(Bucket=name)
+    return name

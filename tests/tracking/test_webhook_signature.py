@@ -1,0 +1,114 @@
+"""A delivery counts only with the signature that MLflow gives it, unaltered and of now."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cxr.errors import ParameterError, SignatureError
+from cxr.tracking.webhook_signature import (
+    DELIVERY_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    TOLERANCE,
+    SignatureCheck,
+    secret_of,
+)
+
+SECRET = "a secret of some length"
+NOW = 1_800_000_000
+BODY = json.dumps(
+    {
+        "entity": "model_version_alias",
+        "action": "created",
+        "timestamp": "2027-01-15T08:00:00+00:00",
+        "data": {"name": "pneumonia-classifier", "alias": "champion", "version": "3"},
+    }
+)
+
+
+def signed(body: str = BODY, secret: str = SECRET, at: str = str(NOW), delivery_id: str = "one") -> dict[str, str]:
+    """Headers as MLflow's own code makes them."""
+    from mlflow.webhooks.delivery import _generate_hmac_signature
+
+    signature = _generate_hmac_signature(secret, delivery_id, at, body)
+    return {"signature": signature, "delivery_id": delivery_id, "timestamp": at}
+
+
+def check() -> SignatureCheck:
+    return SignatureCheck(SECRET, clock=lambda: NOW)
+
+
+def test_a_delivery_that_mlflow_has_signed_is_read() -> None:
+    delivery = check().check(BODY.encode(), **signed())
+    assert delivery.event == "model_version_alias.created"
+    assert delivery.data == {"name": "pneumonia-classifier", "alias": "champion", "version": "3"}
+    assert not delivery.repeated
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (BODY, signed(secret="another secret of some length")),
+        (BODY.replace("3", "4"), signed()),
+        (BODY + " ", signed()),
+        (BODY, {**signed(), "delivery_id": "two"}),
+        (BODY, {**signed(), "timestamp": str(NOW + 1)}),
+        (BODY, {**signed(), "signature": signed()["signature"].removeprefix("v1,")}),
+        (BODY, {**signed(), "signature": "v1,\udcff"}),
+        (BODY, {**signed(), "signature": None}),
+        (BODY, {**signed(), "delivery_id": None}),
+        (BODY, {**signed(), "timestamp": None}),
+        (BODY, {**signed(), "signature": ""}),
+    ],
+)
+def test_what_is_forged_altered_or_unsigned_is_refused(body: str, headers: dict[str, str]) -> None:
+    with pytest.raises(SignatureError):
+        check().check(body.encode(), **headers)
+
+
+@pytest.mark.parametrize("at", [NOW - TOLERANCE - 1, NOW + TOLERANCE + 1, "nan", "inf", "-1", "1e9", "٣"])
+def test_a_signed_message_that_is_not_of_now_is_refused(at: float | str) -> None:
+    at = at if isinstance(at, str) else f"{at:.0f}"
+    with pytest.raises(SignatureError, match="of the last 300 s"):
+        check().check(BODY.encode(), **signed(at=at))
+
+
+def test_a_message_within_the_tolerance_is_taken_though_clocks_differ() -> None:
+    for number, seconds in enumerate((-TOLERANCE, TOLERANCE)):
+        assert check().check(BODY.encode(), **signed(at=f"{NOW + seconds:.0f}", delivery_id=str(number)))
+
+
+def test_a_delivery_that_comes_again_is_told_apart_as_long_as_it_counts() -> None:
+    now = [NOW]
+    checked = SignatureCheck(SECRET, clock=lambda: now[0])
+    assert not checked.check(BODY.encode(), **signed()).repeated
+    now[0] = NOW + int(TOLERANCE)
+    assert checked.check(BODY.encode(), **signed()).repeated
+    assert not checked.check(BODY.encode(), **signed(delivery_id="two")).repeated
+
+
+@pytest.mark.parametrize("body", ["", "[]", "no JSON", '{"entity": "a", "action": "b"}'])
+def test_a_signed_message_of_another_form_is_refused(body: str) -> None:
+    with pytest.raises(SignatureError, match="MLflow's form"):
+        check().check(body.encode(), **signed(body))
+
+
+def test_the_headers_are_those_of_the_installed_mlflow() -> None:
+    from mlflow.webhooks import constants
+
+    assert SIGNATURE_HEADER == constants.WEBHOOK_SIGNATURE_HEADER
+    assert DELIVERY_HEADER == constants.WEBHOOK_DELIVERY_ID_HEADER
+    assert TIMESTAMP_HEADER == constants.WEBHOOK_TIMESTAMP_HEADER
+
+
+def test_the_secret_comes_from_the_environment_and_is_not_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_SECRET", raising=False)
+    assert secret_of("SOME_SECRET") is None
+    monkeypatch.setenv("SOME_SECRET", f" {SECRET}\n")
+    assert secret_of("SOME_SECRET") == SECRET
+    monkeypatch.setenv("SOME_SECRET", "short")
+    with pytest.raises(ParameterError, match="at least 16 characters, received 5 in SOME_SECRET") as told:
+        secret_of("SOME_SECRET")
+    assert "short" not in str(told.value).replace("shorter", "")
