@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.dataset import BOXES_NAME
+from cxr.files import BOXES_FILE
 from cxr.images.decoding import decode_grey
 from cxr.inference.explanation import grad_cam
 from cxr.inference.predictor import Predictor
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="test phantoms with opacities")
     arguments = parser.parse_args()
     load_keras()
-    known = json.loads((arguments.data / BOXES_NAME).read_text(encoding="utf-8"))
+    known = json.loads((arguments.data / BOXES_FILE).read_text(encoding="utf-8"))
     chosen = [name for name in sorted(known) if name.startswith("test/") and known[name]["boxes"]][: arguments.images]
     pictures = [decode_grey((arguments.data / name).read_bytes()) for name in chosen]
     masks = [mask(picture.shape, known[name]["boxes"]) for name, picture in zip(chosen, pictures, strict=True)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.data.dataset import BOXES_NAME
 from cxr.data.phantom.dataset import draw_dataset
+from cxr.files import BOXES_FILE
 
 SIDE = 420
 VERMILLION = (0, 94, 213)
@@ -22,7 +22,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_dataset(folder, images=40, seed=0)
-        facts = json.loads((folder / BOXES_NAME).read_text(encoding="utf-8"))
+        facts = json.loads((folder / BOXES_FILE).read_text(encoding="utf-8"))
         tiles = []
         used: set[str] = set()
         for subtype in CHOSEN:

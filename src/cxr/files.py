@@ -1,25 +1,179 @@
-"""Files of plain arrays: nothing in them can run code."""
+"""Names of files that several packages read or write, and writes that leave a whole file or none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cxr.errors import DataError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DATASET_FILE = "dataset.json"
+PATIENTS_FILE = "patients.csv"
+BOXES_FILE = "boxes.json"
+"""Beside the raw images: the data set's card, a table of patients, and the boxes of opacities."""
+
+MANIFEST_FILE = "manifest.parquet"
+EXPLORATION_FILE = "exploration.html"
+SPLITS_FILE = "splits.parquet"
+REFERENCE_FILE = "reference.npz"
+"""Outputs of the steps ``validate``, ``resplit`` and ``reference``."""
+
+NETWORK_FILE = "model.keras"
+METADATA_FILE = "card.json"
+HISTORY_FILE = "history.csv"
+TRAINING_FILE = "training.json"
+"""Folder of a trained model: network, metadata, figures per epoch, and evidence of the training."""
+
+METRICS_FILE = "metrics.json"
+SUMMARY_FILE = "summary.json"
+PREDICTIONS_FILE = "predictions.parquet"
+COMPARISON_FILE = "comparison.json"
+"""Folder of an evaluation; the comparison stands beside that of an ensemble."""
+
+VALIDATION_SCORES_FILE = "validation.npz"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+"""What a registered version carries besides its model."""
+
+DRIFT_FILE = "drift.json"
+"""Output of the step ``drift``."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: the file; its folder is made if it is not there.
+
+    Yields:
+        A hidden file beside it to write to; it takes the final name when the block ends without an error.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folders(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Write folders so that each appears complete or not at all.
+
+    Args:
+        outputs: any key to the final folder; an older folder of that name is replaced.
+
+    Yields:
+        The same keys to hidden, empty folders beside the final ones; they take the final names when the block ends
+        without an error.
+    """
+    partial: dict[str, Path] = {}
+    try:
+        for key, final in outputs.items():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(final)
+            partial[key] = final.with_name(f".{final.name}.partial-{os.getpid()}")
+            partial[key].mkdir()
+        yield partial
+        for key, final in outputs.items():
+            old = final.with_name(f".{final.name}.old-{os.getpid()}")
+            if final.exists():
+                final.rename(old)
+            partial[key].rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        for folder in partial.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write one folder as :func:`whole_folders` does.
+
+    Args:
+        path: the final folder.
+
+    Yields:
+        The hidden folder to write to.
+    """
+    with whole_folders({"": path}) as partial:
+        yield partial[""]
+
+
+def remove_leftovers(final: Path) -> None:
+    """Remove the hidden folders that killed processes left beside an output; those of running processes stay.
+
+    Args:
+        final: the output's final path. If a process was killed between its two renames, the old output comes back.
+    """
+    for leftover in final.parent.glob(f".{final.name}.*-*"):
+        match = re.fullmatch(rf"\.{re.escape(final.name)}\.(partial|old)-(\d+)", leftover.name)
+        if match is None or _is_running(int(match[2])):
+            continue
+        if match[1] == "old" and not final.exists():
+            leftover.rename(final)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Args:
+        path: the file; its folder is made if it is not there.
+        text: its content.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON that every program reads, whole or not at all: numbers that are not finite become null.
+
+    Args:
+        path: the file; its folder is made if it is not there.
+        values: mappings, sequences and plain values.
+    """
+    write_text(path, json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(values: Any) -> Any:
+    """Replace numbers that are not finite by None, at any depth.
+
+    Args:
+        values: mappings, sequences and plain values.
+
+    Returns:
+        The same with plain dicts and lists.
+    """
+    if isinstance(values, dict):
+        return {key: without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
 
 def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDArray[Any]]:
-    """Read arrays of an ``.npz`` file; objects, which would be unpickled, are refused.
+    """Read arrays of an ``.npz`` file; objects are refused, because unpickling them would run code.
 
     Args:
         path: the file.
         names: arrays that it must hold.
-        remedy: what to do about a damaged one, for the error.
+        remedy: what to do about a damaged file, for the error message.
 
     Returns:
         Name to array.
@@ -27,8 +181,20 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     Raises:
         DataError: if the file is damaged or lacks an array.
     """
+    import numpy as np
+
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"expected arrays {', '.join(names)}, received {path} ({error}); {remedy}") from error
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

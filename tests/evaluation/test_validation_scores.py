@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from cxr.errors import DataError
-from cxr.evaluation.validation_scores import FILE_NAME, ValidationScores
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.files import VALIDATION_SCORES_FILE
 
 SCORES = ValidationScores(np.array([0.1, 0.5, 0.6, 0.5, 0.9]), np.array([False, False, False, True, True]))
 
@@ -36,8 +37,10 @@ def test_scores_come_back_as_saved_and_damage_is_told(tmp_path: Path) -> None:
     assert again is not None
     np.testing.assert_array_equal(again.probability, SCORES.probability)
     np.testing.assert_array_equal(again.pneumonia, SCORES.pneumonia)
-    (tmp_path / FILE_NAME).write_bytes(b"PK")
-    with pytest.raises(DataError, match=f"probability, pneumonia, received .*{FILE_NAME}.*register the model again"):
+    (tmp_path / VALIDATION_SCORES_FILE).write_bytes(b"PK")
+    with pytest.raises(
+        DataError, match=f"probability, pneumonia, received .*{VALIDATION_SCORES_FILE}.*register the model again"
+    ):
         ValidationScores.load(tmp_path)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import MissingInputError
-from cxr.models.metadata import CARD_NAME, ModelCard
+from cxr.files import METADATA_FILE
+from cxr.models.metadata import ModelCard
 from support.model_folders import card
 
 
@@ -14,7 +15,7 @@ def test_a_card_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     whole = card(training={"device": {"name": "x", "driver": None}}).completed(1.7, 0.31, "rule")
     whole.write(tmp_path)
     assert ModelCard.read(tmp_path) == whole
-    assert [path.name for path in tmp_path.iterdir()] == [CARD_NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [METADATA_FILE]
 
 
 def test_completing_leaves_the_first_card_as_it_was() -> None:

@@ -238,7 +238,7 @@ def test_a_killed_download_goes_on_where_it_stopped(store: Store, tmp_path: Path
     store.put("set/big.tar", BIG)
     store.held = {"set/big.tar"}
     code = (
-        "import sys; from pathlib import Path; from cxr.storage import StoredPrefix; "
+        "import sys; from pathlib import Path; from cxr.storage.object_store import StoredPrefix; "
         "s = StoredPrefix(sys.argv[1], Path(sys.argv[2]), endpoint_url=sys.argv[3]); "
         "s.download([entry.path for entry in s.entries])"
     )

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from cxr.app.examples import EXAMPLES, draw
+from cxr.files import NETWORK_FILE
 from cxr.images.decoding import Picture, decode_grey
 from cxr.images.recipes import apply, as_input
 from cxr.inference.reference.fitting import described, fit
 from cxr.inference.reference.reference import Reference
-from cxr.models.metadata import MODEL_NAME
 from cxr.tracking.connection import client
 from cxr.tracking.runs import log_evaluation
 from cxr.tracking.versions import candidates, ensure_version
@@ -76,7 +76,7 @@ def write_chest_models(root: Path) -> Folders:
     """Write the folders of two models that answer alike for label and differently for probability, and a reference."""
     folders = write_models(root, NAMES, dataset=PHANTOM)
     for seed, name in enumerate(NAMES):
-        chest_network(seed, 14.0 + 6 * seed).save(folders.models / name / MODEL_NAME)
+        chest_network(seed, 14.0 + 6 * seed).save(folders.models / name / NETWORK_FILE)
     (root / "reference").mkdir()
     chest_reference().save(root / "reference")
     return folders

@@ -13,9 +13,10 @@ import pandas as pd
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.evaluate import evaluate
 from cxr.evaluation.files import write_evaluation
+from cxr.files import NETWORK_FILE
 from cxr.images.recipes import Recipe
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import MODEL_NAME, ModelCard
+from cxr.models.metadata import ModelCard
 from cxr.steps.ensemble import Ensemble
 from support.model_folders import CPU, RECIPE, Folders, card, write_splits
 
@@ -61,7 +62,7 @@ def write_members(root: Path, seed: int = 0, **changes: Any) -> Folders:
         trained, judged = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)
         judged.mkdir(parents=True)
-        _network(name).save(trained / MODEL_NAME)
+        _network(name).save(trained / NETWORK_FILE)
         own = card(
             name, recipe=recipe.to_dict(), input_shape=recipe.input_shape, training={"device": CPU, "seconds": 1.5}
         )

@@ -18,10 +18,11 @@ import pandas as pd
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.calibration import apply_temperature
 from cxr.evaluation.evaluate import evaluate
+from cxr.files import NETWORK_FILE
 from cxr.images.decoding import decode_grey
 from cxr.images.recipes import Recipe, apply, as_input
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import MODEL_NAME, ModelCard
+from cxr.models.metadata import ModelCard
 from cxr.tracking.connection import client
 
 RECIPE = Recipe("s2_resize", "S2", size=16, channels=1)
@@ -134,7 +135,7 @@ def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes:
         trained.mkdir(parents=True)
         judged.mkdir(parents=True)
         made = _judged(seed)
-        (trained / MODEL_NAME).write_bytes(made.network)
+        (trained / NETWORK_FILE).write_bytes(made.network)
         (judged / "metrics.json").write_text(made.report)
         (judged / "summary.json").write_text(made.summary)
         made.predictions.to_parquet(judged / "predictions.parquet")
@@ -190,7 +191,7 @@ class _Judged:
 @cache
 def _judged(seed: int) -> _Judged:
     with tempfile.TemporaryDirectory() as scratch:
-        network = Path(scratch) / MODEL_NAME
+        network = Path(scratch) / NETWORK_FILE
         small_network(seed).save(network)
         raw = Predictor.load(Path(scratch), card()).probabilities(
             np.stack([apply(RECIPE, decode_grey(data)) for data in _pictures(48).values()])

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cxr.errors import SourceError
+from cxr.files import BOXES_FILE, DATASET_FILE, PATIENTS_FILE
 
 NORMAL = "NORMAL"
 PNEUMONIA = "PNEUMONIA"
@@ -18,10 +19,7 @@ SUBTYPES: tuple[str, ...] = ("normal", "bacteria", "virus")
 OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
 """Folders of the published layout; a data folder may also hold the class folders directly."""
 
-CARD_NAME = "dataset.json"
-BOXES_NAME = "boxes.json"
-PATIENTS_NAME = "patients.csv"
-SIDE_FILES: tuple[str, ...] = (CARD_NAME, BOXES_NAME, PATIENTS_NAME)
+SIDE_FILES: tuple[str, ...] = (DATASET_FILE, BOXES_FILE, PATIENTS_FILE)
 """Side files that a data folder may hold: its card, boxes of drawn opacities, and whose each image is."""
 
 IMAGE_SUFFIXES = frozenset(
@@ -61,7 +59,7 @@ class DatasetCard:
         Args:
             folder: the data folder.
         """
-        (folder / CARD_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (folder / DATASET_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> DatasetCard:
@@ -76,7 +74,7 @@ class DatasetCard:
         Raises:
             SourceError: if the card is there and cannot be read.
         """
-        path = folder / CARD_NAME
+        path = folder / DATASET_FILE
         if not path.exists():
             return cls(folder.resolve().name, "patients", "unknown", 0, 0, "unknown")
         try:

@@ -17,13 +17,13 @@ from cxr.data.exploration.images import Picture, picture
 from cxr.drift import figures
 from cxr.drift.findings import EMBEDDING, FILMS, PROBABILITY, WindowComparison
 from cxr.drift.rows import of_version
-from cxr.evaluation.files import write_json
 from cxr.evaluation.validation_scores import ValidationScores
+from cxr.files import DRIFT_FILE, write_json
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelCard
 from cxr.plots.style import Caption, data_address
 
-JSON_NAME, PAGE_NAME = "drift.json", "report.html"
+PAGE_NAME = "report.html"
 EXAMPLES = 8
 """Most pictures in a report."""
 
@@ -88,7 +88,7 @@ def write_report(
         picture_of: id of a row to its kept picture, None where none was kept.
         more: further entries for drift.json.
     """
-    write_json(folder / JSON_NAME, {**watched.to_dict(), **comparison.to_dict(), **(more or {})})
+    write_json(folder / DRIFT_FILE, {**watched.to_dict(), **comparison.to_dict(), **(more or {})})
     environment = Environment(
         loader=PackageLoader("cxr.drift"),
         autoescape=select_autoescape(["html"]),

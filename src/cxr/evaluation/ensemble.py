@@ -24,15 +24,14 @@ from cxr.data.dataset import PNEUMONIA
 from cxr.errors import DataError, MissingInputError
 from cxr.evaluation.calibration import COLDEST, apply_temperature, log_odds, pool
 from cxr.evaluation.evaluate import VALIDATION
-from cxr.evaluation.files import PREDICTIONS_NAME
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
-from cxr.models.metadata import CARD_NAME, MEMBERS, MODEL_NAME, Member, ModelCard
+from cxr.files import METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
+from cxr.models.metadata import MEMBERS, Member, ModelCard
 
 NAME, SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
 
-COMPARISON_NAME = "comparison.json"
 
 HEAVIEST = 1 / COLDEST
 """Bound of the search, 20: as far as a temperature would go. A calibrated member alone has weight 1 and members that
@@ -160,7 +159,7 @@ def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str
     names = list(include) or list(folders)
     absent = [name for name in names if name not in folders]
     for trained, judged in (folders[name] for name in names if name in folders):
-        wanted = [trained / MODEL_NAME, trained / CARD_NAME, judged / CARD_NAME, judged / PREDICTIONS_NAME]
+        wanted = [trained / NETWORK_FILE, trained / METADATA_FILE, judged / METADATA_FILE, judged / PREDICTIONS_FILE]
         absent += [str(path) for path in wanted if not path.is_file()]
     if absent or not names:
         raise MissingInputError(
@@ -174,7 +173,7 @@ def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str
             f"expected evaluations of the networks as they are now, received older ones of {', '.join(stale)}; "
             "run `cxr evaluate` for each"
         )
-    return join(cards, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_NAME) for name in names})
+    return join(cards, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
 
 
 def join(cards: Mapping[str, ModelCard], tables: Mapping[str, pd.DataFrame]) -> Members:
@@ -294,7 +293,7 @@ def write_model(folder: Path, card: ModelCard, folders: Mapping[str, tuple[Path,
     for member in card.pooled:
         place = folder / MEMBERS / member.model
         place.mkdir(parents=True)
-        shutil.copyfile(folders[member.model][0] / MODEL_NAME, place / MODEL_NAME)
+        shutil.copyfile(folders[member.model][0] / NETWORK_FILE, place / NETWORK_FILE)
         member.card.write(place)
     card.write(folder)
 

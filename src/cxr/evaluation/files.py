@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from cxr.evaluation.evaluate import Evaluation
+from cxr.files import HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
 
-METRICS_NAME = "metrics.json"
-SUMMARY_NAME = "summary.json"
-PREDICTIONS_NAME = "predictions.parquet"
-HISTORY_NAME = "history.csv"
 CURVES = "curves"
 
 
@@ -26,9 +20,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
         evaluation: what to write.
         history: figures per epoch of training, written as ``curves/training.csv``; None leaves it out.
     """
-    write_json(folder / METRICS_NAME, evaluation.report)
-    write_json(folder / SUMMARY_NAME, evaluation.summary())
-    evaluation.predictions.to_parquet(folder / PREDICTIONS_NAME, index=False)
+    write_json(folder / METRICS_FILE, evaluation.report)
+    write_json(folder / SUMMARY_FILE, evaluation.summary())
+    evaluation.predictions.to_parquet(folder / PREDICTIONS_FILE, index=False)
     curves = folder / CURVES
     curves.mkdir(exist_ok=True)
     tables = dict(evaluation.curves)
@@ -47,33 +41,5 @@ def read_history(trained: Path) -> pd.DataFrame | None:
     Returns:
         One row per epoch, or None if there is no history.
     """
-    path = trained / HISTORY_NAME
+    path = trained / HISTORY_FILE
     return pd.read_csv(path) if path.is_file() else None
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON that every program reads: unknown numbers become null.
-
-    Args:
-        path: where to write.
-        values: mappings, sequences and plain values.
-    """
-    path.write_text(json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def without_nan(values: Any) -> Any:
-    """Replace numbers that are not finite by None, at any depth.
-
-    Args:
-        values: mappings, sequences and plain values.
-
-    Returns:
-        The same with plain dicts and lists.
-    """
-    if isinstance(values, dict):
-        return {key: without_nan(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [without_nan(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.files import read_arrays
-
-FILE_NAME = "validation.npz"
-"""File beside a network and its card."""
+from cxr.files import VALIDATION_SCORES_FILE, read_arrays
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class ValidationScores:
         Returns:
             The file.
         """
-        path = folder / FILE_NAME
+        path = folder / VALIDATION_SCORES_FILE
         np.savez_compressed(path, probability=self.probability, pneumonia=self.pneumonia)
         return path
 
@@ -74,7 +71,7 @@ class ValidationScores:
         Raises:
             DataError: if the file is damaged.
         """
-        path = folder / FILE_NAME
+        path = folder / VALIDATION_SCORES_FILE
         if not path.is_file():
             return None
         stored = read_arrays(path, ("probability", "pneumonia"), "register the model again")

@@ -11,7 +11,8 @@ import numpy as np
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, ImageError, MissingInputError
-from cxr.models.metadata import MEMBERS, MODEL_NAME, ModelCard
+from cxr.files import NETWORK_FILE
+from cxr.models.metadata import MEMBERS, ModelCard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class Predictor:
         Raises:
             MissingInputError: if a file is missing.
         """
-        path = folder / MODEL_NAME
+        path = folder / NETWORK_FILE
         if not path.is_file() and not (folder / MEMBERS).is_dir():
             raise MissingInputError(f"expected a network, received {path} (no such file); run `cxr train`")
         own = card if card is not None else ModelCard.read(folder)

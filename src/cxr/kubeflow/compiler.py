@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import ParameterError
+from cxr.files import whole_file
 from cxr.kubeflow.pipeline_graph import Graph
 from cxr.steps.parameters import read_sections
 
@@ -61,11 +62,6 @@ def compile_pipeline(name: str, params: Path, output: Path) -> Path:
     made = build_pipeline(name, params)
     from kfp.compiler import Compiler
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}.partial.yaml")
-    try:
+    with whole_file(output) as partial:
         Compiler().compile(made, str(partial))
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     return output

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cxr.data.dataset import CLASSES
 from cxr.errors import MissingInputError
-
-CARD_NAME = "card.json"
-MODEL_NAME = "model.keras"
-"""File names inside a model's folder, beside each other."""
+from cxr.files import METADATA_FILE, NETWORK_FILE, write_text
 
 MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
 """Folders of an ensemble: what prediction needs, and how it was judged."""
@@ -113,8 +109,10 @@ class ModelCard:
     def files(self) -> tuple[str, ...]:
         """Files that prediction reads beside this card, relative to its folder."""
         if not self.members:
-            return (MODEL_NAME,)
-        return tuple(f"{MEMBERS}/{member.model}/{name}" for member in self.pooled for name in (MODEL_NAME, CARD_NAME))
+            return (NETWORK_FILE,)
+        return tuple(
+            f"{MEMBERS}/{member.model}/{name}" for member in self.pooled for name in (NETWORK_FILE, METADATA_FILE)
+        )
 
     def completed(self, temperature: float, threshold: float, rule: str) -> ModelCard:
         """Add what evaluation chose on the validation images.
@@ -145,10 +143,8 @@ class ModelCard:
         Returns:
             The file written.
         """
-        path = folder / CARD_NAME
-        partial = folder / f".{CARD_NAME}.{os.getpid()}"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        path = folder / METADATA_FILE
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
         return path
 
     @classmethod
@@ -164,7 +160,7 @@ class ModelCard:
         Raises:
             MissingInputError: if there is no card, or it isn't one of this version.
         """
-        path = folder / CARD_NAME
+        path = folder / METADATA_FILE
         try:
             return cls._of(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -201,5 +197,5 @@ def model_folders(models: Path, evaluations: Path, transfer: Path | None = None)
     return {
         path.parent.name: (trained / path.parent.name, path.parent)
         for trained, judged in pairs
-        for path in sorted(judged.glob(f"[!.]*/{CARD_NAME}"))
+        for path in sorted(judged.glob(f"[!.]*/{METADATA_FILE}"))
     }

@@ -8,7 +8,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from cxr.evaluation.evaluate import TEST
-from cxr.evaluation.files import write_json
+from cxr.files import write_json
 from cxr.plots.comparison import differences, disagreements, roc_pair
 from cxr.plots.style import Caption, data_address
 from cxr.promotion.registration import Registration

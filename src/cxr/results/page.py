@@ -66,19 +66,6 @@ def render(results: Iterable[Result], notes: Mapping[Path, str] | None = None, *
     return "\n".join(parts)
 
 
-def write_page(path: Path, text: str) -> None:
-    """Write the page so that a reader sees the old one or the new one, never a part.
-
-    Args:
-        path: file to write; its folder is made if it is not there.
-        text: the page.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _rank(result: Result) -> tuple[float, str]:
     auroc = result.validation_auroc
     return (math.inf if math.isnan(auroc) else -auroc, result.model)

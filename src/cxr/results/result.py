@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.evaluation.files import METRICS_NAME, without_nan
-from cxr.models.metadata import CARD_NAME, ModelCard
+from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, without_nan, write_text
+from cxr.models.metadata import ModelCard
 
 DIGITS = 6
 """Significant digits that are kept: more would change with the machine, not with the model."""
@@ -21,7 +21,7 @@ REPORT_NAME = "report.json"
 """Inside a reference's folder: how often films would get no answer."""
 DIGEST_LETTERS = 8
 
-ENSEMBLE_EVALUATION, COMPARISON_NAME = "evaluation", "comparison.json"
+ENSEMBLE_EVALUATION = "evaluation"
 """Inside an ensemble's folder: its evaluation, as of any model, and how it does against its best member."""
 
 ROUND_SHARE = 0.05
@@ -127,11 +127,8 @@ class Result:
             The file, which is the same for the same result.
         """
         path = folder / self.path
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(rounded(without_nan(self.facts)), indent=1, sort_keys=True, allow_nan=False) + "\n"
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
         return path
 
 
@@ -155,8 +152,8 @@ def collect(
     for trained, judged in folders.values():
         training = trained / "training.json"
         settings = _read(training).get("parameters", {}) if training.is_file() else {}
-        found.append(_result(asdict(ModelCard.read(judged)), _read(judged / METRICS_NAME), settings))
-    if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_NAME).is_file():
+        found.append(_result(asdict(ModelCard.read(judged)), _read(judged / METRICS_FILE), settings))
+    if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_FILE).is_file():
         found.append(_ensemble_result(ensemble))
     if reference is not None and (reference / REPORT_NAME).is_file():
         report = _read(reference / REPORT_NAME)
@@ -254,16 +251,16 @@ def _result(card: Mapping[str, Any], metrics: dict[str, Any], settings: Mapping[
 
 
 def _ensemble_result(folder: Path) -> Result:
-    evaluation, comparison = folder / ENSEMBLE_EVALUATION, folder / COMPARISON_NAME
-    card = _read(evaluation / CARD_NAME)
+    evaluation, comparison = folder / ENSEMBLE_EVALUATION, folder / COMPARISON_FILE
+    card = _read(evaluation / METADATA_FILE)
     absent = [name for name in IDENTITY if name not in card]
     if absent:
         raise DataError(
-            f"expected the card of an ensemble with {', '.join(IDENTITY)}, received {evaluation / CARD_NAME} without "
-            f"{', '.join(absent)}; make the ensemble again"
+            f"expected the card of an ensemble with {', '.join(IDENTITY)}, received "
+            f"{evaluation / METADATA_FILE} without {', '.join(absent)}; make the ensemble again"
         )
     members = [{"model": one.get("model"), "weight": one.get("weight")} for one in card.get("members") or ()]
-    facts = _result(card, _read(evaluation / METRICS_NAME), {}).facts
+    facts = _result(card, _read(evaluation / METRICS_FILE), {}).facts
     return Result({**facts, "members": members, "comparison": _read(comparison) if comparison.is_file() else None})
 
 

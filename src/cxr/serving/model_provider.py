@@ -14,13 +14,13 @@ from pathlib import Path
 
 from cxr.errors import CxrError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
+from cxr.files import MODEL_CARD_FILE
 from cxr.images.decoding import Picture
 from cxr.inference.answers import Answer, answer
 from cxr.inference.predictor import Predictor
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelCard
 from cxr.promotion.log import CHAMPION
-from cxr.promotion.model_card import document
 from cxr.tracking.registry_reader import alias_versions, fetch_version
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def load_version(uri: str, registered_name: str, version: str, alias: str = "", 
             folder = fetch_version(uri, registered_name, version, Path(scratch))
             predictor = Predictor.load(folder)
             reference, validation = Reference.load(folder), ValidationScores.load(folder)
-            text = folder / document.FILE_NAME
+            text = folder / MODEL_CARD_FILE
             about = text.read_text(encoding="utf-8") if text.is_file() else None
             probability = predictor.predict([_drawn()])[0].probability
     except RegistryError:

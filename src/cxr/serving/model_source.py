@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cxr.errors import MissingInputError
 from cxr.evaluation.validation_scores import ValidationScores
+from cxr.files import METADATA_FILE, REFERENCE_FILE
 from cxr.inference.predictor import Predictor
-from cxr.inference.reference.reference import FILE_NAME, Reference
-from cxr.models.metadata import CARD_NAME, EVALUATION_FOLDER, ModelCard
+from cxr.inference.reference.reference import Reference
+from cxr.models.metadata import EVALUATION_FOLDER, ModelCard
 from cxr.promotion.log import CHAMPION
 from cxr.serving.model_provider import PHANTOM_BANNER, Served, choose_version, load_version
 from cxr.tracking.version_record import model_card
@@ -83,7 +84,7 @@ def from_folder(model: Path, evaluation: Path | None = None, reference: Path | N
     """
     card, here = ModelCard.read(model), model.resolve()
     beside = [here.parent / EVALUATION_FOLDER, here.parent.parent / "evaluations" / here.name]
-    judged = evaluation or next((folder for folder in beside if (folder / CARD_NAME).is_file()), None)
+    judged = evaluation or next((folder for folder in beside if (folder / METADATA_FILE).is_file()), None)
     looked = " or ".join(map(str, beside if evaluation is None else [evaluation]))
     if judged is not None and (evaluation is not None or not card.calibrated):
         card = ModelCard.read(judged)
@@ -93,14 +94,15 @@ def from_folder(model: Path, evaluation: Path | None = None, reference: Path | N
             f"{looked}; run `cxr evaluate`, and name its folder as --evaluation"
         )
     known = reference or next(
-        (one for one in (here.parent / REFERENCE, here.parent.parent / REFERENCE) if (one / FILE_NAME).is_file()), None
+        (one for one in (here.parent / REFERENCE, here.parent.parent / REFERENCE) if (one / REFERENCE_FILE).is_file()),
+        None,
     )
-    if known is not None and not (known / FILE_NAME).is_file():
+    if known is not None and not (known / REFERENCE_FILE).is_file():
         raise MissingInputError(
-            f"expected a reference, received {known / FILE_NAME} (no such file); run `cxr reference`"
+            f"expected a reference, received {known / REFERENCE_FILE} (no such file); run `cxr reference`"
         )
     found = hashlib.sha256(repr(card).encode())
-    for path in (*(model / name for name in card.files), *((known / FILE_NAME,) if known else ())):
+    for path in (*(model / name for name in card.files), *((known / REFERENCE_FILE,) if known else ())):
         if path.is_file():  # loading says in plain words which one is missing
             found.update(path.read_bytes())
     return Choice(f"the model of {model}", found.hexdigest(), lambda: _load(model, card, judged, known))

@@ -7,15 +7,11 @@ A step is a frozen pydantic class. Its artifacts are path fields marked :class:`
 from __future__ import annotations
 
 import logging
-import os
-import re
 import resource
-import shutil
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,6 +19,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr.errors import MissingInputError, ParameterError
+from cxr.files import whole_folders
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +192,7 @@ class Step(BaseModel):
             if isinstance(role, Writes) and getattr(self, field) is not None
         }
         started = time.perf_counter()
-        with staged(outputs) as staging:
+        with whole_folders(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
         self.tidy()
         # Linux counts in KiB, macOS in bytes.
@@ -203,61 +200,6 @@ class Step(BaseModel):
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20
         )
         log.info("%s done: %.1f s, peak memory %.0f MiB", self.name, time.perf_counter() - started, peak)
-
-
-@contextmanager
-def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Give each output folder a hidden stand-in that takes its name when the block ends well.
-
-    Args:
-        outputs: any key to the final folder.
-
-    Yields:
-        The same keys to empty folders beside the final ones.
-    """
-    staging: dict[str, Path] = {}
-    try:
-        for key, final in outputs.items():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            sweep(final)
-            staging[key] = final.with_name(f".{final.name}.partial-{os.getpid()}")
-            staging[key].mkdir()
-        yield staging
-        for key, final in outputs.items():
-            old = final.with_name(f".{final.name}.old-{os.getpid()}")
-            if final.exists():
-                final.rename(old)
-            staging[key].rename(final)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        for folder in staging.values():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(final: Path) -> None:
-    """Remove what killed runs left beside an output.
-
-    Args:
-        final: the output's final path; only leftovers of processes that have ended are removed.
-    """
-    for leftover in final.parent.glob(f".{final.name}.*-*"):
-        match = re.fullmatch(rf"\.{re.escape(final.name)}\.(partial|old)-(\d+)", leftover.name)
-        if match is None or _alive(int(match[2])):
-            continue
-        if match[1] == "old" and not final.exists():
-            leftover.rename(final)
-        else:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sentence(step: type[Step], problem: Any) -> str:

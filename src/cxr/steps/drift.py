@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cxr.errors import DriftError, InstallationError, MissingInputError, PipelineError, RegistryError, TooFewError
+from cxr.files import DRIFT_FILE
 from cxr.steps.base import Reads, Writes
 from cxr.steps.model_fields import AnsweringOnce
 from cxr.steps.time_fields import DayOrMoment, read_moment, span
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JSON_NAME = "drift.json"
 STARTED = "on_drift"
 """Entry of drift.json about the command that was started."""
 
@@ -191,7 +191,7 @@ class Drift(AnsweringOnce):
     def _read(self) -> dict[str, Any]:
         """What drift.json says; nothing if there is none."""
         try:
-            found = json.loads((self.report / JSON_NAME).read_text(encoding="utf-8"))
+            found = json.loads((self.report / DRIFT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -213,10 +213,10 @@ class Drift(AnsweringOnce):
                 f"{found['sentence']}; expected the command of on_drift to end with status 0, received {status} from "
                 f"{shlex.join(command)}; it is run again next time"
             )
-        from cxr.evaluation.files import write_json
+        from cxr.files import write_json
 
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"time": moment, "identity": found["identity"], "command": command}
-        partial = self.report / f".{JSON_NAME}.partial"
+        partial = self.report / f".{DRIFT_FILE}.partial"
         write_json(partial, {**found, STARTED: entry})
-        partial.replace(self.report / JSON_NAME)
+        partial.replace(self.report / DRIFT_FILE)

@@ -52,11 +52,12 @@ class Ensemble(Judged):
         """Fit the weights, judge the pool, hold it against its best member, write all of it."""
         from cxr import tracking
         from cxr.evaluation.comparison import compare
-        from cxr.evaluation.ensemble import COMPARISON_NAME, NAME, read_members, write_model
+        from cxr.evaluation.ensemble import NAME, read_members, write_model
         from cxr.evaluation.evaluate import evaluate
-        from cxr.evaluation.files import write_evaluation, write_json
+        from cxr.evaluation.files import write_evaluation
         from cxr.evaluation.mistakes import pictures, worst_mistakes
         from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN, honesty
+        from cxr.files import COMPARISON_FILE, write_json
         from cxr.lineage import provenance
         from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
         from cxr.plots.evaluation import write_plots
@@ -83,7 +84,7 @@ class Ensemble(Judged):
         comparison = compare(
             found.predictions, members.tables[best], (NAME, best), resamples=self.resamples, seed=self.seed
         )
-        write_json(self.ensemble / COMPARISON_NAME, comparison.to_dict())
+        write_json(self.ensemble / COMPARISON_FILE, comparison.to_dict())
         sheet = worst_mistakes(found.predictions, found.point.threshold, self.mistakes)
         write_plots(
             evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), None, self.data), Caption.of(card)

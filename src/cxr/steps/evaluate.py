@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from cxr.files import SPLITS_FILE
 from cxr.steps.base import Reads, Writes
 from cxr.steps.evaluation_fields import Judged
 
@@ -41,7 +42,6 @@ class Evaluate(Judged):
         load_keras()
         import pandas as pd
 
-        from cxr.data.manifest.builder import FILE_NAME
         from cxr.data.split_table import ratios_of
         from cxr.evaluation.evaluate import evaluate, rows_to_judge
         from cxr.evaluation.files import read_history, write_evaluation
@@ -54,6 +54,7 @@ class Evaluate(Judged):
             predict_hidden,
         )
         from cxr.evaluation.speed import timed_predict
+        from cxr.files import MANIFEST_FILE
         from cxr.images.prepared import Prepared
         from cxr.inference.predictor import Predictor
         from cxr.models.metadata import ModelCard
@@ -63,9 +64,9 @@ class Evaluate(Judged):
 
         card = ModelCard.read(self.trained)
         prepared = Prepared.open(self.prepared)
-        splits = pd.read_parquet(self.splits / "splits.parquet")
+        splits = pd.read_parquet(self.splits / SPLITS_FILE)
         rows = rows_to_judge(splits, self.splits, self.model, card, prepared)
-        manifest = pd.read_parquet(self.manifest / FILE_NAME)
+        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
         rows[METADATA_COLUMN] = metadata_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)
         raw, speed = timed_predict(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field
 
+from cxr.files import SPLITS_FILE
 from cxr.steps.base import Reads, Step, Writes
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DescribeReference(Step):
         from cxr.plots.reference_distances import distances
         from cxr.plots.style import save
 
-        splits = pd.read_parquet(self.splits / "splits.parquet")
+        splits = pd.read_parquet(self.splits / SPLITS_FILE)
         card = DatasetCard.read(self.data)
         train = self._drawn(splits, "train")
         fitted = fit(

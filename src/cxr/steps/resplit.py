@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from cxr.files import SPLITS_FILE
 from cxr.steps.base import Reads, Step, Writes
 
 
@@ -68,7 +69,7 @@ class Resplit(Step):
         manifest = pd.read_parquet(self.manifest / "manifest.parquet")
         splits = split(manifest, **choices)
         gate(splits, manifest)
-        splits.to_parquet(self.splits / "splits.parquet", index=False)
+        splits.to_parquet(self.splits / SPLITS_FILE, index=False)
         text = json.dumps({**choices, **achieved(splits)}, indent=2)
         (self.splits / "achieved.json").write_text(text + "\n", encoding="utf-8")
         strata(splits).to_csv(self.splits / "achieved.csv", index=False)

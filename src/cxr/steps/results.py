@@ -54,10 +54,11 @@ class Results(Step):
 
     def run(self) -> None:
         """Keep what the run found, then write the page."""
+        from cxr.files import write_text
         from cxr.models.metadata import model_folders
-        from cxr.results.page import render, write_page
+        from cxr.results.page import render
         from cxr.results.result import collect, keep, read_all, read_notes
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
         keep(collect(folders, self.ensemble, self.reference), self.kept, phantoms=self.phantoms)
-        write_page(self.page, render(read_all(self.kept), read_notes(self.kept), phantoms=self.phantoms))
+        write_text(self.page, render(read_all(self.kept), read_notes(self.kept), phantoms=self.phantoms))

@@ -141,6 +141,7 @@ class Validate(Step):
         from cxr.data.dataset import DatasetCard
         from cxr.data.exploration import report
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
+        from cxr.files import EXPLORATION_FILE
         from cxr.images.decoding import Limits
 
         card = DatasetCard.read(self.data)
@@ -182,7 +183,7 @@ class Validate(Step):
         )
         acceptance.write_checks(results, digest, self.report)
         report.write_report(
-            self.report / acceptance.REPORT_NAME,
+            self.report / EXPLORATION_FILE,
             manifest,
             self.data,
             acceptance.completed(card, manifest),

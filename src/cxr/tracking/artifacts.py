@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.models.metadata import CARD_NAME, ModelCard
+from cxr.files import METADATA_FILE
+from cxr.models.metadata import ModelCard
 from cxr.tracking.connection import address, client
 from cxr.tracking.health import plainly
 
@@ -37,13 +38,13 @@ def absent_files(uri: str, version: ModelVersion) -> tuple[str, ...]:
     """
     with plainly(uri, f"list the files of version {version.version} of {version.name}"):
         present = _listed(uri, version)
-    if CARD_NAME not in present:
-        return (CARD_NAME,)
+    if METADATA_FILE not in present:
+        return (METADATA_FILE,)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            card = ModelCard.read(_download(uri, version, CARD_NAME, Path(scratch)).parent)
+            card = ModelCard.read(_download(uri, version, METADATA_FILE, Path(scratch)).parent)
         except MissingInputError:
-            return (CARD_NAME,)
+            return (METADATA_FILE,)
     return tuple(name for name in card.files if name not in present)
 
 

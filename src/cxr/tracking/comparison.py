@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError, DataError
+from cxr.files import SPLITS_FILE
 from cxr.promotion.rules import AUROC, SENSITIVITY, Facts, Match, Policy
 from cxr.tracking.artifacts import fetch_model
 from cxr.tracking.versions import Candidate
@@ -62,14 +63,12 @@ class FrozenImages:
         """
         import pandas as pd
 
-        from cxr.evaluation.files import PREDICTIONS_NAME
         from cxr.evaluation.pairing import judged_images
+        from cxr.files import PREDICTIONS_FILE
 
         if self._has(version):
             return
-        table = judged_images(
-            pd.read_parquet(splits / "splits.parquet"), pd.read_parquet(one.evaluation / PREDICTIONS_NAME)
-        )
+        table = judged_images(pd.read_parquet(splits / SPLITS_FILE), pd.read_parquet(one.evaluation / PREDICTIONS_FILE))
         with tempfile.TemporaryDirectory() as scratch:
             table.to_parquet(Path(scratch) / FILE, index=False)
             self._client.log_artifact(self._run_id, str(Path(scratch) / FILE), _folder(version))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import ParameterError, RegistryError
+from cxr.files import METADATA_FILE
 from cxr.lineage.version_lineage import Lineage, Origin
-from cxr.models.metadata import CARD_NAME, ModelCard
+from cxr.models.metadata import ModelCard
 from cxr.tracking.artifacts import MODEL_PATH
 from cxr.tracking.connection import address, existing_client
 from cxr.tracking.version_record import RECORDS, run_pages
@@ -137,7 +138,7 @@ def _members(connected: MlflowClient, uri: str, version: ModelVersion) -> tuple[
     # Not models:/NAME/VERSION: MLflow would look that up in its global address, which is not set.
     files = connected.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as scratch:
-        where = f"{files}/{MODEL_PATH}/{CARD_NAME}"
+        where = f"{files}/{MODEL_PATH}/{METADATA_FILE}"
         card = ModelCard.read(_download(uri, where, Path(scratch)).parent)
     others = connected.search_model_versions(f"name = '{version.name}'")
     found = []

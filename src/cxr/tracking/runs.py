@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import RegistryError
-from cxr.models.metadata import CARD_NAME, ModelCard
+from cxr.files import HISTORY_FILE, METADATA_FILE, SUMMARY_FILE, TRAINING_FILE
+from cxr.models.metadata import ModelCard
 from cxr.tracking.claims import claim
 from cxr.tracking.connection import client, experiment_id, experiment_name
 from cxr.tracking.delivery import Delivery
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HISTORY = "history.csv"
-TRAINING = "training.json"
-SUMMARY = "summary.json"
 WHOLE_TAG = "cxr.whole"
 """Digest of the files that a run tells in full; it is written last."""
 EVALUATION_TAG = "cxr.evaluation"
@@ -50,10 +48,10 @@ def find_or_restore(connected: MlflowClient, trained: Path, *, uri: str, experim
         MLflow's id of the run.
     """
     card = ModelCard.read(trained)
-    run_id = _read_json(trained / TRAINING).get("run_id")
+    run_id = _read_json(trained / TRAINING_FILE).get("run_id")
     if not run_id or not known(connected, str(run_id)):
         where = experiment_id(connected, uri, experiment_name(experiment, card.dataset_kind))
-        started, _ = _times(_history(trained / HISTORY))
+        started, _ = _times(_history(trained / HISTORY_FILE))
         origin = {} if card.members else {"restored": "from files"}
         run_id = claim(connected, where, _digest(trained), name=card.model, started=started, tags=origin)
     complete(connected, str(run_id), trained)
@@ -74,8 +72,8 @@ def complete(connected: MlflowClient, run_id: str, trained: Path) -> None:
     run = connected.get_run(run_id)
     if run.data.tags.get(WHOLE_TAG) == digest:
         return
-    card, facts = ModelCard.read(trained), _read_json(trained / TRAINING)
-    history = _history(trained / HISTORY)
+    card, facts = ModelCard.read(trained), _read_json(trained / TRAINING_FILE)
+    history = _history(trained / HISTORY_FILE)
     described = {key: value for key, value in asdict(card).items() if key not in {"training", "dataset", "members"}}
     described["weights"] = {member.model: member.weight for member in card.members}
     # A run that gave its own parameters when it began is not given the card's beside them.
@@ -121,12 +119,12 @@ def log_evaluation(trained: Path, evaluation: Path, *, uri: str, experiment: str
     connected = client(uri)
     with plainly(uri, f"take the training and the evaluation of {trained.name}"):
         run_id = find_or_restore(connected, trained, uri=uri, experiment=experiment)
-        digest = _joint_digest(evaluation / CARD_NAME, evaluation / SUMMARY)
+        digest = _joint_digest(evaluation / METADATA_FILE, evaluation / SUMMARY_FILE)
         run = connected.get_run(run_id).data
         if run.tags.get(EVALUATION_TAG) == digest:
             return run_id
         # The file's time, and not the present: whoever logs the same figures logs them once.
-        moment = (evaluation / SUMMARY).stat().st_mtime
+        moment = (evaluation / SUMMARY_FILE).stat().st_mtime
         new = {name: value for name, value in _figures(evaluation).items() if run.metrics.get(name) != value}
         add_metrics(connected, run_id, epoch_metrics(new, 0, moment))
         connected.log_artifacts(run_id, str(evaluation), "evaluation")
@@ -189,13 +187,13 @@ def _figures(evaluation: Path) -> dict[str, float]:
         for split in ("validation", "test")
         for name, entry in report.get(split, {}).get("at_threshold", {}).items()
     }
-    values |= _read_json(evaluation / SUMMARY)
+    values |= _read_json(evaluation / SUMMARY_FILE)
     numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
     return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
 def _digest(trained: Path) -> str:
-    return _joint_digest(trained / CARD_NAME, trained / HISTORY)
+    return _joint_digest(trained / METADATA_FILE, trained / HISTORY_FILE)
 
 
 def _joint_digest(*paths: Path) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.evaluation.files import METRICS_NAME
+from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE
 from cxr.lineage import provenance
 from cxr.lineage.record_files import FILES, LOCKS, PARAMETERS, POINTER
 from cxr.models.metadata import ModelCard
-from cxr.promotion.model_card.document import FILE_NAME, write_model_card
+from cxr.promotion.model_card.document import write_model_card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 RECORDS = "registered"
 """Folder among a run's artifacts with one folder per version that was made of the run."""
 
-TRAINING = "training.json"
 
 DESCRIPTION_LIMIT = 5000
 """Characters that MLflow's database keeps of a version's description."""
@@ -65,10 +64,10 @@ def keep_record(
             if (root / name).is_file():
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(root / name, folder / name)
-        if (trained / TRAINING).is_file():  # an ensemble has none
-            shutil.copyfile(trained / TRAINING, folder / TRAINING)
-        (folder / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (folder / FILE_NAME).write_text(write_model_card(card, metrics), encoding="utf-8")
+        if (trained / TRAINING_FILE).is_file():  # an ensemble has none
+            shutil.copyfile(trained / TRAINING_FILE, folder / TRAINING_FILE)
+        (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (folder / MODEL_CARD_FILE).write_text(write_model_card(card, metrics), encoding="utf-8")
         connected.log_artifacts(run_id, str(folder), place)
     lock, stage = _lock(root, trained)
     values: dict[str, str | None] = {
@@ -84,7 +83,7 @@ def keep_record(
         "evaluation": f"runs:/{run_id}/evaluation",
         "report": f"runs:/{run_id}/evaluation/plots" if (evaluation / "plots").is_dir() else None,
         "record": f"runs:/{run_id}/{place}",
-        "model_card": f"runs:/{run_id}/{place}/{FILE_NAME}",
+        "model_card": f"runs:/{run_id}/{place}/{MODEL_CARD_FILE}",
     }
     tags = {key: value for key, value in values.items() if value is not None}
     experiment = connected.get_run(run_id).info.experiment_id
@@ -123,10 +122,10 @@ def run_pages(experiment: str, run_id: str, record: str) -> dict[str, str]:
     return {
         "run": run,
         "curves": f"{run}/model-metrics",
-        "evaluation": f"{files}/evaluation/{METRICS_NAME}",
+        "evaluation": f"{files}/evaluation/{METRICS_FILE}",
         "report": f"{files}/evaluation/plots",
         "record": f"{files}/{record}",
-        "model_card": f"{files}/{record}/{FILE_NAME}",
+        "model_card": f"{files}/{record}/{MODEL_CARD_FILE}",
     }
 
 
@@ -164,6 +163,6 @@ def _labelled(digest: str | None) -> str | None:
 
 def _metrics(evaluation: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((evaluation / METRICS_NAME).read_text(encoding="utf-8")))
+        return dict(json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}

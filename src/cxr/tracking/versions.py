@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import cxr
 from cxr.errors import MissingInputError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
-from cxr.inference.reference.reference import FILE_NAME as REFERENCE
+from cxr.files import METADATA_FILE, MODEL_CARD_FILE, NETWORK_FILE, REFERENCE_FILE
 from cxr.models.backend import backend_name
-from cxr.models.metadata import CARD_NAME, EVALUATION_FOLDER, MODEL_FOLDER, MODEL_NAME, ModelCard, model_folders
-from cxr.promotion.model_card.document import FILE_NAME
+from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelCard, model_folders
 from cxr.tracking.artifacts import absent_files
 from cxr.tracking.connection import creation_lock
 from cxr.tracking.health import plainly
@@ -75,7 +74,7 @@ class Candidate:
         """Files that prediction reads beside the card: name in the version to where it is now."""
         found = {name: self.trained / name for name in self.card.files}
         if self.reference is not None:
-            found[REFERENCE] = self.reference / REFERENCE
+            found[REFERENCE_FILE] = self.reference / REFERENCE_FILE
         return found
 
 
@@ -113,7 +112,7 @@ def candidates(
     absent = [
         str(path)
         for trained, judged in taken.values()
-        for path in (*_files(trained, judged), judged / CARD_NAME, judged / "summary.json")
+        for path in (*_files(trained, judged), judged / METADATA_FILE, judged / "summary.json")
         if not path.is_file()
     ]
     if absent or not names:
@@ -121,14 +120,14 @@ def candidates(
             f"expected trained and evaluated models, received none of: {', '.join(absent) or evaluations}; "
             "run `cxr train` and `cxr evaluate` for each"
         )
-    known = reference if reference is not None and (reference / REFERENCE).is_file() else None
+    known = reference if reference is not None and (reference / REFERENCE_FILE).is_file() else None
     found = []
     for name, (trained, judged) in taken.items():
         summary = json.loads((judged / "summary.json").read_text(encoding="utf-8"))
         card = ModelCard.read(judged)
         if not card.calibrated:
             raise MissingInputError(
-                f"expected a calibrated card, received {judged / CARD_NAME} with "
+                f"expected a calibrated card, received {judged / METADATA_FILE} with "
                 f"temperature={card.temperature}, threshold={card.threshold}; run `cxr evaluate`"
             )
         found.append(Candidate(name, trained, judged, card, summary, known))
@@ -143,7 +142,7 @@ def candidates(
 
 def _files(trained: Path, judged: Path) -> list[Path]:
     """Files of a version beside its card; those of a single network where no card tells of members."""
-    names = ModelCard.read(judged).files if (judged / CARD_NAME).is_file() else (MODEL_NAME,)
+    names = ModelCard.read(judged).files if (judged / METADATA_FILE).is_file() else (NETWORK_FILE,)
     return [trained / name for name in names]
 
 
@@ -252,7 +251,7 @@ def _log_model(connected: MlflowClient, one: Candidate, run_id: str, fingerprint
             shutil.copyfile(path, folder / name)
         ValidationScores.of_evaluation(one.evaluation).save(folder)
         one.card.write(folder)
-        (folder / FILE_NAME).write_text(model_card(one.card, one.evaluation), encoding="utf-8")
+        (folder / MODEL_CARD_FILE).write_text(model_card(one.card, one.evaluation), encoding="utf-8")
         package, saved = Path(scratch) / cxr.__name__, Path(scratch) / "saved"
         _copy_package(package)
         mlflow.pyfunc.save_model(
@@ -303,7 +302,7 @@ def _pin(names: Sequence[str]) -> str | None:
 
 def _fingerprint(one: Candidate) -> str:
     total = hashlib.sha256()
-    for path in (*one.files.values(), one.evaluation / CARD_NAME):
+    for path in (*one.files.values(), one.evaluation / METADATA_FILE):
         total.update(path.read_bytes())
     return total.hexdigest()
 

@@ -11,13 +11,11 @@ from typing import Any
 import keras
 import pandas as pd
 
+from cxr.files import HISTORY_FILE, NETWORK_FILE, TRAINING_FILE
 from cxr.images.recipes import Recipe
-from cxr.models.metadata import MODEL_NAME, ModelCard
+from cxr.models.metadata import ModelCard
 from cxr.training.loop import Result
 from cxr.training.training_set import SplitData
-
-HISTORY_NAME = "history.csv"
-EVIDENCE_NAME = "training.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class TrainedModel:
         # A copy without the compiled metrics: it loads in a process that has only Keras.
         network = keras.Model.from_config(_in_float32(self.network.get_config()))
         network.set_weights(self.network.get_weights())
-        network.save(folder / MODEL_NAME)
+        network.save(folder / NETWORK_FILE)
         dataset = self.data.dataset
         ModelCard(
             model=model,
@@ -92,9 +90,9 @@ class TrainedModel:
             training=evidence,
             **self.origin,
         ).write(folder)
-        pd.DataFrame(self.result.history).to_csv(folder / HISTORY_NAME, index=False)
+        pd.DataFrame(self.result.history).to_csv(folder / HISTORY_FILE, index=False)
         facts = {**evidence, "parameters": self.values, "run_id": self.run_id}
-        (folder / EVIDENCE_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (folder / TRAINING_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _arrays(variables: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES, DatasetCard
 from cxr.errors import DataError
+from cxr.files import SPLITS_FILE
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SplitData:
         summary = json.loads((manifest / "summary.json").read_text(encoding="utf-8"))
         achieved = json.loads((splits / "achieved.json").read_text(encoding="utf-8"))
         return cls(
-            pd.read_parquet(splits / "splits.parquet"),
+            pd.read_parquet(splits / SPLITS_FILE),
             DatasetCard.read(manifest),
             summary["digest"],
             achieved["protocol"],

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.data.dataset import BOXES_NAME, CLASSES, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
+from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
 from cxr.data.phantom.dataset import SMALLEST, Plan, draw_dataset, picture, plan
 from cxr.errors import ParameterError
+from cxr.files import BOXES_FILE
 
 NAMES = {
     PNEUMONIA: re.compile(r"person\d+_(bacteria|virus)_\d+\.jpeg"),
@@ -97,7 +98,7 @@ def test_images_are_readable_and_vary_in_size(drawn: Path) -> None:
 
 
 def test_boxes_lie_in_their_image_and_only_pneumonias_have_them(drawn: Path) -> None:
-    facts = json.loads((drawn / BOXES_NAME).read_text())
+    facts = json.loads((drawn / BOXES_FILE).read_text())
     assert set(facts) == {path.relative_to(drawn).as_posix() for path in drawn.glob("*/*/*.jpeg")}
     for path, fact in facts.items():
         height, width = pixels((drawn / path).read_bytes()).shape
@@ -113,7 +114,7 @@ def test_boxes_lie_in_their_image_and_only_pneumonias_have_them(drawn: Path) -> 
 
 
 def test_a_virus_is_seen_on_both_sides_and_bacteria_on_one(drawn: Path) -> None:
-    for path, fact in json.loads((drawn / BOXES_NAME).read_text()).items():
+    for path, fact in json.loads((drawn / BOXES_FILE).read_text()).items():
         width = pixels((drawn / path).read_bytes()).shape[1]
         sides = {x + w / 2 > width / 2 for x, _, w, _ in fact["boxes"]}
         if fact["subtype"] == "virus":

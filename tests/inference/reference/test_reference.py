@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from cxr.errors import DataError
+from cxr.files import REFERENCE_FILE
 from cxr.images.decoding import Picture, decode_picture
 from cxr.inference.reference.features import STATISTICS
 from cxr.inference.reference.fitting import Described, described, error_rates, fit, judged
-from cxr.inference.reference.reference import FILE_NAME, POSES, Reference, posed
+from cxr.inference.reference.reference import POSES, Reference, posed
 from support.other_images import not_films, photographs
 
 SEEN = 45
@@ -116,7 +117,7 @@ def test_a_reference_comes_back_as_it_was_saved(reference: Reference, films: lis
 def test_a_damaged_reference_is_told(reference: Reference, tmp_path: Path) -> None:
     path = reference.save(tmp_path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(DataError, match=f"expected arrays text, mean.*received .*{FILE_NAME}.*cxr reference"):
+    with pytest.raises(DataError, match=f"expected arrays text, mean.*received .*{REFERENCE_FILE}.*cxr reference"):
         Reference.load(tmp_path)
 
 

@@ -15,14 +15,13 @@ import pandas as pd
 from cxr.data.checks.rules import CheckResult
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
+from cxr.files import EXPLORATION_FILE, SUMMARY_FILE
 
 log = logging.getLogger(__name__)
 
-SUMMARY_NAME = "summary.json"
 CHECKS_NAME = "checks.json"
 QUARANTINE_NAME = "quarantine.csv"
 DOCS_NAME = "data_docs"
-REPORT_NAME = "exploration.html"
 LISTED = 20
 """Offending files that an error message names; all of them are in ``checks.json``."""
 
@@ -71,7 +70,7 @@ def write_summary(manifest: pd.DataFrame, digest: str, card: DatasetCard, folder
         "problems": _counts(manifest.loc[manifest["problem"] != "", "problem"]),
         "left_out": left_out["path"].tolist(),
     }
-    _write_json(summary, folder / SUMMARY_NAME)
+    _write_json(summary, folder / SUMMARY_FILE)
 
 
 def write_checks(results: Sequence[CheckResult], digest: str, folder: Path) -> None:
@@ -110,7 +109,7 @@ def require(results: Sequence[CheckResult], manifest: pd.DataFrame, written: Seq
     raise DataError(
         f"the data were rejected by {len(failed)} critical check{'s' if len(failed) > 1 else ''}:\n"
         + "\n".join(_sentence(result, reasons) for result in failed)
-        + f"\nAll files and reasons: {rejected / REPORT_NAME} and {rejected / DOCS_NAME / 'index.html'}.\n"
+        + f"\nAll files and reasons: {rejected / EXPLORATION_FILE} and {rejected / DOCS_NAME / 'index.html'}.\n"
         "Repair or remove the files, or change policy, severity or limits in the section validate of "
         "params.yaml; the manifest was not written."
     )

@@ -9,7 +9,6 @@ explain it.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from scipy.stats import chi2_contingency
 
 from cxr.data.dataset import CLASSES, DatasetCard
 from cxr.data.statistics import Difference, kolmogorov_smirnov
+from cxr.files import whole_folder
 
 STATISTICS: tuple[str, ...] = ("mean", "std", "width", "height", "aspect", "bytes")
 """Per image: mean and standard deviation of grey levels (0..255), pixels, width / height, file size."""
@@ -83,15 +83,10 @@ class Baseline:
             folder: folder of baselines; there is one sub-folder per kind, so that drawn images never
                 become the measure of radiographs.
         """
-        final = folder / self.card.kind
-        partial = folder / f".{self.card.kind}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self.sample.to_parquet(partial / SAMPLE_NAME, index=False)
-        text = json.dumps({"card": asdict(self.card), "digest": self.digest}, indent=2)
-        (partial / CARD_NAME).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        with whole_folder(folder / self.card.kind) as partial:
+            self.sample.to_parquet(partial / SAMPLE_NAME, index=False)
+            text = json.dumps({"card": asdict(self.card), "digest": self.digest}, indent=2)
+            (partial / CARD_NAME).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path, kind: str) -> Baseline | None:

@@ -17,7 +17,6 @@ from cxr.data.exploration import plots
 from cxr.data.exploration.shortcuts import CAUTION, shortcut_aurocs
 from cxr.images.decoding import MAX_PIXELS, TRAINING_PROBLEMS
 
-FILE_NAME = "exploration.html"
 _LISTED = 100
 
 

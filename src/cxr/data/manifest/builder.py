@@ -15,11 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PATIENTS_NAME, SUBTYPES
+from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
 from cxr.data.manifest.duplicates import NEAR_CORRELATION, NEAR_DISTANCE, near_pairs, unite
 from cxr.data.manifest.listing import list_files, place
 from cxr.data.manifest.patients import ImageName, Patient, parse_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
+from cxr.files import MANIFEST_FILE, PATIENTS_FILE
 from cxr.images.decoding import SOFT, TRAINING_PROBLEMS, ImageFacts, Limits, decode_grey, inspect, read_bytes
 
 Action = Literal["accept", "quarantine", "refuse"]
@@ -31,7 +32,6 @@ ACTIONS: tuple[Action, ...] = ("accept", "quarantine", "refuse")
 STATUSES: dict[Action, str] = {"accept": "accepted", "quarantine": "quarantined", "refuse": "refused"}
 """Status of a file by action: a quarantined file is left out, a refused one stops the pipeline."""
 
-FILE_NAME = "manifest.parquet"
 
 DTYPES: dict[str, str] = {
     "path": "string",
@@ -114,7 +114,7 @@ def build_manifest(
     actions = _full_policy(policy or {}, naming)
     if not data.is_dir():
         raise SourceError(f"expected a data folder, received data={data}; run `cxr fetch`")
-    table = data / PATIENTS_NAME
+    table = data / PATIENTS_FILE
     patients = read_patients(table) if naming == "any" and table.exists() else None
     names = list_files(data)
     if not names:
@@ -163,7 +163,7 @@ def write_manifest(frame: pd.DataFrame, folder: Path) -> Path:
     Returns:
         The file.
     """
-    path = folder / FILE_NAME
+    path = folder / MANIFEST_FILE
     frame.to_parquet(path, index=False)
     return path
 
@@ -180,7 +180,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     Raises:
         DataError: if a column is missing.
     """
-    frame = pd.read_parquet(folder / FILE_NAME)
+    frame = pd.read_parquet(folder / MANIFEST_FILE)
     if missing := [name for name in DTYPES if name not in frame]:
         raise DataError(f"expected the columns of a manifest, received {folder} without {missing}; run `cxr validate`")
     return frame.astype(DTYPES)
@@ -260,7 +260,7 @@ def _look_up(name: str, patients: Mapping[str, Patient] | None) -> ImageName:
     if patients is None:
         return ImageName(None, None, "", 0, stem, "")
     if name not in patients:
-        raise ImageError("misnamed", f"expected a row of {PATIENTS_NAME} with path={name}; add one")
+        raise ImageError("misnamed", f"expected a row of {PATIENTS_FILE} with path={name}; add one")
     return ImageName(None, patients[name].subtype, "", 0, patients[name].patient, stem)
 
 

@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cxr.data.dataset import BOXES_NAME, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, SUBTYPES, DatasetCard
+from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, SUBTYPES, DatasetCard
 from cxr.data.phantom.anatomy import Anatomy, Pose
 from cxr.data.phantom.canvas import Canvas
 from cxr.data.phantom.chest import branches, compose
 from cxr.data.phantom.opacity import LOBES, Box, boxes, consolidation, interstitial
 from cxr.data.phantom.scanner import Exposure, Plate, encode
 from cxr.errors import ParameterError
+from cxr.files import BOXES_FILE
 
 SMALLEST = 20
 """Fewest images of a set: below it a class or subtype would be missing from a split."""
@@ -117,7 +118,7 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
         drawn = list(tqdm(drawing, "phantoms", len(plans), unit="image", disable=None))
     facts = {item.path: fact for item, (_, fact) in sorted(zip(plans, drawn, strict=True), key=lambda p: p[0].path)}
     lines = ",\n".join(f"{json.dumps(path)}: {json.dumps(fact)}" for path, fact in facts.items())
-    (folder / BOXES_NAME).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    (folder / BOXES_FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     card = DatasetCard("phantom", "phantom", "phantom", len(plans), sum(size for size, _ in drawn), "CC0-1.0")
     card.write(folder)
     return card

@@ -10,12 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cxr.data.dataset import CARD_NAME, DatasetCard
+from cxr.data.dataset import DatasetCard
 from cxr.data.sources import kermany
 from cxr.data.sources.fetching import expected_bytes, is_local, label
 from cxr.data.sources.layout import Folder, Held, held_in
 from cxr.data.version import folder_md5
 from cxr.errors import SourceError
+from cxr.files import DATASET_FILE
 from cxr.storage.contents import some
 
 RECORD_NAME = "fetch.json"
@@ -70,9 +71,9 @@ def is_due(data: Path, downloads: Path, source: str, request: Mapping[str, Any],
     if present is not None and present == recorded:
         logger.warning("%s/ (version %s) is replaced by %s once that is here", data.name, present, source)
         return True
-    if not data.is_dir() or not (data / CARD_NAME).is_file():
+    if not data.is_dir() or not (data / DATASET_FILE).is_file():
         raise SourceError(
-            f"expected a folder that fetch made, received data={data} without {CARD_NAME}; move it away, "
+            f"expected a folder that fetch made, received data={data} without {DATASET_FILE}; move it away, "
             "or pass it as --source and another folder as --data"
         )
     card = DatasetCard.read(data)

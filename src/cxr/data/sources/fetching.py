@@ -12,11 +12,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from cxr.data.dataset import CARD_NAME, IMAGE_SUFFIXES, DatasetCard
+from cxr.data.dataset import IMAGE_SUFFIXES, DatasetCard
 from cxr.data.sources import kermany
 from cxr.data.sources.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from cxr.data.sources.layout import OTHER, Layout, find_layout
 from cxr.errors import SourceError
+from cxr.files import DATASET_FILE
 from cxr.storage.contents import GIGABYTE, Contents, FolderContents, some
 
 PHANTOM = "phantom"
@@ -193,13 +194,13 @@ def _kaggle_handle(source: str) -> str:
 
 def _given_card(contents: Contents, layout: Layout) -> DatasetCard | None:
     """Card that lies beside the images of the source."""
-    path = layout.root / CARD_NAME
+    path = layout.root / DATASET_FILE
     for _, pieces in contents.read([path] if path in layout.side else []):
         try:
             return DatasetCard(**json.loads(b"".join(pieces)))
         except (TypeError, ValueError) as error:
             raise SourceError(
-                f"expected a {CARD_NAME} with the fields of DatasetCard, received source={contents.name} "
+                f"expected a {DATASET_FILE} with the fields of DatasetCard, received source={contents.name} "
                 f"({error}); correct it or remove it"
             ) from error
     return None
@@ -223,7 +224,7 @@ def _card(
     """Card from what the person says, else the source's own card, else the known set, else the name."""
     if given is not None and said.kind not in (AUTO, given.kind):
         raise SourceError(
-            f"expected data_kind to agree with the source's {CARD_NAME}, which says {given.kind!r}, received "
+            f"expected data_kind to agree with the source's {DATASET_FILE}, which says {given.kind!r}, received "
             f"data_kind={said.kind!r}; leave data_kind at auto"
         )
     if given is None and whole:

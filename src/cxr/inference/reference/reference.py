@@ -11,12 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.files import read_arrays
+from cxr.files import REFERENCE_FILE, read_arrays
 from cxr.images.decoding import Picture
 from cxr.inference.reference.features import STATISTICS, Vector, outline, statistics
 
-FILE_NAME = "reference.npz"
-"""File beside a network and its card."""
 EMBEDDED = 24
 """Numbers of an embedding: the first components of the outline."""
 
@@ -209,7 +207,7 @@ class Reference:
         """
         arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         text = json.dumps({"dataset_kind": self.dataset_kind, "facts": dict(self.facts)})
-        path = folder / FILE_NAME
+        path = folder / REFERENCE_FILE
         with path.open("wb") as file:
             np.savez_compressed(file, text=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
         return path
@@ -227,7 +225,7 @@ class Reference:
         Raises:
             DataError: if the file is damaged.
         """
-        path = folder / FILE_NAME
+        path = folder / REFERENCE_FILE
         if not path.is_file():
             return None
         arrays: dict[str, Any] = read_arrays(path, ("text", *_ARRAYS), "run `cxr reference` again")

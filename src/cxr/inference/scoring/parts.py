@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxr.files import whole_file
 from cxr.inference.scoring.files import File
 from cxr.inference.scoring.rows import Row
 
@@ -96,7 +96,7 @@ class Parts:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([{**asdict(row), **columns} for row in rows], schema=SCHEMA)
-        with _whole(self._folder / self._names[number]) as partial:
+        with whole_file(self._folder / self._names[number]) as partial:
             pq.write_table(table, partial)
 
     def join(self, target: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Parts:
         labels: Counter[str] = Counter()
         errors: Counter[str] = Counter()
         first: list[str] = []
-        with _whole(target) as partial, _writer(target.suffix, partial) as write:
+        with whole_file(target) as partial, _writer(target.suffix, partial) as write:
             for name in self._names:
                 table = pq.read_table(self._folder / name, schema=SCHEMA)
                 write(table)
@@ -161,7 +161,7 @@ def write_record(record: Path, values: Mapping[str, Any]) -> None:
         record: the file.
         values: what :meth:`Parts.join` returned, and more.
     """
-    with _whole(record) as partial:
+    with whole_file(record) as partial:
         partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -170,18 +170,6 @@ def _digest(model: str, files: Sequence[File]) -> str:
     for file in files:
         found.update(json.dumps([file.path, file.identity]).encode())
     return found.hexdigest()[:32]
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A hidden file beside the target that takes its name when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

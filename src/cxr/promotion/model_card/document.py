@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr.data.sources import kermany
+from cxr.files import MODEL_CARD_FILE
 from cxr.lineage.provenance import DIRTY
 from cxr.models.metadata import ModelCard
 from cxr.promotion.model_card.figures import NOT_STATED, calibration, counts, figures, honesty, part, threshold
-
-FILE_NAME = "MODEL_CARD.md"
 
 KERMANY_PEOPLE = (
     "children of one to five years, seen at one hospital (Guangzhou Women and Children's Medical Center, China)"
@@ -72,7 +71,7 @@ def _joined(top: str, sections: list[_Section], limit: int | None) -> str:
     kept = list(sections)
     while True:
         gone = [section.heading for section in sections if section not in kept]
-        note = f"Left out here for want of room, and found in {FILE_NAME}: {', '.join(gone)}.\n" if gone else ""
+        note = f"Left out here for want of room, and found in {MODEL_CARD_FILE}: {', '.join(gone)}.\n" if gone else ""
         text = "\n".join(filter(None, [top, *map(str, kept), note]))
         least = max(kept, key=lambda section: section.rank)
         if limit is None or len(text) <= limit or least.rank == 0:
