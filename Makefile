@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check audit format ui app gpu results benchmarks server components images kubeflow-local lock clean
+.PHONY: help run repro transfer test check audit format ui app gpu results benchmarks server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,7 +30,9 @@ transfer: .venv/run.stamp ## Train the networks that start from pretrained weigh
 	dvc repro transfer/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
+	@echo "Coverage in percent, with branches; modules below 85:"
+	@coverage report --sort=cover | awk '$$1 == "TOTAL" || $$NF + 0 < 85 && /\.py/'
 
 check: .venv/dev.stamp ## Check style, types and import layers
 	ruff check .
@@ -70,8 +72,10 @@ results: .venv/run.stamp ## Note this run's figures and write docs/results.md fr
 benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
 	python benchmarks/write_page.py
 
-components: .venv/dev.stamp ## Write components/*/component.yaml anew from the steps
+generate: .venv/dev.stamp ## Write what is derived from steps and models: lists in dvc.yaml, component files, docs/results.md
+	cxr graph --params params.yaml
 	cxr kubeflow components --params params.yaml
+	cxr results --params params.yaml --evaluations reports/missing --ensemble reports/missing
 
 images: ## Build the images with docker or podman (REGISTRY=, VERSION=, IMAGES="data train") and print their sizes
 	REGISTRY=$(REGISTRY) VERSION=$(VERSION) components/build.sh $(IMAGES)

@@ -1,4 +1,4 @@
-"""Augmentation on one core at the networks' sizes, and whole augmented batches against the network that they feed.
+"""Augmentation on one core at the networks' sizes, and whole augmented batches compared with training.
 
 Run it with ``python benchmarks/augmentation.py``.
 """
@@ -40,16 +40,16 @@ def main() -> None:
                     augment(images, ranges, generator)
                 speed = rounds * len(images) / (time.perf_counter() - start)
                 print(f"{size:>5}{planes:>8}  {name:<20}{speed:>10.0f}")
-    feeding()
+    compare_with_training()
 
 
-def rate(work: Callable[[int], object], images: int, rounds: int) -> float:
+def images_per_second(work: Callable[[int], object], images: int, rounds: int) -> float:
     """Time some work.
 
     Args:
         work: called with 0, 1, 2 ...
         images: images per call.
-        rounds: calls that count; one more comes first.
+        rounds: number of timed calls; one more comes first.
 
     Returns:
         Images per second.
@@ -61,10 +61,10 @@ def rate(work: Callable[[int], object], images: int, rounds: int) -> float:
     return rounds * images / (time.perf_counter() - start)
 
 
-def feeding() -> None:
-    """Print, for each model of params.yaml with augmentation, how much faster its batches are made than used."""
+def compare_with_training() -> None:
+    """Print, for each model of params.yaml with augmentation, how much faster batches are made than trained on."""
     load_keras()
-    from cxr.models.networks import build
+    from cxr.models.networks import build_network
     from cxr.training.batches import Batches
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
@@ -75,17 +75,19 @@ def feeding() -> None:
             continue
         recipe = recipe_named(entry["recipe"], **params["recipes"][entry["recipe"]])
         size, count = entry["batch_size"], 4 * entry["batch_size"]
-        pictures = generator.integers(0, 256, (count, recipe.size, recipe.size, recipe.planes)).astype(np.uint8)
+        images = generator.integers(0, 256, (count, recipe.size, recipe.size, recipe.planes)).astype(np.uint8)
         batches = Batches(
-            pictures, np.arange(count), np.arange(count) % 2, recipe, batch_size=size, shuffle=True,
-            augmentation=Augmentation(**entry["augmentation"]),
+            images, np.arange(count), np.arange(count) % 2, recipe, batch_size=size, shuffle=True,
+            augmentation=Augmentation(**entry["augmentation"]), balance="none", seed=0,
         )  # fmt: skip
-        network = build(entry["architecture"], recipe.input_shape)
+        network = build_network(entry["architecture"], recipe.input_shape)
         network.compile(entry["optimizer"], "binary_crossentropy", jit_compile=False)
         batch = batches[0]
-        made = rate(lambda number, batches=batches: batches[number % 4], size, 24)
-        used = rate(lambda number, network=network, batch=batch: network.train_on_batch(*batch), size, 8)
-        print(f"{name:<14}{made:>19.0f}{used:>21.0f}{made / used:>7.1f}")
+        prepared = images_per_second(lambda number, batches=batches: batches[number % 4], size, 24)
+        trained = images_per_second(
+            lambda number, network=network, batch=batch: network.train_on_batch(*batch), size, 8
+        )
+        print(f"{name:<14}{prepared:>19.0f}{trained:>21.0f}{prepared / trained:>7.1f}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,17 +25,17 @@ import pandas as pd
 import yaml
 
 from cxr.data.checks import acceptance, expectations
-from cxr.data.checks.drift import Baseline, DriftLimits, compare
-from cxr.data.checks.rules import Bounds
+from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
+from cxr.data.checks.rules import CheckBounds
 from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
 from cxr.data.exploration.report import write_report
 from cxr.data.manifest.builder import build_manifest
-from cxr.data.manifest.duplicates import near_candidates
+from cxr.data.manifest.duplicates import find_hash_neighbours
 from cxr.data.phantom.dataset import draw_dataset
-from cxr.data.splitting import split
+from cxr.data.splitting import assign_splits
 from cxr.evaluation.bootstrap import BATCH
-from cxr.evaluation.evaluate import evaluate
-from cxr.images.decoding import decode_grey
+from cxr.evaluation.evaluate import EvaluationSettings, evaluate
+from cxr.images.decoding import MAX_BYTES, MAX_PIXELS, ImageLimits, decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.recipes import recipe_named
 from cxr.models.backend import load_keras
@@ -46,6 +47,22 @@ WHOLE = SHARED / "kermany224.tar"
 ROWS = (1_000, 6_000)
 """Rows of the two sizes at which costs that grow with them are measured."""
 TIMES = 3
+LIMITS = ImageLimits(MAX_PIXELS, MAX_BYTES, min_side=64, max_aspect=4.0, colour_tolerance=8)
+NEAR_DISTANCE = 8
+MANIFEST_PARAMETERS: dict[str, Any] = {
+    "limits": LIMITS,
+    "naming": "kermany",
+    "policy": {},
+    "near_distance": NEAR_DISTANCE,
+}
+BOUNDS = CheckBounds(50.0, 64, 4.0, min_pneumonia_share=0.1, max_pneumonia_share=0.9, max_quarantined_share=0.05)
+SPLIT_PARAMETERS: dict[str, Any] = {
+    "protocol": "grouped",
+    "ratios": (0.70, 0.15, 0.15),
+    "seed": 9,
+    "sample": {},
+    "max_deviation": 1.0,
+}
 CARD = DatasetCard("sample", "patients", "a benchmark", 0, 0, "none")
 
 
@@ -63,11 +80,11 @@ def main() -> None:
             draw_dataset(data, images=60)
         else:
             data = unpacked(arguments.source, Path(scratch) / "data")
-        manifest = build_manifest(data, workers=1, progress=False)
+        manifest = build_manifest(data, workers=1, progress=False, **MANIFEST_PARAMETERS)
         count = len(manifest)
         megapixels = (manifest["width"] * manifest["height"]).mean() / 1e6
         print(f"{count} images of {megapixels:.2f} megapixels and {manifest['bytes'].mean() / 1e3:.0f} KB on average\n")
-        looked = core_seconds(lambda: build_manifest(data, workers=1, progress=False), TIMES)
+        looked = core_seconds(lambda: build_manifest(data, workers=1, progress=False, **MANIFEST_PARAMETERS), TIMES)
         line("validate, look at an image", 1e3 * looked / count, "ms")
         of_rows(manifest, data, Path(scratch))
         of_pairs(data if arguments.whole is None else unpacked(arguments.whole, Path(scratch) / "whole"))
@@ -88,8 +105,8 @@ def unpacked(source: Path, folder: Path) -> Path:
     if source.is_dir():
         return source
     shutil.unpack_archive(source, folder)
-    found = next(folder.rglob(NORMAL)).parent
-    return found.parent if found.name in OFFICIAL_SPLITS else found
+    data_folder = next(folder.rglob(NORMAL)).parent
+    return data_folder.parent if data_folder.name in OFFICIAL_SPLITS else data_folder
 
 
 def line(what: str, value: float, unit: str) -> None:
@@ -113,12 +130,12 @@ def core_seconds(work: Callable[[], object], times: int = 1) -> float:
     Returns:
         Seconds.
     """
-    found = []
+    seconds = []
     for _ in range(times):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return min(found)
+        seconds.append(time.process_time() - started)
+    return min(seconds)
 
 
 def slope(work: Callable[[int], object]) -> float:
@@ -171,21 +188,33 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
     def report(rows: int) -> None:
         frame, folder = tables[rows], scratch / f"report{rows}"
         digest = "0" * 64
-        compared = compare(Baseline.of(frame, CARD, digest), None, DriftLimits())
-        results = expectations.validate(
-            frame, compared, folder / "docs", card=CARD, bounds=Bounds(), severities={}, run_name="rows"
+        compared = compare_datasets(
+            BaselineStatistics.from_manifest(frame, CARD, digest), None, DriftLimits(0.1, 0.05, 0.01)
+        )
+        results = expectations.run_checks(
+            frame, compared, folder / "docs", card=CARD, bounds=BOUNDS, severities={}, run_name="rows"
         )
         acceptance.write_checks(results, digest, folder)
-        # Pictures are of a few images, whatever the number: those of the sample stand in.
+        # The report shows a few images, whatever the number: here those of the sample.
         shown = frame.assign(path=manifest["path"].sample(rows, replace=True, random_state=0).to_numpy())
-        write_report(folder / "exploration.html", shown, data, CARD, results, compared, digest=digest)
+        write_report(
+            folder / "exploration.html",
+            shown,
+            data,
+            CARD,
+            results,
+            compared,
+            digest=digest,
+            max_pixels=MAX_PIXELS,
+            seed=0,
+        )
 
     report(ROWS[0])  # what is loaded and drawn the first time does not count
     line("validate, checks and reports of a row", 1e3 * slope(report), "ms")
     line("validate, a row of the manifest in memory", tables[ROWS[1]].memory_usage(deep=True).sum() / ROWS[1], "bytes")
     size = (scratch / f"report{ROWS[1]}" / "exploration.html").stat().st_size / 2**20
     line(f"validate, the page of {ROWS[1]:,} images", size, "MiB")
-    line("resplit, a row", 1e3 * slope(lambda rows: split(tables[rows], max_deviation=1.0)), "ms")
+    line("resplit, a row", 1e3 * slope(lambda rows: assign_splits(tables[rows], **SPLIT_PARAMETERS)), "ms")
 
 
 def of_pairs(data: Path, images: int = 16_000) -> None:
@@ -196,11 +225,11 @@ def of_pairs(data: Path, images: int = 16_000) -> None:
         images: hashes that are compared with one another.
     """
     hashes = [f"{code:016x}" for code in np.random.default_rng(0).integers(0, 2**63, images)]
-    seconds = core_seconds(lambda: near_candidates(hashes), TIMES)
+    seconds = core_seconds(lambda: find_hash_neighbours(hashes, NEAR_DISTANCE), TIMES)
     line("validate, compare two hashes", 1e9 * seconds / (images * (images - 1) / 2), "ns")
-    films = [perceptual_hash(decode_grey(path.read_bytes())) for path in sorted(data.rglob("*.jpeg"))]
-    share = len(near_candidates(films)) / (len(films) * (len(films) - 1) / 2)
-    line(f"validate, near pairs among {len(films):,} films", 1e6 * share, "of a million")
+    hashes = [perceptual_hash(decode_grey(path.read_bytes())) for path in sorted(data.rglob("*.jpeg"))]
+    share = len(find_hash_neighbours(hashes, NEAR_DISTANCE)) / (len(hashes) * (len(hashes) - 1) / 2)
+    line(f"validate, near pairs among {len(hashes):,} films", 1e6 * share, "of a million")
 
 
 def of_intervals(images: int = 4_000) -> None:
@@ -222,11 +251,15 @@ def of_intervals(images: int = 4_000) -> None:
         }
     )
     resamples = 2_000
+
+    def evaluate_with(replicates: int) -> None:
+        evaluate(rows, EvaluationSettings("sensitivity", 0.95, (), replicates, seed=0, bins=15))
+
     tracemalloc.start()
-    evaluate(rows, resamples=BATCH)
+    evaluate_with(BATCH)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    seconds = core_seconds(lambda: evaluate(rows, resamples=resamples // 4)) * 4
+    seconds = core_seconds(lambda: evaluate_with(resamples // 4)) * 4
     line("evaluate, intervals of an image", 1e3 * seconds / (2 * images), "ms")
     line("evaluate, memory for a test image", peak / images, "bytes")
 
@@ -238,20 +271,20 @@ def of_networks(batches: int = 2) -> None:
         batches: batches that count.
     """
     load_keras()
-    from cxr.models.networks import build
+    from cxr.models.networks import build_network
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
     generator = np.random.default_rng(1)
     for name, entry in params["models"].items():
         recipe = recipe_named(entry["recipe"], **params["recipes"][entry["recipe"]])
         size = entry["batch_size"]
-        network = build(entry["architecture"], recipe.input_shape)
+        network = build_network(entry["architecture"], recipe.input_shape)
         network.compile(entry["optimizer"], "mean_squared_error", jit_compile=False)
-        pictures = generator.random((size, *recipe.input_shape)).astype(np.float32)
-        wanted = np.zeros((size, network.output_shape[-1]), np.float32)
+        images = generator.random((size, *recipe.input_shape)).astype(np.float32)
+        labels = np.zeros((size, network.output_shape[-1]), np.float32)
         for what, work in (
-            ("train", lambda network=network, x=pictures, y=wanted: network.train_on_batch(x, y)),
-            ("predict with", lambda network=network, x=pictures: network.predict_on_batch(x)),
+            ("train", lambda network=network, x=images, y=labels: network.train_on_batch(x, y)),
+            ("predict with", lambda network=network, x=images: network.predict_on_batch(x)),
         ):
             work()
             seconds = core_seconds(lambda work=work: [work() for _ in range(batches)], TIMES)

@@ -1,10 +1,10 @@
-"""How well the label of a phantom can be guessed without looking at it: AUC of classifiers fed with metadata.
+"""How well metadata alone predict the label of a phantom: AUROC of classifiers that never see the image.
 
     python benchmarks/phantom_shortcuts.py [--data FOLDER | --images 600 --seed 0] [--limit 0.6]
 
 Draws a set of phantoms (or takes a data folder with the same layout) and prints, for logistic regression
-and gradient boosting under patient-grouped cross-validation, the AUC from file size, width, height, aspect,
-mean and standard deviation of the grey levels, and the AUC of each of these alone. Ends with status 1 if a
+and gradient boosting under patient-grouped cross-validation, the AUROC from file size, width, height, aspect,
+mean and standard deviation of the grey levels, and the AUROC of each of these alone. Ends with status 1 if a
 classifier or its inverse reaches the limit.
 """
 
@@ -33,7 +33,7 @@ FOLDS, REPEATS = 5, 3
 
 
 def describe(data: Path) -> pd.DataFrame:
-    """Metadata of every image.
+    """Read the metadata of every image.
 
     Args:
         data: data folder of phantoms.
@@ -52,14 +52,14 @@ def describe(data: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*FEATURES, "label", "patient"])
 
 
-def grouped_auc(frame: pd.DataFrame) -> dict[str, float]:
-    """AUC of each classifier, averaged over repeated patient-grouped cross-validation.
+def grouped_auroc(frame: pd.DataFrame) -> dict[str, float]:
+    """Compute the AUROC of each classifier, averaged over repeated patient-grouped cross-validation.
 
     Args:
-        frame: what :func:`describe` gives.
+        frame: the return value of :func:`describe`.
 
     Returns:
-        AUC by classifier.
+        Classifier to AUROC.
     """
     classifiers = {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -69,10 +69,10 @@ def grouped_auc(frame: pd.DataFrame) -> dict[str, float]:
     }
     scores: dict[str, float] = {}
     for name, classifier in classifiers.items():
-        areas = []
+        aurocs = []
         for repeat in range(REPEATS):
             folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
-            guess = cross_val_predict(
+            probabilities = cross_val_predict(
                 classifier,
                 frame[FEATURES],
                 frame["label"],
@@ -80,8 +80,8 @@ def grouped_auc(frame: pd.DataFrame) -> dict[str, float]:
                 cv=folds,
                 method="predict_proba",
             )
-            areas.append(roc_auc_score(frame["label"], guess[:, 1]))
-        scores[name] = float(np.mean(areas))
+            aurocs.append(roc_auc_score(frame["label"], probabilities[:, 1]))
+        scores[name] = float(np.mean(aurocs))
     return scores
 
 
@@ -109,10 +109,10 @@ def main() -> int:
         "\n",
     )
     for feature in FEATURES:
-        print(f"{feature:>20}  AUC {roc_auc_score(frame['label'], frame[feature]):.3f}")
-    scores = grouped_auc(frame)
+        print(f"{feature:>20}  AUROC {roc_auc_score(frame['label'], frame[feature]):.3f}")
+    scores = grouped_auroc(frame)
     for name, score in scores.items():
-        print(f"{name:>20}  AUC {score:.3f}")
+        print(f"{name:>20}  AUROC {score:.3f}")
     worst = max(max(score, 1 - score) for score in scores.values())
     print(f"\nworst of the classifiers and their inverses: {worst:.3f} (limit {arguments.limit})")
     return int(worst >= arguments.limit)

@@ -1,8 +1,8 @@
-"""Images per second of every recipe, beside decoding alone, with one worker and with all cores.
+"""Images per second of every recipe and of decoding alone, with one worker and with all cores.
 
-Run it with ``python benchmarks/preprocessing.py [FOLDER or TAR] [--images 200]``. Without a source it takes
-the full-size sample beside the repository if it is there, else it draws phantoms. All rates of one table come
-from one run, so that their ratios hold on any machine.
+Run it with ``python benchmarks/preprocessing.py [FOLDER or TAR] [--images 200]``. Without a source it uses
+the full-size sample beside the repository if it exists, and otherwise draws phantoms. All rates of a table come from
+one run, so their ratios hold on any machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import cv2
 
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.images.decoding import decode_grey
-from cxr.images.prepared import prepare
+from cxr.images.preparation import prepare_images
 from cxr.images.recipes import RECIPES
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "kermany-originals-sample.tar"
@@ -31,7 +31,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
-    parser.add_argument("--images", type=int, default=200, help="most images to use")
+    parser.add_argument("--images", type=int, default=200, help="largest number of images")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = arguments.source
@@ -64,43 +64,49 @@ def measure(data: Path, paths: list[str], folder: Path) -> None:
             for _ in pool.map(lambda path: decode_grey((data / path).read_bytes()).size, paths):
                 pass
 
-    base = rate(lambda: decode(1), len(paths))
-    row("decoding to grey", base, rate(lambda: decode(cores), len(paths)), base)
+    decoding_rate = rate(lambda: decode(1), len(paths))
+    print_row("decoding to grey", decoding_rate, rate(lambda: decode(cores), len(paths)), decoding_rate)
     for name, recipe in RECIPES.items():
-        one, all_cores = (
-            rate(lambda recipe=recipe, w=w: prepare(data, paths, recipe, folder, w, progress=False), len(paths))
-            for w in (1, cores)
+        one_worker, all_cores = (
+            rate(
+                lambda recipe=recipe, workers=workers: prepare_images(
+                    data, paths, recipe, folder, workers=workers, progress=False
+                ),
+                len(paths),
+            )
+            for workers in (1, cores)
         )
-        row(name, one, all_cores, base)
+        print_row(name, one_worker, all_cores, decoding_rate)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak memory of this process: {peak:.0f} MiB")
 
 
-def rate(work: Callable[[], object], images: int) -> float:
+def rate(function: Callable[[], object], images: int) -> float:
     """Time one call.
 
     Args:
-        work: what to time.
-        images: images that it handles.
+        function: the function to call.
+        images: number of images that it handles.
 
     Returns:
         Images per second.
     """
     start = time.perf_counter()
-    work()
+    function()
     return images / (time.perf_counter() - start)
 
 
-def row(name: str, one: float, all_cores: float, base: float) -> None:
+def print_row(name: str, one_worker: float, all_cores: float, decoding_rate: float) -> None:
     """Print one line of the table.
 
     Args:
-        name: what was timed.
-        one: images per second with one worker.
+        name: the operation.
+        one_worker: images per second with one worker.
         all_cores: images per second with a worker per core.
-        base: images per second of decoding with one worker.
+        decoding_rate: images per second of decoding with one worker.
     """
-    print(f"{name:<24}{one:>10.1f}{all_cores:>12.1f}{all_cores / one:>7.2f}{one / base:>12.3f}")
+    ratios = f"{all_cores / one_worker:>7.2f}{one_worker / decoding_rate:>12.3f}"
+    print(f"{name:<24}{one_worker:>10.1f}{all_cores:>12.1f}{ratios}")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
-from cxr.data.manifest.duplicates import THUMBNAIL_SIDE
-from cxr.data.sources.kermany import COUNTS, KAGGLE_BYTES
+from cxr.data.fetching.kermany import COUNTS, KAGGLE_BYTES
+from cxr.data.manifest.duplicates import FINE_STRUCTURE_SIDE
 from cxr.images.recipes import recipe_named
-from cxr.kubeflow.components import IMAGES
-from cxr.kubeflow.container_settings import Containers
-from cxr.steps import step
-from cxr.steps.base import Reads
+from cxr.kubeflow.components import component_images
+from cxr.kubeflow.container_settings import ContainerSettings
+from cxr.steps import load_step
+from cxr.steps.base import Input
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE, MEASURED = PROJECT / "docs" / "scale.md", PROJECT / "docs" / "benchmarks.md"
@@ -84,12 +84,12 @@ def measured(page: str) -> dict[str, float]:
     if absent:
         raise SystemExit(f"expected docs/benchmarks.md with {sorted(absent)}; run `make benchmarks`")
     units = "|".join(UNITS)
-    found = {
+    costs = {
         re.sub(r" among .*", "", match[1].strip()): float(match[2].replace(",", "")) * UNITS[match[3]]
         for match in re.finditer(rf"^(\w.*?)\s{{2,}}([\d.,]+) ({units})$", sections["per_image"], re.MULTILINE)
     }
     rates = re.finditer(r"^(s\d_\w+)\s+([\d.]+)", sections["preprocessing"], re.MULTILINE)
-    return found | {match[1]: 1 / float(match[2]) for match in rates}
+    return costs | {match[1]: 1 / float(match[2]) for match in rates}
 
 
 def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
@@ -105,8 +105,8 @@ def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
     times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models), "predict": 0}
     return {
         name: times.get(name, 1)
-        for name in IMAGES
-        if any(isinstance(role, Reads) and role.kind == "Dataset" for role in step(name).artifacts().values())
+        for name in component_images()
+        if any(isinstance(role, Input) and role.kind == "Dataset" for role in load_step(name).artifacts().values())
         and times.get(name, 1)
     }
 
@@ -134,17 +134,19 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
     Yields:
         The tables.
     """
-    containers = Containers.read(params)
+    containers = ContainerSettings.read(params)
     models: Mapping[str, Any] = params["models"]
     recipes = {name: recipe_named(name, **params["recipes"][name]) for name in params["recipes"]}
     train, _, test = params["resplit"]["ratios"]
     judged = 1 - train
 
     def hours(name: str, cores: float | None = None) -> float:
-        return containers.of(name).hours * (quantity(containers.of(name).cpu) if cores is None else cores)
+        return containers.resources_of(name).hours * (
+            quantity(containers.resources_of(name).cpu) if cores is None else cores
+        )
 
     def memory(name: str) -> float:
-        return quantity(containers.of(name).memory) / GIGABYTE
+        return quantity(containers.resources_of(name).memory) / GIGABYTE
 
     def linear(seconds: float) -> Callable[[float], float]:
         return lambda n: n * seconds / 3600
@@ -176,9 +178,9 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
         rows.append(Row(f"evaluate {name}", linear(seconds), hours("evaluate")))
     yield Table("Time, in hours of one core", LIMIT, rows)
 
-    seconds = 3600 * containers.of("train").hours
+    seconds = 3600 * containers.resources_of("train").hours
     yield Table(
-        f"Images a second that training needs, for all its epochs in {containers.of('train').hours:g} hours",
+        f"Images a second that training needs, for all its epochs in {containers.resources_of('train').hours:g} hours",
         "one core does",
         [
             Row(name, lambda n, epochs=entry["epochs"]: n * train * epochs / seconds, 1 / cost[f"train {name}"])
@@ -195,7 +197,7 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
             Row("validate: near pairs", lambda n: n * n / 2 * share * PAIR / GIGABYTE, memory("validate")),
             Row(
                 "validate: thumbnails of images in near pairs, at most",
-                lambda n: n * 2 * THUMBNAIL_SIDE**2 / GIGABYTE,
+                lambda n: n * 2 * FINE_STRUCTURE_SIDE**2 / GIGABYTE,
                 memory("validate"),
             ),
             Row(
@@ -265,8 +267,8 @@ def beyond(params: Mapping[str, Any], cost: Mapping[str, float], images: int) ->
         Each with the factor by which it does.
     """
     rows = [row for table in tables(params, cost) if table.limits == LIMIT for row in table.rows]
-    found = {row.what: row.need(images) / row.limit for row in rows if row.limit and row.need(images) > row.limit}
-    ordered = sorted(found.items(), key=lambda item: -item[1])
+    over_limit = {row.what: row.need(images) / row.limit for row in rows if row.limit and row.need(images) > row.limit}
+    ordered = sorted(over_limit.items(), key=lambda item: -item[1])
     return "; ".join(f"{what} ({_number(factor)} times)" for what, factor in ordered) or "nothing"
 
 

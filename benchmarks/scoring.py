@@ -1,8 +1,8 @@
-"""`cxr predict` on a folder, against bare decoding, preprocessing and network calls in the same process.
+"""Speed of `cxr predict` on a folder, compared with decoding, preprocessing and network calls without it.
 
-Run it with ``python benchmarks/scoring.py [FOLDER or TAR] [--images 200]``. Without a source it takes the full-size
-sample beside the repository if it is there, else it draws phantoms. The networks are untrained: speed does not
-depend on weights. Both ways take turns, so that their ratio holds on any machine.
+Run it with ``python benchmarks/scoring.py [FOLDER or TAR] [--images 200]``. Without a source it uses the full-size
+sample beside the repository if it exists, else it draws phantoms. The networks are untrained: speed does not
+depend on weights. Both ways run in turn, so that their ratio is valid on any machine.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import numpy as np
 
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.images.decoding import decode_grey
-from cxr.images.recipes import RECIPES, apply
+from cxr.images.recipes import RECIPES, apply_recipe
 from cxr.inference.predictor import BATCH_SIZE, Predictor
-from cxr.inference.scoring.files import FolderFiles
-from cxr.inference.scoring.parts import Parts
-from cxr.inference.scoring.score import Answering, score
+from cxr.inference.scoring.batch import ScoringModel, score
+from cxr.inference.scoring.sources import FolderImages
+from cxr.inference.scoring.table import TableParts
 from cxr.models.backend import load_keras
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "kermany-originals-sample.tar"
 NETWORKS = {"three_block": "s2_resize", "mobilenetv2": "s4_resize"}
-"""A small network, and one that takes most of the time itself."""
+"""A small network, and one that needs most of the time itself."""
 ROUNDS = 3
 
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def untrained(network: str, recipe: str) -> Predictor:
-    """Build a predictor that answers as fast as a trained one.
+    """Build a predictor that is as fast as a trained one.
 
     Args:
         network: name of the network.
@@ -72,13 +72,22 @@ def untrained(network: str, recipe: str) -> Predictor:
     Returns:
         The predictor, with a calibration.
     """
-    from cxr.models.networks import build
+    from cxr.models.networks import build_network
 
-    known = RECIPES[recipe]
-    card = ModelCard(
-        network, known.system, known.to_dict(), known.input_shape, 0, 0, {"name": "none", "kind": "phantom"}, "", "", ""
+    settings = RECIPES[recipe]
+    metadata = ModelMetadata(
+        network,
+        settings.system,
+        settings.to_dict(),
+        settings.input_shape,
+        0,
+        0,
+        {"name": "none", "kind": "phantom"},
+        "",
+        "",
+        "",
     )
-    return Predictor(build(network, known.input_shape), card.completed(1.0, 0.5, "none"))
+    return Predictor(build_network(network, settings.input_shape), metadata.with_calibration(1.0, 0.5, "none"))
 
 
 def measure(name: str, predictor: Predictor, images: Path, scratch: Path) -> None:
@@ -86,7 +95,7 @@ def measure(name: str, predictor: Predictor, images: Path, scratch: Path) -> Non
 
     Args:
         name: name of the network.
-        predictor: what answers.
+        predictor: the model.
         images: folder of images.
         scratch: folder for results.
     """
@@ -97,33 +106,33 @@ def measure(name: str, predictor: Predictor, images: Path, scratch: Path) -> Non
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(paths), BATCH_SIZE):
                 batch = paths[start : start + BATCH_SIZE]
-                prepared = pool.map(lambda path: apply(predictor.recipe, decode_grey(path.read_bytes())), batch)
+                prepared = pool.map(lambda path: apply_recipe(predictor.recipe, decode_grey(path.read_bytes())), batch)
                 predictor.probabilities(np.stack(list(prepared)))
 
     def whole() -> None:
-        files = FolderFiles(images)
-        parts = Parts(scratch / "parts", files.entries, name, 512)
-        score(files, Answering(predictor), parts, batch_size=BATCH_SIZE)
+        source = FolderImages(images)
+        parts = TableParts(scratch / "parts", source.files, name, 512)
+        score(source, ScoringModel(predictor), parts, workers=None, batch_size=BATCH_SIZE)
         parts.join(scratch / "rows.parquet")
         parts.remove()
 
     bare()  # compiles the network
     rounds = [(seconds(bare), seconds(whole)) for _ in range(ROUNDS)]
-    one, other = (len(paths) / statistics.median(times) for times in zip(*rounds, strict=True))
-    print(f"{name:<14}{one:>8.1f}{other:>13.1f}{one / other:>8.2f}")
+    bare_rate, whole_rate = (len(paths) / statistics.median(times) for times in zip(*rounds, strict=True))
+    print(f"{name:<14}{bare_rate:>8.1f}{whole_rate:>13.1f}{bare_rate / whole_rate:>8.2f}")
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
     """Time one call.
 
     Args:
-        work: what to time.
+        function: what to time.
 
     Returns:
         Wall-clock seconds.
     """
     started = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - started
 
 

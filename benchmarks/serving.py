@@ -1,8 +1,8 @@
 """`cxr serve` with one and two workers, against bare decoding, preprocessing and network calls in one process.
 
-Run it with ``python benchmarks/serving.py [FOLDER or TAR] [--requests 200]``. Without a source it takes the full-size
-sample beside the repository if it is there, else it draws phantoms. The network is untrained: speed does not depend on
-weights. Each request is one image, and eight clients ask at once; the bare way takes one image at a time, too.
+Run it with ``python benchmarks/serving.py [FOLDER or TAR] [--requests 200]``. Without a source it uses the full-size
+sample beside the repository if it exists, else it draws phantoms. The network is untrained: speed does not depend on
+weights. Each request is one image, and eight clients send requests at once. The bare loop predicts one image at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scoring import NETWORKS, SAMPLE, untrained
 
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.images.decoding import decode_grey
-from cxr.images.recipes import apply
+from cxr.images.recipes import apply_recipe
 from cxr.inference.predictor import Predictor
 from cxr.models.backend import load_keras
 
@@ -37,7 +37,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
-    parser.add_argument("--requests", type=int, default=200, help="requests a measurement; files are repeated")
+    parser.add_argument("--requests", type=int, default=200, help="requests of a measurement; files are repeated")
     arguments = parser.parse_args()
     load_keras()
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,105 +54,109 @@ def main() -> None:
         print(f"{'':<14}{'workers':>8}{'requests/s':>12}{'ratio':>8}{'median':>9}{'p95':>8}")
         for network, recipe in NETWORKS.items():
             predictor = untrained(network, recipe)
-            bare, times = measure_bare(predictor, images)
-            row(network, "bare", bare, bare, times)
+            bare_speed, times = measure_bare(predictor, images)
+            print_row(network, "bare", bare_speed, bare_speed, times)
             folder = Path(scratch) / network
-            write(predictor, folder)
+            write_model(predictor, folder)
             for workers in (1, 2):
-                speed, times = measure(folder, workers, images)
-                row(network, str(workers), speed, bare, times)
+                speed, times = measure_service(folder, workers, images)
+                print_row(network, str(workers), speed, bare_speed, times)
 
 
-def write(predictor: Predictor, folder: Path) -> None:
-    """Write a model's folder.
+def write_model(predictor: Predictor, folder: Path) -> None:
+    """Write the folder of a model.
 
     Args:
         predictor: the model.
-        folder: where to.
+        folder: folder to create.
     """
-    from cxr.models.networks import build
+    from cxr.models.networks import build_network
 
     folder.mkdir()
-    build(predictor.card.model, predictor.recipe.input_shape).save(folder / "model.keras")
-    predictor.card.write(folder)
+    build_network(predictor.metadata.model, predictor.recipe.input_shape).save(folder / "model.keras")
+    predictor.metadata.write(folder)
 
 
-def row(network: str, name: str, speed: float, bare: float, times: list[float]) -> None:
+def print_row(network: str, name: str, speed: float, bare_speed: float, times: list[float]) -> None:
     """Print one line of the table.
 
     Args:
         network: name of the network.
         name: number of workers.
         speed: requests per second.
-        bare: those of the bare way.
+        bare_speed: images per second of the bare loop.
         times: seconds of each request.
     """
-    median, late = np.quantile(times, [0.5, 0.95])
-    print(f"{network:<14}{name:>8}{speed:>12.1f}{speed / bare:>8.2f}{median * 1000:>6.0f} ms{late * 1000:>5.0f} ms")
+    median, p95 = np.quantile(times, [0.5, 0.95])
+    print(
+        f"{network:<14}{name:>8}{speed:>12.1f}{speed / bare_speed:>8.2f}{median * 1000:>6.0f} ms{p95 * 1000:>5.0f} ms"
+    )
 
 
 def measure_bare(predictor: Predictor, images: list[bytes]) -> tuple[float, list[float]]:
-    """Decode, prepare and ask the network, one image after another.
+    """Decode, prepare and predict one image after another.
 
     Args:
-        predictor: what answers.
+        predictor: the model.
         images: content of the files.
 
     Returns:
-        Images per second, and the seconds of each.
+        Images per second, and the seconds of each image.
     """
 
-    def one(image: bytes) -> float:
+    def predict(image: bytes) -> float:
         started = time.perf_counter()
-        predictor.probabilities(np.stack([apply(predictor.recipe, decode_grey(image))]))
+        predictor.probabilities(np.stack([apply_recipe(predictor.recipe, decode_grey(image))]))
         return time.perf_counter() - started
 
-    one(images[0])  # compiles the network
-    times = [one(image) for image in images]
+    predict(images[0])  # compiles the network
+    times = [predict(image) for image in images]
     return len(images) / sum(times), times
 
 
-def measure(model: Path, workers: int, images: list[bytes]) -> tuple[float, list[float]]:
-    """Ask a service.
+def measure_service(model: Path, workers: int, images: list[bytes]) -> tuple[float, list[float]]:
+    """Send requests to a service.
 
     Args:
         model: folder of the model.
         workers: number of workers.
-        images: content of the files, one a request.
+        images: content of the files, one per request.
 
     Returns:
-        Requests per second, and the seconds of each.
+        Requests per second, and the seconds of each request.
     """
-    words = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64"]
+    arguments = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64"]
     log = model.with_suffix(f".{workers}.log")
-    with log.open("wb") as out:
-        service = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", *words], stderr=out)
+    with log.open("wb") as stderr:
+        service = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", *arguments], stderr=stderr)
     try:
-        while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", log.read_text())):
+        while not (ports := re.findall(r"answering on http://127.0.0.1:(\d+)", log.read_text())):
             if service.poll() is not None:
                 raise SystemExit(log.read_text())
             time.sleep(0.2)
-        port = int(found[0])
-        while f"{float(workers)}" not in ask(port, "GET", "/metrics").partition("cxr_workers{")[2].partition("\n")[0]:
+        port = int(ports[0])
+        while (
+            f"{float(workers)}" not in request(port, "GET", "/metrics").partition("cxr_workers{")[2].partition("\n")[0]
+        ):
             time.sleep(0.2)
 
-        def one(image: bytes) -> float:
+        def predict(image: bytes) -> float:
             started = time.perf_counter()
-            ask(port, "POST", "/v1/predictions", image)
+            request(port, "POST", "/v1/predictions", image)
             return time.perf_counter() - started
 
         with ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(one, images[: 4 * CLIENTS]))  # every worker has compiled the network
+            list(pool.map(predict, images[: 4 * CLIENTS]))  # now every worker has compiled the network
             started = time.perf_counter()
-            times = list(pool.map(one, images))
+            times = list(pool.map(predict, images))
             return len(images) / (time.perf_counter() - started), times
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait()
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> str:
-    """Ask the service.
+def request(port: int, method: str, path: str, body: bytes | None = None) -> str:
+    """Send a request to the service.
 
     Args:
         port: its port.
@@ -161,15 +165,15 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> str:
         body: an image.
 
     Returns:
-        The answer.
+        Text of the response.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, body, {"Content-Type": "image/jpeg"})
-    answer = connection.getresponse()
-    text = answer.read().decode()
+    response = connection.getresponse()
+    text = response.read().decode()
     connection.close()
-    if answer.status != 200:
-        raise SystemExit(f"{path}: {answer.status} {text}")
+    if response.status != 200:
+        raise SystemExit(f"{path}: {response.status} {text}")
     return text
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cxr.training.device import processor
+from cxr.training.device import processor_name
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
@@ -22,7 +22,7 @@ SCRIPTS = (
     "per_image.py",
     "scoring.py",
     "serving.py",
-    "limited_reading.py",
+    "sandbox.py",
     "augmentation.py",
     "frozen_backbone.py",
     "phantom_shortcuts.py",
@@ -35,14 +35,14 @@ HEAD = """# Benchmarks
 
 def main() -> None:
     """Run the scripts and replace their sections."""
-    wanted = sys.argv[1:] or SCRIPTS
-    kept = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    sections = {match[1]: match[0].strip() for match in re.finditer(r"## `(\w+\.py)`.*?(?=\n## |\Z)", kept, re.DOTALL)}
-    for name in wanted:
+    scripts = sys.argv[1:] or SCRIPTS
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    sections = {match[1]: match[0].strip() for match in re.finditer(r"## `(\w+\.py)`.*?(?=\n## |\Z)", page, re.DOTALL)}
+    for name in scripts:
         script = FOLDER / name
         done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
         title = (compile(script.read_text(encoding="utf-8"), name, "exec").co_consts[0]).splitlines()[0]
-        device = f"{processor()}, {os.cpu_count()} cores"
+        device = f"{processor_name()}, {os.cpu_count()} cores"
         sections[name] = f"## `{name}`\n\n{title}\n\nOn {device}:\n\n```\n{done.stdout.strip()}\n```"
     body = "\n\n".join(sections[name] for name in SCRIPTS if name in sections)
     PAGE.write_text(f"{HEAD}\n{body}\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Take the README's picture of the page with a drawn film: `python docs/draw_page.py`, after `make run`.
+"""Take the screenshot of the page for the README: `python docs/draw_page.py`, after `make run`.
 
-Further words go to `cxr app`: `python docs/draw_page.py --model artifacts/ensemble/model`. Needs chromium.
+Further arguments go to `cxr app`: `python docs/draw_page.py --model artifacts/ensemble/model`. Needs chromium.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-PICTURE = Path(__file__).with_name("page.jpeg")
+SCREENSHOT = Path(__file__).with_name("page.jpeg")
 WIDTH, HEIGHT = 1180, 1300
-PATIENCE = 300
+TIMEOUT = 300
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while server.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -63,7 +63,7 @@ def _shoot(url: str) -> None:
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]
         )
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        page.set_default_timeout(1000 * PATIENCE)
+        page.set_default_timeout(1000 * TIMEOUT)
         page.goto(url)
         page.get_by_role("button", name="Viral pneumonia").click()
         page.get_by_text("calibrated probability of pneumonia").wait_for()
@@ -72,7 +72,7 @@ def _shoot(url: str) -> None:
         page.get_by_test_id("stStatusWidget").wait_for(state="detached")
         page.mouse.move(0, 0)
         page.wait_for_timeout(1000)
-        page.screenshot(path=PICTURE, type="jpeg", quality=75)
+        page.screenshot(path=SCREENSHOT, type="jpeg", quality=75)
         browser.close()
 
 

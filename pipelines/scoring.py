@@ -1,4 +1,4 @@
-"""The scoring pipeline on Kubeflow: a registered version answers for many images."""
+"""The scoring pipeline on Kubeflow: a registered version predicts many images."""
 
 from typing import TYPE_CHECKING
 
@@ -7,23 +7,23 @@ from kfp import dsl
 if TYPE_CHECKING:
     from kfp.dsl.base_component import BaseComponent
 
-    from cxr.kubeflow.pipeline_graph import Graph
+    from cxr.kubeflow.pipeline_graph import PipelineGraph
 
 
-def pipeline(graph: "Graph") -> "BaseComponent":
-    """Wire the steps.
+def pipeline(graph: "PipelineGraph") -> "BaseComponent":
+    """Connect the steps.
 
     Args:
-        graph: makes the tasks.
+        graph: adds the tasks.
 
     Returns:
-        The pipeline. Its inputs are where the images are (``s3://bucket/prefix``, or a folder on the volume of
-        ``containers.images``) and the alias of the version that answers.
+        The pipeline. Its inputs are the address of the images (``s3://bucket/prefix``, or a folder on the volume of
+        ``containers.images``) and the alias of the version that predicts.
     """
 
     @dsl.pipeline(name="cxr-scoring", description="Predictions of the champion for a folder or an S3 prefix.")
     def scoring(images: str, alias: str = "champion") -> None:
-        with dsl.ExitHandler(graph.outcome(), name="steps"):
+        with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             graph.mount_images(graph.task("predict", {}, images=images, alias=alias))
 
     return scoring

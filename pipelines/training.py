@@ -1,6 +1,6 @@
-"""The training pipeline on Kubeflow: the graph of dvc.yaml, wiring only.
+"""The training pipeline on Kubeflow: it connects the same steps as dvc.yaml.
 
-``cxr kubeflow compile`` calls :func:`pipeline`. Values come from ``params.yaml``, through the graph.
+``cxr kubeflow compile`` calls :func:`pipeline`. The values come from ``params.yaml`` through the graph.
 """
 
 from typing import TYPE_CHECKING
@@ -10,23 +10,23 @@ from kfp import dsl
 if TYPE_CHECKING:
     from kfp.dsl.base_component import BaseComponent
 
-    from cxr.kubeflow.pipeline_graph import Graph
+    from cxr.kubeflow.pipeline_graph import PipelineGraph
 
 
-def pipeline(graph: "Graph") -> "BaseComponent":
-    """Wire the steps.
+def pipeline(graph: "PipelineGraph") -> "BaseComponent":
+    """Connect the steps.
 
     Args:
-        graph: makes the tasks.
+        graph: adds the tasks.
 
     Returns:
-        The pipeline. Its inputs are the source of the images and, for a DVC remote, their version: the cache of
-        Kubeflow sees both.
+        The pipeline. Its inputs are the source of the images and, for a DVC remote, their version, so that
+        Kubeflow's cache depends on both.
     """
 
     @dsl.pipeline(name="cxr-training", description="Train, judge and register pneumonia classifiers.")
     def training(source: str = graph.source, data_version: str = graph.data_version) -> None:
-        with dsl.ExitHandler(graph.outcome(), name="steps"):
+        with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]
             manifest = graph.task("validate", {"data": data}).outputs["manifest"]
             splits = graph.task("resplit", {"manifest": manifest}).outputs["splits"]
@@ -41,12 +41,12 @@ def pipeline(graph: "Graph") -> "BaseComponent":
             for name, recipe in graph.models.items():
                 images = {"manifest": manifest, "splits": splits, "prepared": prepared[recipe]}
                 train = graph.task(
-                    "train", images, model=name, data_version=data_version, checkpoints=graph.checkpoints()
+                    "train", images, model=name, data_version=data_version, checkpoints=graph.checkpoint_folder()
                 )
-                graph.keep_checkpoints(train, name)
+                graph.mount_checkpoints(train, name)
                 models[name] = train.outputs["trained"]
-                judged = {"data": data, **images, "trained": models[name]}
-                evaluations[name] = graph.task("evaluate", judged, model=name).outputs["evaluation"]
+                evaluation_inputs = {"data": data, **images, "trained": models[name]}
+                evaluations[name] = graph.task("evaluate", evaluation_inputs, model=name).outputs["evaluation"]
             results = {"data": data, "models": models, "evaluations": evaluations}
             ensemble = graph.task("ensemble", results).outputs["ensemble"]
             graph.task("register", {**results, "ensemble": ensemble, "splits": splits, "reference": reference})

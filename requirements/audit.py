@@ -38,19 +38,19 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--accepted", type=Path, default=FOLDER / "accepted.toml", help="vulnerabilities to let pass")
     parser.add_argument("--services", nargs="+", choices=SERVICES, default=SERVICES, help="asked in this order")
     parser.add_argument("--osv_url", default="https://api.osv.dev/v1/query", help="address of an OSV service")
-    given = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     try:
-        accepted = read_accepted(given.accepted)
+        accepted = read_accepted(arguments.accepted)
         reasons = []
-        for service in given.services:
+        for service in arguments.services:
             # The smallest file first: asking for all of them takes long where nobody answers.
-            options = ["--vulnerability-service", service, "--osv-url", given.osv_url]
-            smallest = min(given.files, key=lambda path: path.stat().st_size)
-            found, reason = ask([smallest], options)
-            if found and len(given.files) > 1:
-                found, reason = ask(given.files, options)
-            if found:
-                return judge(found, accepted, service)
+            options = ["--vulnerability-service", service, "--osv-url", arguments.osv_url]
+            smallest = min(arguments.files, key=lambda path: path.stat().st_size)
+            audited, reason = ask([smallest], options)
+            if audited and len(arguments.files) > 1:
+                audited, reason = ask(arguments.files, options)
+            if audited:
+                return judge(audited, accepted, service)
             reasons.append(f"{service}: {reason}")
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -71,13 +71,13 @@ def read_accepted(path: Path) -> dict[tuple[str, str], str]:
     Raises:
         ValueError: if an entry lacks something.
     """
-    found = {}
+    accepted = {}
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["accepted"]:
         wrong = [name for name, kind in FIELDS.items() if not isinstance(entry.get(name), kind) or not entry[name]]
         if wrong or set(entry) - set(FIELDS):
             raise ValueError(f"expected id, package, reason and date in each entry of {path.name}, received {entry}")
-        found[entry["package"], entry["id"]] = f"{entry['reason']} ({entry['date']})"
-    return found
+        accepted[entry["package"], entry["id"]] = f"{entry['reason']} ({entry['date']})"
+    return accepted
 
 
 def ask(files: list[Path], options: list[str]) -> tuple[list[dict[str, Any]], str]:
@@ -138,14 +138,16 @@ def judge(packages: list[dict[str, Any]], accepted: dict[tuple[str, str], str], 
             print(f"not audited: {package['skip_reason']}")
     status, met = 0, set()
     for package in known:
-        for one in package["vulns"]:
-            names = {(package["name"], name) for name in (one["id"], *one["aliases"])} & set(accepted)
-            met |= names
-            mended = ", ".join(one["fix_versions"]) or "no version yet"
-            print(
-                f"{'accepted' if names else 'VULNERABLE'}: {package['name']} {package['version']}, {one['id']} "
-                f"(mended in {mended}): {'; '.join(accepted[name] for name in names) or one['description'][:200]}"
+        for vulnerability in package["vulns"]:
+            names = {(package["name"], name) for name in (vulnerability["id"], *vulnerability["aliases"])} & set(
+                accepted
             )
+            met |= names
+            mended = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            verdict = "accepted" if names else "VULNERABLE"
+            reason = "; ".join(accepted[name] for name in names) or vulnerability["description"][:200]
+            package_version = f"{package['name']} {package['version']}"
+            print(f"{verdict}: {package_version}, {vulnerability['id']} (mended in {mended}): {reason}")
             status = status if names else 1
     for package, name in sorted(set(accepted) - met):
         print(f"no longer needed in accepted.toml: {package}, {name}")

@@ -14,8 +14,8 @@ import pytest
 
 if TYPE_CHECKING:
     from support.loopback import Gate
-    from support.model_folders import Folders
-    from support.tracking_server import TrackingServer
+    from support.model_folders import ModelFolders
+    from support.tracking_server import WebhookServer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Each core has its worker: further threads would only wait for each other, spinning.
@@ -122,7 +122,7 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def half_lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Path]:
+def half_lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelFolders, Path]:
     """Models that each see half of an image, and their ensemble's folder; read only, copy before changing."""
     from support.half_lungs import ensemble_step, write_members
 
@@ -141,11 +141,11 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebhookServer]:
     """An MLflow server that several tests share; each uses experiments and names of its own, and leaves it alive."""
-    from support.tracking_server import TrackingServer
+    from support.tracking_server import WebhookServer
 
-    running = TrackingServer(tmp_path_factory.mktemp("server"))
+    running = WebhookServer(tmp_path_factory.mktemp("server"))
     running.start()
     yield running
     running.kill()
@@ -154,15 +154,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less patience with a store that is silent: for tests in which it stays so."""
-    from cxr.tracking import active_run, delivery, health
+    from cxr.tracking import active_run, background, health
 
     monkeypatch.setattr(health, "SECONDS", 1)
-    monkeypatch.setattr(delivery, "PATIENCE", 1.5)
+    monkeypatch.setattr(background, "PATIENCE", 1.5)
     monkeypatch.setattr(active_run, "PATIENCE", 1.5)
 
 
 @pytest.fixture
-def gate(server: TrackingServer) -> Iterator[Gate]:
+def gate(server: WebhookServer) -> Iterator[Gate]:
     """The way to the shared server; it can be held, shut and cut."""
     from support.loopback import Gate
 

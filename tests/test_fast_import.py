@@ -1,4 +1,4 @@
-"""Large packages load without those that they can do without, which stay at hand for others."""
+"""Large packages are imported without garbage collection, and the collector is left as it was."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = {
-    "large": "import gc\nsearching = gc.isenabled()\ntry:\n    import small\nexcept ImportError:\n    small = None\n",
-    "small": "",
-    "broken": "import small\n",
-}
+SOURCES = {"large": "import gc\nwas_collecting = gc.isenabled()\n", "broken": "import absent_package\n"}
 
 
 @pytest.fixture
@@ -22,51 +18,36 @@ def packages(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def holds(folder: Path, code: str) -> None:
-    """Run statements in a process of one thread, as a step is."""
-    code = f"import gc, sys, threading\nsys.path.insert(0, {str(folder)!r})\nfrom cxr.fast_import import load\n{code}"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert answer.returncode == 0, answer.stderr
+def run_statements(folder: Path, code: str) -> None:
+    """Run statements in a fresh process that finds the packages of a folder."""
+    code = (
+        f"import gc, sys\nsys.path.insert(0, {str(folder)!r})\n"
+        f"from cxr.fast_import import import_without_garbage_collection\n{code}"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("state", ["enable", "disable"])
-def test_garbage_is_not_searched_for_meanwhile_and_never_among_what_was_loaded(packages: Path, state: str) -> None:
-    holds(
+def test_garbage_is_not_collected_during_the_import_nor_searched_in_what_it_made(packages: Path, state: str) -> None:
+    run_statements(
         packages,
-        f"gc.{state}(); was = gc.isenabled(); load('large'); import large\n"
-        "assert (gc.isenabled(), large.searching) == (was, False) and gc.get_freeze_count() > 0",
+        f"gc.{state}(); was_enabled = gc.isenabled(); import_without_garbage_collection('large'); import large\n"
+        "assert (gc.isenabled(), large.was_collecting) == (was_enabled, False) and gc.get_freeze_count() > 0",
     )
 
 
-def test_what_is_not_needed_is_left_out_and_can_be_imported_later(packages: Path) -> None:
-    holds(
+def test_an_imported_package_is_not_imported_again(packages: Path) -> None:
+    run_statements(
         packages,
-        "load('large', without=['small']); import large\n"
-        "assert large.small is None and 'small' not in sys.modules\n"
-        "import small",
+        "import large; before = sys.modules['large']; import_without_garbage_collection('large')\n"
+        "assert sys.modules['large'] is before and gc.get_freeze_count() == 0",
     )
 
 
-def test_what_is_loaded_already_is_not_taken_away(packages: Path) -> None:
-    holds(
+def test_an_import_that_fails_leaves_the_collector_as_it_was(packages: Path) -> None:
+    run_statements(
         packages,
-        "import small; load('large', without=['small']); import large\n"
-        "assert large.small is small is sys.modules['small']",
-    )
-
-
-def test_other_threads_find_everything_meanwhile(packages: Path) -> None:
-    holds(
-        packages,
-        "over = threading.Event(); other = threading.Thread(target=over.wait); other.start()\n"
-        "load('large', without=['small']); over.set(); other.join(); import large\n"
-        "assert large.small is not None",
-    )
-
-
-def test_a_package_that_cannot_do_without_is_an_error_that_leaves_all_as_it_was(packages: Path) -> None:
-    holds(
-        packages,
-        "try:\n    load('broken', without=['small'])\nexcept ImportError:\n    pass\nelse:\n    sys.exit(1)\n"
-        "assert 'small' not in sys.modules and gc.isenabled()",
+        "try:\n    import_without_garbage_collection('broken')\nexcept ImportError:\n    pass\nelse:\n    sys.exit(1)\n"
+        "assert 'broken' not in sys.modules and gc.isenabled()",
     )

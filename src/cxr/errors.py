@@ -1,4 +1,4 @@
-"""Every error that a person can cause or meet, each with the exit status the command line gives it."""
+"""All errors that a user can cause or see, each with its exit status on the command line."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 
 class CxrError(Exception):
-    """Base of the project's errors; its text says what was expected, what was received and what to do."""
+    """Base class of the project's errors; the text says what was expected, what was received and what to do."""
 
     exit_status = 1
 
 
 class ParameterError(CxrError):
-    """One or more parameters are unknown or out of bounds: all of them are listed together."""
+    """One or more parameters are unknown or out of bounds; the text lists all of them."""
 
     exit_status = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        """Join the problems, one a line.
+        """Join the problems, one per line.
 
         Args:
             problems: one sentence per wrong parameter: expected, ``name=value`` received, what to do.
@@ -27,46 +27,46 @@ class ParameterError(CxrError):
 
 
 class MissingInputError(CxrError):
-    """A file or folder that a step reads is not there: it names the step that makes it."""
+    """A file or folder that a step reads is missing; the text names the step that creates it."""
 
     exit_status = 2
 
 
 class InstallationError(CxrError):
-    """A program, package or image that a step needs is not here: it says how to get it."""
+    """A program, package or container image that a step needs is not installed; the text says how to get it."""
 
     exit_status = 2
 
 
 class DriftError(CxrError):
-    """A window of predictions has drifted: its report says in what."""
+    """A window of predictions has drifted; its report shows which quantities."""
 
     exit_status = 3
 
 
 class TooFewError(CxrError):
-    """A window of predictions holds too few films to tell whether it has drifted."""
+    """A window of predictions holds too few images to tell whether it has drifted."""
 
     exit_status = 4
 
 
 class SourceError(CxrError):
-    """A data source cannot be read, is incomplete, or is not what was asked for."""
+    """A data source cannot be read, is incomplete, or is not the requested one."""
 
 
 class DataError(CxrError):
-    """The data broke a critical rule (unreadable, leaking, mislabelled): the offending files are listed."""
+    """The data violate a critical rule (unreadable, leaking, mislabelled); the text lists the files."""
 
 
 class ImageError(CxrError):
-    """One image cannot be used; ``problem`` is one of :data:`cxr.images.decoding.PROBLEMS`."""
+    """One image cannot be used; ``problem`` is a key of :data:`cxr.images.decoding.PROBLEMS`."""
 
     def __init__(self, problem: str, detail: str) -> None:
-        """Keep the kind of problem beside its description.
+        """Store the kind of problem and its description.
 
         Args:
-            problem: short name of the kind, for example ``"truncated"``.
-            detail: what was found, with values.
+            problem: kind of the problem, for example ``"truncated"``.
+            detail: description of this case, with values.
         """
         self.problem = problem
         self.detail = detail
@@ -74,34 +74,34 @@ class ImageError(CxrError):
 
 
 class TrainingError(CxrError):
-    """Training cannot start, go on or resume with what it was given."""
+    """Training cannot start, continue or resume with its inputs."""
 
 
 class RegistryError(CxrError):
-    """The tracking server or the model registry cannot do what was asked."""
+    """The tracking server or the model registry cannot carry out a request."""
 
 
 class PipelineError(CxrError):
-    """A run of a pipeline failed: it names the step, whose own words stand in the run's log."""
+    """A pipeline run failed; the text names the step, whose error message is in the log of the run."""
 
 
 class ClusterError(CxrError):
-    """Kubeflow Pipelines cannot be reached or refuses, or a run or schedule there did not do as it should."""
+    """Kubeflow Pipelines cannot be reached or refuses a request, or a run or schedule there failed."""
 
 
 class SignatureError(CxrError):
-    """A message isn't from whom it says it is, was altered, or isn't of now: nothing is done about it."""
+    """A webhook message has a wrong signature, was altered or is out of date; it is ignored."""
 
 
 class ServiceError(CxrError):
-    """The service cannot start: it says why the first of its workers could not."""
+    """The service cannot start; the text is the error of its first worker that failed."""
 
     def __init__(self, text: str, exit_status: int) -> None:
-        """Keep what the worker said.
+        """Store the error of the worker.
 
         Args:
-            text: its words.
-            exit_status: that of its error.
+            text: its message.
+            exit_status: its exit status.
         """
         self.exit_status = exit_status
         super().__init__(text)

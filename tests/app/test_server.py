@@ -1,4 +1,4 @@
-"""How the page is started: nothing is told to others, nothing of an error is shown, a taken port is said."""
+"""How the page is started: no data goes to other servers, no error details are shown, a used port is reported."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import socket
 
 import pytest
 
-from cxr.app.server import options, serve
-from cxr.app.settings import Settings
+from cxr.app.server import serve, streamlit_options
 from cxr.errors import ParameterError
+from cxr.steps.app import App
 
 
-def test_streamlit_is_started_quietly_and_safely():
+def test_streamlit_is_started_with_safe_settings():
     from streamlit import config
     from streamlit.web import bootstrap
 
-    bootstrap.load_config_options(options(Settings(max_megabytes=7), "127.0.0.1", 8501))
+    bootstrap.load_config_options(streamlit_options(App.build({"max_megabytes": 7}).settings(), "127.0.0.1", 8501))
     try:
         expected = {
             "browser.gatherUsageStats": False,
@@ -32,8 +32,8 @@ def test_streamlit_is_started_quietly_and_safely():
         bootstrap.load_config_options({})
 
 
-def test_a_taken_port_is_said():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_used_port_is_reported():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(ParameterError, match=f"expected a free address, received host=127.0.0.1, port={port}"):
-            serve(Settings(), "127.0.0.1", port)
+            serve(App.build({}).settings(), "127.0.0.1", port)

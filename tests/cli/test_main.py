@@ -1,4 +1,4 @@
-"""The command line reports every mistake at once, and a failed step leaves nothing half-written."""
+"""The command line reports all mistakes together, and a failed step leaves no partial output."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import pytest
 from pydantic import Field
 
 from cxr.cli import main
+from cxr.cli.help import step_help
 from cxr.errors import DataError, MissingInputError, ParameterError
-from cxr.kubeflow.actions import ACTIONS, action
-from cxr.steps import STEPS, step
-from cxr.steps.base import Reads, Step, Writes
-from cxr.steps.parameters import gather, read_flags
+from cxr.kubeflow.actions import ACTIONS, load_action
+from cxr.steps import STEPS, load_step
+from cxr.steps.base import Input, Output, Step
+from cxr.steps.parameters import merge_parameters, read_flags
 
 
 class Copy(Step):
-    """Copy a folder's text, or fail half-way."""
+    """Copy a folder's text, or fail after writing."""
 
     name: ClassVar[str] = "copy"
     sections: ClassVar[tuple[str, ...]] = ("copy", "kinds.{kind}")
 
-    source: Annotated[Path, Reads("Text"), Field(description="From.")] = Path("source")
-    target: Annotated[Path, Writes("Text"), Field(description="To.")] = Path("target")
+    source: Annotated[Path, Input("Text"), Field(description="From.")] = Path("source")
+    target: Annotated[Path, Output("Text"), Field(description="To.")] = Path("target")
     kind: str = "plain"
     times: Annotated[int, Field(ge=1, le=5, description="How often.")] = 1
     fail: bool = False
@@ -40,8 +41,8 @@ class Copy(Step):
         if self.fail:
             raise DataError("half-way")
 
-    def tidy(self) -> None:
-        assert (self.target / "text").exists(), "tidied before the output was in place"
+    def clean_up(self) -> None:
+        assert (self.target / "text").exists(), "cleaned up before the output was in place"
         (self.target.parent / "kept").unlink(missing_ok=True)
 
 
@@ -53,15 +54,15 @@ def source(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*words, cwd=None):
+def run(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "cxr.cli.main", *words], capture_output=True, text=True, cwd=cwd, timeout=120
+        [sys.executable, "-m", "cxr.cli.main", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
     )
 
 
 def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
     (tmp_path / "params.yaml").write_text("models: {m: {epochs: 0, dropot: 1}}\ntrian: {}\n")
-    answer = run(
+    result = run(
         "train",
         "--params",
         "params.yaml",
@@ -73,7 +74,7 @@ def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
         "red",
         cwd=tmp_path,
     )
-    assert answer.returncode == 2
+    assert result.returncode == 2
     for part in (
         "epochs=0",
         "models.{model}.dropot=1",
@@ -82,28 +83,28 @@ def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
         "colour='red'",
         "architecture",
     ):
-        assert part in answer.stderr, part
-    assert "Traceback" not in answer.stderr
+        assert part in result.stderr, part
+    assert "Traceback" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
 
 
 def test_unknown_step_lists_the_steps():
-    answer = run("trane")
-    assert answer.returncode == 2
-    assert "fetch, validate, resplit" in answer.stderr
+    result = run("trane")
+    assert result.returncode == 2
+    assert "fetch, validate, resplit" in result.stderr
 
 
 def test_missing_parameter_file_is_named(tmp_path):
-    answer = run("resplit", "--params", "nowhere.yaml", cwd=tmp_path)
-    assert answer.returncode == 2
-    assert "params=nowhere.yaml" in answer.stderr
+    result = run("resplit", "--params", "nowhere.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "params=nowhere.yaml" in result.stderr
 
 
-def test_missing_inputs_are_all_named_with_what_makes_them(tmp_path):
-    answer = run("preprocess", cwd=tmp_path)
-    assert answer.returncode == 2
-    assert "data=data" in answer.stderr
-    assert "manifest=artifacts/manifest" in answer.stderr
+def test_all_missing_inputs_are_named_with_the_step_that_makes_them(tmp_path):
+    result = run("preprocess", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "data=data" in result.stderr
+    assert "manifest=artifacts/manifest" in result.stderr
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -111,7 +112,7 @@ def test_missing_inputs_are_all_named_with_what_makes_them(tmp_path):
 def test_help_of_every_step_describes_every_field(name, capsys):
     assert main.main([name, "--help"]) == 0
     text = capsys.readouterr().out
-    for field in step(name).model_fields:
+    for field in load_step(name).model_fields:
         assert f"--{field}  (" in text
 
 
@@ -120,13 +121,13 @@ def test_help_of_every_action_describes_every_field(name, capsys):
     assert main.main(["kubeflow", name, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: cxr kubeflow {name} ")
-    for field in action(name).model_fields:
+    for field in load_action(name).model_fields:
         assert f"--{field}  (" in text
 
 
-@pytest.mark.parametrize("words", [["kubeflow"], ["kubeflow", "--help"]])
-def test_the_group_alone_lists_its_actions(words, capsys):
-    assert main.main(words) == 0
+@pytest.mark.parametrize("arguments", [["kubeflow"], ["kubeflow", "--help"]])
+def test_the_group_without_an_action_lists_its_actions(arguments, capsys):
+    assert main.main(arguments) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in ACTIONS)
 
@@ -142,7 +143,7 @@ def test_errors_of_an_action_name_it_by_both_words(capsys):
     assert "cxr kubeflow status: " in err and "colour='red'" in err and "runs='0'" in err
 
 
-def test_overview_lists_the_steps_and_says_what_it_is_not_for(capsys):
+def test_help_lists_the_steps_and_says_that_it_is_not_for_diagnosis(capsys):
     assert main.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in (*STEPS, "kubeflow"))
@@ -156,43 +157,43 @@ def test_help_imports_no_heavy_package():
         "'kfp_server_api', 'urllib3'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert answer.returncode == 0, answer.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
 
 
-def test_flag_beats_file_beats_default():
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default():
     sections = {"copy": {"times": 2}, "kinds": {"loud": {"times": 3}}}
-    assert Copy.build(gather(Copy, {}, {})[0]).times == 1
-    assert Copy.build(gather(Copy, {}, sections)[0]).times == 2
-    assert Copy.build(gather(Copy, {"kind": "loud"}, sections)[0]).times == 3
-    assert Copy.build(gather(Copy, {"kind": "loud", "times": "4"}, sections)[0]).times == 4
+    assert Copy.build(merge_parameters(Copy, {}, {})[0]).times == 1
+    assert Copy.build(merge_parameters(Copy, {}, sections)[0]).times == 2
+    assert Copy.build(merge_parameters(Copy, {"kind": "loud"}, sections)[0]).times == 3
+    assert Copy.build(merge_parameters(Copy, {"kind": "loud", "times": "4"}, sections)[0]).times == 4
 
 
-class Gather(Copy):
-    """Hold the values of another step."""
+class Collect(Copy):
+    """Hold the parameters of another step."""
 
-    collects: ClassVar[dict[str, tuple[str, ...]]] = {"others": ("copy", "kinds.{kind}")}
+    collected_sections: ClassVar[dict[str, tuple[str, ...]]] = {"copied": ("copy", "kinds.{kind}")}
 
-    others: dict[str, int] = Field(default_factory=dict)
+    copied: dict[str, int] = Field(default_factory=dict)
 
 
-def test_a_field_collects_the_values_of_other_sections_and_a_flag_beats_single_ones():
+def test_a_field_collects_sections_and_a_flag_replaces_single_values():
     sections = {"copy": {"times": 2, "a": 1}, "kinds": {"loud": {"b": 3}}}
-    values, _ = gather(Gather, {"kind": "loud"}, sections)
-    assert values["others"] == {"times": 2, "a": 1, "b": 3}
-    values, _ = gather(Gather, {"kind": "loud", "others": {"b": 4}}, sections)
-    assert values["others"] == {"times": 2, "a": 1, "b": 4}
-    assert gather(Gather, {"others": "no mapping"}, sections)[0]["others"] == "no mapping"
+    values, _ = merge_parameters(Collect, {"kind": "loud"}, sections)
+    assert values["copied"] == {"times": 2, "a": 1, "b": 3}
+    values, _ = merge_parameters(Collect, {"kind": "loud", "copied": {"b": 4}}, sections)
+    assert values["copied"] == {"times": 2, "a": 1, "b": 4}
+    assert merge_parameters(Collect, {"copied": "no mapping"}, sections)[0]["copied"] == "no mapping"
 
 
-def test_messages_stand_above_a_progress_bar_and_not_in_its_line():
+def test_log_messages_appear_above_a_progress_bar_and_not_in_its_line():
     code = (
         "import logging, sys; from tqdm import tqdm; from cxr.cli import main; main.main(['--version'])\n"
         "with tqdm(total=2, ncols=40) as bar:\n"
         "    bar.update(); bar.refresh(); logging.getLogger('cxr').info('halfway'); bar.update()"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert b"\rhalfway\n" in answer.stderr, answer.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert b"\rhalfway\n" in result.stderr, result.stderr
 
 
 def test_flags_take_lists_mappings_null_and_equal_signs():
@@ -201,13 +202,13 @@ def test_flags_take_lists_mappings_null_and_equal_signs():
     assert problems == []
 
 
-def test_flags_without_value_twice_or_without_dashes_are_problems():
+def test_flags_without_value_or_given_twice_and_arguments_without_dashes_are_problems():
     values, problems = read_flags(["--a", "--b", "1", "--b", "2", "loose"])
     assert values == {"b": "1"}
     assert len(problems) == 3
 
 
-def test_a_word_alone_fills_the_positional_field_and_a_second_one_is_a_problem():
+def test_an_argument_without_a_flag_fills_the_positional_field_and_a_second_one_is_a_problem():
     assert read_flags(["3", "--a", "1"], ["version"]) == ({"version": "3", "a": "1"}, [])
     assert read_flags(["--a", "1", "champion"], ["version"]) == ({"a": "1", "version": "champion"}, [])
     values, problems = read_flags(["3", "4"], ["version"])
@@ -216,9 +217,9 @@ def test_a_word_alone_fills_the_positional_field_and_a_second_one_is_a_problem()
     assert values == {"version": "3"} and "--version once" in problems[0]
 
 
-def test_a_field_takes_all_further_words_as_they_are():
-    words = ["a.png", "--a", "1", "[b].png", "null", "--", "--c.png"]
-    assert read_flags(words, [], "files") == ({"a": "1", "files": ["a.png", "[b].png", "null", "--c.png"]}, [])
+def test_the_variadic_field_takes_all_remaining_arguments_as_text():
+    arguments = ["a.png", "--a", "1", "[b].png", "null", "--", "--c.png"]
+    assert read_flags(arguments, [], "files") == ({"a": "1", "files": ["a.png", "[b].png", "null", "--c.png"]}, [])
     assert read_flags(["3", "a.png"], ["version"], "files") == ({"version": "3", "files": ["a.png"]}, [])
     assert read_flags(["--files", "[a, b]"], [], "files") == ({"files": ["a", "b"]}, [])
     assert read_flags([], [], "files") == ({}, [])
@@ -226,23 +227,27 @@ def test_a_field_takes_all_further_words_as_they_are():
     assert "received '--'" in read_flags(["--", "a"], [])[1][0]
 
 
-def test_positional_fields_stand_in_the_usage_and_reach_the_step(capsys):
+def test_positional_fields_appear_in_the_usage_and_reach_the_step(capsys):
     assert main.main(["lineage", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "usage: cxr predict [FILES ...] " in main.reference(step("predict"))
+    assert "usage: cxr predict [FILES ...] " in step_help(load_step("predict"))
     assert "usage: cxr lineage [VERSION] " in text and "default champion, or VERSION without its name" in text
-    assert main.parse(step("lineage"), ["7"]).version == main.parse(step("lineage"), ["--version", "7"]).version == "7"
-    assert main.parse(step("lineage"), []).version == "champion"
+    assert (
+        main.parse_step(load_step("lineage"), ["7"]).version
+        == main.parse_step(load_step("lineage"), ["--version", "7"]).version
+        == "7"
+    )
+    assert main.parse_step(load_step("lineage"), []).version == "champion"
 
 
-def test_output_appears_whole_and_replaces_the_old_one(source):
+def test_output_appears_complete_and_replaces_the_old_one(source):
     Copy().execute()
     Copy(times=2).execute()
     assert (source / "target" / "text").read_text() == "abab"
     assert sorted(path.name for path in source.iterdir()) == ["source", "target"]
 
 
-def test_what_is_kept_for_going_on_is_removed_only_after_success(source):
+def test_files_for_resuming_are_removed_only_after_success(source):
     (source / "kept").touch()
     with pytest.raises(DataError):
         Copy(fail=True).execute()
@@ -259,20 +264,20 @@ def test_failed_step_leaves_the_old_output_and_no_leftovers(source):
     assert sorted(path.name for path in source.iterdir()) == ["source", "target"]
 
 
-def test_leftovers_of_a_killed_run_are_swept_and_those_of_a_living_one_stay(source):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (source / f".target.partial-{dead.pid}").mkdir()
+def test_leftovers_of_a_killed_run_are_removed_and_those_of_a_running_one_stay(source):
+    ended_process = subprocess.Popen([sys.executable, "-c", ""])
+    ended_process.wait()
+    (source / f".target.partial-{ended_process.pid}").mkdir()
     (source / f".target.partial-{os.getppid()}").mkdir()
     Copy().execute()
-    assert not (source / f".target.partial-{dead.pid}").exists()
+    assert not (source / f".target.partial-{ended_process.pid}").exists()
     assert (source / f".target.partial-{os.getppid()}").exists()
 
 
 def test_output_that_was_being_replaced_when_the_run_was_killed_comes_back(source):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    old = source / f".target.old-{dead.pid}"
+    ended_process = subprocess.Popen([sys.executable, "-c", ""])
+    ended_process.wait()
+    old = source / f".target.old-{ended_process.pid}"
     old.mkdir()
     (old / "text").write_text("precious")
     with pytest.raises(DataError):
@@ -298,30 +303,30 @@ def alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_step_leaves_no_output_under_its_final_name(tmp_path, how):
-    """A real process is killed while it draws phantoms."""
-    words = [sys.executable, "-m", "cxr.cli.main", "fetch", "--phantom_images", "600"]
-    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_step_leaves_no_output_under_its_final_name(tmp_path, signal_number):
+    """Kills a real process while it draws phantoms."""
+    arguments = [sys.executable, "-m", "cxr.cli.main", "fetch", "--phantom_images", "600"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".data.partial-*/*/*")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert list(tmp_path.glob(".data.partial-*")), "the step had not started to write"
+        assert list(tmp_path.glob(".data.partial-*")), "the step did not start to write"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        drawing = [int(one) for one in children.read_text().split()] if children.exists() else []
-        process.send_signal(how)
+        child_ids = [int(identity) for identity in children.read_text().split()] if children.exists() else []
+        process.send_signal(signal_number)
         process.wait(30)
     assert process.returncode != 0
     deadline = time.monotonic() + 60
-    while any(map(alive, drawing)) and time.monotonic() < deadline:
+    while any(map(alive, child_ids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, drawing)), "processes that draw outlived the step"
+    assert not any(map(alive, child_ids)), "child processes outlived the step"
     assert not (tmp_path / "data").exists()
-    if how == signal.SIGTERM:
+    if signal_number == signal.SIGTERM:
         assert not list(tmp_path.glob(".data.partial-*"))
 
 
 def test_steps_can_be_described_as_json():
-    """The container components are to be generated from this."""
+    """`cxr STEP --help` is generated from this."""
     for name in STEPS:
-        assert json.dumps(step(name).model_json_schema())
+        assert json.dumps(load_step(name).model_json_schema())

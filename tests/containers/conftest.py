@@ -1,4 +1,4 @@
-"""What tests in real containers share. They run where CXR_CONTAINERS names the tag of images that are built."""
+"""Fixtures of the tests in real containers. They run if CXR_CONTAINERS is the tag of images that are built."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable
 
 import pytest
 
-Answer = subprocess.CompletedProcess[str]
+Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
 def tag() -> str:
     """Tag of the images cxr-data and cxr-train on this machine."""
-    found = os.environ.get("CXR_CONTAINERS", "")
-    if not found:
+    version = os.environ.get("CXR_CONTAINERS", "")
+    if not version:
         reason = os.environ.get("CXR_NO_CONTAINERS") or "`make images VERSION=x`, then set CXR_CONTAINERS=x"
         pytest.skip(f"no containers: {reason}")
-    return found
+    return version
 
 
 @pytest.fixture(scope="session")
-def in_container(tag: str) -> Callable[..., Answer]:
+def in_container(tag: str) -> Callable[..., Result]:
     """Run a command in an image as a cluster would: as the image's user, with a read-only root file system."""
 
-    def run(target: str, *words: str, options: tuple[str, ...] = ()) -> Answer:
+    def run(target: str, *arguments: str, options: tuple[str, ...] = ()) -> Result:
         command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", "none"]
         return subprocess.run(
-            [*command, *options, f"cxr-{target}:{tag}", *words], capture_output=True, text=True, timeout=300
+            [*command, *options, f"cxr-{target}:{tag}", *arguments], capture_output=True, text=True, timeout=300
         )
 
     return run

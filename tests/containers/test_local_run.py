@@ -1,4 +1,4 @@
-"""Pipelines run on this machine in containers: what fails is seen to fail, what works hands folders on."""
+"""Pipelines in containers on this machine: failures are reported, and folders are passed from step to step."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import InstallationError, PipelineError
-from cxr.kubeflow.container_engine import Engine
+from cxr.kubeflow.container_engine import ContainerEngine
 
 WRITE = """
 import json, pathlib, sys
@@ -18,21 +18,21 @@ pathlib.Path(task["outputs"]["outputFile"]).write_text(json.dumps({"artifacts": 
 
 
 @pytest.fixture
-def engine(tag, tmp_path) -> Engine:
+def engine(tag, tmp_path) -> ContainerEngine:
     # A folder that belongs to root alone hides what is in it from the containers' user.
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)
-    found = Engine.find()
-    found.prepare(tmp_path / "root")
-    return found
+    container_engine = ContainerEngine.find()
+    container_engine.prepare(tmp_path / "root")
+    return container_engine
 
 
-def container(image, *words):
+def container(image, *command):
     from kfp import dsl
 
     @dsl.container_component
     def single():
-        return dsl.ContainerSpec(image=image, command=list(words[:1]), args=list(words[1:]))
+        return dsl.ContainerSpec(image=image, command=list(command[:1]), args=list(command[1:]))
 
     return single
 
@@ -53,32 +53,32 @@ def start(engine, tmp_path, wire, **environment):
     engine.run(compiled(tmp_path, wire), tmp_path / "root", options, {})
 
 
-def test_a_folder_is_handed_on_and_containers_are_as_on_a_cluster(engine, tag, tmp_path, capfd):
+def test_a_folder_is_passed_on_and_containers_run_as_on_a_cluster(engine, tag, tmp_path, capfd):
     from kfp import dsl
 
     image = f"cxr-data:{tag}"
 
     @dsl.container_component
-    def write(made: dsl.Output[dsl.Dataset]):
-        args = ["-c", WRITE, dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER, made.path, "7"]
+    def write(folder: dsl.Output[dsl.Dataset]):
+        args = ["-c", WRITE, dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER, folder.path, "7"]
         return dsl.ContainerSpec(image=image, command=["python"], args=args)
 
     @dsl.container_component
-    def read(made: dsl.Input[dsl.Dataset]):
+    def read(folder: dsl.Input[dsl.Dataset]):
         script = 'echo "received $(cat $0/number) $COLOUR $CXR_IMAGE_DIGEST as $(id -u)"; ! touch /x; df -k /dev/shm'
-        return dsl.ContainerSpec(image=image, command=["sh", "-c", script], args=[made.path])
+        return dsl.ContainerSpec(image=image, command=["sh", "-c", script], args=[folder.path])
 
-    start(engine, tmp_path, lambda: read(made=write().outputs["made"]), COLOUR="grey")
+    start(engine, tmp_path, lambda: read(folder=write().outputs["folder"]), COLOUR="grey")
     shown = capfd.readouterr().out
     assert "received 7 grey sha256:" in shown
     assert f"as {os.getuid() or 10001}" in shown
     assert "65536" in shown
-    assert (next((tmp_path / "root").glob("*/write/made")) / "number").read_text() == "7"
+    assert (next((tmp_path / "root").glob("*/write/folder")) / "number").read_text() == "7"
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])
 def test_a_step_that_fails_at_once_fails_the_run(engine, tag, tmp_path, status):
-    for _ in range(3):  # the engine is sometimes asked in time
+    for _ in range(3):  # sometimes kfp reads the status in time
         with pytest.raises(PipelineError, match=f"exit status {status} of `sh -c`"):
             start(engine, tmp_path, container(f"cxr-data:{tag}", "sh", "-c", f"exit {status}"))
 
@@ -106,23 +106,23 @@ def test_an_exit_handler_hides_no_failure(engine, tag, tmp_path, capfd):
     assert "said last" in capfd.readouterr().out
 
 
-def test_a_missing_image_is_not_searched_for_in_a_registry(engine, tmp_path):
+def test_a_missing_image_is_not_pulled_from_a_registry(engine, tmp_path):
     with pytest.raises((InstallationError, PipelineError), match="image=cxr-none:1; build it with `make images`"):
         start(engine, tmp_path, container("cxr-none:1", "true"))
 
 
-def test_no_container_stays_behind(engine, tag, tmp_path):
+def test_no_container_remains(engine, tag, tmp_path):
     import docker
 
     client = docker.from_env()
-    before = {one.id for one in client.containers.list(all=True)}
+    existing = {container.id for container in client.containers.list(all=True)}
     start(engine, tmp_path, container(f"cxr-data:{tag}", "true"))
-    assert {one.id for one in client.containers.list(all=True)} <= before
+    assert {container.id for container in client.containers.list(all=True)} <= existing
     client.close()
 
 
-def test_no_engine_is_said_in_plain_words(monkeypatch, tmp_path: Path):
+def test_a_missing_engine_is_reported(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    with pytest.raises(InstallationError, match="expected docker, or podman with its socket, to answer") as caught:
-        Engine.find()
+    with pytest.raises(InstallationError, match="expected docker, or podman with its socket, to respond") as caught:
+        ContainerEngine.find()
     assert caught.value.exit_status == 2

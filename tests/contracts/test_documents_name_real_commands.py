@@ -9,9 +9,10 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from cxr.cli.main import GROUP, classes, command, parse
+from cxr.cli.help import GROUP
+from cxr.cli.main import all_commands, find_command, parse_step
 from cxr.kubeflow.actions import ACTIONS
-from cxr.kubeflow.container_settings import Containers
+from cxr.kubeflow.container_settings import ContainerSettings
 from cxr.steps import STEPS
 
 DOCUMENTS = (
@@ -36,26 +37,26 @@ def commands(texts):
 
 
 def test_step_commands_are_accepted(texts):
-    seen = 0
+    count = 0
     for name, words in commands(texts):
         if words[0] == "cxr" and words[1] in {*STEPS, GROUP} and "--help" not in words:
-            parse(*command(words[1:]))
-            seen += 1
+            parse_step(*find_command(words[1:]))
+            count += 1
         elif words[0] == "cxr":
             assert words[1] in {*STEPS, GROUP, "--help"}, f"{name}: {words}"
-    assert seen >= 4
+    assert count >= 4
 
 
 def test_commands_in_sentences_name_steps(texts):
-    seen = set()
+    commands_named = set()
     for name, text in texts.items():
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         for words in re.findall(r"`cxr ([a-z]+(?: [a-z]+)?)[^`]*`", prose):
             step, _, action = words.partition(" ")
             assert step in {*STEPS, GROUP}, f"{name}: {words}"
             assert step != GROUP or not action or action in ACTIONS, f"{name}: {words}"
-            seen.add(words)
-    assert {"kubeflow schedule", "predict"} <= seen
+            commands_named.add(words)
+    assert {"kubeflow schedule", "predict"} <= commands_named
 
 
 def test_scripts_that_are_run_exist(texts, repository):
@@ -73,19 +74,23 @@ def test_make_targets_exist(texts, repository):
 
 def test_parameters_set_by_commands_exist(texts, repository):
     params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
-    seen = 0
+    count = 0
     for name, words in commands(texts):
         for flag, setting in pairwise(words):
             if flag == "-S":
-                found = params
+                value = params
                 for part in setting.partition("=")[0].split(".")[:-1]:
-                    found = found[part]
+                    value = value[part]
                 last = setting.partition("=")[0].split(".")[-1]
                 section = setting.partition(".")[0]
-                owner = next(one for one in classes() if section in {s.split(".")[0] for s in one.sections})
+                owner = next(
+                    step_class
+                    for step_class in all_commands()
+                    if section in {s.split(".")[0] for s in step_class.sections}
+                )
                 assert last in owner.model_fields, f"{name}: {setting}"
-                seen += 1
-    assert seen >= 3
+                count += 1
+    assert count >= 3
 
 
 def test_values_that_are_named_or_copied_exist(texts, repository):
@@ -100,13 +105,13 @@ def test_values_that_are_named_or_copied_exist(texts, repository):
             for section, values in yaml.safe_load(block).items():
                 named |= {(name, (section, key)) for key in values}
                 if section == "containers":
-                    Containers.read({section: values})
+                    ContainerSettings.read({section: values})
     assert len(named) > 30
     for name, place in named:
-        found = params
+        value = params
         for part in place:
-            assert part in found, f"{name}: {place}"
-            found = found[part] or {}
+            assert part in value, f"{name}: {place}"
+            value = value[part] or {}
 
 
 def test_links_lead_somewhere(texts, repository):

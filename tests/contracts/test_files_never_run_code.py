@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cxr.inference.predictor import Predictor
-from support.model_folders import RECIPE, card
+from support.model_folders import RECIPE, make_metadata
 
 UNSAFE = {"allow_pickle", "safe_mode", "custom_objects", "weights_only"}
 """Arguments by which a reader is told to run what a file holds, unless they are written as below."""
@@ -21,14 +21,14 @@ SAFE = {("allow_pickle", False), ("safe_mode", True)}
 
 
 def unsafe_arguments(source: str) -> list[tuple[str, Any]]:
-    found = []
+    unsafe = []
     for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call):
-            for one in call.keywords:
-                value = one.value.value if isinstance(one.value, ast.Constant) else ast.unparse(one.value)
-                if one.arg in UNSAFE and (one.arg, value) not in SAFE:
-                    found.append((one.arg, value))
-    return found
+            for keyword in call.keywords:
+                value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ast.unparse(keyword.value)
+                if keyword.arg in UNSAFE and (keyword.arg, value) not in SAFE:
+                    unsafe.append((keyword.arg, value))
+    return unsafe
 
 
 def test_no_reader_is_told_to_run_code(repository: Path) -> None:
@@ -38,7 +38,7 @@ def test_no_reader_is_told_to_run_code(repository: Path) -> None:
     ]
     sources = sorted((repository / "src").rglob("*.py"))
     assert len(sources) > 100
-    assert {str(path): found for path in sources if (found := unsafe_arguments(path.read_text("utf-8")))} == {}
+    assert {str(path): unsafe for path in sources if (unsafe := unsafe_arguments(path.read_text("utf-8")))} == {}
     assert any("safe_mode=True" in path.read_text("utf-8") for path in sources)
 
 
@@ -47,11 +47,11 @@ def test_no_reader_is_told_to_run_code(repository: Path) -> None:
 )
 def test_make_check_refuses_readers_that_run_code(repository: Path, line: str) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--select", "TID251,S3,S5", "--output-format", "concise"]
-    found = subprocess.run(
+    result = subprocess.run(
         [*command, "--stdin-filename", "src/cxr/reader.py", "-"],
         input=f"{line}\n", cwd=repository, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert found.returncode == 1 and ("TID251" in found.stdout or "S506" in found.stdout), found.stdout + found.stderr
+    assert result.returncode == 1 and ("TID251" in result.stdout or "S506" in result.stdout), result
     assert "ruff check ." in (repository / "Makefile").read_text("utf-8")
 
 
@@ -73,7 +73,7 @@ def saved(folder: Path, layer: Any) -> Path:
     image = keras.Input(RECIPE.input_shape)
     x = keras.layers.Flatten()(layer(image))
     keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(x)).save(folder / "model.keras")
-    card().write(folder)
+    make_metadata().write(folder)
     return folder
 
 
@@ -96,7 +96,7 @@ def test_a_network_that_calls_what_a_file_names_is_not_loaded(tmp_path: Path) ->
         files = {name: archive.read(name) for name in archive.namelist()}
     proof = tmp_path / "ran"
     config = json.loads(files["config.json"])
-    relu = next(one for one in config["config"]["layers"] if one["class_name"] == "ReLU")
+    relu = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "ReLU")
     relu |= {"module": "os", "class_name": "system", "registered_name": None, "config": f"touch {proof}"}
     files["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(tmp_path / "changed", "w") as archive:

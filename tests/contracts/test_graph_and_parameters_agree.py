@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli.main import classes, parse
-from cxr.kubeflow import CONTAINERS
-from cxr.kubeflow.actions import ACTIONS, action
-from cxr.kubeflow.actions.base import SECTION
-from cxr.models.networks import BUILDERS
-from cxr.steps import STEPS, step
-from cxr.steps.base import Keeps, Reads, Writes
-from cxr.steps.parameters import top_level
+from cxr.cli.main import all_commands, parse_step
+from cxr.kubeflow import CONTAINERS_SECTION
+from cxr.kubeflow.actions import ACTIONS, load_action
+from cxr.kubeflow.actions.base import SECTION_KEYS
+from cxr.lineage.dvc_graph import stage_code, with_code, with_models
+from cxr.models.networks import NETWORKS
+from cxr.steps import STEPS, load_step
+from cxr.steps.base import Input, Output, WorkingFolder
+from cxr.steps.parameters import section_names
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"app", "drift", "fetch", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
+OUTSIDE_THE_GRAPH = {"app", "drift", "fetch", "graph", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
 """fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
 collects the figures of several runs; tune proposes values; drift watches what is served;
 app serves a page."""
@@ -34,20 +35,20 @@ def params(repository):
 @pytest.fixture(scope="module")
 def stages(repository, params):
     """Every stage of both graphs with its foreach entries filled in, as (name, step's name, stage)."""
-    found = []
+    filled_stages = []
     for name, stage in (
         item
         for graph in ("dvc.yaml", "transfer/dvc.yaml")
         for item in yaml.safe_load((repository / graph).read_text())["stages"].items()
     ):
         if "foreach" not in stage:
-            found.append((name, name, stage))
+            filled_stages.append((name, name, stage))
             continue
         items = params[stage["foreach"].strip("${}")]
         for key, item in items.items():
             filled = re.sub(r"\$\{item\.(\w+)\}", lambda match, item=item: str(item[match[1]]), yaml.dump(stage["do"]))
-            found.append((f"{name}@{key}", name, yaml.safe_load(filled.replace("${key}", key))))
-    return found
+            filled_stages.append((f"{name}@{key}", name, yaml.safe_load(filled.replace("${key}", key))))
+    return filled_stages
 
 
 def test_every_step_but_the_outer_ones_is_a_stage(stages):
@@ -59,47 +60,59 @@ def test_stage_commands_are_valid_command_lines_of_their_steps(stages, repositor
     for name, step_name, stage in stages:
         words = shlex.split(stage["cmd"])
         assert words[:2] == ["cxr", step_name], name
-        parse(step(step_name), words[2:])
+        parse_step(load_step(step_name), words[2:])
 
 
 def test_stage_files_are_the_paths_of_the_step(stages, repository, monkeypatch):
     monkeypatch.chdir(repository)
     for name, step_name, stage in stages:
-        built = parse(step(step_name), shlex.split(stage["cmd"])[2:])
+        built = parse_step(load_step(step_name), shlex.split(stage["cmd"])[2:])
         roles = type(built).artifacts()
         named = set(shlex.split(stage["cmd"]))
         for field, role in roles.items():
             if getattr(built, field) is None:
                 continue
             path = str(getattr(built, field))
-            if isinstance(role, Reads) and not role.optional:
+            if isinstance(role, Input) and not role.optional:
                 assert path in stage["deps"], f"{name}: {field} is read but no dependency"
-            if isinstance(role, Writes):
+            if isinstance(role, Output):
                 assert path in stage["outs"], f"{name}: {field} is written but no output"
-            if isinstance(role, Keeps):
+            if isinstance(role, WorkingFolder):
                 assert path not in stage["outs"], f"{name}: DVC would delete {field} before each run"
-            if not isinstance(role, Keeps):
+            if not isinstance(role, WorkingFolder):
                 assert path in named, f"{name}: --{field} is left to its default"
-        reads = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Reads)}
-        writes = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Writes)}
+        reads = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Input)}
+        writes = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Output)}
         files = {path for path in stage["deps"] if not path.startswith("src/")}
         assert {path for path in files if str(Path(path).parent) not in reads} <= reads, name
         assert set(stage["outs"]) == writes, name
 
 
-def test_stages_depend_on_the_code_that_makes_their_figures(stages, repository):
-    for name, _, stage in stages:
-        code = [path for path in stage["deps"] if path.startswith("src/")]
-        assert code, f"{name} would not run again when its code changes"
-        assert all((repository / path).exists() for path in code), name
+def test_stages_depend_on_the_import_closure_of_their_steps(stages, repository, params):
+    """DVC runs a stage again only for what it depends on: a file that is not listed changes figures unnoticed."""
+    for name, step_name, stage in stages:
+        listed = {path for path in stage["deps"] if path.startswith("src/")}
+        assert all((repository / path).exists() for path in listed), name
+        pretrained = name.partition("@")[2] not in params["models"]
+        missing = set(stage_code(step_name, repository / "src", pretrained=pretrained)) - listed
+        assert not missing, f"{name} does not depend on {sorted(missing)}; run `make generate`"
+
+
+def test_the_generated_parts_of_both_graphs_are_up_to_date(repository, params):
+    graph, transfer = (repository / name for name in ("dvc.yaml", "transfer/dvc.yaml"))
+    expected = with_models(with_code(graph.read_text(), repository / "src"), list(params["models"]))
+    assert graph.read_text() == expected, "run `make generate`"
+    assert transfer.read_text() == with_code(transfer.read_text(), repository / "src"), "run `make generate`"
 
 
 def test_stages_depend_on_the_sections_of_their_steps(stages, params):
     for name, step_name, stage in stages:
-        found = step(step_name)
+        step_class = load_step(step_name)
         key = name.partition("@")[2]
         expected = {
-            re.sub(r"\{\w+\}", key, section) for section in found.sections if section not in found.without_effect
+            re.sub(r"\{\w+\}", key, section)
+            for section in step_class.sections
+            if section not in step_class.sections_without_effect
         }
         there = {section for section in expected if "." not in section or key in params[section.split(".")[0]]}
         assert set(stage["params"]) == there, name
@@ -121,33 +134,33 @@ def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, par
 
 
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
-    assert set(params) == {*top_level(classes()), CONTAINERS}
-    for found in classes():
-        for section in found.sections:
+    assert set(params) == {*section_names(all_commands()), CONTAINERS_SECTION}
+    for step_class in all_commands():
+        for section in step_class.sections:
             if "{" in section:
                 for entry in params[section.split(".")[0]].values():
-                    assert set(entry) <= set(found.parameters()), section
+                    assert set(entry) <= set(step_class.parameters()), section
             else:
-                assert set(params[section] or {}) <= set(found.parameters()) | found.passed_over, section
+                assert set(params[section] or {}) <= set(step_class.parameters()) | step_class.ignored_keys, section
 
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
     for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register", "tune", "serve", "drift"):
-        found = step(name)
-        stated = {key for section in found.sections for key in params[section]} - found.passed_over
-        assert stated == set(found.parameters()) - {"model"} - set(found.collects), name
+        step_class = load_step(name)
+        stated = {key for section in step_class.sections for key in params[section]} - step_class.ignored_keys
+        assert stated == set(step_class.parameters()) - {"model"} - set(step_class.collected_sections), name
 
 
 def test_parameter_file_states_what_actions_on_a_cluster_share(params):
     """What differs from call to call stands on the command line alone."""
-    on_a_cluster = [name for name in ACTIONS if "kubeflow" in action(name).sections]
-    found = [set(action(name).parameters()) for name in on_a_cluster]
+    on_a_cluster = [name for name in ACTIONS if "kubeflow" in load_action(name).sections]
+    parameters = [set(load_action(name).parameters()) for name in on_a_cluster]
     each_time = {"params", "package", "arguments", "wait", "seconds", "runs", "folder"}
-    assert set(params["kubeflow"]) == set.union(*found) - each_time
-    assert set(params["kubeflow"]) == SECTION, "or an action would refuse the others' keys"
+    assert set(params["kubeflow"]) == set.union(*parameters) - each_time
+    assert set(params["kubeflow"]) == SECTION_KEYS, "or an action would refuse the others' keys"
     for name in on_a_cluster:
-        fields = action(name).model_fields
+        fields = load_action(name).model_fields
         for key in set(params["kubeflow"]) & set(fields):
             assert params["kubeflow"][key] == fields[key].default, f"{name}: {key}"
 
@@ -161,19 +174,19 @@ def test_every_model_names_a_recipe_that_is_prepared(params):
 
 def test_every_network_has_an_entry_and_no_name_is_used_twice(params):
     entries = [*params["models"].items(), *params["transfer"].items()]
-    assert sorted(name for name, _ in entries) == sorted(BUILDERS)
+    assert sorted(name for name, _ in entries) == sorted(NETWORKS)
     assert all(entry["architecture"] == name for name, entry in entries)
 
 
 def test_every_model_can_be_searched_with_the_values_of_the_parameter_file(params, repository, monkeypatch):
     monkeypatch.chdir(repository)
     for model in params["models"]:
-        built = parse(step("tune"), ["--params", "params.yaml", "--model", model])
+        built = parse_step(load_step("tune"), ["--params", "params.yaml", "--model", model])
         assert built.base == params["train"] | params["models"][model]
     assert set(params["tune"]["model_space"]) <= set(params["models"])
 
 
 def test_every_field_says_what_it_is_for():
-    for found in classes():
-        for field, info in found.model_fields.items():
-            assert info.description and info.description.endswith("."), f"{found.name}.{field}"
+    for command in all_commands():
+        for field, info in command.model_fields.items():
+            assert info.description and info.description.endswith("."), f"{command.name}.{field}"

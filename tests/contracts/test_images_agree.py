@@ -1,4 +1,4 @@
-"""The files that build images agree: Dockerfiles, scripts, the bake file, requirement files, the components."""
+"""The files for building images agree: Dockerfiles, scripts, the bake file, requirement files, components."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 
 from cxr import __version__
-from cxr.cli.main import parse
-from cxr.kubeflow.components import IMAGES, USER
-from cxr.serving.rest.supervisor import PATIENCE
-from cxr.steps import step
+from cxr.cli.main import parse_step
+from cxr.kubeflow.components import CONTAINER_USER, component_images
+from cxr.serving.rest.supervisor import EXIT_GRACE_SECONDS
+from cxr.steps import load_step
 from cxr.steps.serve import Serve
 
 ROOT = Path(__file__).parents[2]
@@ -38,30 +38,30 @@ def stages() -> dict[str, str]:
 
 def requirements_of(target: str) -> list[str]:
     """Requirement files that an image's stages install, the first one first."""
-    found: list[str] = []
+    files: list[str] = []
     known = stages()
     while target in known:
         block = re.search(rf"^FROM \S+ AS {target}$(.*?)(?=^FROM|\Z)", text("components/Dockerfile"), re.M | re.S)
         assert block is not None
-        found = re.findall(r"install\.sh packages (\S+)", block[1]) + found
+        files = re.findall(r"install\.sh packages (\S+)", block[1]) + files
         target = known[target]
-    return found
+    return files
 
 
-def start(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, cwd=ROOT)
+def run_program(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", ["components/Dockerfile", "mlflow/Dockerfile"])
 def test_hadolint_finds_nothing(name: str) -> None:
-    answer = start(PROGRAMS / "hadolint", name)
-    assert answer.returncode == 0, answer.stdout
+    result = run_program(PROGRAMS / "hadolint", name)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("name", ["components/build.sh", "components/install.sh", ".ci/run", ".ci/containers"])
 def test_shellcheck_finds_nothing(name: str) -> None:
-    answer = start(PROGRAMS / "shellcheck", "--external-sources", name)
-    assert answer.returncode == 0, answer.stdout
+    result = run_program(PROGRAMS / "shellcheck", "--external-sources", name)
+    assert result.returncode == 0, result.stdout
 
 
 def test_each_image_installs_the_requirement_file_of_its_need() -> None:
@@ -76,7 +76,7 @@ def test_each_image_installs_the_requirement_file_of_its_need() -> None:
 @pytest.mark.parametrize(
     ("smaller", "larger"), [("data.txt", "run.txt"), ("run.txt", "gpu.txt"), ("run.txt", "serve.txt")]
 )
-def test_an_image_only_adds_to_the_one_before(smaller: str, larger: str) -> None:
+def test_each_image_only_adds_packages_to_the_smaller_one(smaller: str, larger: str) -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^([\w.-]+==\S+)", text(f"requirements/{name}"), re.M))
 
@@ -97,7 +97,7 @@ def test_the_same_images_are_built_everywhere() -> None:
     baked = re.findall(r'"([\w-]+)"', groups[1])
     assert known[1].split() == baked
     assert set(baked) - {"mlflow"} <= set(stages())
-    assert {image.removeprefix("cxr-") for image in IMAGES.values()} <= set(baked)
+    assert {image.removeprefix("cxr-") for image in component_images().values()} <= set(baked)
 
 
 def test_versions_and_base_images_are_the_same_everywhere() -> None:
@@ -110,23 +110,23 @@ def test_versions_and_base_images_are_the_same_everywhere() -> None:
 
 
 def test_steps_run_as_the_user_that_the_images_have() -> None:
-    assert f"useradd --system --uid {USER} " in text("components/Dockerfile")
-    assert set(re.findall(r"^USER (\S+)$", text("components/Dockerfile"), re.M)) == {str(USER)}
+    assert f"useradd --system --uid {CONTAINER_USER} " in text("components/Dockerfile")
+    assert set(re.findall(r"^USER (\S+)$", text("components/Dockerfile"), re.M)) == {str(CONTAINER_USER)}
 
 
-def test_no_engine_is_said_in_plain_words() -> None:
-    answer = start(BUILD, "data", ENGINE="/nowhere/docker")
-    assert answer.returncode == 2
-    assert "expected docker with BuildKit" in answer.stderr and "/nowhere/docker" in answer.stderr
+def test_a_missing_engine_is_reported() -> None:
+    result = run_program(BUILD, "data", ENGINE="/nowhere/docker")
+    assert result.returncode == 2
+    assert "expected docker with BuildKit" in result.stderr and "/nowhere/docker" in result.stderr
 
 
 def test_unknown_images_and_unreadable_secrets_are_refused(tmp_path: Path) -> None:
-    answer = start(BUILD, "training")
-    assert answer.returncode == 2
-    assert "expected one of: data train train-gpu serve mlflow; received target=training" in answer.stderr
-    answer = start(BUILD, "data", CERTIFICATES=str(tmp_path / "none.crt"))
-    assert answer.returncode == 2
-    assert "CERTIFICATES=" in answer.stderr
+    result = run_program(BUILD, "training")
+    assert result.returncode == 2
+    assert "expected one of: data train train-gpu serve mlflow; received target=training" in result.stderr
+    result = run_program(BUILD, "data", CERTIFICATES=str(tmp_path / "none.crt"))
+    assert result.returncode == 2
+    assert "CERTIFICATES=" in result.stderr
 
 
 def test_names_secrets_and_labels_reach_the_engine(tmp_path: Path) -> None:
@@ -135,25 +135,25 @@ def test_names_secrets_and_labels_reach_the_engine(tmp_path: Path) -> None:
     engine.chmod(0o755)
     certificates = tmp_path / "own.crt"
     certificates.touch()
-    answer = start(
+    result = run_program(
         BUILD, "data", "mlflow",
         ENGINE=str(engine), REGISTRY="registry.example.org/cxr/", VERSION="7", CERTIFICATES=str(certificates),
     )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
+    assert result.returncode == 0, result.stderr
     data, mlflow = [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("build ")]
     assert "--target data --ignorefile components/Dockerfile.dockerignore" in data
     assert "--tag registry.example.org/cxr/cxr-data:7 " in data
     assert f"--secret id=certificates,src={certificates}" in data and "id=pip" not in data
     assert "--file mlflow/Dockerfile " in mlflow and "--target" not in mlflow
     assert re.search(r"--build-arg VERSION=7 --build-arg REVISION=[0-9a-f]{40}(-dirty)? ", data)
-    assert "| `cxr-data` | 1.23 GB |" in answer.stdout
+    assert "| `cxr-data` | 1.23 GB |" in result.stdout
 
 
 WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {only}:
+        if name.partition(".")[0] in {excluded}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 from cxr.cli.main import main
@@ -163,28 +163,28 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def without_training() -> str:
-    """A program that is ``cxr`` in an environment with what data.txt pins alone."""
+    """A program that is ``cxr`` in an environment with only the packages that data.txt pins."""
     from importlib.metadata import packages_distributions
 
-    def plain(name: str) -> str:
+    def normalize(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
-    pinned = {plain(name) for name in re.findall(r"^([\w.-]+)==", text("requirements/data.txt"), re.M)}
-    only = {
+    pinned = {normalize(name) for name in re.findall(r"^([\w.-]+)==", text("requirements/data.txt"), re.M)}
+    excluded = {
         module
         for module, owners in packages_distributions().items()
-        if pinned.isdisjoint(map(plain, owners)) and not {"cxr", "pip"} & set(owners)
+        if pinned.isdisjoint(map(normalize, owners)) and not {"cxr", "pip"} & set(owners)
     }
-    assert set(ONLY_TRAINING) <= only
-    return WITHOUT.format(only=only)
+    assert set(ONLY_TRAINING) <= excluded
+    return WITHOUT.format(excluded=excluded)
 
 
 def test_data_steps_need_nothing_of_training(without_training: str, tmp_path: Path) -> None:
-    def cxr(*words: str) -> None:
-        answer = subprocess.run(
-            [sys.executable, "-c", without_training, *words], cwd=tmp_path, capture_output=True, text=True
+    def cxr(*arguments: str) -> None:
+        result = subprocess.run(
+            [sys.executable, "-c", without_training, *arguments], cwd=tmp_path, capture_output=True, text=True
         )
-        assert answer.returncode == 0, answer.stderr[-2000:]
+        assert result.returncode == 0, result.stderr[-2000:]
 
     random = np.random.default_rng(0)
     for number in range(60):
@@ -202,50 +202,60 @@ def test_data_steps_need_nothing_of_training(without_training: str, tmp_path: Pa
 def test_training_without_its_packages_names_the_image(without_training: str, tmp_path: Path) -> None:
     for folder in ("manifest", "splits", "prepared"):
         (tmp_path / folder).mkdir()
-    words = ["train", "--model", "any", "--architecture", "three_block", "--manifest", "manifest", "--splits", "splits"]
-    words += ["--prepared", "prepared", "--trained", "trained", "--tracking_uri", ""]
+    arguments = [
+        "train",
+        "--model",
+        "any",
+        "--architecture",
+        "three_block",
+        "--manifest",
+        "manifest",
+        "--splits",
+        "splits",
+    ]
+    arguments += ["--prepared", "prepared", "--trained", "trained", "--tracking_uri", ""]
     environment = os.environ | {"CXR_IMAGE": "data"}
-    answer = subprocess.run(
-        [sys.executable, "-c", without_training, *words],
+    result = subprocess.run(
+        [sys.executable, "-c", without_training, *arguments],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert answer.returncode == 2
-    assert "cxr train: expected the training image (cxr-train)" in answer.stderr
-    assert "received the image CXR_IMAGE=data without it" in answer.stderr
+    assert result.returncode == 2
+    assert "cxr train: expected the training image (cxr-train)" in result.stderr
+    assert "received the image CXR_IMAGE=data without it" in result.stderr
     assert not (tmp_path / "trained").exists()
 
 
-def test_other_missing_modules_are_faults() -> None:
-    from cxr.cli.optional_dependencies import absent
+def test_only_packages_of_an_extra_are_explained() -> None:
+    from cxr.cli.optional_dependencies import explain_missing_package
 
-    assert absent(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
-    assert absent(ModuleNotFoundError("No module named 'keras.none'", name="keras.none")) is not None
+    assert explain_missing_package(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
+    assert explain_missing_package(ModuleNotFoundError("No module named 'keras.none'", name="keras.none")) is not None
 
 
-def test_files_of_this_machine_stay_out_of_images() -> None:
+def test_only_files_that_the_dockerfile_copies_reach_the_build() -> None:
     ignored = text("components/Dockerfile.dockerignore").splitlines()
     assert ignored[0] == "*"
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text("components/Dockerfile"), re.M)
-    wanted = {word.split("/")[0] for line in copied for word in line.split()}
+    copied_folders = {word.split("/")[0] for line in copied for word in line.split()}
     allowed = {line[1:].split("/")[0] for line in ignored if line.startswith("!")}
-    assert wanted == allowed
+    assert copied_folders == allowed
 
 
-def test_the_image_and_the_cluster_start_a_command_that_there_is() -> None:
+def test_the_image_and_the_cluster_start_an_existing_command() -> None:
     objects = yaml.safe_load(text("infra/kubernetes/components/champion/inference-service.yaml"))
     container = objects["spec"]["predictor"]["containers"][0]
     *_, name = container["command"]
-    built = parse(step(name), container["args"])
+    built = parse_step(load_step(name), container["args"])
     assert isinstance(built, Serve)
-    ports = {one["containerPort"] for one in container["ports"]}
+    ports = {port["containerPort"] for port in container["ports"]}
     ports |= set(map(int, re.findall(r"^EXPOSE (\d+)$", text("components/Dockerfile"), re.M)))
     ports |= {int(objects["spec"]["predictor"]["annotations"]["prometheus.io/port"])}
     assert ports == {built.port}
-    longest = objects["spec"]["predictor"]["terminationGracePeriodSeconds"]
-    assert longest > built.notice_seconds + built.end_seconds + PATIENCE
+    grace_period = objects["spec"]["predictor"]["terminationGracePeriodSeconds"]
+    assert grace_period > built.notice_seconds + built.end_seconds + EXIT_GRACE_SECONDS
     command = re.findall(r'exec cxr (\w+) (.*?) --tracking_uri \\"', text("components/Dockerfile"))
     assert [name for name, _ in command] == [name]
-    assert isinstance(parse(step(name), command[0][1].split()), Serve)
+    assert isinstance(parse_step(load_step(name), command[0][1].split()), Serve)

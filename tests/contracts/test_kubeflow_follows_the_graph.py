@@ -1,4 +1,4 @@
-"""The pipeline that Kubeflow gets has the steps, edges, values and commands of ``dvc.yaml``."""
+"""The compiled Kubeflow pipeline has the steps, edges, values and commands of ``dvc.yaml``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from cxr.cli.main import parse
-from cxr.kubeflow.compiler import compile_pipeline
-from cxr.kubeflow.components import IMAGES, write
-from cxr.steps import step
+from cxr.cli.main import parse_step
+from cxr.kubeflow.components import component_images, write_components
+from cxr.kubeflow.pipeline_package import compile_pipeline
+from cxr.steps import load_step
 from cxr.steps.parameters import read_flags
 
-ABOUT_THE_PLACE = {"tracking_uri", "data_version", "data_pointer"}
-"""Where runs are logged, and how a container knows the data's version."""
+ENVIRONMENT_PARAMETERS = {"tracking_uri", "data_version", "data_pointer"}
+"""Parameters that differ between environments: where runs are logged, and how a step gets the data version."""
 
 
 @pytest.fixture(scope="module")
@@ -31,54 +31,57 @@ def package(repository, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tasks(package):
-    """Label of every task, such as ``train@shallow``, to its command line and the tasks that it waits for."""
+    """Label of every task, such as ``train@shallow``, to its command line and the tasks that it depends on."""
     graph, _ = package
-    inside = next(part["dag"]["tasks"] for name, part in graph["components"].items() if "dag" in part)
-    labels = {name: task["taskInfo"]["name"].replace(" ", "@") for name, task in inside.items()}
-    found = {}
-    for name, task in inside.items():
+    dag_tasks = next(part["dag"]["tasks"] for name, part in graph["components"].items() if "dag" in part)
+    labels = {name: task["taskInfo"]["name"].replace(" ", "@") for name, task in dag_tasks.items()}
+    tasks = {}
+    for name, task in dag_tasks.items():
         part = graph["components"][task["componentRef"]["name"]]
         container = graph["deploymentSpec"]["executors"][part["executorLabel"]]["container"]
         needed = (
-            {one["taskOutputArtifact"]["producerTask"] for one in task["inputs"].get("artifacts", {}).values()}
+            {
+                artifact["taskOutputArtifact"]["producerTask"]
+                for artifact in task["inputs"].get("artifacts", {}).values()
+            }
             if "inputs" in task
             else set()
         )
-        found[labels[name]] = (
-            [*container["command"], *words_of(container["args"], part, task)],
-            {labels[one] for one in needed | set(task.get("dependentTasks", ()))},
+        tasks[labels[name]] = (
+            [*container["command"], *arguments_of(container["args"], part, task)],
+            {labels[task_name] for task_name in needed | set(task.get("dependentTasks", ()))},
         )
-    return found
+    return tasks
 
 
-def words_of(args, part, task):
-    """Fill a container's arguments as Kubeflow does."""
+def arguments_of(args, part, task):
+    """A container's arguments with values filled in as Kubeflow does."""
     inputs = part.get("inputDefinitions", {}).get("parameters", {})
-    given = task.get("inputs", {}).get("parameters", {})
+    task_parameters = task.get("inputs", {}).get("parameters", {})
 
     def text(name):
-        value = given.get(name, {}).get("runtimeValue", {}).get("constant", inputs[name].get("defaultValue"))
-        if name in given and "componentInputParameter" in given[name]:
+        value = task_parameters.get(name, {}).get("runtimeValue", {}).get("constant", inputs[name].get("defaultValue"))
+        if name in task_parameters and "componentInputParameter" in task_parameters[name]:
             return f"<{name}>"
         kind = inputs[name]["parameterType"]
         if kind == "NUMBER_INTEGER":
             return str(int(value))
         return value if kind == "STRING" else json.dumps(value)
 
-    words = []
-    for word in args:
-        parameter = re.fullmatch(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", word)
-        path = re.fullmatch(r"\{\{\$\.(?:inputs|outputs)\.artifacts\['(\w+)'\]\.path\}\}", word)
-        if word == "{{$}}":
-            words.append(json.dumps({"of": "the task"}))
+    arguments = []
+    for argument in args:
+        parameter = re.fullmatch(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", argument)
+        path = re.fullmatch(r"\{\{\$\.(?:inputs|outputs)\.artifacts\['(\w+)'\]\.path\}\}", argument)
+        if argument == "{{$}}":
+            arguments.append(json.dumps({"description": "of the task"}))
             continue
-        words.append(text(parameter[1]) if parameter else f"/{path[1]}" if path else word)
-    return words
+        arguments.append(text(parameter[1]) if parameter else f"/{path[1]}" if path else argument)
+    return arguments
 
 
 @pytest.fixture(scope="module")
 def stages(repository):
-    """The same of dvc.yaml."""
+    """Label of every stage of dvc.yaml to its command line and the stages that it depends on."""
     params = yaml.safe_load((repository / "params.yaml").read_text())
     filled = {}
     for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
@@ -89,23 +92,23 @@ def stages(repository):
             text = re.sub(r"\$\{item\.(\w+)\}", lambda match, item=item: str(item[match[1]]), yaml.dump(stage["do"]))
             filled[f"{name}@{key}"] = yaml.safe_load(text.replace("${key}", key))
 
-    def inside(one, other):
-        return PurePosixPath(one).is_relative_to(other) or PurePosixPath(other).is_relative_to(one)
+    def overlap(first, second):
+        return PurePosixPath(first).is_relative_to(second) or PurePosixPath(second).is_relative_to(first)
 
     return {
         name: (
             shlex.split(stage["cmd"]),
             {
-                other
-                for other, maker in filled.items()
-                if any(inside(out, dep) for out in maker["outs"] for dep in stage["deps"])
+                producer
+                for producer, producing_stage in filled.items()
+                if any(overlap(out, dep) for out in producing_stage["outs"] for dep in stage["deps"])
             },
         )
         for name, stage in filled.items()
     }
 
 
-def test_steps_are_the_same_and_kubeflow_fetches_besides(tasks, stages):
+def test_steps_are_the_same_and_kubeflow_also_fetches(tasks, stages):
     assert set(tasks) == {"fetch", *stages}
 
 
@@ -123,39 +126,39 @@ def test_edges_are_the_same_and_images_come_from_fetch(tasks, stages, repository
 
 def test_commands_have_the_same_values(tasks, stages, repository, monkeypatch):
     monkeypatch.chdir(repository)
-    for name, (words, _) in stages.items():
-        found = step(words[1])
-        there = tasks[name][0]
-        assert there[:2] == words[:2], name
-        flags, problems = read_flags(there[2:])
+    for name, (command, _) in stages.items():
+        step_class = load_step(command[1])
+        task_command = tasks[name][0]
+        assert task_command[:2] == command[:2], name
+        flags, problems = read_flags(task_command[2:])
         assert not problems, name
-        assert flags.pop("executor_input") == {"of": "the task"}
+        assert flags.pop("executor_input") == {"description": "of the task"}
         values = {flag: value for flag, value in flags.items() if "." not in flag}
-        here = parse(found, words[2:])
-        same = set(found.parameters()) - ABOUT_THE_PLACE
-        assert found.build(values).model_dump(include=same) == here.model_dump(include=same), name
+        stage_step = parse_step(step_class, command[2:])
+        compared = set(step_class.parameters()) - ENVIRONMENT_PARAMETERS
+        assert step_class.build(values).model_dump(include=compared) == stage_step.model_dump(include=compared), name
 
 
 def test_every_artifact_of_a_stage_is_one_of_the_task(tasks, stages):
-    for name, (words, _) in stages.items():
-        paths = set(step(words[1]).artifacts())
-        named = {flag for flag in read_flags(words[2:])[0] if flag in paths}
-        there = {flag.partition(".")[0] for flag in read_flags(tasks[name][0][2:])[0]}
-        assert named <= there, name
+    for name, (command, _) in stages.items():
+        paths = set(load_step(command[1]).artifacts())
+        stage_flags = {flag for flag in read_flags(command[2:])[0] if flag in paths}
+        task_flags = {flag.partition(".")[0] for flag in read_flags(tasks[name][0][2:])[0]}
+        assert stage_flags <= task_flags, name
 
 
-def test_what_validation_refuses_is_not_tried_again_and_a_registration_is_never_cached(package):
+def test_checks_are_not_retried_and_a_registration_is_never_cached(package):
     graph, _ = package
-    inside = next(part["dag"]["tasks"] for part in graph["components"].values() if "dag" in part)
-    assert "retryPolicy" not in inside["validate"]
-    assert "retryPolicy" not in inside["resplit"]
-    assert inside["train"]["retryPolicy"]["maxRetryCount"] == 3
-    assert not inside["register"].get("cachingOptions", {}).get("enableCache")
+    dag_tasks = next(part["dag"]["tasks"] for part in graph["components"].values() if "dag" in part)
+    assert "retryPolicy" not in dag_tasks["validate"]
+    assert "retryPolicy" not in dag_tasks["resplit"]
+    assert dag_tasks["train"]["retryPolicy"]["maxRetryCount"] == 3
+    assert not dag_tasks["register"].get("cachingOptions", {}).get("enableCache")
 
 
 def test_component_files_are_those_of_the_steps(repository, tmp_path):
     models = tuple(yaml.safe_load((repository / "params.yaml").read_text())["models"])
-    write(tmp_path, models)
-    for name in IMAGES:
+    write_components(tmp_path, models)
+    for name in component_images():
         committed = repository / "components" / name / "component.yaml"
-        assert committed.read_text() == (tmp_path / name / "component.yaml").read_text(), f"{name}: run make components"
+        assert committed.read_text() == (tmp_path / name / "component.yaml").read_text(), f"{name}: run make generate"

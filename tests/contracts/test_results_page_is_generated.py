@@ -1,18 +1,18 @@
-"""Every figure of docs/results.md comes from the files under reports/results/."""
+"""docs/results.md is what `cxr results` writes from the files under reports/results/."""
 
 from __future__ import annotations
 
-from cxr.results.page import render
-from cxr.results.result import read_all, read_notes
+from cxr.results.model_result import read_notes, read_results
+from cxr.results.page import render_page
 
 
-def test_the_page_is_what_the_kept_results_give(repository):
+def test_page_is_generated_from_the_stored_results(repository):
     page = (repository / "docs" / "results.md").read_text(encoding="utf-8")
-    kept = repository / "reports" / "results"
-    assert page == render(read_all(kept), read_notes(kept))
+    folder = repository / "reports" / "results"
+    assert page == render_page(read_results(folder), read_notes(folder), phantoms=False)
 
 
-def test_no_kept_result_is_of_phantoms(repository):
-    kept = read_all(repository / "reports" / "results")
-    assert kept
-    assert not [result.model for result in kept if result.phantom]
+def test_no_stored_result_is_of_phantoms(repository):
+    results = read_results(repository / "reports" / "results")
+    assert results
+    assert not [result.model for result in results if result.phantom]

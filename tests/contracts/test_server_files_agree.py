@@ -130,8 +130,8 @@ def test_the_settings_of_a_new_machine_start_the_server(recorder: Path, tmp_path
     assert set(known) == set(settings(EXAMPLE.read_text()))
     assert all(known.values())
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    given = {name: filled_in(value, known) for name, value in services()["mlflow"]["environment"].items()}
-    answer = start(given, recorder)
+    variables = {name: filled_in(value, known) for name, value in services()["mlflow"]["environment"].items()}
+    answer = start(variables, recorder)
     assert answer.returncode == 0, answer.stderr
     again = subprocess.run([ROOT / "infra" / "new_env.sh", file], capture_output=True, text=True)
     assert again.returncode == 2
@@ -152,19 +152,21 @@ def test_no_secret_has_a_default() -> None:
 
 
 def test_services_are_pinned_bound_to_loopback_and_started_in_order() -> None:
-    found = services()
-    assert set(found) == {"postgres", "s3", "bucket", "mlflow"}
-    for name, service in found.items():
+    all_services = services()
+    assert set(all_services) == {"postgres", "s3", "bucket", "mlflow"}
+    for name, service in all_services.items():
         image = service["image"]
         assert "build" in service or re.search(r":\d+\.\d+", image), f"{name}: {image}"
         assert service["read_only"] is True
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         for other, terms in service.get("depends_on", {}).items():
-            once = found[other].get("restart") == "no"
+            once = all_services[other].get("restart") == "no"
             assert terms["condition"] == ("service_completed_successfully" if once else "service_healthy")
-            assert once or "test" in found[other]["healthcheck"]
+            assert once or "test" in all_services[other]["healthcheck"]
     volumes = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["volumes"]
-    assert {one.partition(":")[0] for service in found.values() for one in service.get("volumes", [])} == set(volumes)
+    assert {
+        volume.partition(":")[0] for service in all_services.values() for volume in service.get("volumes", [])
+    } == set(volumes)
 
 
 def test_the_image_gets_only_files_that_exist_and_runs_as_nobody_special() -> None:

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cxr.cli.main import parse
-from cxr.results.source_figures import SOURCES
-from cxr.steps import STEPS, step
+from cxr.cli.main import parse_step
+from cxr.results.reported_results import SOURCE_SYSTEMS
+from cxr.steps import STEPS, load_step
 
 DOCUMENT = "docs/sources.md"
 SYSTEMS = ("S0", "S1", "S2", "S3", "S4")
@@ -57,10 +57,10 @@ def kind(span, params):
     return "unknown"
 
 
-def of_kind(text, params, wanted):
-    found = [span for span in spans(text) if kind(span, params) == wanted]
-    assert found, f"no {wanted} in {DOCUMENT}: the pattern of this test is wrong"
-    return found
+def of_kind(text, params, expected_kind):
+    matching_spans = [span for span in spans(text) if kind(span, params) == expected_kind]
+    assert matching_spans, f"no {expected_kind} in {DOCUMENT}: the pattern of this test is wrong"
+    return matching_spans
 
 
 def section(text, heading):
@@ -76,9 +76,9 @@ def split_value(span):
 def plain(value):
     """The same for a value from Python and one from YAML."""
     if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -95,10 +95,10 @@ def resolve(name: str) -> Any:
                 raise
             break
         rest = rest[1:]
-    found: Any = module
+    value: Any = module
     for word in rest:
-        found = member(found, word)
-    return found
+        value = member(value, word)
+    return value
 
 
 def member(owner: Any, word: str) -> Any:
@@ -118,10 +118,10 @@ def member(owner: Any, word: str) -> Any:
 
 
 def parameter(params, name):
-    found = params
+    value = params
     for word in name.split("."):
-        found = found[word]
-    return plain(found)
+        value = value[word]
+    return plain(value)
 
 
 def test_every_span_in_backticks_is_of_a_kind_that_is_checked(text, params):
@@ -170,14 +170,14 @@ def test_a_parameter_of_a_network_is_stated_in_the_section_of_its_system(text, p
 def test_every_value_of_a_sources_network_is_told(text, params):
     """A value that params.yaml gives a network of a source either stands in the source or is said to be ours."""
     assumed = {"system", "architecture", "recipe", "phantom_epochs"}
-    told = {split_value(span)[0] for span in of_kind(text, params, "parameter")}
+    parameters_told = {split_value(span)[0] for span in of_kind(text, params, "parameter")}
     untold = {
         f"{part}.{name}.{key}"
         for part in ("models", "transfer")
         for name, entry in params[part].items()
         for key in set(entry) - assumed
         if entry.get("system") in SYSTEMS
-    } - told
+    } - parameters_told
     assert not untold
 
 
@@ -186,7 +186,7 @@ def test_commands_are_accepted(text, params, repository):
         words = shlex.split(span)
         if words[0] == "cxr":
             assert words[1] in STEPS, span
-            parse(step(words[1]), words[2:])
+            parse_step(load_step(words[1]), words[2:])
         else:
             assert words[:2] == ["dvc", "repro"], span
             assert all((repository / word).exists() for word in words[2:]), span
@@ -203,14 +203,14 @@ def test_every_system_has_a_section_with_a_table_of_three_columns(text):
 
 
 def test_parameter_counts_are_those_of_the_networks(text, params):
-    from cxr.models.networks import build
+    from cxr.models.networks import build_network
 
     stated = COUNTED.findall(text)
     systems = {name for part in ("models", "transfer") for name, entry in params[part].items() if "system" in entry}
     assert {name for name, *_ in stated} == systems
     counts = set()
     for name, height, width, channels, all_of_them, trainable in stated:
-        network = build(name, (int(height), int(width), int(channels)))
+        network = build_network(name, (int(height), int(width), int(channels)))
         counts.add(f"{network.count_params():,}")
         assert f"{network.count_params():,}" == all_of_them, name
         if trainable:
@@ -219,7 +219,7 @@ def test_parameter_counts_are_those_of_the_networks(text, params):
 
 
 def test_own_figures_of_each_system_are_those_that_results_are_held_against(text):
-    for figure in SOURCES:
+    for figure in SOURCE_SYSTEMS:
         there = section(text, figure.title[:2])
         for measure, value in figure.measures.items():
             assert f"{100 * value:.2f} %" in there or f"{100 * value:g} %" in there or f"{value:g}" in there, (

@@ -177,8 +177,8 @@ def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project
     assert resumed.returncode == 0, text
     assert "training goes on after epoch" in text
     whole, again = (weights(project / path) for path in ("artifacts/models/three_block", "trained/killed"))
-    for one, other in zip(whole, again, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for first, second in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(first, second)
     assert not (project / "checkpoints/killed").exists()
 
 

@@ -1,4 +1,4 @@
-"""The bootstrap draws patients, is reproducible, and says what it could not use."""
+"""The bootstrap draws patients, is reproducible, and counts the replicates that it skips."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from cxr.evaluation import metrics
-from cxr.evaluation.bootstrap import band, bootstrap, draws
+from cxr.evaluation.bootstrap import bootstrap, bootstrap_band, draw_weights
 
 
 def test_images_of_a_patient_are_drawn_together() -> None:
     groups = ["a", "b", "a", "c", "b", "a"]
-    weights = np.concatenate(list(draws(groups, resamples=50, seed=0)))
+    weights = np.concatenate(list(draw_weights(groups, resamples=50, seed=0)))
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, 0] == weights[:, 5]).all()
     assert (weights[:, 1] == weights[:, 4]).all()
@@ -21,11 +21,11 @@ def test_images_of_a_patient_are_drawn_together() -> None:
 
 def test_the_same_seed_gives_the_same_draws_whatever_the_batch() -> None:
     groups = np.arange(20)
-    once = np.concatenate(list(draws(groups, resamples=30, seed=5)))
-    parts = np.concatenate(list(draws(groups, resamples=30, seed=5, batch=7)))
-    other = np.concatenate(list(draws(groups, resamples=30, seed=6)))
-    assert (once == parts).all()
-    assert (once != other).any()
+    whole = np.concatenate(list(draw_weights(groups, resamples=30, seed=5)))
+    parts = np.concatenate(list(draw_weights(groups, resamples=30, seed=5, batch=7)))
+    other_seed = np.concatenate(list(draw_weights(groups, resamples=30, seed=6)))
+    assert (whole == parts).all()
+    assert (whole != other_seed).any()
 
 
 def test_copies_of_patients_do_not_narrow_the_interval() -> None:
@@ -34,11 +34,11 @@ def test_copies_of_patients_do_not_narrow_the_interval() -> None:
     probability = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0, 1)
 
     def width(copies: int) -> float:
-        sick, scores, patients = (np.tile(one, copies) for one in (target, probability, np.arange(60)))
-        found = bootstrap(
-            lambda weights: {"auroc": metrics.auroc(sick, scores, weights)}, sick, patients, resamples=500
+        labels, scores, patients = (np.tile(values, copies) for values in (target, probability, np.arange(60)))
+        interval = bootstrap(
+            lambda weights: {"auroc": metrics.auroc(labels, scores, weights)}, labels, patients, resamples=500, seed=0
         ).intervals["auroc"]
-        return found.high - found.low
+        return interval.high - interval.low
 
     assert width(4) == pytest.approx(width(1))
 
@@ -47,12 +47,14 @@ def test_the_interval_of_a_share_is_near_the_binomial_one() -> None:
     target = np.ones(400, dtype=int)
     target[0] = 0
     probability = np.where(np.arange(400) % 10 == 0, 0.1, 0.9)
-    found = bootstrap(
-        lambda weights: metrics.decision_measures(metrics.confusion(target, probability, 0.5, weights)),
+    result = bootstrap(
+        lambda weights: metrics.decision_metrics(metrics.confusion(target, probability, 0.5, weights)),
         target,
         np.arange(400),
+        resamples=2000,
+        seed=0,
     )
-    interval = found.intervals["sensitivity"]
+    interval = result.intervals["sensitivity"]
     half = 1.96 * np.sqrt(0.9 * 0.1 / 400)
     assert interval.value == pytest.approx(0.902, abs=0.002)
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.15)
@@ -60,28 +62,30 @@ def test_the_interval_of_a_share_is_near_the_binomial_one() -> None:
 
 def test_replicates_without_both_classes_are_skipped_and_counted() -> None:
     target, probability = [0, 1], [0.1, 0.8]
-    found = bootstrap(
+    result = bootstrap(
         lambda weights: {"auroc": metrics.auroc(target, probability, weights)},
         target,
         ["a", "b"],
         resamples=1000,
+        seed=0,
     )
-    # A quarter of the replicates holds the sick patient twice, a quarter the healthy one.
-    assert 430 < found.skipped < 570
-    assert found.intervals["auroc"].low == 1
-    assert found.groups == 2
+    # A quarter of the replicates holds the patient with pneumonia twice, a quarter the other one.
+    assert 430 < result.skipped < 570
+    assert result.intervals["auroc"].low == 1
+    assert result.groups == 2
 
 
 def test_one_class_alone_leaves_the_interval_unknown() -> None:
-    found = bootstrap(
+    result = bootstrap(
         lambda weights: {"auroc": metrics.auroc([1, 1], [0.2, 0.3], weights)},
         [1, 1],
         ["a", "b"],
         resamples=100,
+        seed=0,
     )
-    interval = found.intervals["auroc"]
-    assert found.skipped == 100
-    assert np.isnan([interval.value, interval.low, interval.high, found.p_values["auroc"]]).all()
+    interval = result.intervals["auroc"]
+    assert result.skipped == 100
+    assert np.isnan([interval.value, interval.low, interval.high, result.p_values["auroc"]]).all()
 
 
 def test_the_band_encloses_the_curve() -> None:
@@ -89,14 +93,15 @@ def test_the_band_encloses_the_curve() -> None:
     target = np.arange(200) % 2
     probability = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0, 1)
     grid = np.linspace(0, 1, 21)
-    low, high = band(
-        lambda weights: metrics.rates(target, probability, weights),
+    low, high = bootstrap_band(
+        lambda weights: metrics.roc_rates(target, probability, weights),
         target,
         np.arange(200),
         grid,
         resamples=300,
+        seed=0,
     )
-    curve = np.interp(grid, *metrics.rates(target, probability))
+    curve = np.interp(grid, *metrics.roc_rates(target, probability))
     assert (low <= curve + 1e-9).all()
     assert (curve <= high + 1e-9).all()
     assert (np.diff(low) >= -1e-9).all()
@@ -108,14 +113,14 @@ def test_the_p_value_belongs_to_the_interval() -> None:
     noise = generator.standard_normal(400)
     error = noise.std() / np.sqrt(400)
     target = np.arange(400) % 2
-    found = {}
+    p_values = {}
     for errors_off in (0.0, 1.96, 4.0):
         values = noise - noise.mean() + errors_off * error
 
         def mean(weights: np.ndarray, values: np.ndarray = values) -> dict[str, np.ndarray]:
             return {"difference": weights @ values / weights.sum(axis=-1)}
 
-        found[errors_off] = bootstrap(mean, target, np.arange(400), resamples=4000).p_values["difference"]
-    assert found[0.0] > 0.9
-    assert found[1.96] == pytest.approx(0.05, abs=0.02)
-    assert 0 < found[4.0] < 0.002
+        p_values[errors_off] = bootstrap(mean, target, np.arange(400), resamples=4000, seed=0).p_values["difference"]
+    assert p_values[0.0] > 0.9
+    assert p_values[1.96] == pytest.approx(0.05, abs=0.02)
+    assert 0 < p_values[4.0] < 0.002

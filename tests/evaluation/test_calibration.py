@@ -1,4 +1,4 @@
-"""Temperature scaling finds the temperature that spoilt the probabilities, and keeps order and decision."""
+"""Temperature scaling finds the temperature that distorted the probabilities, and keeps order and decision."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 
-from cxr.data.statistics import wilson
+from cxr.data.statistics import wilson_interval
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, fit_temperature, reliability
+from cxr.evaluation.calibration import apply_temperature, fit_temperature, reliability_table
 from cxr.evaluation.metrics import calibration_error
 
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 3.0])
-def test_the_temperature_that_spoilt_honest_probabilities_is_found(truth: float) -> None:
+def test_the_temperature_that_distorted_calibrated_probabilities_is_found(truth: float) -> None:
     generator = np.random.default_rng(0)
-    honest = expit(generator.normal(0, 1.5, 20_000))
-    target = (generator.random(20_000) < honest).astype(int)
-    spoilt = expit(logit(honest) * truth)
-    found = fit_temperature(target, spoilt)
-    assert found == pytest.approx(truth, rel=0.05)
-    assert calibration_error(target, apply_temperature(spoilt, found)) < 0.02
+    calibrated = expit(generator.normal(0, 1.5, 20_000))
+    labels = (generator.random(20_000) < calibrated).astype(int)
+    distorted = expit(logit(calibrated) * truth)
+    fitted = fit_temperature(labels, distorted)
+    assert fitted == pytest.approx(truth, rel=0.05)
+    assert calibration_error(labels, apply_temperature(distorted, fitted), bins=15) < 0.02
 
 
 def test_temperature_follows_the_formula_and_keeps_order_and_half() -> None:
     p = np.array([0.0, 1e-9, 0.2, 0.5, 0.8, 1.0])
-    found = apply_temperature(p, 2.0)
-    assert found[2] == pytest.approx(1 / (1 + (0.8 / 0.2) ** 0.5))
-    assert found[3] == 0.5
-    assert found[0] == found[1] == pytest.approx(expit(logit(1e-7) / 2))
-    assert (np.diff(found) >= 0).all()
-    assert 0 < found[0] < found[-1] < 1
+    scaled = apply_temperature(p, 2.0)
+    assert scaled[2] == pytest.approx(1 / (1 + (0.8 / 0.2) ** 0.5))
+    assert scaled[3] == 0.5
+    assert scaled[0] == scaled[1] == pytest.approx(expit(logit(1e-7) / 2))
+    assert (np.diff(scaled) >= 0).all()
+    assert 0 < scaled[0] < scaled[-1] < 1
 
 
 def test_perfect_separation_leaves_probabilities_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,7 +51,7 @@ def test_one_class_cannot_be_calibrated(target: list[int]) -> None:
 
 
 def test_reliability_counts_every_image_once() -> None:
-    table = reliability([0, 1, 1, 0], [0.05, 0.95, 0.9, 0.92], bins=10)
+    table = reliability_table([0, 1, 1, 0], [0.05, 0.95, 0.9, 0.92], bins=10)
     assert table["images"].tolist() == [1, 3]
     assert table["lower"].tolist() == pytest.approx([0.0, 0.9])
     assert table["observed"].tolist() == pytest.approx([0, 2 / 3])
@@ -59,13 +59,13 @@ def test_reliability_counts_every_image_once() -> None:
 
 
 def test_wilson_agrees_with_scipy() -> None:
-    low, high = wilson([0.3], [10])
+    low, high = wilson_interval([0.3], [10])
     expected = binomtest(3, 10).proportion_ci(method="wilson")
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
 
 
-def test_hesitant_network_that_orders_the_images_is_sharpened_to_the_bound():
-    """Its loss falls to the coldest bound as well, but some images lie on the wrong side of 0.5."""
+def test_a_hesitant_network_that_ranks_the_images_is_sharpened_to_the_bound():
+    """Its loss also falls to the lower bound, but one image lies on the wrong side of 0.5."""
     target = np.array([0] * 20 + [1] * 20)
     hesitant = np.where(target == 1, 0.5001, 0.4999)
     hesitant[0] = 0.50005

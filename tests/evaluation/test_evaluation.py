@@ -12,11 +12,11 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from cxr.errors import DataError
 from cxr.evaluation import curves
-from cxr.evaluation.evaluate import evaluate, predict
 from cxr.evaluation.files import write_evaluation
-from cxr.evaluation.metrics import MEASURES
+from cxr.evaluation.metrics import METRICS
 from cxr.evaluation.mistakes import worst_mistakes
-from support.judged_models import predictions
+from cxr.evaluation.prediction import predict_rows
+from support.simulated_predictions import evaluated, predictions
 
 
 def test_temperature_and_threshold_do_not_depend_on_test_images() -> None:
@@ -24,44 +24,44 @@ def test_temperature_and_threshold_do_not_depend_on_test_images() -> None:
     changed = table.copy()
     test = changed["split"] == "test"
     changed.loc[test, "probability_raw"] = 1 - changed.loc[test, "probability_raw"]
-    first, second = (evaluate(rows, resamples=100) for rows in (table, changed))
-    assert (first.temperature, first.point) == (second.temperature, second.point)
+    first, second = (evaluated(rows, resamples=100) for rows in (table, changed))
+    assert (first.temperature, first.operating_point) == (second.temperature, second.operating_point)
     assert first.report["validation"] == second.report["validation"]
     assert second.summary()["test_auroc"] == pytest.approx(1 - first.summary()["test_auroc"], abs=1e-6)
 
 
-def test_the_figures_of_the_test_images_are_those_of_scikit_learn() -> None:
-    found = evaluate(predictions(), resamples=100)
-    test = found.predictions[found.predictions["split"] == "test"]
-    sick = test["label"] == "PNEUMONIA"
-    summary = found.summary()
-    assert summary["test_auroc"] == pytest.approx(roc_auc_score(sick, test["probability"]))
-    assert summary["test_average_precision"] == pytest.approx(average_precision_score(sick, test["probability"]))
-    (tn, fp), (fn, tp) = confusion_matrix(sick, test["probability"] >= found.point.threshold)
-    assert found.report["test"]["confusion"] == {
+def test_the_metrics_of_the_test_images_are_those_of_scikit_learn() -> None:
+    evaluation = evaluated(predictions(), resamples=100)
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
+    labels = test["label"] == "PNEUMONIA"
+    summary = evaluation.summary()
+    assert summary["test_auroc"] == pytest.approx(roc_auc_score(labels, test["probability"]))
+    assert summary["test_average_precision"] == pytest.approx(average_precision_score(labels, test["probability"]))
+    (tn, fp), (fn, tp) = confusion_matrix(labels, test["probability"] >= evaluation.operating_point.threshold)
+    assert evaluation.report["test"]["confusion"] == {
         "true_positives": tp,
         "false_positives": fp,
         "true_negatives": tn,
         "false_negatives": fn,
     }
-    (tn, fp), (fn, tp) = confusion_matrix(sick, test["probability_raw"] >= 0.5)
-    half = found.report["test"]["uncalibrated_at_half"]
+    (tn, fp), (fn, tp) = confusion_matrix(labels, test["probability_raw"] >= 0.5)
+    half = evaluation.report["test"]["uncalibrated_at_half"]
     assert half["sensitivity"]["value"] == pytest.approx(tp / (tp + fn))
     assert half["specificity"]["value"] == pytest.approx(tn / (tn + fp))
 
 
 def test_calibration_reduces_the_test_loss_of_a_network_that_is_too_sure() -> None:
-    found = evaluate(predictions(2000, sharpness=4), resamples=100)
-    test = found.report["test"]
-    assert found.temperature > 1.5
+    evaluation = evaluated(predictions(2000, sharpness=4), resamples=100)
+    test = evaluation.report["test"]
+    assert evaluation.temperature > 1.5
     loss = {entry: test[entry]["log_loss"]["value"] for entry in ("at_threshold", "uncalibrated_at_half")}
     assert loss["at_threshold"] < 0.8 * loss["uncalibrated_at_half"]
 
 
-def test_every_measure_has_an_interval_around_it() -> None:
-    report = evaluate(predictions(), resamples=300).report
+def test_every_metric_has_an_interval_around_it() -> None:
+    report = evaluated(predictions(), resamples=300).report
     for split in ("validation", "test"):
-        assert tuple(report[split]["at_threshold"]) == MEASURES
+        assert tuple(report[split]["at_threshold"]) == tuple(METRICS)
         for name in ("auroc", "sensitivity", "specificity", "accuracy", "f1", "brier"):
             entry = report[split]["at_threshold"][name]
             assert entry["low"] < entry["value"] < entry["high"], name
@@ -70,9 +70,9 @@ def test_every_measure_has_an_interval_around_it() -> None:
 
 
 def test_each_subtype_is_measured_against_normal() -> None:
-    found = evaluate(predictions(1200), resamples=100)
-    test = found.predictions[found.predictions["split"] == "test"]
-    subtypes = found.report["test"]["subtypes"]
+    evaluation = evaluated(predictions(1200), resamples=100)
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
+    subtypes = evaluation.report["test"]["subtypes"]
     pair = test[test["subtype"].isin(["normal", "virus"])]
     expected = roc_auc_score(pair["label"] == "PNEUMONIA", pair["probability"])
     assert subtypes["virus"]["auroc"]["value"] == pytest.approx(expected)
@@ -81,21 +81,21 @@ def test_each_subtype_is_measured_against_normal() -> None:
 
 
 def test_a_further_sensitivity_is_met_on_validation_and_reported_on_test() -> None:
-    found = evaluate(predictions(800), resamples=100, sensitivities=[0.99])
-    validation, test = (found.report[split]["further_points"][0] for split in ("validation", "test"))
+    evaluation = evaluated(predictions(800), resamples=100, sensitivities=[0.99])
+    validation, test = (evaluation.report[split]["further_points"][0] for split in ("validation", "test"))
     assert validation["sensitivity"]["value"] >= 0.99
-    assert validation["threshold"] == test["threshold"] < found.point.threshold
-    assert test["specificity"]["value"] < found.summary()["test_specificity"]
+    assert validation["threshold"] == test["threshold"] < evaluation.operating_point.threshold
+    assert test["specificity"]["value"] < evaluation.summary()["test_specificity"]
 
 
 def test_the_same_seed_gives_the_same_report() -> None:
-    first, second, third = (evaluate(predictions(), resamples=100, seed=seed).report for seed in (1, 1, 2))
+    first, second, third = (evaluated(predictions(), resamples=100, seed=seed).report for seed in (1, 1, 2))
     assert first == second
     assert first["test"]["at_threshold"]["auroc"] != third["test"]["at_threshold"]["auroc"]
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("change", "message"),
     [
         (lambda rows: rows.drop(columns="group"), "columns"),
         (lambda rows: rows[rows["split"] == "test"], "validation images"),
@@ -105,33 +105,33 @@ def test_the_same_seed_gives_the_same_report() -> None:
         (lambda rows: rows[(rows["split"] == "test") | (rows["label"] == "NORMAL")], "both classes"),
     ],
 )
-def test_predictions_that_cannot_be_judged_are_refused(spoil, words) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(DataError, match=words):
-        evaluate(spoil(predictions()), resamples=100)
+def test_predictions_that_cannot_be_judged_are_refused(change, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match=message):
+        evaluated(change(predictions()), resamples=100)
 
 
 def test_excluded_images_are_left_out() -> None:
     table = predictions()
     more = pd.concat([table, table.assign(split="excluded", probability_raw=0.5)])
-    assert evaluate(more, resamples=100).report == evaluate(table, resamples=100).report
+    assert evaluated(more, resamples=100).report == evaluated(table, resamples=100).report
 
 
 def test_the_files_are_strict_json_and_tables(tmp_path: Path) -> None:
     healthy_test = predictions()
     healthy_test = healthy_test[(healthy_test["split"] == "validation") | (healthy_test["label"] == "NORMAL")]
-    found = evaluate(healthy_test, resamples=100)
-    write_evaluation(tmp_path, found)
+    evaluation = evaluated(healthy_test, resamples=100)
+    write_evaluation(tmp_path, evaluation)
 
-    def refuse(word: str) -> None:
-        raise AssertionError(word)
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
 
     report = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
     assert report["test"]["at_threshold"]["auroc"] == {"value": None, "low": None, "high": None}
     assert summary["test_auroc"] is None
-    assert summary["test_specificity"] == found.report["test"]["at_threshold"]["specificity"]["value"]
+    assert summary["test_specificity"] == evaluation.report["test"]["at_threshold"]["specificity"]["value"]
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
-    pd.testing.assert_frame_equal(stored, found.predictions)
+    pd.testing.assert_frame_equal(stored, evaluation.predictions)
     assert {path.name for path in (tmp_path / "curves").iterdir()} == {
         "roc.csv",
         "roc_band.csv",
@@ -142,20 +142,20 @@ def test_the_files_are_strict_json_and_tables(tmp_path: Path) -> None:
 
 def test_the_roc_table_keeps_the_area_and_drops_straight_corners() -> None:
     table = predictions()
-    sick, scores = table["label"] == "PNEUMONIA", table["probability_raw"]
-    found = curves.roc_curve(sick, scores)
-    assert np.trapezoid(found["sensitivity"], found["false_positive_rate"]) == pytest.approx(
-        roc_auc_score(sick, scores)
+    labels, scores = table["label"] == "PNEUMONIA", table["probability_raw"]
+    table_of_curve = curves.roc_curve(labels, scores)
+    assert np.trapezoid(table_of_curve["sensitivity"], table_of_curve["false_positive_rate"]) == pytest.approx(
+        roc_auc_score(labels, scores)
     )
-    assert len(found) < len(roc_curve(sick, scores, drop_intermediate=False)[0]) / 3
+    assert len(table_of_curve) < len(roc_curve(labels, scores, drop_intermediate=False)[0]) / 3
 
 
 def test_precision_recall_ends_with_every_image_called() -> None:
     table = predictions()
-    sick = table["label"] == "PNEUMONIA"
-    found = curves.precision_recall_curve(sick, table["probability_raw"])
-    assert found["sensitivity"].is_monotonic_increasing
-    assert found.iloc[-1][["sensitivity", "precision"]].tolist() == [1.0, pytest.approx(sick.mean())]
+    labels = table["label"] == "PNEUMONIA"
+    table_of_curve = curves.precision_recall_curve(labels, table["probability_raw"])
+    assert table_of_curve["sensitivity"].is_monotonic_increasing
+    assert table_of_curve.iloc[-1][["sensitivity", "precision"]].tolist() == [1.0, pytest.approx(labels.mean())]
 
 
 class Brightness:
@@ -173,17 +173,18 @@ def test_predictions_come_in_the_order_asked_for_and_in_parts(tmp_path: Path) ->
     np.save(tmp_path / "images.npy", images)
     rows = np.random.default_rng(0).permutation(1500)[:1200]
     predictor = Brightness()
-    found = predict(predictor, np.load(tmp_path / "images.npy", mmap_mode="r"), rows, progress=False)
-    assert found == pytest.approx(rows % 256 / 255)
+    stored = np.load(tmp_path / "images.npy", mmap_mode="r")
+    probabilities = predict_rows(predictor, stored, rows, batch_size=64, progress=False)
+    assert probabilities == pytest.approx(rows % 256 / 255)
     assert predictor.largest < 1200
 
 
 def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
-    found = evaluate(predictions(800), resamples=100)
-    sheet = worst_mistakes(found.predictions, found.point.threshold, count=3)
-    test = found.predictions[found.predictions["split"] == "test"]
-    sick = test["label"] == "PNEUMONIA"
-    missed = test.loc[sick & (test["probability"] < found.point.threshold), "probability"]
-    alarms = test.loc[~sick & (test["probability"] >= found.point.threshold), "probability"]
+    evaluation = evaluated(predictions(800), resamples=100)
+    sheet = worst_mistakes(evaluation.predictions, evaluation.operating_point.threshold, count=3)
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
+    labels = test["label"] == "PNEUMONIA"
+    missed = test.loc[labels & (test["probability"] < evaluation.operating_point.threshold), "probability"]
+    alarms = test.loc[~labels & (test["probability"] >= evaluation.operating_point.threshold), "probability"]
     assert sheet[sheet["kind"] == "missed"]["probability"].tolist() == sorted(missed)[:3]
     assert sheet[sheet["kind"] == "false alarm"]["probability"].tolist() == sorted(alarms, reverse=True)[:3]

@@ -1,4 +1,4 @@
-"""Radiographs in DICOM files: shown as a viewer shows them, or refused without a word about the patient."""
+"""Radiographs in DICOM files are decoded as a viewer shows them, or refused without any data of the patient."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pydicom.uid import (
 )
 
 from cxr.errors import ImageError
-from cxr.images.decoding import PROBLEMS, decode_grey, decode_picture, inspect
+from cxr.images.decoding import PROBLEMS, decode_grey, decode_image, inspect_image
 from cxr.images.dicom.reader import is_dicom, read_dicom
 from support import bad_images
-from support.dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, file_of, ready_file, twelve_bits
+from support.dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, draw_12_bits, pydicom_file, write_dicom
 
 WINDOW = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 2000}
 
@@ -38,19 +38,19 @@ def error_of(content: bytes, max_pixels: int = 1_000_000) -> ImageError:
     return caught.value
 
 
-def table(values: list[int], first: int, bits: int) -> Dataset:
+def lookup_table(values: list[int], first: int, bits: int) -> Dataset:
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(values) % 0x10000, first, bits])
     item.add_new("LUTData", "US", values)
     return item
 
 
-def compressed(values: NDArray[Any], coded: bytes, syntax: str, **tags: Any) -> bytes:
+def compressed_dicom(values: NDArray[Any], coded: bytes, syntax: str, **tags: Any) -> bytes:
     dataset = dicom_dataset(values, **tags)
     dataset.PixelData = encapsulate([coded])
     dataset["PixelData"].is_undefined_length = True
     dataset["PixelData"].VR = "OB"
-    return file_of(dataset, syntax)
+    return write_dicom(dataset, syntax)
 
 
 def test_a_12_bit_window_makes_its_lower_end_black_and_its_upper_end_white() -> None:
@@ -61,9 +61,9 @@ def test_a_12_bit_window_makes_its_lower_end_black_and_its_upper_end_white() -> 
 
 
 def test_the_first_of_several_windows_counts() -> None:
-    stored = twelve_bits()
-    several = dicom_file(stored, BitsStored=12, WindowCenter=[2000, 500], WindowWidth=[2000, 100])
-    np.testing.assert_array_equal(decode_grey(several), decode_grey(dicom_file(stored, **WINDOW)))
+    stored = draw_12_bits()
+    two_windows = dicom_file(stored, BitsStored=12, WindowCenter=[2000, 500], WindowWidth=[2000, 100])
+    np.testing.assert_array_equal(decode_grey(two_windows), decode_grey(dicom_file(stored, **WINDOW)))
 
 
 @pytest.mark.parametrize(
@@ -75,21 +75,21 @@ def test_other_window_functions_follow_their_formulas(function: str, expected: l
 
 
 def test_monochrome1_is_the_inverted_monochrome2() -> None:
-    stored = twelve_bits()
+    stored = draw_12_bits()
     bright = decode_grey(dicom_file(stored, **WINDOW))
     inverted = decode_grey(dicom_file(stored, **WINDOW, PhotometricInterpretation="MONOCHROME1"))
     assert np.abs(255 - inverted.astype(int) - bright).max() <= 1  # halves are rounded to even
-    as_negative = decode_grey(
+    negative = decode_grey(
         dicom_file(
             4095 - stored, BitsStored=12, WindowCenter=4096 - 2000, WindowWidth=2000,
             PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE",
         )
     )  # fmt: skip
-    assert np.abs(as_negative.astype(int) - bright).max() <= 1
+    assert np.abs(negative.astype(int) - bright).max() <= 1
 
 
-def test_windows_stand_for_rescaled_and_signed_values() -> None:
-    stored = twelve_bits()
+def test_windows_apply_to_rescaled_and_signed_values() -> None:
+    stored = draw_12_bits()
     expected = decode_grey(dicom_file(stored, **WINDOW))
     rescaled = dicom_file(
         stored, BitsStored=12, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3000.5, WindowWidth=3999
@@ -99,43 +99,43 @@ def test_windows_stand_for_rescaled_and_signed_values() -> None:
     np.testing.assert_array_equal(decode_grey(signed), expected)
 
 
-def test_tables_for_modality_and_display_are_looked_up() -> None:
+def test_lookup_tables_for_modality_and_display_are_applied() -> None:
     stored = np.array([[0, 9, 10, 11, 12, 200]], dtype=np.uint8)
-    shown = dicom_file(stored, VOILUTSequence=[table([0, 100, 255], first=10, bits=8)])
-    np.testing.assert_array_equal(decode_grey(shown)[0], [0, 0, 0, 100, 255, 255])
+    display = dicom_file(stored, VOILUTSequence=[lookup_table([0, 100, 255], first=10, bits=8)])
+    np.testing.assert_array_equal(decode_grey(display)[0], [0, 0, 0, 100, 255, 255])
     modality = dicom_file(
-        stored, ModalityLUTSequence=[table([0, 1000, 4000], first=10, bits=16)],
+        stored, ModalityLUTSequence=[lookup_table([0, 1000, 4000], first=10, bits=16)],
         WindowCenter=2000, WindowWidth=4000, VOILUTFunction="LINEAR_EXACT",
     )  # fmt: skip
     np.testing.assert_array_equal(decode_grey(modality)[0], [0, 0, 0, 64, 255, 255])
 
 
-def test_a_table_of_12_bits_that_says_16_is_not_shown_dark() -> None:
+def test_a_12_bit_lookup_table_declared_as_16_bits_is_not_shown_dark() -> None:
     stored = np.array([[0, 2048, 4095]], dtype=np.uint16)
-    straight = table(list(range(4096)), first=0, bits=16)
+    identity = lookup_table(list(range(4096)), first=0, bits=16)
     np.testing.assert_array_equal(
-        decode_grey(dicom_file(stored, BitsStored=12, VOILUTSequence=[straight]))[0], [0, 128, 255]
+        decode_grey(dicom_file(stored, BitsStored=12, VOILUTSequence=[identity]))[0], [0, 128, 255]
     )
 
 
-def test_8_bits_without_a_window_are_taken_as_they_are() -> None:
-    picture = bad_images.picture() // 2
-    np.testing.assert_array_equal(decode_grey(dicom_file(picture)), picture)
-    assert decode_picture(dicom_file(picture)).coloured == 0.0
+def test_8_bits_without_a_window_stay_as_they_are() -> None:
+    image = bad_images.draw_image() // 2
+    np.testing.assert_array_equal(decode_grey(dicom_file(image)), image)
+    assert decode_image(dicom_file(image)).coloured_share == 0.0
 
 
-def test_deeper_values_without_a_window_are_stretched_and_a_few_extremes_do_not_matter() -> None:
-    stored = twelve_bits(100, 100)
-    plain = decode_grey(dicom_file(stored, BitsStored=12))
-    assert plain.min() == 0 and plain.max() == 255 and 110 < plain.mean() < 145
+def test_deeper_values_without_a_window_are_stretched_and_a_few_extremes_are_ignored() -> None:
+    stored = draw_12_bits(100, 100)
+    without_extremes = decode_grey(dicom_file(stored, BitsStored=12))
+    assert without_extremes.min() == 0 and without_extremes.max() == 255 and 110 < without_extremes.mean() < 145
     stored[0, :5], stored[1, :5] = 0, 4095  # letters of lead
-    assert np.abs(decode_grey(dicom_file(stored, BitsStored=12)).astype(int) - plain)[2:].max() <= 6
+    assert np.abs(decode_grey(dicom_file(stored, BitsStored=12)).astype(int) - without_extremes)[2:].max() <= 6
     assert (decode_grey(dicom_file(stored, BitsStored=12, WindowCenter=0, WindowWidth=0)) > 0).any()
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_and_leaves_the_rest_as_it_is(photometric: str) -> None:
-    stored = twelve_bits(100, 100).astype(np.int16)
+def test_padding_is_black_and_does_not_change_other_pixels(photometric: str) -> None:
+    stored = draw_12_bits(100, 100).astype(np.int16)
     expected = decode_grey(dicom_file(stored[:, :80], PhotometricInterpretation=photometric))
     stored[:, 80:] = -2000
     padded = dicom_file(stored, PixelPaddingValue=-2000, PhotometricInterpretation=photometric)
@@ -145,7 +145,7 @@ def test_padding_is_black_and_leaves_the_rest_as_it_is(photometric: str) -> None
 
 
 def test_pixels_that_are_not_square_are_made_square() -> None:
-    stored = bad_images.picture(height=80, width=100)
+    stored = bad_images.draw_image(height=80, width=100)
     assert decode_grey(dicom_file(stored, ImagerPixelSpacing=[0.2, 0.1])).shape == (160, 100)
     assert decode_grey(dicom_file(stored, PixelSpacing=[0.1, 0.15])).shape == (80, 150)
     assert decode_grey(dicom_file(stored, PixelSpacing=[0.143, 0.143])).shape == (80, 100)
@@ -154,30 +154,30 @@ def test_pixels_that_are_not_square_are_made_square() -> None:
 
 
 @pytest.mark.parametrize("name", list(COMPRESSED))
-def test_every_coding_of_a_picture_gives_the_same_grey_levels(name: str) -> None:
-    expected = decode_grey(ready_file(COMPRESSED[name]))
+def test_every_encoding_of_an_image_gives_the_same_grey_levels(name: str) -> None:
+    expected = decode_grey(pydicom_file(COMPRESSED[name]))
     assert expected.shape == (64, 64) and expected.std() > 10
-    np.testing.assert_array_equal(decode_grey(ready_file(name)), expected)
+    np.testing.assert_array_equal(decode_grey(pydicom_file(name)), expected)
 
 
 def test_lossless_jpeg_and_jpeg_2000_are_decoded_by_gdcm(tmp_path: Path) -> None:
     import gdcm
 
-    stored = twelve_bits(64, 96)
+    stored = draw_12_bits(64, 96)
     expected = decode_grey(dicom_file(stored, **WINDOW))
     for kind in (
         gdcm.TransferSyntax.JPEGLosslessProcess14_1,
         gdcm.TransferSyntax.JPEG2000Lossless,
         gdcm.TransferSyntax.JPEGLSLossless,
     ):
-        coded, syntax = gdcm_coded(dicom_file(stored, **WINDOW), kind, tmp_path)
-        np.testing.assert_array_equal(decode_grey(compressed(stored, coded, syntax, **WINDOW)), expected)
-        assert error_of(compressed(stored, coded[: len(coded) // 2], syntax, **WINDOW)).problem == "truncated"
-        assert error_of(compressed(stored[:, :90], coded, syntax, **WINDOW)).problem == "corrupt"
+        coded, syntax = compress_with_gdcm(dicom_file(stored, **WINDOW), kind, tmp_path)
+        np.testing.assert_array_equal(decode_grey(compressed_dicom(stored, coded, syntax, **WINDOW)), expected)
+        assert error_of(compressed_dicom(stored, coded[: len(coded) // 2], syntax, **WINDOW)).problem == "truncated"
+        assert error_of(compressed_dicom(stored[:, :90], coded, syntax, **WINDOW)).problem == "corrupt"
 
 
-def gdcm_coded(content: bytes, kind: int, folder: Path) -> tuple[bytes, str]:
-    """Coded pixels and transfer syntax of a DICOM file after gdcm has compressed it."""
+def compress_with_gdcm(content: bytes, kind: int, folder: Path) -> tuple[bytes, str]:
+    """Compress a DICOM file with gdcm and return its coded pixels and transfer syntax."""
     import gdcm
 
     (folder / "plain.dcm").write_bytes(content)
@@ -195,34 +195,34 @@ def gdcm_coded(content: bytes, kind: int, folder: Path) -> tuple[bytes, str]:
     return get_frame(coded.PixelData, 0, number_of_frames=1), coded.file_meta.TransferSyntaxUID
 
 
-def test_a_jpeg_inside_is_read_as_a_jpeg_outside_and_its_damage_is_found() -> None:
-    picture = bad_images.picture()
-    coded = bad_images.jpeg(picture)
-    content = compressed(picture, coded, JPEGBaseline8Bit)
+def test_a_jpeg_inside_a_dicom_file_is_decoded_like_a_jpeg_file_and_its_damage_is_found() -> None:
+    image = bad_images.draw_image()
+    coded = bad_images.jpeg(image)
+    content = compressed_dicom(image, coded, JPEGBaseline8Bit)
     np.testing.assert_array_equal(decode_grey(content), decode_grey(coded))
-    holed = coded[: len(coded) // 2] + coded[len(coded) // 2 + 60 :]
-    assert error_of(compressed(picture, holed, JPEGBaseline8Bit)).problem == "corrupt"
-    coloured = bad_images.jpeg(np.dstack([picture] * 3))
-    assert error_of(compressed(picture, coloured, JPEGBaseline8Bit)).problem == "corrupt"
+    damaged = coded[: len(coded) // 2] + coded[len(coded) // 2 + 60 :]
+    assert error_of(compressed_dicom(image, damaged, JPEGBaseline8Bit)).problem == "corrupt"
+    coloured = bad_images.jpeg(np.dstack([image] * 3))
+    assert error_of(compressed_dicom(image, coloured, JPEGBaseline8Bit)).problem == "corrupt"
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-def test_other_ways_of_writing_elements_change_nothing(syntax: str) -> None:
-    stored = twelve_bits()
+def test_other_encodings_of_elements_give_the_same_image(syntax: str) -> None:
+    stored = draw_12_bits()
     np.testing.assert_array_equal(
-        decode_grey(file_of(dicom_dataset(stored, **WINDOW), syntax)), decode_grey(dicom_file(stored, **WINDOW))
+        decode_grey(write_dicom(dicom_dataset(stored, **WINDOW), syntax)), decode_grey(dicom_file(stored, **WINDOW))
     )
 
 
-def test_a_file_without_preamble_is_known_by_its_meta_information_only() -> None:
-    content = dicom_file(twelve_bits(), **WINDOW)
+def test_a_file_without_preamble_is_recognised_only_by_its_meta_information() -> None:
+    content = dicom_file(draw_12_bits(), **WINDOW)
     assert is_dicom(content) and is_dicom(content[132:])
     np.testing.assert_array_equal(decode_grey(content[132:]), decode_grey(content))
-    bare = content[content.index(b"\x08\x00\x16\x00UI") :]
-    assert not is_dicom(bare)
-    assert error_of(bare).problem == "not_an_image"
-    for picture in (bad_images.jpeg(bad_images.picture()), bad_images.png(bad_images.picture())):
-        assert not is_dicom(picture[:128] + b"DICM" + picture[132:])
+    without_meta = content[content.index(b"\x08\x00\x16\x00UI") :]
+    assert not is_dicom(without_meta)
+    assert error_of(without_meta).problem == "not_an_image"
+    for image_file in (bad_images.jpeg(bad_images.draw_image()), bad_images.png(bad_images.draw_image())):
+        assert not is_dicom(image_file[:128] + b"DICM" + image_file[132:])
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -248,36 +248,36 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", list(REFUSED))
-def test_what_is_no_single_grey_frontal_radiograph_is_refused(kind: str) -> None:
+def test_a_file_that_is_not_one_grey_frontal_radiograph_is_refused(kind: str) -> None:
     problem, tags = REFUSED[kind]
-    assert error_of(dicom_file(twelve_bits(), **tags)).problem == problem
+    assert error_of(dicom_file(draw_12_bits(), **tags)).problem == problem
 
 
-def test_a_lateral_view_is_also_known_by_its_code() -> None:
+def test_a_lateral_view_is_also_recognised_by_its_code() -> None:
     view = Dataset()
     view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = "399173006", "SCT", "left lateral"
-    assert error_of(dicom_file(twelve_bits(), ViewCodeSequence=[view])).problem == "not_frontal"
+    assert error_of(dicom_file(draw_12_bits(), ViewCodeSequence=[view])).problem == "not_frontal"
 
 
 @pytest.mark.parametrize("modality", ["CR", "DX", "RG", "RF", "OT", "SC", "", None])
 @pytest.mark.parametrize("view", ["PA", "AP", ""])
-def test_frontal_radiographs_and_files_that_say_nothing_are_taken(modality: str | None, view: str) -> None:
-    assert decode_grey(dicom_file(twelve_bits(), Modality=modality, ViewPosition=view)).shape == (40, 60)
+def test_frontal_radiographs_and_files_without_these_tags_are_accepted(modality: str | None, view: str) -> None:
+    assert decode_grey(dicom_file(draw_12_bits(), Modality=modality, ViewPosition=view)).shape == (40, 60)
 
 
-def test_a_huge_picture_is_refused_before_its_pixels_are_decoded() -> None:
+def test_a_huge_image_is_refused_before_its_pixels_are_decoded() -> None:
     coded = struct.pack(">HIIIII", 0xFF4F, 0xFF510029, 0, 60_000, 60_000, 0)
-    content = compressed(twelve_bits(), coded + bytes(40) + b"\xff\xd9", "1.2.840.10008.1.2.4.90", **WINDOW)
+    content = compressed_dicom(draw_12_bits(), coded + bytes(40) + b"\xff\xd9", "1.2.840.10008.1.2.4.90", **WINDOW)
     assert error_of(content).problem == "corrupt"  # the tags say 60 x 40, the codestream something else
 
 
-def test_a_file_cut_anywhere_is_refused() -> None:
-    stored = twelve_bits()
-    coded = bad_images.jpeg(bad_images.picture(height=40, width=60))
+def test_a_file_truncated_anywhere_is_refused() -> None:
+    stored = draw_12_bits()
+    coded = bad_images.jpeg(bad_images.draw_image(height=40, width=60))
     contents = [
         dicom_file(stored, **WINDOW),
-        file_of(dicom_dataset(stored, **WINDOW), DeflatedExplicitVRLittleEndian),
-        compressed(bad_images.picture(height=40, width=60), coded, JPEGBaseline8Bit),
+        write_dicom(dicom_dataset(stored, **WINDOW), DeflatedExplicitVRLittleEndian),
+        compressed_dicom(bad_images.draw_image(height=40, width=60), coded, JPEGBaseline8Bit),
     ]
     for content in contents:
         for size in np.random.default_rng(0).integers(140, len(content) - 1, 100):
@@ -286,39 +286,39 @@ def test_a_file_cut_anywhere_is_refused() -> None:
 
 
 def test_a_deflated_bomb_is_refused_at_its_limit() -> None:
-    content = file_of(dicom_dataset(twelve_bits(), **WINDOW), DeflatedExplicitVRLittleEndian)
-    meta = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
-    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    bomb = content[:meta] + packing.compress(bytes(40_000_000)) + packing.flush()
+    content = write_dicom(dicom_dataset(draw_12_bits(), **WINDOW), DeflatedExplicitVRLittleEndian)
+    meta_end = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = content[:meta_end] + compressor.compress(bytes(40_000_000)) + compressor.flush()
     assert len(bomb) < 1_000_000
     assert error_of(bomb).problem == "too_large"
 
 
-def test_nested_sequences_have_an_end() -> None:
-    content = dicom_file(twelve_bits())
+def test_the_depth_of_nested_sequences_is_limited() -> None:
+    content = dicom_file(draw_12_bits())
     start = content.index(b"\x08\x00\x16\x00UI")
     sequence = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     assert error_of(content[:start] + sequence * 5_000).problem == "corrupt"
-    ends = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    whole = content[:start] + sequence * 3 + ends * 3 + content[start:]
-    np.testing.assert_array_equal(decode_grey(whole), decode_grey(content))
+    sequence_ends = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    nested = content[:start] + sequence * 3 + sequence_ends * 3 + content[start:]
+    np.testing.assert_array_equal(decode_grey(nested), decode_grey(content))
 
 
-def test_no_content_whatever_escapes_as_another_error_or_tells_of_the_patient(
+def test_no_content_causes_another_error_or_reveals_the_patient(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
     generator = np.random.default_rng(0)
-    stored = twelve_bits(30, 30)
+    stored = draw_12_bits(30, 30)
     sources = [
-        dicom_file(stored, **WINDOW, VOILUTSequence=[table([0, 5, 9], 3, 8)], PixelPaddingValue=3),
-        file_of(dicom_dataset(stored, **WINDOW), ImplicitVRLittleEndian),
-        ready_file("MR_small_jpeg_ls_lossless.dcm"),
-        ready_file("MR_small_jp2klossless.dcm"),
-        ready_file("MR_small_RLE.dcm"),
+        dicom_file(stored, **WINDOW, VOILUTSequence=[lookup_table([0, 5, 9], 3, 8)], PixelPaddingValue=3),
+        write_dicom(dicom_dataset(stored, **WINDOW), ImplicitVRLittleEndian),
+        pydicom_file("MR_small_jpeg_ls_lossless.dcm"),
+        pydicom_file("MR_small_jp2klossless.dcm"),
+        pydicom_file("MR_small_RLE.dcm"),
     ]
     refused = 0
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         for source in sources:
             for _ in range(60):
@@ -334,35 +334,37 @@ def test_no_content_whatever_escapes_as_another_error_or_tells_of_the_patient(
                 else:
                     assert grey.dtype == np.uint8 and grey.size <= 100_000
     assert refused > 20
-    assert [str(warning.message) for warning in caught] == []
+    assert [str(warning.message) for warning in caught_warnings] == []
     assert caplog.records == []
-    written = capfd.readouterr()
-    assert SECRET not in written.out + written.err
+    output = capfd.readouterr()
+    assert SECRET not in output.out + output.err
 
 
-def test_a_tag_that_cannot_be_read_is_neither_quoted_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_tag_is_neither_quoted_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    content = dicom_file(twelve_bits(), **WINDOW, ViewPosition=SECRET.upper(), Modality="DX")
+    content = dicom_file(draw_12_bits(), **WINDOW, ViewPosition=SECRET.upper(), Modality="DX")
     error = error_of(content.replace(b"2000", b"SECR"))
     assert error.problem == "corrupt"
     assert error.__cause__ is None and error.__suppress_context__
     assert caplog.records == []
-    assert decode_grey(content).shape == (40, 60)  # a view that nobody knows is no lateral one
+    assert decode_grey(content).shape == (40, 60)  # an unknown view does not count as lateral
 
 
 def test_training_data_stays_jpeg_and_png(tmp_path: Path) -> None:
-    (tmp_path / "x.jpeg").write_bytes(dicom_file(bad_images.picture()))
-    assert [problem for problem, _ in inspect(tmp_path / "x.jpeg").problems] == ["not_an_image"]
+    (tmp_path / "x.jpeg").write_bytes(dicom_file(bad_images.draw_image()))
+    assert [problem for problem, _ in inspect_image(tmp_path / "x.jpeg", bad_images.IMAGE_LIMITS).problems] == [
+        "not_an_image"
+    ]
 
 
-def test_a_radiograph_fits_into_the_size_that_is_allowed() -> None:
-    picture = bad_images.picture(height=100, width=100)
-    assert read_dicom(dicom_file(picture), max_pixels=10_000).shape == (100, 100)
-    assert error_of(dicom_file(picture), max_pixels=9_999).problem == "too_large"
+def test_the_pixel_limit_includes_its_own_value() -> None:
+    image = bad_images.draw_image(height=100, width=100)
+    assert read_dicom(dicom_file(image), max_pixels=10_000).shape == (100, 100)
+    assert error_of(dicom_file(image), max_pixels=9_999).problem == "too_large"
 
 
-def test_other_codings_are_named_as_not_supported() -> None:
-    dataset = dicom_dataset(bad_images.picture())
-    content = file_of(dataset).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0")
+def test_other_transfer_syntaxes_are_unsupported() -> None:
+    dataset = dicom_dataset(bad_images.draw_image())
+    content = write_dicom(dataset).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0")
     assert error_of(content).problem == "unsupported"
-    assert error_of(ready_file("JPGExtended.dcm")).problem == "unsupported"
+    assert error_of(pydicom_file("JPGExtended.dcm")).problem == "unsupported"

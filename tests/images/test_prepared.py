@@ -1,8 +1,10 @@
-"""Prepared images are in order, independent of the workers, memory-mapped, never made from broken files."""
+"""Prepared images keep their order, do not depend on the workers, are memory-mapped, and contain no broken file."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,15 +14,16 @@ import pytest
 
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.images.decoding import decode_grey
-from cxr.images.prepared import Prepared, prepare, prepare_accepted
-from cxr.images.recipes import RECIPES, apply, recipe_named
+from cxr.images.preparation import prepare_accepted_images, prepare_images
+from cxr.images.prepared import PreparedImages
+from cxr.images.recipes import RECIPES, apply_recipe, recipe_named
 
 RECIPE = RECIPES["s2_resize"]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Twenty different images of different sizes."""
+    """Create a data folder of twenty different images of different sizes."""
     folder = tmp_path / "data" / "NORMAL"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -36,15 +39,15 @@ def paths_of(data: Path) -> list[str]:
     return sorted(path.relative_to(data).as_posix() for path in data.rglob("*.jpeg"))
 
 
-def test_each_row_is_the_recipe_of_its_file(data: Path, tmp_path: Path) -> None:
+def test_each_row_is_its_file_after_the_recipe(data: Path, tmp_path: Path) -> None:
     paths = paths_of(data)[::-1]
-    prepared = prepare(data, paths, RECIPE, tmp_path / "out", progress=False)
+    prepared = prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False)
     assert isinstance(prepared.images, np.memmap)
     assert prepared.recipe == RECIPE
     assert prepared.index["path"].tolist() == paths
     for path, row, digest in zip(paths, prepared.rows(paths), prepared.index["sha256"], strict=True):
         content = (data / path).read_bytes()
-        np.testing.assert_array_equal(prepared.images[row], apply(RECIPE, decode_grey(content)))
+        np.testing.assert_array_equal(prepared.images[row], apply_recipe(RECIPE, decode_grey(content)))
         assert digest == hashlib.sha256(content).hexdigest()
 
 
@@ -52,22 +55,22 @@ def test_the_result_does_not_depend_on_the_workers(data: Path, tmp_path: Path) -
     recipe = recipe_named("s0_clahe_bilateral", size=48, canny=True)
     threads = cv2.getNumThreads()
     for workers in (1, 7):
-        prepare(data, paths_of(data), recipe, tmp_path / str(workers), workers, progress=False)
+        prepare_images(data, paths_of(data), recipe, tmp_path / str(workers), workers=workers, progress=False)
     for name in ("images.npy", "index.parquet", "recipe.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "7" / name).read_bytes()
     assert np.load(tmp_path / "1" / "images.npy").shape == (20, 48, 48, 2)
     assert cv2.getNumThreads() == threads
 
 
-def test_few_images_are_held_at_a_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_images_are_in_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
-    taken = 0
-    ahead = 0
+    written = 0
+    max_pending = 0
 
-    def watched(content: bytes, **limits: int | bool) -> np.ndarray:
+    def counting_decode(content: bytes, **limits: int | bool) -> np.ndarray:
         started.append(1)
-        nonlocal ahead
-        ahead = max(ahead, len(started) - taken)
+        nonlocal max_pending
+        max_pending = max(max_pending, len(started) - written)
         return decode_grey(content, **limits)  # type: ignore[arg-type]
 
     class Bar:
@@ -75,33 +78,33 @@ def test_few_images_are_held_at_a_time(data: Path, tmp_path: Path, monkeypatch: 
             self.rows = rows
 
         def __iter__(self):  # type: ignore[no-untyped-def]
-            nonlocal taken
+            nonlocal written
             for row in self.rows:  # type: ignore[attr-defined]
-                taken += 1
+                written += 1
                 yield row
 
-    monkeypatch.setattr("cxr.images.prepared.decode_grey", watched)
-    monkeypatch.setattr("cxr.images.prepared.tqdm", Bar)
-    many = paths_of(data) * 10
-    for number, path in enumerate(many):
-        target = data / f"copy-{number}.jpeg"
-        target.write_bytes((data / path).read_bytes())
-    prepare(data, [f"copy-{number}.jpeg" for number in range(len(many))], RECIPE, tmp_path / "out", 2)
-    assert taken == 200
-    assert ahead <= 10
+    monkeypatch.setattr("cxr.images.preparation.decode_grey", counting_decode)
+    monkeypatch.setattr("cxr.images.preparation.tqdm", Bar)
+    copies = []
+    for number, path in enumerate(paths_of(data) * 10):
+        copies.append(f"copy-{number}.jpeg")
+        (data / copies[-1]).write_bytes((data / path).read_bytes())
+    prepare_images(data, copies, RECIPE, tmp_path / "out", workers=2)
+    assert written == 200
+    assert max_pending <= 10
 
 
 def test_images_are_found_by_path_in_any_order(data: Path, tmp_path: Path) -> None:
     paths = paths_of(data)
-    prepare(data, paths, RECIPE, tmp_path / "out", progress=False)
-    prepared = Prepared.open(tmp_path / "out")
+    prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False)
+    prepared = PreparedImages.open(tmp_path / "out")
     np.testing.assert_array_equal(prepared.rows([paths[5], paths[0], paths[5]]), [5, 0, 5])
     with pytest.raises(DataError, match=r"2 paths without one: a\.jpeg, b\.jpeg"):
         prepared.rows(["a.jpeg", paths[0], "b.jpeg"])
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "missing"])
-def test_a_broken_file_stops_it_by_name_and_leaves_no_array(data: Path, tmp_path: Path, damage: str) -> None:
+def test_a_broken_file_is_named_and_no_array_is_left(data: Path, tmp_path: Path, damage: str) -> None:
     paths = paths_of(data)
     broken = data / paths[11]
     content = broken.read_bytes()
@@ -109,28 +112,28 @@ def test_a_broken_file_stops_it_by_name_and_leaves_no_array(data: Path, tmp_path
     if damage != "missing":
         broken.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ImageError) as caught:
-        prepare(data, paths, RECIPE, tmp_path / "out", 4, progress=False)
+        prepare_images(data, paths, RECIPE, tmp_path / "out", workers=4, progress=False)
     assert paths[11] in str(caught.value)
     assert not (tmp_path / "out" / "images.npy").exists()
 
 
-def test_a_file_that_changed_since_validation_stops_it(data: Path, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_validation_is_refused(data: Path, tmp_path: Path) -> None:
     paths = paths_of(data)
     digests = [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in paths]
     (data / paths[3]).write_bytes((data / paths[4]).read_bytes())
     with pytest.raises(DataError, match=rf"{paths[3]}.*cxr validate"):
-        prepare(data, paths, RECIPE, tmp_path / "out", progress=False, sha256=digests)
+        prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False, sha256=digests)
 
 
 def test_no_image_and_repeated_images_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="images=0"):
-        prepare(data, [], RECIPE, tmp_path / "out", progress=False)
+        prepare_images(data, [], RECIPE, tmp_path / "out", workers=None, progress=False)
     path = paths_of(data)[0]
     with pytest.raises(DataError, match=path):
-        prepare(data, [path, path], RECIPE, tmp_path / "out", progress=False)
+        prepare_images(data, [path, path], RECIPE, tmp_path / "out", workers=None, progress=False)
 
 
-def test_only_accepted_images_are_prepared_also_with_16_bits(data: Path, tmp_path: Path) -> None:
+def test_only_accepted_images_are_prepared_including_those_of_16_bits(data: Path, tmp_path: Path) -> None:
     deep = data / "NORMAL" / "IM-0100-0001.png"
     deep.write_bytes(cv2.imencode(".png", np.arange(120 * 90, dtype=np.uint16).reshape(90, 120))[1].tobytes())
     paths = [*paths_of(data), "NORMAL/IM-0100-0001.png"]
@@ -143,25 +146,31 @@ def test_only_accepted_images_are_prepared_also_with_16_bits(data: Path, tmp_pat
             "status": ["quarantined", *["accepted"] * (len(paths) - 1)],
         }
     )
-    prepared = prepare_accepted(data, manifest, RECIPE, tmp_path / "out")
+    prepared = prepare_accepted_images(data, manifest, RECIPE, tmp_path / "out", workers=None)
     assert prepared.index["path"].tolist() == paths[1:]
     assert prepared.images[-1].std() > 50
 
 
 def test_images_of_another_recipe_are_refused(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    prepare(data, paths_of(data), RECIPE, folder, progress=False)
-    assert Prepared.open(folder, "s2_resize").recipe == RECIPE
+    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
+    assert PreparedImages.open(folder, "s2_resize").recipe == RECIPE
     with pytest.raises(MissingInputError, match=r"recipe=s2_resize.*cxr preprocess --recipe s1_resize"):
-        Prepared.open(folder, "s1_resize")
+        PreparedImages.open(folder, "s1_resize")
 
 
 def test_folders_that_are_incomplete_or_mixed_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"images\.npy, index\.parquet, recipe\.json"):
-        Prepared.open(tmp_path / "nowhere")
+        PreparedImages.open(tmp_path / "nowhere")
     folder = tmp_path / "out"
-    prepare(data, paths_of(data), RECIPE, folder, progress=False)
-    prepare(data, paths_of(data)[:5], RECIPE, tmp_path / "other", progress=False)
+    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
+    prepare_images(data, paths_of(data)[:5], RECIPE, tmp_path / "other", workers=None, progress=False)
     (tmp_path / "other" / "index.parquet").replace(folder / "index.parquet")
     with pytest.raises(DataError, match=r"received shape=\(20, 64, 64, 1\)"):
-        Prepared.open(folder)
+        PreparedImages.open(folder)
+
+
+def test_reading_prepared_images_imports_no_decoder() -> None:
+    code = "import sys, cxr.images.prepared; print(*(name for name in sys.modules if name.startswith('cxr.')))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) == {"cxr.errors", "cxr.images", "cxr.images.prepared", "cxr.images.recipes"}

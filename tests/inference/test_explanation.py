@@ -1,4 +1,4 @@
-"""Heat lies where a network sees evidence for pneumonia, and nowhere else."""
+"""Heat is where a network sees evidence for pneumonia, and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import pytest
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.images.recipes import Recipe, apply
+from cxr.images.recipes import Recipe, apply_recipe
 from cxr.inference.explanation import grad_cam, overlay
-from cxr.inference.predictor import PooledPredictor, Predictor
+from cxr.inference.predictor import EnsemblePredictor, Predictor
 from cxr.models.metadata import Member
-from support.model_folders import RECIPE, card
-from support.other_backend import elsewhere
+from support.model_folders import RECIPE, make_metadata
+from support.other_backend import run_on_backend
 
 SIZE = RECIPE.size
 GREY: NDArray[np.uint8] = np.random.default_rng(3).integers(90, 160, size=(40, 52), dtype=np.uint8)
 QUADRANTS = {"upper left": (0, 0), "upper right": (0, 1), "lower left": (1, 0), "lower right": (1, 1)}
 
 
-def weights(place: tuple[int, int], size: int = SIZE) -> NDArray[np.float64]:
-    """Weights of a dense layer that looks at one quarter of the map."""
-    found = np.zeros((2, size // 2, 2, size // 2, 1))
-    found[place[0], :, place[1]] = 0.1
-    return found.reshape(-1, 1)
+def weights(quadrant: tuple[int, int], size: int = SIZE) -> NDArray[np.float64]:
+    """Weights of a dense layer that sees one quadrant of the feature map."""
+    kernel = np.zeros((2, size // 2, 2, size // 2, 1))
+    kernel[quadrant[0], :, quadrant[1]] = 0.1
+    return kernel.reshape(-1, 1)
 
 
 def network(kernel: NDArray[np.float64], size: int = SIZE, *, activation: str = "sigmoid") -> Any:
@@ -48,40 +48,43 @@ def network(kernel: NDArray[np.float64], size: int = SIZE, *, activation: str = 
 
 
 def predictor(model: Any, recipe: Recipe = RECIPE) -> Predictor:
-    return Predictor(model, card(recipe=recipe.to_dict(), input_shape=recipe.input_shape).completed(1.0, 0.5, "rule"))
+    metadata = make_metadata(recipe=recipe.to_dict(), input_shape=recipe.input_shape)
+    return Predictor(model, metadata.with_calibration(1.0, 0.5, "rule"))
 
 
-def quarter_of(heat: NDArray[np.float32], place: tuple[int, int]) -> float:
-    """Share of the heat in a quarter of the picture."""
-    rows, columns = (slice(one * side // 2, (one + 1) * side // 2) for one, side in zip(place, heat.shape, strict=True))
+def share_in(heat: NDArray[np.float32], quadrant: tuple[int, int]) -> float:
+    """Share of the heat in a quadrant of the image."""
+    rows, columns = (
+        slice(half * side // 2, (half + 1) * side // 2) for half, side in zip(quadrant, heat.shape, strict=True)
+    )
     return float(heat[rows, columns].sum() / heat.sum())
 
 
-@pytest.mark.parametrize("place", QUADRANTS.values(), ids=QUADRANTS)
-def test_heat_lies_where_the_answer_comes_from(place: tuple[int, int]) -> None:
-    heat = grad_cam(predictor(network(weights(place))), GREY)
+@pytest.mark.parametrize("quadrant", QUADRANTS.values(), ids=QUADRANTS)
+def test_heat_is_where_the_prediction_comes_from(quadrant: tuple[int, int]) -> None:
+    heat = grad_cam(predictor(network(weights(quadrant))), GREY)
     assert heat.shape == GREY.shape and heat.dtype == np.float32
     assert heat.min() >= 0 and heat.max() == 1
-    assert quarter_of(heat, place) > 0.75
+    assert share_in(heat, quadrant) > 0.75
 
 
 def test_evidence_against_pneumonia_gives_no_heat() -> None:
     assert not grad_cam(predictor(network(-weights((0, 0)))), GREY).any()
     both = weights((0, 0)) - weights((1, 1))
-    assert quarter_of(grad_cam(predictor(network(both)), GREY), (0, 0)) > 0.75
+    assert share_in(grad_cam(predictor(network(both)), GREY), (0, 0)) > 0.75
 
 
 def test_a_softmax_of_two_is_explained_by_the_difference_of_its_inputs() -> None:
     common = weights((0, 1))
     two = network(np.hstack([common, common + weights((1, 0))]), activation="softmax")
-    one = network(weights((1, 0)))
-    np.testing.assert_allclose(grad_cam(predictor(two), GREY), grad_cam(predictor(one), GREY), atol=1e-5)
+    single = network(weights((1, 0)))
+    np.testing.assert_allclose(grad_cam(predictor(two), GREY), grad_cam(predictor(single), GREY), atol=1e-5)
 
 
-def test_a_network_that_is_quite_sure_is_explained_all_the_same() -> None:
-    sure = predictor(network(1000 * weights((0, 0))))
-    assert sure.probabilities(apply(RECIPE, GREY)[np.newaxis]) == 1
-    np.testing.assert_allclose(grad_cam(sure, GREY), grad_cam(predictor(network(weights((0, 0)))), GREY), atol=1e-5)
+def test_a_network_that_is_certain_is_explained_in_the_same_way() -> None:
+    certain = predictor(network(1000 * weights((0, 0))))
+    assert certain.probabilities(apply_recipe(RECIPE, GREY)[np.newaxis]) == 1
+    np.testing.assert_allclose(grad_cam(certain, GREY), grad_cam(predictor(network(weights((0, 0)))), GREY), atol=1e-5)
 
 
 def test_members_count_by_their_weight_and_temperature() -> None:
@@ -95,13 +98,16 @@ def test_members_count_by_their_weight_and_temperature() -> None:
     ]
     shares = ((0.5, 1.0), (0.5, 2.0), (0.2, 1.0))
     for member, (_, temperature) in zip(members, shares, strict=True):
-        member.card = replace(member.card, temperature=temperature)
-    pooled = tuple(Member("one", weight, member.card) for member, (weight, _) in zip(members, shares, strict=True))
-    heat = grad_cam(PooledPredictor(members, card("weighted", members=pooled).completed(1.0, 0.5, "rule")), flat)
+        member.metadata = replace(member.metadata, temperature=temperature)
+    entries = tuple(
+        Member("member", weight, member.metadata) for member, (weight, _) in zip(members, shares, strict=True)
+    )
+    metadata = make_metadata("weighted", members=entries).with_calibration(1.0, 0.5, "rule")
+    heat = grad_cam(EnsemblePredictor(members, metadata), flat)
     assert heat[10, 13] / heat[30, 39] == pytest.approx((0.5 - 0.2) / (0.5 / 2), rel=0.02)
 
 
-def test_the_heat_fits_the_picture_whatever_its_size() -> None:
+def test_the_heat_fits_the_image_whatever_its_size() -> None:
     small = np.random.default_rng(4).integers(0, 256, size=(SIZE, SIZE), dtype=np.uint8)
     large = small.repeat(5, axis=0).repeat(3, axis=1)
     model = predictor(network(np.random.default_rng(5).normal(size=(SIZE * SIZE, 1))))
@@ -110,14 +116,14 @@ def test_the_heat_fits_the_picture_whatever_its_size() -> None:
 
 
 def unpadded() -> Any:
-    """Convolutions without padding: the map's positions look at the middle of the picture only."""
-    from cxr.models.networks import build
+    """Convolutions without padding: the positions of the feature map see only the middle of the image."""
+    from cxr.models.networks import build_network
 
-    return build("three_block", (64, 64, 1))
+    return build_network("three_block", (64, 64, 1))
 
 
 def padded() -> Any:
-    """Padding of its own, strides, even kernels, a shortcut and a depthwise convolution, as in larger networks."""
+    """A padding layer, strides, even kernels, a shortcut and a depthwise convolution, as in larger networks."""
     import keras
     from keras import layers
 
@@ -132,11 +138,13 @@ def padded() -> Any:
 
 
 @pytest.mark.parametrize(("build", "step"), [(unpadded, 4), (padded, 2)])
-def test_heat_stands_on_what_the_network_saw(build: Callable[[], Any], step: int) -> None:
-    """To the distance between two positions of the map."""
+def test_heat_is_drawn_on_what_the_network_saw(build: Callable[[], Any], step: int) -> None:
+    """Its centre is exact up to the distance between two positions of the feature map."""
     model = build()
-    for layer in model.layers:  # every layer adds up what it sees
-        layer.set_weights([np.full(one.shape, 1 / one.size if one.ndim > 1 else 0) for one in layer.get_weights()])
+    for layer in model.layers:  # every layer averages what it sees
+        layer.set_weights(
+            [np.full(array.shape, 1 / array.size if array.ndim > 1 else 0) for array in layer.get_weights()]
+        )
     recipe = Recipe("s1_resize", "S1", size=64, channels=1)
     for row, column in ((20, 26), (40, 36)):
         grey = np.zeros((128, 192), np.uint8)
@@ -156,10 +164,10 @@ def test_averaging_gradients_changes_nothing_where_the_head_pools_the_whole_map(
     x = keras.layers.GlobalAveragePooling2D()(features(image))
     x = keras.layers.Dense(3, activation="relu")(x)
     pooled = predictor(keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(x)))
-    kept = grad_cam(pooled, GREY)
-    np.testing.assert_allclose(kept, grad_cam(pooled, GREY, averaged=True), atol=1e-5)
+    in_place = grad_cam(pooled, GREY)
+    np.testing.assert_allclose(in_place, grad_cam(pooled, GREY, average_gradients=True), atol=1e-5)
     flattened = predictor(network(weights((0, 0))))
-    assert quarter_of(grad_cam(flattened, GREY, averaged=True), (0, 0)) < 0.5
+    assert share_in(grad_cam(flattened, GREY, average_gradients=True), (0, 0)) < 0.5
 
 
 def test_threads_get_the_same_heat() -> None:
@@ -169,45 +177,70 @@ def test_threads_get_the_same_heat() -> None:
     assert all(np.array_equal(heat, heats[0]) for heat in heats)
 
 
-def test_a_version_that_was_exchanged_is_forgotten() -> None:
+def test_the_parts_of_a_deleted_network_are_deleted() -> None:
     model = predictor(network(weights((0, 0))))
     grad_cam(model, GREY)
-    gone = weakref.ref(model._network)
+    reference = weakref.ref(model._network)
     del model
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
-def test_networks_that_have_no_single_map_are_refused() -> None:
+def test_networks_without_a_single_feature_map_are_refused() -> None:
     import keras
 
     image = keras.Input(RECIPE.input_shape)
     mean = keras.layers.GlobalAveragePooling2D()
     flat = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image)))
-    seen = keras.layers.Conv2D(2, 3)(image)
-    around = keras.layers.Concatenate()([mean(keras.layers.Conv2D(2, 3)(seen)), keras.layers.Flatten()(seen)])
-    around = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(around))
-    apart = keras.Model(image, keras.layers.Activation("sigmoid")(keras.layers.Dense(1)(mean(seen))))
-    for model, words in ((flat, "needs a convolution"), (around, "a way around it"), (apart, "dense sigmoid")):
-        with pytest.raises(DataError, match=words):
+    features = keras.layers.Conv2D(2, 3)(image)
+    joined = keras.layers.Concatenate()([mean(keras.layers.Conv2D(2, 3)(features)), keras.layers.Flatten()(features)])
+    bypass = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(joined))
+    separate = keras.Model(image, keras.layers.Activation("sigmoid")(keras.layers.Dense(1)(mean(features))))
+    for model, text in ((flat, "needs a convolution"), (bypass, "a way around it"), (separate, "dense sigmoid")):
+        with pytest.raises(DataError, match=text):
             grad_cam(predictor(model), GREY)
 
 
 def test_an_overlay_colours_what_is_hot_and_leaves_the_rest_grey() -> None:
     heat = np.zeros(GREY.shape, np.float32)
-    heat[:20] = np.linspace(0, 1, 20, dtype=np.float32)[:, np.newaxis]
-    shown = overlay(GREY, heat, 0.8)
-    assert shown.shape == (*GREY.shape, 3) and shown.dtype == np.uint8
-    assert (shown[20:] == GREY[20:, :, np.newaxis]).all()
-    red, _, blue = shown[19].astype(int).T
+    heat[:20] = np.clip(np.linspace(2.5, 0, 20, dtype=np.float32), 0, 1)[:, np.newaxis]
+    coloured = overlay(GREY, heat, 0.8)
+    assert coloured.shape == (*GREY.shape, 3) and coloured.dtype == np.uint8
+    assert (coloured[20:] == GREY[20:, :, np.newaxis]).all()
+    red, _, blue = coloured[3:6, 5:-5].astype(int).transpose(2, 0, 1)
     assert (red > blue + 100).all(), "the hottest is yellow, not blue"
     assert (overlay(GREY, heat, 0.0) == GREY[..., np.newaxis]).all()
 
 
-ELSEWHERE = """
+LARGE_GREY: NDArray[np.uint8] = np.full((300, 200), 100, np.uint8)
+
+
+@pytest.fixture
+def square_of_heat() -> NDArray[np.float32]:
+    heat = np.zeros(LARGE_GREY.shape, np.float32)
+    heat[100:150, 50:100] = 1
+    return heat
+
+
+def test_without_opacity_an_overlay_is_the_image(square_of_heat: NDArray[np.float32]) -> None:
+    assert np.array_equal(overlay(LARGE_GREY, square_of_heat, 0), np.repeat(LARGE_GREY[..., None], 3, axis=2))
+
+
+def test_an_overlay_covers_what_counted_and_nothing_else(square_of_heat: NDArray[np.float32]) -> None:
+    coloured = overlay(LARGE_GREY, square_of_heat, 1)
+    assert (coloured[200:, 120:] == 100).all()
+    assert np.ptp(coloured[125, 75].astype(int)) > 100  # yellow
+
+
+def test_an_overlay_has_a_line_around_what_counted_most(square_of_heat: NDArray[np.float32]) -> None:
+    edge = overlay(LARGE_GREY, square_of_heat, 0.3)[95:105, 60:90]
+    assert (edge == 255).all(axis=-1).any()
+
+
+SCRIPT = """
 import sys, keras, numpy as np
 from pathlib import Path
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 from cxr.inference.explanation import grad_cam
 from cxr.inference.predictor import Predictor
 folder = Path(sys.argv[1])
@@ -224,9 +257,9 @@ assert "tensorflow" not in sys.modules
     ],
 )
 def test_another_backend_gives_the_same_heat(backend: str, tmp_path: Path) -> None:
-    own = predictor(network(np.random.default_rng(6).normal(size=(SIZE * SIZE, 1))))
+    here = predictor(network(np.random.default_rng(6).normal(size=(SIZE * SIZE, 1))))
     np.save(tmp_path / "grey.npy", GREY)
     network(np.random.default_rng(6).normal(size=(SIZE * SIZE, 1))).save(tmp_path / "model.keras")
-    own.card.write(tmp_path)
-    elsewhere(backend, tmp_path, ["-c", ELSEWHERE, str(tmp_path)])
-    np.testing.assert_allclose(np.load(tmp_path / "heat.npy"), grad_cam(own, GREY), atol=1e-4)
+    here.metadata.write(tmp_path)
+    run_on_backend(backend, tmp_path, ["-c", SCRIPT, str(tmp_path)])
+    np.testing.assert_allclose(np.load(tmp_path / "heat.npy"), grad_cam(here, GREY), atol=1e-4)

@@ -54,10 +54,10 @@ def audit(repository: Path, folder: Path, url: str, accepted: str = "accepted = 
 
 
 def test_a_known_vulnerability_fails_unless_a_person_accepted_it(repository, tmp_path, service):
-    found = audit(repository, tmp_path, service)
-    assert found.returncode == 1
-    assert "VULNERABLE: pyyaml 6.0.1, PYSEC-1 (mended in 6.0.2): runs code" in found.stdout
-    assert "2 of 2 packages audited by osv" in found.stdout
+    result = audit(repository, tmp_path, service)
+    assert result.returncode == 1
+    assert "VULNERABLE: pyyaml 6.0.1, PYSEC-1 (mended in 6.0.2): runs code" in result.stdout
+    assert "2 of 2 packages audited by osv" in result.stdout
     entry = '[[accepted]]\nid = "CVE-1"\npackage = "{}"\nreason = "never parsed here"\ndate = 2026-01-31\n'
     passed = audit(repository, tmp_path, service, entry.format("pyyaml"))
     assert passed.returncode == 0, passed.stderr
@@ -69,9 +69,9 @@ def test_a_known_vulnerability_fails_unless_a_person_accepted_it(repository, tmp
 
 def test_where_nobody_can_be_asked_it_says_so_and_passes(repository, tmp_path):
     # Port 9 is refused on loopback, unless somebody really runs "discard".
-    found = audit(repository, tmp_path, "http://127.0.0.1:9/v1/query")
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.startswith("not audited: no service") and "ConnectionError" in found.stdout
+    result = audit(repository, tmp_path, "http://127.0.0.1:9/v1/query")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("not audited: no service") and "ConnectionError" in result.stdout
 
 
 def test_what_cannot_be_read_is_no_audit(repository, tmp_path):

@@ -32,9 +32,9 @@ def test_files_that_are_named_exist(name: str) -> None:
 def test_objects_that_commands_name_are_made() -> None:
     text = TEXTS["infra/kubernetes/README.md"]
     words = r"\b(deployment|statefulset|cronjob|service)[/ ]([a-z0-9-]+)\b"
-    named_ones = {one for block in commands(text) for one in re.findall(words, block)}
-    assert len(named_ones) >= 4
-    for kind, name in named_ones:
+    names = {name for block in commands(text) for name in re.findall(words, block)}
+    assert len(names) >= 4
+    for kind, name in names:
         assert named(overlay("local"), KINDS[kind], name)
     for secret in re.findall(r"\bsecret ([a-z0-9-]+) [A-Z]", text):
         assert f"[{secret}]" in (ROOT / "infra/kubernetes/overlays/local/secrets.ini.example").read_text()

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from support.kustomize import FOREIGN, STEP, Object, Pod, of_kind, overlay, pods
+from support.kustomize import OTHER_PODS, STEP_LABELS, Object, Pod, of_kind, overlay, pods
 
 INTERNET, PRIVATE, NODE_KEYS = "93.184.216.34", "10.20.30.40", "169.254.169.254"
 
@@ -26,7 +26,7 @@ def peer_fits(peer: Object, policy: Object, other: Pod | str) -> bool:
         address = ipaddress.ip_address(other)
         return bool(block) and (
             address in ipaddress.ip_network(block["cidr"])
-            and not any(address in ipaddress.ip_network(one) for one in block.get("except", ()))
+            and not any(address in ipaddress.ip_network(block_range) for block_range in block.get("except", ()))
         )
     if "ipBlock" in peer:
         return False
@@ -39,31 +39,31 @@ def peer_fits(peer: Object, policy: Object, other: Pod | str) -> bool:
 
 def way_is_open(objects: list[Object], pod: Pod, direction: str, other: Pod | str, port: int) -> bool:
     chosen = [
-        one
-        for one in of_kind(objects, "NetworkPolicy")
-        if one["metadata"]["namespace"] == pod.namespace
-        and direction in one["spec"]["policyTypes"]
-        and matches(one["spec"]["podSelector"], pod.labels)
+        policy
+        for policy in of_kind(objects, "NetworkPolicy")
+        if policy["metadata"]["namespace"] == pod.namespace
+        and direction in policy["spec"]["policyTypes"]
+        and matches(policy["spec"]["podSelector"], pod.labels)
     ]
     peers, rules = ("to", "egress") if direction == "Egress" else ("from", "ingress")
     return not chosen or any(
-        ("ports" not in rule or port in {one["port"] for one in rule["ports"]})
+        ("ports" not in rule or port in {entry["port"] for entry in rule["ports"]})
         and any(peer_fits(peer, policy, other) for peer in rule[peers])
         for policy in chosen
         for rule in policy["spec"].get(rules, ())
     )
 
 
-def reaches(objects: list[Object], one: Pod, other: Pod | str, port: int) -> bool:
-    inward = isinstance(other, str) or way_is_open(objects, other, "Ingress", one, port)
-    return inward and way_is_open(objects, one, "Egress", other, port)
+def reaches(objects: list[Object], source: Pod, target: Pod | str, port: int) -> bool:
+    inward = isinstance(target, str) or way_is_open(objects, target, "Ingress", source, port)
+    return inward and way_is_open(objects, source, "Egress", target, port)
 
 
 def cast(objects: list[Object], steps_in: str = "cxr") -> dict[str, Pod]:
     """Everybody on the stage, by a short name."""
     short = {pod.owner.partition("/")[2]: pod for pod in pods(objects)}
-    short["step"] = Pod("Workflow/cxr-training", steps_in, STEP, {})
-    for namespace, labels in FOREIGN:
+    short["step"] = Pod("Workflow/cxr-training", steps_in, STEP_LABELS, {})
+    for namespace, labels in OTHER_PODS:
         short[namespace] = Pod(namespace, namespace, labels, {})
     short["stranger"] = Pod("stranger", "default", {"app": "stranger"}, {})
     return short
@@ -87,23 +87,25 @@ OPEN = {
 def test_servers_are_reached_by_those_who_need_them_and_nobody_else(name: str) -> None:
     objects = overlay(name)
     stage = cast(objects)
-    found = {
-        (one, other)
-        for one, pod in stage.items()
-        for other, port in PORTS.items()
-        if other in stage and one != other and reaches(objects, pod, stage[other], port)
+    open_ways = {
+        (source, target)
+        for source, pod in stage.items()
+        for target, port in PORTS.items()
+        if target in stage and source != target and reaches(objects, pod, stage[target], port)
     }
-    assert found == OPEN[name]
+    assert open_ways == OPEN[name]
     # No other port of theirs is open: the store's other parts ask for no key.
-    for other in set(PORTS) & set(stage):
-        assert not any(reaches(objects, pod, stage[other], 8888) for one, pod in stage.items() if one != other)
+    for target in set(PORTS) & set(stage):
+        assert not any(reaches(objects, pod, stage[target], 8888) for source, pod in stage.items() if source != target)
 
 
 def test_steps_of_a_kubeflow_pipelines_of_its_own_reach_the_servers_too() -> None:
     objects = overlay("local") + overlay("standalone")
     stage = cast(objects, steps_in="kubeflow")
     reached = {
-        other for other in ("mlflow", "s3", "postgres") if reaches(objects, stage["step"], stage[other], PORTS[other])
+        target
+        for target in ("mlflow", "s3", "postgres")
+        if reaches(objects, stage["step"], stage[target], PORTS[target])
     }
     assert reached == {"mlflow", "s3"}
     assert reaches(objects, stage["step"], stage["kubeflow"], 8887)
@@ -114,11 +116,11 @@ def test_a_pod_that_nobody_thought_of_is_cut_off(name: str) -> None:
     objects = overlay(name)
     stage = cast(objects)
     newcomer = Pod("newcomer", "cxr", {"app": "newcomer"}, {})
-    for one, pod in stage.items():
-        assert not reaches(objects, pod, newcomer, 8080), one
+    for source, pod in stage.items():
+        assert not reaches(objects, pod, newcomer, 8080), source
     # The champion's port 8080 answers everybody in its namespace.
     ports = (443, 5000, 5432, 8333)
-    assert not [one for one, pod in stage.items() if any(reaches(objects, newcomer, pod, port) for port in ports)]
+    assert not [source for source, pod in stage.items() if any(reaches(objects, newcomer, pod, port) for port in ports)]
     assert not reaches(objects, newcomer, INTERNET, 443)
 
 
@@ -127,12 +129,12 @@ def test_names_are_found_by_all_and_the_way_out_is_narrow(name: str) -> None:
     objects = overlay(name)
     stage = cast(objects)
     outward = set()
-    for one in {pod.owner.partition("/")[2] for pod in pods(objects)} | {"step"}:
-        assert reaches(objects, stage[one], stage["kube-system"], 53), one
-        assert not any(reaches(objects, stage[one], NODE_KEYS, port) for port in (80, 443)), one
-        assert not any(reaches(objects, stage[one], INTERNET, port) for port in (80, 5000, 8333)), one
-        if reaches(objects, stage[one], INTERNET, 443):
-            outward.add(one)
+    for pod_name in {pod.owner.partition("/")[2] for pod in pods(objects)} | {"step"}:
+        assert reaches(objects, stage[pod_name], stage["kube-system"], 53), pod_name
+        assert not any(reaches(objects, stage[pod_name], NODE_KEYS, port) for port in (80, 443)), pod_name
+        assert not any(reaches(objects, stage[pod_name], INTERNET, port) for port in (80, 5000, 8333)), pod_name
+        if reaches(objects, stage[pod_name], INTERNET, 443):
+            outward.add(pod_name)
     assert outward == ({"step"} if name == "local" else {"step", "mlflow"})
     assert reaches(objects, stage["step"], PRIVATE, 6443)
     assert reaches(objects, stage["mlflow"], PRIVATE, 5432) is (name == "production")
@@ -152,9 +154,9 @@ def test_every_selector_selects_something(name: str) -> None:
                 if "ipBlock" not in peer:
                     chosen.append((peer.get("namespaceSelector", own), peer.get("podSelector", {})))
         for space, selector in chosen:
-            within = {one for one in spaces if matches(space, {"kubernetes.io/metadata.name": one})}
-            found = [pod for pod in stage if pod.namespace in within and matches(selector, pod.labels)]
-            assert found, f"{policy['metadata']['name']}: {space} {selector}"
+            within = {namespace for namespace in spaces if matches(space, {"kubernetes.io/metadata.name": namespace})}
+            selected = [pod for pod in stage if pod.namespace in within and matches(selector, pod.labels)]
+            assert selected, f"{policy['metadata']['name']}: {space} {selector}"
 
 
 @pytest.mark.parametrize("name", ["local", "production"])
@@ -164,7 +166,7 @@ def test_services_and_budgets_select_pods_with_the_ports_they_name(name: str) ->
     for service in of_kind(objects, "Service"):
         chosen = [pod for pod in everyone if matches({"matchLabels": service["spec"]["selector"]}, pod.labels)]
         assert len(chosen) == 1, service["metadata"]["name"]
-        names = {one["name"]: one["containerPort"] for one in chosen[0].spec["containers"][0]["ports"]}
+        names = {port["name"]: port["containerPort"] for port in chosen[0].spec["containers"][0]["ports"]}
         for port in service["spec"]["ports"]:
             assert names[port["targetPort"]] == port["port"]
     servers = {pod.owner for pod in everyone if pod.owner.startswith(("Deployment/", "StatefulSet/"))}

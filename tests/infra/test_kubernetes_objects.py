@@ -21,22 +21,27 @@ OURS = {"cxr-data", "cxr-train", "cxr-train-gpu", "cxr-serve", "cxr-mlflow"}
 OLDEST, NEWEST = "1.29", "1.37"
 
 
-def check(one: Object) -> None:
-    if one["kind"] == "InferenceService":
-        jsonschema.validate(one, SCHEMA)
+def mlflow_settings(objects: tuple[Object, ...] | list[Object]) -> Object:
+    maps = of_kind(objects, "ConfigMap")
+    return next(manifest for manifest in maps if manifest["metadata"]["name"].startswith("mlflow-"))
+
+
+def check(manifest: Object) -> None:
+    if manifest["kind"] == "InferenceService":
+        jsonschema.validate(manifest, SCHEMA)
         beside = set(SCHEMA["properties"]["spec"]["properties"]["predictor"]["properties"]) - {"containers"}
-        spec = {key: value for key, value in one["spec"]["predictor"].items() if key not in beside}
-        one = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "predictor"}, "spec": spec}
+        spec = {key: value for key, value in manifest["spec"]["predictor"].items() if key not in beside}
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "predictor"}, "spec": spec}
     for version in (OLDEST, NEWEST):
-        kubernetes_validate.validate(one, version, strict=True)
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_object_fits_its_schema(name: str) -> None:
     objects = overlay(name)
     assert objects
-    for one in objects:
-        check(one)
+    for manifest in objects:
+        check(manifest)
 
 
 @pytest.mark.parametrize(
@@ -51,35 +56,37 @@ def test_every_object_fits_its_schema(name: str) -> None:
     ],
 )
 def test_a_misspelled_field_or_value_is_found(kind: str, path: tuple[str | int, ...], value: Any) -> None:
-    one = of_kind(overlay("production"), kind)[0]
-    check(copy.deepcopy(one))
-    inner: Any = one
+    manifest = of_kind(overlay("production"), kind)[0]
+    check(copy.deepcopy(manifest))
+    inner: Any = manifest
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
     with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
-        check(one)
+        check(manifest)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_object_has_a_namespace_and_a_name_of_its_own(name: str) -> None:
     objects = overlay(name)
     namespace = "kubeflow" if name == "standalone" else "cxr"
-    assert {one["metadata"].get("namespace") for one in objects if one["kind"] != "Namespace"} == {namespace}
-    names = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert {manifest["metadata"].get("namespace") for manifest in objects if manifest["kind"] != "Namespace"} == {
+        namespace
+    }
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in objects]
     assert len(names) == len(set(names))
 
 
 def test_standalone_brings_nothing_that_would_cut_off_what_runs_there() -> None:
     objects = overlay("standalone")
-    assert {one["kind"] for one in objects} == {"ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
+    assert {manifest["kind"] for manifest in objects} == {"ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
     for policy in of_kind(objects, "NetworkPolicy"):
         assert policy["spec"]["podSelector"]["matchExpressions"][0]["key"] == "workflows.argoproj.io/workflow"
 
 
 def test_production_keeps_neither_database_nor_store_in_the_cluster() -> None:
     local, production = overlay("local"), overlay("production")
-    assert {one["metadata"]["name"] for one in of_kind(local, "StatefulSet")} == {"postgres", "s3"}
+    assert {manifest["metadata"]["name"] for manifest in of_kind(local, "StatefulSet")} == {"postgres", "s3"}
     text = yaml.safe_dump_all(production)
     assert not re.search(r"seaweedfs|image: postgres|s3:8333|name: buckets|8333", text)
     assert named(production, "Deployment", "mlflow")["spec"]["replicas"] == 2
@@ -89,18 +96,18 @@ def test_production_keeps_neither_database_nor_store_in_the_cluster() -> None:
 def test_our_images_carry_the_version_and_others_are_those_of_the_compose_file() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     compose = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    others = {one["image"] for one in compose.values() if "build" not in one}
-    seen = set()
+    others = {manifest["image"] for manifest in compose.values() if "build" not in manifest}
+    images = set()
     for name in OVERLAYS:
         for pod in pods(overlay(name)):
             for container in containers(pod):
                 image, _, tag = container["image"].rpartition(":")
                 if image.rpartition("/")[2] in OURS:
                     assert tag == version, container["image"]
-                    seen.add(image.rpartition("/")[2])
+                    images.add(image.rpartition("/")[2])
                 else:
                     assert container["image"] in others
-    assert seen == {"cxr-mlflow", "cxr-serve"}
+    assert images == {"cxr-mlflow", "cxr-serve"}
 
 
 def test_what_a_site_says_reaches_the_objects_and_restarts_the_server(tmp_path: Path) -> None:
@@ -122,10 +129,14 @@ def test_what_a_site_says_reaches_the_objects_and_restarts_the_server(tmp_path: 
     text = yaml.safe_dump_all(objects, width=1000)
     assert [value for value in mine.values() if value not in text] == []
     assert "example" not in text
-    settings = next(one for one in of_kind(objects, "ConfigMap") if one["metadata"]["name"].startswith("mlflow-"))
+    settings = next(
+        manifest for manifest in of_kind(objects, "ConfigMap") if manifest["metadata"]["name"].startswith("mlflow-")
+    )
     assert settings["data"]["MLFLOW_SERVER_ALLOWED_HOSTS"].startswith("mlflow.hospital.test,localhost:*,")
     before = next(
-        one for one in of_kind(overlay("production"), "ConfigMap") if one["metadata"]["name"].startswith("mlflow-")
+        manifest
+        for manifest in of_kind(overlay("production"), "ConfigMap")
+        if manifest["metadata"]["name"].startswith("mlflow-")
     )
     assert before["metadata"]["name"] != settings["metadata"]["name"]
     references = named(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"][0]["envFrom"]

@@ -47,12 +47,12 @@ def test_any_character_of_a_password_arrives(tmp_path: Path) -> None:
     file.write_text('# note\n\n[one]\nPGPASSWORD=it\'s "a": #$\\n {b}=\nEMPTY=""\n[two]\nKEY=true')
     answer = run(file)
     assert answer.returncode == 0, answer.stderr
-    one, two = yaml.safe_load_all(answer.stdout)
-    assert one["stringData"] == {"PGPASSWORD": 'it\'s "a": #$\\n {b}=', "EMPTY": ""}
-    assert (one["kind"], one["metadata"]["name"]) == ("Secret", "one")
-    assert two["stringData"] == {"KEY": "true"}
+    first, second = yaml.safe_load_all(answer.stdout)
+    assert first["stringData"] == {"PGPASSWORD": 'it\'s "a": #$\\n {b}=', "EMPTY": ""}
+    assert (first["kind"], first["metadata"]["name"]) == ("Secret", "one")
+    assert second["stringData"] == {"KEY": "true"}
     (only,) = yaml.safe_load_all(run(file, "two").stdout)
-    assert only == two
+    assert only == second
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for words in (["init", "-input=false"], ["validate"], ["apply", "-auto-approve", "-input=false"]):
         answer = terraform(folder, *words)
         assert answer.returncode == 0, answer.stderr
-    return {name: one["value"] for name, one in json.loads(terraform(folder, "output", "-json").stdout).items()}
+    return {name: entry["value"] for name, entry in json.loads(terraform(folder, "output", "-json").stdout).items()}
 
 
 def test_files_have_terraforms_own_format() -> None:
@@ -97,14 +97,14 @@ def test_no_bucket_goes_without_any_of_its_guards() -> None:
 
 def test_roles_belong_to_service_accounts_of_the_overlay(policies: dict[str, Any]) -> None:
     accounts = {
-        one["metadata"]["name"]: one["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
-        for one in of_kind(overlay("production"), "ServiceAccount")
+        entry["metadata"]["name"]: entry["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+        for entry in of_kind(overlay("production"), "ServiceAccount")
     }
     names = {name: arn.rpartition("-")[2] for name, arn in accounts.items()}
     assert names == {"mlflow": "mlflow", "cxr-pipeline": "pipeline"}
     subjects = {}
-    for role, one in policies["roles"].items():
-        (statement,) = json.loads(one["trust"])["Statement"]
+    for role, entry in policies["roles"].items():
+        (statement,) = json.loads(entry["trust"])["Statement"]
         conditions = statement["Condition"]["StringEquals"]
         assert conditions[f"{ISSUER.removeprefix('https://')}:aud"] == "sts.amazonaws.com"
         subjects[role] = conditions[f"{ISSUER.removeprefix('https://')}:sub"]
@@ -116,10 +116,10 @@ def test_roles_belong_to_service_accounts_of_the_overlay(policies: dict[str, Any
 
 def test_roles_open_their_own_buckets_alone(policies: dict[str, Any]) -> None:
     rights: dict[str, set[tuple[str, str]]] = {}
-    for role, one in policies["roles"].items():
+    for role, entry in policies["roles"].items():
         pairs = {
             (action, resource)
-            for statement in json.loads(one["rights"])["Statement"]
+            for statement in json.loads(entry["rights"])["Statement"]
             for action in statement["Action"]
             for resource in statement["Resource"]
         }

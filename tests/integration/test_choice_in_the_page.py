@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from cxr.cli.main import main
-from cxr.tracking.connection import client
-from cxr.tracking.registry import promotion_log
-from support.model_folders import card, rejudge, write_models
+from cxr.tracking.aliases import read_promotion_log
+from cxr.tracking.store import Store
+from support.model_folders import make_metadata, replace_evaluation, write_models
 from support.servers import TrackingServer
 
 pytestmark = pytest.mark.integration
@@ -40,9 +40,9 @@ def page(mlflow_server: TrackingServer) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=QUIET)
         context = browser.new_context(http_credentials={"username": user, "password": password})
-        opened = context.new_page()
-        opened.set_default_timeout(120_000)
-        yield opened
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        yield page
         browser.close()
 
 
@@ -63,9 +63,9 @@ def test_the_alias_that_a_person_sets_in_the_page_stands(
     folders = write_models(tmp_path)
 
     def run_with(skill: float, seed: int) -> dict[str, object]:
-        """Another training of the same network, and the pipeline's last step, as a user types it."""
-        card(seed=seed).write(folders.models / "three_block")
-        rejudge(folders, "three_block", skill)
+        """Train the same network again and register it, as a user does on the command line."""
+        make_metadata(seed=seed).write(folders.models / "three_block")
+        replace_evaluation(folders, "three_block", skill)
         flags = {
             **FLAGS,
             "models": folders.models,
@@ -75,7 +75,10 @@ def test_the_alias_that_a_person_sets_in_the_page_stands(
             "tracking_uri": server_uri,
             "registered_name": NAME,
         }
-        assert main(["register", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]) == 0
+        assert (
+            main(["register", *(argument for key, value in flags.items() for argument in (f"--{key}", str(value)))])
+            == 0
+        )
         return dict(json.loads((tmp_path / "registration" / "decision.json").read_text()))
 
     run_with(skill=1, seed=1)
@@ -93,11 +96,11 @@ def test_the_alias_that_a_person_sets_in_the_page_stands(
     page.get_by_text("@ champion").wait_for()
 
     with caplog.at_level("INFO", logger="cxr"):
-        outcome = run_with(skill=5, seed=3)
-    assert outcome["aliases"] == {"champion": "1", "challenger": "3"}
+        decision = run_with(skill=5, seed=3)
+    assert decision["aliases"] == {"champion": "1", "challenger": "3"}
     assert "a person has chosen version 1 as champion; a run never overrules that" in caplog.text
-    assert client(server_uri).get_model_version(NAME, "3").tags["recommended"] == "champion"
-    assert [entry.kind for entry in promotion_log(server_uri, NAME)] == ["run", "run", "person", "run"]
+    assert Store(server_uri).client.get_model_version(NAME, "3").tags["recommended"] == "champion"
+    assert [entry.kind for entry in read_promotion_log(Store(server_uri), NAME)] == ["run", "run", "person", "run"]
 
     open_version(page, server_uri, "1")
     page.get_by_text("@ champion").wait_for()

@@ -1,4 +1,4 @@
-"""The page in a real browser, started as a user starts it; screenshots lie in reports/screenshots."""
+"""The page in a real browser, started as a user starts it; screenshots are written to reports/screenshots."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from cxr.app.texts import percent
+from cxr.app.texts import format_percent
 from cxr.images.decoding import decode_grey
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 from support import bad_images
 from support.chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, write_versions
 from support.dicom_files import SECRET, dicom_file
@@ -34,15 +34,21 @@ from support.model_folders import THRESHOLD
 
 pytestmark = pytest.mark.integration
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-PATIENCE = 120_000
-"""Milliseconds, on a machine that does other things besides."""
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+TIMEOUT = 120_000
+"""Milliseconds; long, because the machine may be busy."""
 WIDE, PHONE = (1280, 900), (390, 844)
 
 
 @dataclass(frozen=True)
 class Site:
-    """The page's server."""
+    """The server of the page."""
 
     url: str
     versions: Versions
@@ -68,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(f"http://127.0.0.1:{port}", versions, process, folder)
     try:
         deadline = time.monotonic() + START
-        while not _answers(f"{site.url}/_stcore/health"):
+        while not _responds(f"{site.url}/_stcore/health"):
             assert process.poll() is None and time.monotonic() < deadline, site.log()
             time.sleep(0.2)
         yield site
@@ -77,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
@@ -87,18 +93,18 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[BrowserContext]:
-    """One profile for all visits: Streamlit's scripts are loaded and compiled once."""
+    """One profile for all visits, so that Streamlit's scripts are loaded and compiled once."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no browser: apt-get install chromium")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield opened.new_context()
-        opened.close()
+        chromium = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
+        yield chromium.new_context()
+        chromium.close()
 
 
 @pytest.fixture(scope="module")
-def pictures(repository: Path) -> Path:
+def screenshots(repository: Path) -> Path:
     folder = repository / "reports" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -106,9 +112,9 @@ def pictures(repository: Path) -> Path:
 
 @pytest.fixture
 def page(site: Site, browser: BrowserContext) -> Iterator[Page]:
-    opened = open_page(site, browser)
-    yield opened
-    opened.close()
+    new_page = open_page(site, browser)
+    yield new_page
+    new_page.close()
 
 
 def open_page(
@@ -117,8 +123,8 @@ def open_page(
     page = browser.new_page()
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.emulate_media(color_scheme=scheme)
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
+    page.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
     page.goto(site.url)
     page.get_by_text("Or look at a drawn example").wait_for()
     return page
@@ -130,8 +136,8 @@ def upload(page: Page, *files: tuple[str, bytes]) -> None:
     )
 
 
-def shoot(page: Page, path: Path) -> None:
-    """Keep the whole page as a picture, at rest."""
+def take_screenshot(page: Page, path: Path) -> None:
+    """Save the whole page as an image once it has finished running."""
     page.get_by_test_id("stStatusWidget").wait_for(state="detached")
     size = dict(page.viewport_size or {})
     height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
@@ -143,12 +149,12 @@ def shoot(page: Page, path: Path) -> None:
 
 def expected(site: Site, data: bytes, model: str = "three_block") -> float:
     folders = site.versions.folders
-    predictor = Predictor.load(folders.models / model, ModelCard.read(folders.evaluations / model))
+    predictor = Predictor.load(folders.models / model, ModelMetadata.read(folders.evaluations / model))
     return predictor.predict([data])[0].probability
 
 
 def as_dicom(data: bytes) -> bytes:
-    """A film as an inverted DICOM file of 12 bits, which shows the same picture."""
+    """An image as an inverted DICOM file of 12 bits, which shows the same."""
     grey = decode_grey(data).astype(np.uint16)
     return dicom_file(
         (255 - grey) * 16, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1",
@@ -156,21 +162,21 @@ def as_dicom(data: bytes) -> bytes:
     )  # fmt: skip
 
 
-def test_a_normal_film_and_one_with_pneumonia(site: Site, page: Page, pictures: Path) -> None:
+def test_a_normal_image_and_one_with_pneumonia(site: Site, page: Page, screenshots: Path) -> None:
     upload(page, ("healthy.jpeg", HEALTHY))
     expect(page.get_by_text("● NORMAL")).to_be_visible()
-    expect(page.get_by_text(percent(expected(site, HEALTHY))).first).to_be_visible()
+    expect(page.get_by_text(format_percent(expected(site, HEALTHY))).first).to_be_visible()
     expect(page.get_by_alt_text(re.compile("The film as it came"))).to_be_visible()
-    shoot(page, pictures / "normal.png")
+    take_screenshot(page, screenshots / "normal.png")
     page.get_by_role("button", name="Remove healthy.jpeg").click()
     expect(page.get_by_text("● NORMAL")).to_have_count(0)
     upload(page, ("ill.jpeg", BACTERIAL))
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
-    expect(page.get_by_text(percent(expected(site, BACTERIAL))).first).to_be_visible()
-    shoot(page, pictures / "pneumonia.png")
+    expect(page.get_by_text(format_percent(expected(site, BACTERIAL))).first).to_be_visible()
+    take_screenshot(page, screenshots / "pneumonia.png")
 
 
-def test_many_files_a_table_and_the_csv(site: Site, page: Page, pictures: Path, tmp_path: Path) -> None:
+def test_many_files_a_table_and_the_csv(site: Site, page: Page, screenshots: Path, tmp_path: Path) -> None:
     bad_images.truncated(tmp_path / "broken.jpeg")
     bad_images.bomb(tmp_path / "huge.png")
     files = {
@@ -195,17 +201,17 @@ def test_many_files_a_table_and_the_csv(site: Site, page: Page, pictures: Path, 
         expected(site, HEALTHY), abs=0.02
     )  # the DICOM has other pixels
     assert {(row["version"], row["alias"], row["model"]) for row in rows} == {("1", "champion", "three_block")}
-    for number, words in ((3, "it ends too early"), (4, "larger than this page takes"), (5, "No answer")):
+    for number, text in ((3, "it ends too early"), (4, "larger than this page takes"), (5, "No answer")):
         page.get_by_label("Film shown below").click()
         page.get_by_role("option", name=f"{number}: ").click()
-        expect(page.get_by_test_id("stAlert").filter(has_text=words)).to_be_visible()
-    shoot(page, pictures / "several.png")
+        expect(page.get_by_test_id("stAlert").filter(has_text=text)).to_be_visible()
+    take_screenshot(page, screenshots / "several.png")
     log = site.log()
     assert not any(name in log for name in [*files, SECRET])
     assert not list((site.folder / "here").rglob("*"))
 
 
-def test_a_click_on_a_row_shows_its_film(page: Page) -> None:
+def test_a_click_on_a_row_shows_its_image(page: Page) -> None:
     upload(page, ("first.jpeg", HEALTHY), ("second.jpeg", BACTERIAL))
     expect(page.get_by_role("heading", name="first.jpeg")).to_be_visible()
     table = page.get_by_test_id("stDataFrame").locator("canvas").first.bounding_box()
@@ -214,7 +220,7 @@ def test_a_click_on_a_row_shows_its_film(page: Page) -> None:
     expect(page.get_by_role("heading", name="second.jpeg")).to_be_visible()
 
 
-def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, page: Page, pictures: Path) -> None:
+def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, page: Page, screenshots: Path) -> None:
     upload(page, ("ill.jpeg", BACTERIAL))
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
     slider = page.get_by_role("slider", name="Threshold")
@@ -228,14 +234,14 @@ def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, pa
     expect(slider).to_have_value(f"{100 * THRESHOLD:g}")
     page.get_by_role("switch", name=re.compile("Grad-CAM")).focus()
     page.keyboard.press("Space")
-    overlaid = page.get_by_alt_text(re.compile("The film with Grad-CAM"))
-    expect(overlaid).to_be_visible()
-    shoot(page, pictures / "grad_cam.png")
-    strong = _pixels(page, overlaid.get_attribute("src"))
+    overlay = page.get_by_alt_text(re.compile("The film with Grad-CAM"))
+    expect(overlay).to_be_visible()
+    take_screenshot(page, screenshots / "grad_cam.png")
+    opaque = _pixels(page, overlay.get_attribute("src"))
     page.get_by_role("slider", name="Opacity").focus()
     page.keyboard.press("Home")
-    expect(overlaid).not_to_have_attribute("src", overlaid.get_attribute("src") or "", timeout=PATIENCE)
-    assert np.ptp(strong, axis=2).max() > 50  # yellow
+    expect(overlay).not_to_have_attribute("src", overlay.get_attribute("src") or "", timeout=TIMEOUT)
+    assert np.ptp(opaque, axis=2).max() > 50  # yellow
     page.get_by_role("tab", name="As the network sees it").click()
     expect(page.get_by_alt_text(re.compile("as the network sees it"))).to_be_visible()
 
@@ -249,14 +255,14 @@ def _pixels(page: Page, address: str | None) -> np.ndarray:
 def test_an_example_on_a_phone_and_in_the_dark(
     site: Site,
     browser: BrowserContext,
-    pictures: Path,
+    screenshots: Path,
     name: str,
     size: tuple[int, int],
     scheme: Literal["light", "dark"],
 ) -> None:
     page = open_page(site, browser, size, scheme)
-    hosts = []
-    page.on("request", lambda request: hosts.append(request.url))
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     page.reload()
     for example in ("Healthy chest", "Viral pneumonia"):
         page.get_by_role("button", name=example).click()
@@ -268,43 +274,43 @@ def test_an_example_on_a_phone_and_in_the_dark(
     brightness = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     red = int(re.findall(r"\d+", brightness)[0])
     assert (red < 60) == (scheme == "dark")
-    shoot(page, pictures / f"{name}.png")
-    elsewhere = [
-        url for url in hosts if not url.startswith((site.url, site.url.replace("http", "ws"), "data:", "blob:"))
+    take_screenshot(page, screenshots / f"{name}.png")
+    foreign_urls = [
+        url for url in urls if not url.startswith((site.url, site.url.replace("http", "ws"), "data:", "blob:"))
     ]
-    assert elsewhere == []
+    assert foreign_urls == []
     page.close()
 
 
-def test_two_visitors_at_once_get_their_own_films(site: Site, browser: BrowserContext) -> None:
-    one, other = open_page(site, browser), open_page(site, browser)
-    upload(one, ("one.jpeg", BACTERIAL))
-    upload(other, ("other.jpeg", HEALTHY))
-    expect(other.get_by_text("● NORMAL")).to_be_visible()
-    expect(one.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
-    assert one.get_by_text("other.jpeg").count() == other.get_by_text("one.jpeg").count() == 0
-    one.close()
-    other.close()
+def test_two_visitors_at_once_see_only_their_own_images(site: Site, browser: BrowserContext) -> None:
+    first, second = open_page(site, browser), open_page(site, browser)
+    upload(first, ("first.jpeg", BACTERIAL))
+    upload(second, ("second.jpeg", HEALTHY))
+    expect(second.get_by_text("● NORMAL")).to_be_visible()
+    expect(first.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
+    assert first.get_by_text("second.jpeg").count() == second.get_by_text("first.jpeg").count() == 0
+    first.close()
+    second.close()
 
 
-def test_the_card_opens_beside_the_films(page: Page) -> None:
+def test_the_model_card_opens_in_another_tab(page: Page) -> None:
     upload(page, ("ill.jpeg", BACTERIAL))
-    with page.context.expect_page() as opened:
+    with page.context.expect_page() as new_page:
         page.get_by_role("link", name="model card").click()
-    card = opened.value
+    card = new_page.value
     expect(card.get_by_role("heading", name="three_block: pneumonia on chest radiographs")).to_be_visible(
-        timeout=PATIENCE
+        timeout=TIMEOUT
     )
     expect(page.get_by_role("heading", name="ill.jpeg")).to_be_visible()
 
 
-def test_another_champion_answers_while_the_page_is_open(site: Site, page: Page) -> None:
+def test_a_new_champion_takes_over_while_the_page_is_open(site: Site, page: Page) -> None:
     upload(page, ("viral.jpeg", VIRAL))
-    expect(page.get_by_text(percent(expected(site, VIRAL))).first).to_be_visible()
-    site.versions.give("champion", "2")
+    expect(page.get_by_text(format_percent(expected(site, VIRAL))).first).to_be_visible()
+    site.versions.set_alias("champion", "2")
     expect(page.get_by_text("version 2 (champion), shallow").first).to_be_visible()
-    expect(page.get_by_text(percent(expected(site, VIRAL, "shallow"))).first).to_be_visible()
-    site.versions.give("champion", "1")
+    expect(page.get_by_text(format_percent(expected(site, VIRAL, "shallow"))).first).to_be_visible()
+    site.versions.set_alias("champion", "1")
     expect(page.get_by_text("version 1 (champion), three_block").first).to_be_visible()
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from cxr.cli.main import main
 from cxr.inference.predictor import Predictor
-from cxr.tracking.artifacts import fetch_model
-from cxr.tracking.connection import client
-from cxr.tracking.registry import promotion_log
-from support.model_folders import Folders, rejudge, write_models
+from cxr.tracking.aliases import read_promotion_log
+from cxr.tracking.registry_reader import fetch_model
+from cxr.tracking.store import Store
+from support.model_folders import ModelFolders, replace_evaluation, write_models
 from support.servers import ENTRYPOINT, ObjectStore, TrackingServer, add_user, ask_as_admin
 
 pytestmark = pytest.mark.integration
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.integration
 EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
-def register(folders: Folders, uri: str, name: str, *included: str) -> dict[str, Any]:
-    """`cxr register` as a user calls it, and what it decided."""
+def register(folders: ModelFolders, uri: str, name: str, *included: str) -> dict[str, Any]:
+    """Run `cxr register` as a user does, and return its decision."""
     flags = {**flags_of(folders, uri, name), "include": json.dumps(included)}
-    assert main(["register", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]) == 0
+    assert main(["register", *(argument for key, value in flags.items() for argument in (f"--{key}", str(value)))]) == 0
     return dict(json.loads((folders.models.parent / "registration" / "decision.json").read_text()))
 
 
-def flags_of(folders: Folders, uri: str, name: str) -> dict[str, object]:
+def flags_of(folders: ModelFolders, uri: str, name: str) -> dict[str, object]:
     """Flags of `cxr register` for small models: floors that all pass."""
     root = folders.models.parent
     return {
@@ -52,14 +52,14 @@ def flags_of(folders: Folders, uri: str, name: str) -> dict[str, object]:
     }
 
 
-def test_nobody_enters_without_a_login(mlflow_server: TrackingServer) -> None:
+def test_a_login_is_required(mlflow_server: TrackingServer) -> None:
     assert mlflow_server.status(EXPERIMENTS) == 401
     assert mlflow_server.status(EXPERIMENTS, ("admin", "password1234")) == 401
     assert mlflow_server.status(EXPERIMENTS, mlflow_server.user) == 200
     assert mlflow_server.status("/api/2.0/mlflow-artifacts/artifacts") == 401
 
 
-def test_only_the_named_hosts_are_answered(mlflow_server: TrackingServer) -> None:
+def test_only_the_allowed_hosts_are_answered(mlflow_server: TrackingServer) -> None:
     assert mlflow_server.status(EXPERIMENTS, mlflow_server.user, Host="tracking.example.org") == 200
     assert mlflow_server.status(EXPERIMENTS, mlflow_server.user, Host="elsewhere.example.org") == 403
 
@@ -73,73 +73,73 @@ def test_a_version_that_a_user_registers_answers_from_the_server(
 ) -> None:
     folders = write_models(tmp_path)
     register(folders, server_uri, "end-to-end")
-    version = client(server_uri).get_model_version_by_alias("end-to-end", "challenger")
+    version = Store(server_uri).client.get_model_version_by_alias("end-to-end", "challenger")
     assert version.source.startswith("mlflow-artifacts:/")
     assert list((object_store.folder / mlflow_server.bucket / "team").rglob("model.keras"))
     (tmp_path / "downloaded").mkdir()
-    predictor = Predictor.load(fetch_model(server_uri, version, tmp_path / "downloaded"))
-    wanted = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
-    answers = [one.probability for one in predictor.predict(folders.images[:8])]
-    expected = wanted.loc[[path.name for path in folders.images[:8]], "probability"]
-    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    predictor = Predictor.load(fetch_model(Store(server_uri), version, tmp_path / "downloaded"))
+    evaluated = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    probabilities = [prediction.probability for prediction in predictor.predict(folders.images[:8])]
+    expected = evaluated.loc[[path.name for path in folders.images[:8]], "probability"]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_promotion_and_rollback_move_the_alias_for_every_user(
     server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
-    rejudge(folders, "three_block", skill=1)
-    rejudge(folders, "shallow", skill=5)
+    replace_evaluation(folders, "three_block", skill=1)
+    replace_evaluation(folders, "shallow", skill=5)
     assert register(folders, server_uri, "promoted", "three_block")["decision"]["promote"] is True
     assert register(folders, server_uri, "promoted", "shallow")["decision"]["promote"] is True
     reader = ("reader", "a password for reading")
     add_user(mlflow_server, *reader)
-    with monkeypatch.context() as other:
-        other.setenv("MLFLOW_TRACKING_USERNAME", reader[0])
-        other.setenv("MLFLOW_TRACKING_PASSWORD", reader[1])
-        champion = client(server_uri).get_model_version_by_alias("promoted", "champion")
+    with monkeypatch.context() as environment:
+        environment.setenv("MLFLOW_TRACKING_USERNAME", reader[0])
+        environment.setenv("MLFLOW_TRACKING_PASSWORD", reader[1])
+        champion = Store(server_uri).client.get_model_version_by_alias("promoted", "champion")
         assert (champion.version, champion.tags["model"]) == ("2", "shallow")
     assert main(["rollback", "--tracking_uri", server_uri, "--registered_name", "promoted"]) == 0
-    assert client(server_uri).get_model_version_by_alias("promoted", "champion").version == "1"
-    assert [entry.champion for entry in promotion_log(server_uri, "promoted")] == ["1", "2", "1"]
+    assert Store(server_uri).client.get_model_version_by_alias("promoted", "champion").version == "1"
+    assert [entry.champion for entry in read_promotion_log(Store(server_uri), "promoted")] == ["1", "2", "1"]
 
 
-def test_only_those_whom_the_administrator_allows_change_what_another_made(
+def test_a_colleague_may_change_a_model_only_with_permission(
     server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    client(server_uri).create_registered_model("guarded")
+    Store(server_uri).client.create_registered_model("guarded")
     colleague = ("colleague", "a password for editing")
     add_user(mlflow_server, *colleague)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", colleague[0])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", colleague[1])
     with pytest.raises(MlflowException, match=r"(?i)permission denied"):
-        client(server_uri).set_registered_model_tag("guarded", "colour", "red")
+        Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
     grant = {"resource_type": "registered_model", "resource_id": "guarded", "permission": "EDIT"}
     ask_as_admin(mlflow_server, "/api/3.0/mlflow/users/permissions/grant", username=colleague[0], **grant)
-    client(server_uri).set_registered_model_tag("guarded", "colour", "red")
-    assert client(server_uri).get_registered_model("guarded").tags == {"colour": "red"}
+    Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
+    assert Store(server_uri).client.get_registered_model("guarded").tags == {"colour": "red"}
 
 
-def test_the_schema_can_be_brought_up_to_date_without_loss(mlflow_server: TrackingServer, server_uri: str) -> None:
-    client(server_uri).create_registered_model("kept")
+def test_the_schema_can_be_upgraded_without_loss(mlflow_server: TrackingServer, server_uri: str) -> None:
+    Store(server_uri).client.create_registered_model("kept")
     command = [str(ENTRYPOINT), "upgrade"]
-    answer = subprocess.run(command, env=mlflow_server.environment, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert client(server_uri).get_registered_model("kept").name == "kept"
+    process = subprocess.run(command, env=mlflow_server.environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert Store(server_uri).client.get_registered_model("kept").name == "kept"
 
 
 def test_no_password_shows_in_the_list_of_processes(mlflow_server: TrackingServer) -> None:
     if shutil.which("ps") is None:
-        pytest.skip("there is no ps to look with: apt-get install procps")
+        pytest.skip("there is no ps: apt-get install procps")
     processes = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert mlflow_server.uri.rpartition(":")[2] in processes
     secrets = [mlflow_server.environment[name] for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY")]
     assert not [secret for secret in (*secrets, mlflow_server.admin[1]) if secret in processes]
 
 
-RUN_OF_MODELS = """
+COMPETITOR = """
 import sys
 from cxr.cli.main import main
 print("ready", flush=True)
@@ -148,37 +148,37 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_runs_that_finish_at_once_promote_one_and_the_log_knows_both(server_uri: str, tmp_path: Path) -> None:
-    rivals = []
-    for number in (1, 2):  # equally good, so that whoever comes second is a tie
+def test_two_runs_that_finish_at_once_promote_one_and_both_are_in_the_log(server_uri: str, tmp_path: Path) -> None:
+    processes = []
+    for number in (1, 2):  # equally good, so that the second one is a tie
         folders = write_models(tmp_path / str(number), seed=number)
-        rejudge(folders, "three_block", skill=2)
+        replace_evaluation(folders, "three_block", skill=2)
         flags = {**flags_of(folders, server_uri, "rivals"), "margin": 1, "sensitivity_margin": 1}
-        words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        command = [sys.executable, "-c", RUN_OF_MODELS, "register", *words]
-        rivals.append(
+        arguments = [argument for key, value in flags.items() for argument in (f"--{key}", str(value))]
+        command = [sys.executable, "-c", COMPETITOR, "register", *arguments]
+        processes.append(
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
             )
         )
-    for rival in rivals:
-        assert rival.stdout is not None and rival.stdout.readline() == "ready\n"
-    for rival in rivals:
-        assert rival.stdin is not None
-        rival.stdin.write("go\n")
-        rival.stdin.flush()
-    for rival in rivals:
-        _, errors = rival.communicate(timeout=400)
-        assert rival.returncode == 0, errors[-3000:]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors[-3000:]
     decisions = [
         json.loads((tmp_path / str(number) / "registration" / "decision.json").read_text()) for number in (1, 2)
     ]
-    assert sorted(one["decision"]["promote"] for one in decisions) == [False, True]
-    entries = promotion_log(server_uri, "rivals")
-    assert [(one.number, one.kind, one.moved, one.applied) for one in entries] == [
+    assert sorted(decision["decision"]["promote"] for decision in decisions) == [False, True]
+    entries = read_promotion_log(Store(server_uri), "rivals")
+    assert [(entry.number, entry.kind, entry.moved, entry.applied) for entry in entries] == [
         (1, "run", True, True),
         (2, "run", False, True),
     ]
-    champion = client(server_uri).get_model_version_by_alias("rivals", "champion")
+    champion = Store(server_uri).client.get_model_version_by_alias("rivals", "champion")
     assert {entry.champion for entry in entries} == {str(champion.version)}
-    assert len(client(server_uri).search_model_versions("name = 'rivals'")) == 2
+    assert len(Store(server_uri).client.search_model_versions("name = 'processes'")) == 2

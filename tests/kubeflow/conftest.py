@@ -1,4 +1,4 @@
-"""A compiled pipeline, and a server with Kubeflow's API that a command reaches by its environment."""
+"""A compiled pipeline, and a server with Kubeflow's API whose address is in the environment."""
 
 # kfp reads annotations as objects: they must not be postponed here.
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from support.kubeflow_server import KubeflowServer
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline that takes two arguments, one of them needed, and says something of the platform."""
+    """A pipeline with one required and one optional argument, and with settings for Kubernetes."""
     from kfp import compiler, dsl, kubernetes
 
     @dsl.container_component
@@ -33,6 +33,6 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow
     with KubeflowServer(token="right") as running:
         monkeypatch.setenv("KFP_HOST", running.url)
         monkeypatch.setenv("KFP_TOKEN", "right")
-        monkeypatch.setattr("cxr.kubeflow.connection.PAUSES", (0.01, 0.01, 0.01))
+        monkeypatch.setattr("cxr.kubeflow.connection.RETRY_PAUSES", (0.01, 0.01, 0.01))
         monkeypatch.chdir(tmp_path)
         yield running

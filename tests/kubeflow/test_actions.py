@@ -14,10 +14,10 @@ ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
 
 @pytest.fixture
 def cxr(capsys):
-    """Run an action; gives exit status, standard output and standard error."""
+    """Run an action; returns exit status, standard output and standard error."""
 
-    def run(*words):
-        status = main.main(["kubeflow", *map(str, words)])
+    def run(*arguments):
+        status = main.main(["kubeflow", *map(str, arguments)])
         return (status, *capsys.readouterr())
 
     return run
@@ -25,20 +25,20 @@ def cxr(capsys):
 
 @pytest.fixture
 def submit(cxr, package):
-    return lambda *words: cxr("submit", "--package", package, *ARGUMENTS, *words)
+    return lambda *arguments: cxr("submit", "--package", package, *ARGUMENTS, *arguments)
 
 
 @pytest.fixture
 def schedule(cxr, package):
-    return lambda *words: cxr("schedule", "--package", package, *ARGUMENTS, *words)
+    return lambda *arguments: cxr("schedule", "--package", package, *ARGUMENTS, *arguments)
 
 
-def only(kept):
-    assert len(kept) == 1
-    return next(iter(kept.values()))
+def only(objects):
+    assert len(objects) == 1
+    return next(iter(objects.values()))
 
 
-def test_submit_starts_a_run_of_an_explicit_version_and_gives_its_page(server, submit):
+def test_submit_starts_a_run_of_an_explicit_version_and_shows_its_page(server, submit):
     status, out, err = submit("--experiment", "trial", "--pipeline_root", "s3://cxr-kubeflow/runs")
     assert status == 0, err
     run, version = only(server.store.runs), only(server.store.versions)
@@ -55,21 +55,21 @@ def test_submit_starts_a_run_of_an_explicit_version_and_gives_its_page(server, s
     assert "git commit" in version["description"]
 
 
-def test_the_same_content_is_uploaded_once_and_other_content_as_another_version(server, submit, cxr, package, tmp_path):
+def test_the_same_content_is_uploaded_once_and_new_content_as_another_version(server, submit, cxr, package, tmp_path):
     assert submit()[0] == submit()[0] == 0
     assert len(server.store.versions) == 1 and len(server.store.runs) == 2
-    other = tmp_path / "other.yaml"
-    other.write_text(package.read_text().replace("cxr-data", "cxr-data:2"))
-    assert cxr("submit", "--package", other, *ARGUMENTS)[0] == 0
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(package.read_text().replace("cxr-data", "cxr-data:2"))
+    assert cxr("submit", "--package", changed, *ARGUMENTS)[0] == 0
     assert len(server.store.versions) == 2 and len(server.store.pipelines) == 1
 
 
-def test_a_pipeline_experiment_or_version_that_another_process_made_meanwhile_is_taken(server, submit):
+def test_a_pipeline_experiment_or_version_that_another_process_creates_meanwhile_is_used(server, submit):
     for on in ("POST /apis/v2beta1/experiments", "POST /apis/v2beta1/pipelines", "upload_version"):
         server.fail(409, on=on, after=True)
     status, out, err = submit()
     assert status == 0, err
-    assert "was there already" in out
+    assert "exists already" in out
     assert len(server.store.versions) == len(server.store.pipelines) == len(server.store.experiments) == 1
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_package_is_refused(server, cxr, tmp_path, name, conte
     assert server.requests == []
 
 
-def test_an_archived_experiment_is_told(server, submit):
+def test_an_archived_experiment_is_refused(server, submit):
     assert submit()[0] == 0
     only(server.store.experiments)["storage_state"] = "ARCHIVED"
     status, _, err = submit()
@@ -108,16 +108,16 @@ def test_an_archived_experiment_is_told(server, submit):
 
 
 def play(*scenes):
-    """Let a run get on with each look: states of its tasks, and of the run at last."""
-    left = list(scenes)
+    """Change the run with each request for it: the states of its tasks, and at last of the run."""
+    remaining_scenes = list(scenes)
 
     def look(run):
-        tasks = left.pop(0) if left else {}
+        tasks = remaining_scenes.pop(0) if remaining_scenes else {}
         state = tasks.pop("run", "RUNNING")
         run["state"] = state
         details = run.setdefault("run_details", {"task_details": []})["task_details"]
         for name, value in tasks.items():
-            task = next((one for one in details if one["task_id"] == name), None)
+            task = next((detail for detail in details if detail["task_id"] == name), None)
             if task is None:
                 task = {"task_id": name, "display_name": name, "start_time": "2026-11-23T02:00:00Z"}
                 details.append(task)
@@ -131,7 +131,7 @@ def play(*scenes):
     return look
 
 
-def test_wait_follows_the_run_and_tells_each_change_once(server, submit, caplog):
+def test_wait_follows_the_run_and_shows_each_change_once(server, submit, caplog):
     server.on_look = play(
         {"root": "RUNNING", "validate-driver": "SUCCEEDED", "validate": "RUNNING"},
         {"validate": "SUCCEEDED", "train": "RUNNING"},
@@ -141,14 +141,14 @@ def test_wait_follows_the_run_and_tells_each_change_once(server, submit, caplog)
     server.fail(503, times=8, on="GET /apis/v2beta1/runs/")
     status, out, err = submit("--wait", "true", "--seconds", "0.01")
     assert status == 0, err
-    assert "and so does this command" in caplog.text, "the server was away for two looks, and is asked on"
+    assert "and so does this command" in caplog.text, "the server was unavailable for two requests"
     assert [line.strip() for line in out.splitlines() if line.startswith("  ")] == [
         "validate: running", "validate: succeeded after 90 s", "train: running", "train: succeeded after 90 s",
     ]  # fmt: skip
     assert f"run {only(server.store.runs)['run_id']} succeeded" in out
 
 
-def test_wait_fails_with_the_run_and_names_the_task_that_did(server, submit):
+def test_wait_fails_with_the_run_and_names_the_task_that_failed(server, submit):
     server.on_look = play(
         {"root": "RUNNING", "each": "RUNNING", "validate": "RUNNING"},
         {"validate": "FAILED", "each": "FAILED", "root": "FAILED", "run": "FAILED"},
@@ -157,20 +157,20 @@ def test_wait_fails_with_the_run_and_names_the_task_that_did(server, submit):
     assert status == 1
     assert "validate: failed after 90 s" in out
     assert "received state=FAILED: validate\n" in err
-    assert "validate: validate broke" in err and "each broke" not in err, "what holds it failed with it"
+    assert "validate: validate broke" in err and "each broke" not in err, "the parent failed only because of its task"
 
 
-def test_schedule_says_when_and_asks_for_what_the_parameters_say(server, schedule):
+def test_schedule_shows_its_dates_and_sends_the_values_of_its_parameters(server, schedule):
     status, out, err = schedule("--cron", "0 2 * * 1")
     assert status == 0, err
-    made = only(server.store.recurring)
-    assert made["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * 1"}}
-    assert made["display_name"] == "cxr-training"
-    assert made["no_catchup"] is True and made["max_concurrency"] == "1" and made["mode"] == "ENABLE"
+    created = only(server.store.recurring)
+    assert created["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * 1"}}
+    assert created["display_name"] == "cxr-training"
+    assert created["no_catchup"] is True and created["max_concurrency"] == "1" and created["mode"] == "ENABLE"
     version = only(server.store.versions)
-    assert made["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+    assert created["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert "has five fields: read as 0 0 2 * * 1" in out
-    assert "cxr-training: every Monday 02:00 UTC, in place of 0 older" in out
+    assert "cxr-training: At 02:00, only on Monday (UTC); it replaces 0 older" in out
     dates = out.partition("next: ")[2].partition(" UTC")[0].split(", ")
     assert len(dates) == 3
     for text in dates:
@@ -178,16 +178,16 @@ def test_schedule_says_when_and_asks_for_what_the_parameters_say(server, schedul
         assert date > datetime.now(UTC) and date.weekday() == 0 and date.hour == 2
 
 
-def test_schedule_replaces_what_has_its_name_and_leaves_the_others(server, schedule):
+def test_schedule_replaces_only_schedules_with_its_name(server, schedule):
     assert schedule()[0] == schedule("--schedule_name", "Cxr-Training")[0] == schedule("--schedule_name", "b")[0] == 0
     status, out, _ = schedule("--cron", "0 0 4 * * *", "--enabled", "false", "--max_concurrency", "2")
     assert status == 0
-    assert "every day 04:00 UTC (paused), in place of 1 older" in out
-    found = {one["display_name"]: one for one in server.store.recurring.values()}
-    assert sorted(found) == ["Cxr-Training", "b", "cxr-training"], "names with other capitals are other names"
-    mine = found["cxr-training"]
-    assert (mine["status"], mine["max_concurrency"]) == ("DISABLED", "2")
-    assert mine["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
+    assert "At 04:00 (UTC), paused; it replaces 1 older" in out
+    schedules = {created["display_name"]: created for created in server.store.recurring.values()}
+    assert sorted(schedules) == ["Cxr-Training", "b", "cxr-training"], "names that differ in case are different names"
+    replaced = schedules["cxr-training"]
+    assert (replaced["status"], replaced["max_concurrency"]) == ("DISABLED", "2")
+    assert replaced["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
 
 
 def test_more_older_schedules_than_fit_a_page_are_all_deleted(server, schedule, cxr):
@@ -195,12 +195,12 @@ def test_more_older_schedules_than_fit_a_page_are_all_deleted(server, schedule, 
     first = only(server.store.recurring)
     for number in range(250):
         server.store.recurring[str(number)] = {**first, "recurring_run_id": str(number)}
-    assert "in place of 251 older" in schedule()[1]
+    assert "it replaces 251 older" in schedule()[1]
     assert len(server.store.recurring) == 1
     assert "1 deleted" in cxr("unschedule")[1]
 
 
-def test_a_run_that_goes_on_survives_a_new_schedule_and_the_end_of_it(server, schedule, cxr):
+def test_a_started_run_goes_on_when_its_schedule_is_replaced_or_deleted(server, schedule, cxr):
     assert schedule()[0] == 0
     run = server.fire(only(server.store.recurring)["recurring_run_id"], datetime.now(UTC), state="RUNNING")
     assert schedule()[0] == 0
@@ -210,36 +210,36 @@ def test_a_run_that_goes_on_survives_a_new_schedule_and_the_end_of_it(server, sc
     assert server.store.runs[again["run_id"]]["state"] == "RUNNING"
 
 
-def test_a_new_schedule_that_cannot_be_made_leaves_the_old_one(server, schedule):
+def test_a_new_schedule_that_cannot_be_created_leaves_the_old_one(server, schedule):
     assert schedule()[0] == 0
-    before = dict(server.store.recurring)
+    original = dict(server.store.recurring)
     server.fail(403, on="POST /apis/v2beta1/recurringruns")
     status, _, err = schedule("--cron", "0 0 4 * * *")
     assert status == 1
-    assert "no leave for it (403" in err
-    assert "what was scheduled before as 'cxr-training' is as it was" in err
-    assert server.store.recurring == before
+    assert "no permission for it (403" in err
+    assert "older schedules with the name 'cxr-training' are unchanged" in err
+    assert server.store.recurring == original
 
 
-def test_an_old_schedule_that_cannot_be_deleted_is_told_and_the_same_command_heals_it(server, schedule):
+def test_an_old_schedule_that_cannot_be_deleted_is_reported_and_the_same_command_deletes_it(server, schedule):
     assert schedule()[0] == 0
     server.fail(403, on="DELETE")
     status, _, err = schedule("--cron", "0 0 4 * * *")
     assert status == 1
-    assert "1 older one(s) beside it would run as well; run the same command again" in err
+    assert "1 older one(s) would run as well; run the same command again" in err
     assert len(server.store.recurring) == 2
     assert schedule("--cron", "0 0 4 * * *")[0] == 0
     assert only(server.store.recurring)["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
 
 
-def test_a_schedule_that_was_made_although_the_server_said_500_is_not_left_twice(server, schedule):
+def test_a_schedule_that_was_created_although_the_server_returned_500_is_not_kept_twice(server, schedule):
     server.fail(500, times=2, on="POST /apis/v2beta1/recurringruns", after=True)
     status, _, err = schedule()
     assert status == 0, err
     assert len(server.store.recurring) == 1
 
 
-def test_unschedule_says_how_many(server, schedule, cxr):
+def test_unschedule_shows_how_many_it_deleted(server, schedule, cxr):
     assert schedule()[0] == 0
     assert cxr("unschedule", "--schedule_name", "other") == (0, "other: 0 deleted\n", "")
     status, out, _ = cxr("unschedule")
@@ -248,7 +248,7 @@ def test_unschedule_says_how_many(server, schedule, cxr):
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["--cron", "0 0 2 * * 7"], "cron='0 0 2 * * 7'"),
         (["--time_zone", "Mars"], "time_zone='Mars'"),
@@ -256,8 +256,8 @@ def test_unschedule_says_how_many(server, schedule, cxr):
         (["--namespace", "Cxr"], "namespace='Cxr'"),
     ],
 )
-def test_wrong_values_are_refused_before_anything_is_sent(server, schedule, words, part):
-    status, _, err = schedule(*words)
+def test_wrong_values_are_refused_before_anything_is_sent(server, schedule, arguments, part):
+    status, _, err = schedule(*arguments)
     assert status == 2 and part in err
     assert server.requests == []
 
@@ -270,17 +270,16 @@ def test_with_several_users_everything_is_in_the_namespace(monkeypatch, cxr, pac
             status, _, err = cxr("schedule", "--package", package, *ARGUMENTS)
             assert status == 0, err
         assert cxr("submit", "--package", package, *ARGUMENTS)[0] == 0
-        made = only(server.store.recurring)
-        assert made["namespace"] == only(server.store.experiments)["namespace"] == "cxr"
-        server.fire(made["recurring_run_id"], datetime.now(UTC))
+        created = only(server.store.recurring)
+        assert created["namespace"] == only(server.store.experiments)["namespace"] == "cxr"
+        server.fire(created["recurring_run_id"], datetime.now(UTC))
         status, out, _ = cxr("status")
         assert status == 0 and "succeeded" in out
         status, _, err = cxr("submit", "--package", package, *ARGUMENTS, "--namespace", "null")
         assert status == 2 and "namespace=null" in err
 
 
-def test_compile_writes_what_submit_takes(cxr, repository, tmp_path):
-    pytest.importorskip("cxr.kubeflow.compiler", reason="the compilation is another part")
+def test_compile_writes_a_package_that_submit_accepts(cxr, repository, tmp_path):
     out = tmp_path / "deep" / "scoring.yaml"
     status, text, err = cxr(
         "compile", "--params", repository / "params.yaml", "--pipeline", "scoring", "--package", out

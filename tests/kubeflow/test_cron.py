@@ -1,4 +1,4 @@
-"""Cron expressions: what is accepted, what is said of them, and the dates against a search minute by minute."""
+"""Cron expressions: which are accepted, their descriptions, and their dates against a search minute by minute."""
 
 from __future__ import annotations
 
@@ -9,47 +9,50 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr.kubeflow.cron import parse_cron, time_zone
+from cxr.kubeflow.cron import find_time_zone, parse_cron
 
-BERLIN = time_zone("Europe/Berlin")
+BERLIN = find_time_zone("Europe/Berlin")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "description"),
     [
-        ("0 0 2 * * MON", "every Monday 02:00 UTC"),
-        ("0 0 2 ? * 1", "every Monday 02:00 UTC"),
-        ("15 30 2 * * *", "every day 02:30:15 UTC"),
-        ("0 0 2,14 * * mon,THU", "every Monday and Thursday 02:00 and 14:00 UTC"),
-        ("0 0 6 * * MON-FRI", "every day from Monday to Friday 06:00 UTC"),
-        ("0 0 2 1,15 * *", "on day 1 and 15 of the month 02:00 UTC"),
-        ("0 0 2 1 JAN,jul ?", "on day 1 of the month in January and July 02:00 UTC"),
-        ("0 0 2 13 * FRI", "on day 13 of the month and also every Friday 02:00 UTC"),
-        ("0 0 2 */10 * FRI", "on day 1, 11, 21 and 31 of the month if it is a Friday 02:00 UTC"),
-        ("0 */20 * * * *", "every day at minute 0, 20 and 40 of every hour UTC"),
-        ("0 10/20 8 * * *", "every day 08:10, 08:30 and 08:50 UTC"),
-        ("5 * 8-17/3 * * *", "every day every minute of the hours 8, 11, 14 and 17, second 5, UTC"),
+        ("0 0 2 * * MON", "At 02:00, only on Monday (UTC)"),
+        ("0 0 2 ? * 1", "At 02:00, only on Monday (UTC)"),
+        ("15 30 2 * * *", "At 02:30, at second 15 (UTC)"),
+        ("0 0 2,14 * * mon,THU", "At 02:00 and 14:00, only on Monday and Thursday (UTC)"),
+        ("0 0 6 * * MON-FRI", "At 06:00, Monday through Friday (UTC)"),
+        ("0 0 2 1,15 * *", "At 02:00, on day 1 and 15 of the month (UTC)"),
+        ("0 0 2 1 JAN,jul ?", "At 02:00, on day 1 of the month, only in January and July (UTC)"),
+        ("0 0 2 13 * FRI", "At 02:00, on day 13 of the month, and also on Friday (UTC)"),
+        ("0 0 2 */10 * FRI", "At 02:00, on day 1, 11, 21, and 31 of the month, but only on Friday (UTC)"),
+        ("0 0 2 13 * 0-6", "At 02:00 (UTC)"),
+        ("0 */20 * * * *", "At 0, 20, and 40 minutes past the hour (UTC)"),
+        ("0 10/20 8 * * *", "At 10, 30, and 50 minutes past the hour, at 08:00 (UTC)"),
+        ("0 */5 * * * *", "Every 5 minutes (UTC)"),
+        ("0 0 */25 * * *", "At 00:00 (UTC)"),
+        ("5 * 8-17/3 * * *", "Every minute, at 08:00, 11:00, 14:00, and 17:00, at second 5 (UTC)"),
     ],
 )
-def test_words(text, words):
+def test_a_schedule_is_described(text, description):
     cron = parse_cron(text)
-    assert cron.words("UTC") == words
+    assert cron.describe("UTC") == description
     assert cron.note == ""
 
 
-def test_five_fields_of_crontab_become_six_and_it_is_said():
+def test_five_fields_of_crontab_become_six_with_a_note():
     cron = parse_cron(" 0 2 * *  1 ")
-    assert cron.text == "0 0 2 * * 1"
+    assert cron.expression == "0 0 2 * * 1"
     assert "0 2 * * 1 has five fields: read as 0 0 2 * * 1" in cron.note
-    assert cron.words("UTC") == "every Monday 02:00 UTC"
+    assert cron.describe("UTC") == "At 02:00, only on Monday (UTC)"
 
 
-def test_words_with_an_at_sign_are_written_out():
+def test_macros_are_expanded():
     cron = parse_cron("@weekly")
-    assert (cron.text, cron.note) == ("0 0 0 * * 0", "@weekly is 0 0 0 * * 0")
-    assert cron.words("UTC") == "every Sunday 00:00 UTC"
+    assert (cron.expression, cron.note) == ("0 0 0 * * 0", "@weekly is 0 0 0 * * 0")
+    assert cron.describe("UTC") == "At 00:00, only on Sunday (UTC)"
 
 
 @pytest.mark.parametrize(
@@ -75,18 +78,18 @@ def test_words_with_an_at_sign_are_written_out():
         ("0 0 2 30 2 *", "a date that comes"),
     ],
 )
-def test_what_kubeflow_would_refuse_or_misread_is_refused(text, part):
+def test_expressions_that_kubeflow_would_refuse_or_misread_are_refused(text, part):
     with pytest.raises(ValueError, match=part):
         parse_cron(text)
 
 
 def test_unknown_time_zone_is_refused():
     with pytest.raises(ValueError, match="Europe/Berlin"):
-        time_zone("Mars")
+        find_time_zone("Mars")
 
 
 def matches(text, moment):
-    """Whether an expression fits a moment; written apart from the module: one number at a time."""
+    """Whether an expression matches a time; independent of the module: one number at a time."""
     fields = text.split()
     names = {
         3: {},
@@ -94,16 +97,16 @@ def matches(text, moment):
         5: dict(zip(DAYS, range(7), strict=True)),
     }
 
-    def fits(place, number, top):
-        for part in fields[place].split(","):
+    def fits(position, number, largest):
+        for part in fields[position].split(","):
             body, _, step = part.partition("/")
             low, dash, high = body.partition("-")
-            known = names.get(place, {})
+            known = names.get(position, {})
             if body in "*?":
-                first, last = (1 if place in {3, 4} else 0), top
+                first, last = (1 if position in {3, 4} else 0), largest
             else:
                 first = known[low] if low in known else int(low)
-                last = (known[high] if high in known else int(high)) if dash else (top if step else first)
+                last = (known[high] if high in known else int(high)) if dash else (largest if step else first)
             if first <= number <= last and (number - first) % int(step or 1) == 0:
                 return True
         return False
@@ -148,25 +151,25 @@ def test_dates_are_those_of_a_search_minute_by_minute(text, start, zone):
     minutes = 3 * 24 * 60
     first = start.replace(second=0, microsecond=0)
     every = [first + timedelta(minutes=count) for count in range(minutes)]
-    expected = [one for one in every if one > start and matches(text, one.astimezone(zone))]
+    expected = [time for time in every if time > start and matches(text, time.astimezone(zone))]
     cron = parse_cron(text)
-    found = []
-    for one in cron.dates(start, zone):
-        if one > every[-1] or len(found) > len(expected):
+    dates = []
+    for date in cron.dates(start, zone):
+        if date > every[-1] or len(dates) > len(expected):
             break
-        found.append(one)
-    assert [one.astimezone(UTC) for one in found] == expected
+        dates.append(date)
+    assert [date.astimezone(UTC) for date in dates] == expected
     if expected:
         assert cron.last(every[-1], zone) == expected[-1]
         assert cron.last(expected[0], zone) == expected[0]
 
 
-def test_an_hour_that_the_clock_leaves_out_has_no_run_and_one_shown_twice_has_two():
+def test_an_hour_that_the_clock_skips_has_no_run_and_one_that_occurs_twice_has_two():
     cron = parse_cron("0 30 2 * * *")
     spring = list(islice(cron.dates(datetime(2026, 3, 28, 12, tzinfo=UTC), BERLIN), 2))
-    assert [one.day for one in spring] == [30, 31], "the clock goes from 02:00 to 03:00 on the 29th"
+    assert [date.day for date in spring] == [30, 31], "the clock goes from 02:00 to 03:00 on the 29th"
     autumn = list(islice(cron.dates(datetime(2026, 10, 24, 12, tzinfo=UTC), BERLIN), 3))
-    assert [one.astimezone(UTC).strftime("%d %H:%M") for one in autumn] == ["25 00:30", "25 01:30", "26 01:30"]
+    assert [date.astimezone(UTC).strftime("%d %H:%M") for date in autumn] == ["25 00:30", "25 01:30", "26 01:30"]
 
 
 def test_dates_have_the_second_of_the_expression():

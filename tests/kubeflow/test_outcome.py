@@ -1,4 +1,4 @@
-"""How a run on a cluster went: asked of Kubeflow's API, said in the log, noted in MLflow."""
+"""The outcome of a run on a cluster: read from Kubeflow's API, logged, and recorded in MLflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cxr.errors import ParameterError
 from cxr.lineage.pipeline_run import PipelineRun
 from cxr.steps.outcome import Outcome
-from cxr.tracking.connection import client
+from cxr.tracking.store import Store
 
 RUN = "5d1c2b9a-0000-4000-8000-0123456789ab"
 TASKS = [
@@ -24,16 +24,16 @@ TASKS = [
 
 @pytest.fixture
 def api():
-    """A server with the one answer of Kubeflow's API that matters here."""
-    told = {"run_id": RUN, "display_name": "weekly 12", "run_details": {"task_details": TASKS}}
-    seen = []
+    """A server with the one response of Kubeflow's API that these tests need."""
+    run = {"run_id": RUN, "display_name": "weekly 12", "run_details": {"task_details": TASKS}}
+    requests = []
 
-    class Answer(BaseHTTPRequestHandler):
+    class RunHandler(BaseHTTPRequestHandler):
         def do_GET(self):
-            seen.append((self.path, self.headers.get("Authorization")))
-            found = self.path == f"/apis/v2beta1/runs/{RUN}"
-            body = json.dumps(told if found else {"error": "not found"}).encode()
-            self.send_response(200 if found else 404)
+            requests.append((self.path, self.headers.get("Authorization")))
+            exists = self.path == f"/apis/v2beta1/runs/{RUN}"
+            body = json.dumps(run if exists else {"error": "not found"}).encode()
+            self.send_response(200 if exists else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -41,9 +41,9 @@ def api():
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RunHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.told, server.seen = told, seen
+    server.run, server.requests = run, requests
     yield server
     server.shutdown()
     server.server_close()
@@ -53,19 +53,19 @@ def address(server):
     return f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def test_the_task_that_failed_is_named_and_not_the_group_around_it(api, tmp_path):
+def test_the_failed_task_is_named_and_not_its_parent(api, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     run = PipelineRun.read(address(api), RUN, tmp_path / "token")
     assert dict(run.failed) == {"validate": "exit status 1"}
     assert "validate: exit status 1" in run.sentence()
-    assert api.seen == [(f"/apis/v2beta1/runs/{RUN}", "Bearer secret")]
+    assert api.requests == [(f"/apis/v2beta1/runs/{RUN}", "Bearer secret")]
 
 
-def test_a_failed_run_is_noted_in_mlflow_once(api, uri):
+def test_a_failed_run_is_recorded_in_mlflow_once(api, uri):
     step = Outcome.build({"tracking_uri": uri, "experiment": "lungs", "api": address(api), "run_id": RUN})
     step.execute()
     step.execute()
-    connected = client(uri)
+    connected = Store(uri).client
     where = connected.get_experiment_by_name("lungs: pipeline runs").experiment_id
     (entry,) = connected.search_runs([where])
     assert (entry.info.run_name, entry.info.status) == ("weekly 12", "FAILED")
@@ -73,23 +73,23 @@ def test_a_failed_run_is_noted_in_mlflow_once(api, uri):
     assert "exit status 1" in entry.data.tags["mlflow.note.content"]
 
 
-def test_a_run_that_went_well_is_noted_as_such(api, uri, monkeypatch):
-    del api.told["run_details"]["task_details"][2]
-    api.told["run_details"]["task_details"][0]["state"] = "RUNNING"
+def test_a_successful_run_is_recorded_as_finished(api, uri, monkeypatch):
+    del api.run["run_details"]["task_details"][2]
+    api.run["run_details"]["task_details"][0]["state"] = "RUNNING"
     monkeypatch.setenv("CXR_PIPELINE_RUN", RUN)
     Outcome.build({"tracking_uri": uri, "experiment": "lungs", "api": address(api)}).execute()
-    connected = client(uri)
+    connected = Store(uri).client
     where = connected.get_experiment_by_name("lungs: pipeline runs").experiment_id
     (entry,) = connected.search_runs([where])
     assert (entry.info.status, entry.data.tags["failed"]) == ("FINISHED", "none")
 
 
-def test_an_api_that_does_not_answer_is_said_and_fails_nothing(uri, caplog):
+def test_an_api_that_does_not_respond_is_logged_and_fails_nothing(uri, caplog):
     caplog.set_level("INFO", "cxr")
     values = {"tracking_uri": uri, "api": "http://127.0.0.1:9", "run_id": RUN, "experiment": "lungs"}
     Outcome.build(values).execute()
-    assert "did not tell how the run went" in caplog.text
-    connected = client(uri)
+    assert "gave no information about the run" in caplog.text
+    connected = Store(uri).client
     where = connected.get_experiment_by_name("lungs: pipeline runs").experiment_id
     (entry,) = connected.search_runs([where])
     assert entry.data.tags["failed"] == "unknown"

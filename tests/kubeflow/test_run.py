@@ -1,4 +1,4 @@
-"""Runs on this machine, without an engine: what is refused before anything starts, and the server beside a run."""
+"""Runs on this machine without a container engine: errors before the start, and the tracking server of a run."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ import yaml
 
 from cxr.cli.main import main
 from cxr.errors import ParameterError
-from cxr.kubeflow.actions.run import changed
-from cxr.kubeflow.local_tracking_server import serving
+from cxr.kubeflow.local_tracking_server import run_tracking_server
+from cxr.steps.parameters import override_parameters
 
 SECTIONS = {"fetch": {"source": "kaggle"}, "models": {"one": {"recipe": "r"}, "two": {"recipe": "s"}}, "transfer": {}}
 
 
-def test_other_values_stand_in_a_copy() -> None:
-    found = changed(SECTIONS, ["two"], {"fetch.source": "phantom", "models.two.epochs": 1, "fetch.refresh": True})
-    assert found["models"] == {"two": {"recipe": "s", "epochs": 1}}
-    assert found["fetch"] == {"source": "phantom", "refresh": True}
+def test_values_are_overridden_in_a_copy() -> None:
+    copy = override_parameters(
+        SECTIONS, ["two"], {"fetch.source": "phantom", "models.two.epochs": 1, "fetch.refresh": True}
+    )
+    assert copy["models"] == {"two": {"recipe": "s", "epochs": 1}}
+    assert copy["fetch"] == {"source": "phantom", "refresh": True}
     assert SECTIONS["fetch"] == {"source": "kaggle"} and list(SECTIONS["models"]) == ["one", "two"]
 
 
-def test_sections_that_share_an_anchor_are_changed_apart() -> None:
+def test_sections_that_share_an_anchor_are_overridden_separately() -> None:
     shared = {"resamples": 2000}
-    found = changed({"evaluate": shared, "promotion": shared}, [], {"evaluate.resamples": 100})
-    assert (found["evaluate"]["resamples"], found["promotion"]["resamples"]) == (100, 2000)
+    copy = override_parameters({"evaluate": shared, "promotion": shared}, [], {"evaluate.resamples": 100})
+    assert (copy["evaluate"]["resamples"], copy["promotion"]["resamples"]) == (100, 2000)
 
 
-def test_all_unknown_names_are_told_together() -> None:
+def test_all_unknown_names_are_reported_together() -> None:
     with pytest.raises(ParameterError) as caught:
-        changed(SECTIONS, ["three"], {"fetsch.source": "phantom", "seed": 1})
-    said = str(caught.value)
-    assert "expected one of the models one, two; received 'three'" in said
-    assert "received fetsch.source='phantom'" in said and "received seed=1" in said
+        override_parameters(SECTIONS, ["three"], {"fetsch.source": "phantom", "seed": 1})
+    message = str(caught.value)
+    assert "expected one of the models one, two; received 'three'" in message
+    assert "received fetsch.source='phantom'" in message and "received seed=1" in message
 
 
-def test_no_engine_ends_with_status_2_and_leaves_nothing(
+def test_a_missing_engine_ends_with_status_2_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
@@ -47,19 +49,19 @@ def test_no_engine_ends_with_status_2_and_leaves_nothing(
     params.write_text(yaml.safe_dump({"fetch": {"source": "phantom"}}))
     status = main(["kubeflow", "run", "--params", str(params), "--runs", str(tmp_path / "runs")])
     assert status == 2
-    assert "cxr kubeflow run: expected docker, or podman with its socket, to answer" in capsys.readouterr().err
+    assert "cxr kubeflow run: expected docker, or podman with its socket, to respond" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_server_answers_while_a_run_goes_on_and_keeps_its_store(tmp_path: Path) -> None:
-    with serving(tmp_path / "mlflow") as uri:
+def test_the_tracking_server_responds_during_a_run_and_keeps_its_store(tmp_path: Path) -> None:
+    with run_tracking_server(tmp_path / "mlflow") as uri:
         request = urllib.request.Request(
             f"{uri}/api/2.0/mlflow/experiments/create",
             data=json.dumps({"name": "trial"}).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert json.load(answer)["experiment_id"]
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert json.load(response)["experiment_id"]
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{uri}/health", timeout=5)
     assert (tmp_path / "mlflow" / "mlflow.db").stat().st_size > 0

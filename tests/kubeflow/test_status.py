@@ -1,4 +1,4 @@
-"""status: what is scheduled, what became of it, and a warning when a schedule did not fire."""
+"""status: schedules and their runs, and an error when a schedule did not start a run."""
 
 from __future__ import annotations
 
@@ -14,73 +14,73 @@ NOW = datetime.now(UTC)
 
 
 def hours_ago(hours):
-    """A cron expression that was last due that many hours ago, to the minute, and is due once a day."""
+    """A daily cron expression that was last due so many hours ago, and that date."""
     due = (NOW - timedelta(hours=hours)).replace(second=0, microsecond=0)
     return f"0 {due.minute} {due.hour} * * *", due
 
 
 @pytest.fixture
 def status(capsys):
-    def run(*words):
+    def run(*arguments):
         capsys.readouterr()
-        found = main.main(["kubeflow", "status", *map(str, words)])
-        return (found, *capsys.readouterr())
+        exit_status = main.main(["kubeflow", "status", *map(str, arguments)])
+        return (exit_status, *capsys.readouterr())
 
     return run
 
 
 @pytest.fixture
 def schedule(server, package):
-    """Make a schedule that was made days ago; gives its id."""
+    """Create a schedule and set its date of creation to some days ago; returns its id."""
 
-    def run(cron, *words, days=3):
-        before = set(server.store.recurring)
-        status = main.main(["kubeflow", "schedule", "--package", str(package), *ARGUMENTS, "--cron", cron, *words])
+    def run(cron, *arguments, days=3):
+        existing = set(server.store.recurring)
+        status = main.main(["kubeflow", "schedule", "--package", str(package), *ARGUMENTS, "--cron", cron, *arguments])
         assert status == 0
-        (made,) = set(server.store.recurring) - before
-        server.backdate(made, days)
-        return made
+        (identity,) = set(server.store.recurring) - existing
+        server.backdate(identity, days)
+        return identity
 
     return run
 
 
 def test_nothing_scheduled_and_no_runs(server, status):
-    found, out, _ = status()
-    assert found == 0
-    assert "cxr-training: not scheduled; `cxr kubeflow schedule` does it" in out and "no runs yet" in out
-    assert server.store.experiments == {}, "looking makes nothing"
+    exit_status, out, _ = status()
+    assert exit_status == 0
+    assert "cxr-training: not scheduled; schedule it with `cxr kubeflow schedule`" in out and "no runs yet" in out
+    assert server.store.experiments == {}, "status creates nothing"
 
 
-def test_a_schedule_that_fired(server, status, schedule):
+def test_a_schedule_that_started_its_run_is_shown(server, status, schedule):
     cron, due = hours_ago(2)
     run = server.fire(schedule(cron), due)
-    found, out, err = status()
-    assert found == 0, err
-    assert f"cxr-training: {parse_cron(cron).words('UTC')}, enabled" in out
+    exit_status, out, err = status()
+    assert exit_status == 0, err
+    assert f"cxr-training: {parse_cron(cron).describe('UTC')}, enabled" in out
     assert f"last run: {due + timedelta(seconds=4):%Y-%m-%d %H:%M:%S} UTC, succeeded" in out
     assert f"next run: {due + timedelta(days=1):%a %Y-%m-%d %H:%M:%S} UTC" in out
     assert f"succeeded   {run['run_id']}  cxr-training 1" in out
 
 
-def test_a_schedule_that_did_not_fire(server, status, schedule):
+def test_a_schedule_that_did_not_start_its_run_fails(server, status, schedule):
     cron, due = hours_ago(2)
     server.fire(schedule(cron), due - timedelta(days=1))
-    found, out, err = status()
-    assert found == 1
-    assert "succeeded" in out, "what there is, is shown all the same"
+    exit_status, out, err = status()
+    assert exit_status == 1
+    assert "succeeded" in out, "earlier runs are shown all the same"
     assert f"expected a run at {due:%a %Y-%m-%d %H:%M:%S} UTC, received none" in err
     assert "ml-pipeline-scheduledworkflow" in err
     assert status("--tolerance", "180")[0] == 0, "a run may be late by the tolerance"
 
 
-def test_a_schedule_that_never_fired_since_it_was_made(server, status, schedule):
+def test_a_schedule_that_never_started_a_run_fails(server, status, schedule):
     cron, _ = hours_ago(2)
     schedule(cron)
-    found, out, err = status()
-    assert found == 1 and "last run: never" in out and "received none" in err
+    exit_status, out, err = status()
+    assert exit_status == 1 and "last run: never" in out and "received none" in err
 
 
-def test_what_was_due_before_the_schedule_was_made_is_not_missed(server, status, schedule):
+def test_a_date_before_the_schedule_was_created_is_not_missed(server, status, schedule):
     cron, _ = hours_ago(2)
     schedule(cron, days=0)
     assert status()[0] == 0
@@ -89,17 +89,17 @@ def test_what_was_due_before_the_schedule_was_made_is_not_missed(server, status,
 def test_a_paused_schedule_misses_nothing(server, status, schedule):
     cron, _ = hours_ago(2)
     schedule(cron, "--enabled", "false")
-    found, out, _ = status()
-    assert found == 0
+    exit_status, out, _ = status()
+    assert exit_status == 0
     assert "paused" in out and "next run: -" in out
 
 
-def test_a_run_that_still_goes_on_is_named_as_the_reason(server, status, schedule):
+def test_an_unfinished_run_is_named_as_the_reason(server, status, schedule):
     cron, due = hours_ago(2)
     run = server.fire(schedule(cron), due - timedelta(days=1), state="RUNNING")
-    found, _, err = status()
-    assert found == 1
-    assert f"{run['run_id']} is still going on, and max_concurrency=1" in err
+    exit_status, _, err = status()
+    assert exit_status == 1
+    assert f"{run['run_id']} is still running, and max_concurrency=1" in err
 
 
 def test_runs_of_other_schedules_do_not_count(server, status, schedule):
@@ -110,24 +110,24 @@ def test_runs_of_other_schedules_do_not_count(server, status, schedule):
     assert status("--schedule_name", "other")[0] == 0
 
 
-def test_two_schedules_of_one_name_are_told(server, status, schedule):
+def test_two_schedules_with_one_name_are_reported(server, status, schedule):
     first = schedule("0 0 2 1 1 *", days=0)
     server.store.recurring["twin"] = {**server.store.recurring[first], "recurring_run_id": "twin"}
-    found, _, err = status()
-    assert found == 1
+    exit_status, _, err = status()
+    assert exit_status == 1
     assert "expected one schedule=cxr-training, received 2" in err
 
 
-def test_a_schedule_made_by_hand_with_another_trigger_is_shown(server, status, schedule):
-    made = schedule("0 0 2 * * *", days=0)
-    server.store.recurring[made]["trigger"] = {"periodic_schedule": {"interval_second": "3600"}}
-    found, out, _ = status()
-    assert found == 0 and "no cron, but a period, enabled" in out
+def test_a_schedule_with_a_periodic_trigger_is_shown(server, status, schedule):
+    identity = schedule("0 0 2 * * *", days=0)
+    server.store.recurring[identity]["trigger"] = {"periodic_schedule": {"interval_second": "3600"}}
+    exit_status, out, _ = status()
+    assert exit_status == 0 and "no cron, but a period, enabled" in out
 
 
-def test_as_many_runs_are_shown_as_wanted_the_newest_first(server, status, schedule):
-    made = schedule("0 0 2 1 1 *", days=0)
-    runs = [server.fire(made, NOW - timedelta(days=days), state="FAILED") for days in range(6)]
+def test_the_requested_number_of_runs_is_shown_the_newest_first(server, status, schedule):
+    identity = schedule("0 0 2 1 1 *", days=0)
+    runs = [server.fire(identity, NOW - timedelta(days=days), state="FAILED") for days in range(6)]
     _, out, _ = status("--runs", "2")
     shown = out.partition("last runs")[2]
     assert shown.index(runs[0]["run_id"]) < shown.index(runs[1]["run_id"])

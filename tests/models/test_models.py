@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import ParameterError
-from cxr.models.networks import BUILDERS, build
+from cxr.models.networks import NETWORKS, build_network
 
 
 def counts(model):
@@ -24,22 +24,22 @@ def counts(model):
     ],
 )
 def test_network_has_the_parameters_of_its_source(architecture, shape, parameters, trainable, outputs):
-    model = build(architecture, shape)
+    model = build_network(architecture, shape)
     assert counts(model) == (parameters, trainable)
     assert model.output_shape == (None, outputs)
 
 
-def test_every_builder_is_flat_so_that_heatmaps_survive_saving():
+def test_every_network_is_flat_so_that_heatmaps_survive_saving():
     import keras
 
-    for architecture in BUILDERS:
-        model = build(architecture, (96, 96, 3))
+    for architecture in NETWORKS:
+        model = build_network(architecture, (96, 96, 3))
         assert not [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
         assert model.input_shape == (None, 96, 96, 3)
 
 
 def test_residual_block_order_follows_the_source():
-    model = build("residual_separable", (64, 64, 3))
+    model = build_network("residual_separable", (64, 64, 3))
     names = [layer.name for layer in model.layers if layer.name.startswith("block1_")]
     assert names.index("block1_conv1") < names.index("block1_elu1") < names.index("block1_conv2")
     assert "block1_elu3" not in names
@@ -49,9 +49,9 @@ def test_residual_block_order_follows_the_source():
 
 def test_unknown_network_lists_the_choices():
     with pytest.raises(ParameterError, match=r"three_block.*received architecture='resnet'"):
-        build("resnet", (64, 64, 1))
+        build_network("resnet", (64, 64, 1))
 
 
 def test_input_too_small_to_pool_is_a_parameter_error():
     with pytest.raises(ParameterError, match="take a larger recipe size"):
-        build("three_block", (16, 16, 1))
+        build_network("three_block", (16, 16, 1))

@@ -1,4 +1,4 @@
-"""Figures are written for every evaluation, also odd ones, the same bytes each time, and phantoms say so."""
+"""Plots of an evaluation: readable, reproducible to the byte, marked for phantoms, and drawn for unusual test sets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.evaluation.evaluate import Evaluation, evaluate
+from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.mistakes import worst_mistakes
-from cxr.plots import figures as plot_figures
-from cxr.plots.evaluation import NAMES, write_plots
-from cxr.plots.style import PURPLE, Caption, save
-from support.judged_models import predictions
+from cxr.plots.classification import plot_confusion
+from cxr.plots.evaluation import PLOT_NAMES, write_evaluation_plots
+from cxr.plots.style import PURPLE, Caption, save_png
+from support.simulated_predictions import evaluated, predictions
 
 CAPTION = Caption("three_block", "kermany", "grouped split", False)
 HISTORY = pd.DataFrame(
@@ -28,60 +28,65 @@ HISTORY = pd.DataFrame(
 
 
 def draw(
-    folder: Path, found: Evaluation, caption: Caption = CAPTION, history: pd.DataFrame | None = HISTORY
+    folder: Path, evaluation: Evaluation, caption: Caption = CAPTION, history: pd.DataFrame | None = HISTORY
 ) -> dict[str, bytes]:
-    sheet = worst_mistakes(found.predictions, found.point.threshold)
+    sheet = worst_mistakes(evaluation.predictions, evaluation.operating_point.threshold, 6)
     images = [np.full((40 + 3 * number, 50), 90, np.uint8) for number in range(len(sheet))]
-    return {path.stem: path.read_bytes() for path in write_plots(folder, found, sheet, images, caption, history, 2)}
+    return {
+        path.stem: path.read_bytes()
+        for path in write_evaluation_plots(folder, evaluation, sheet, images, caption, history, 2)
+    }
 
 
 @pytest.fixture(scope="module")
-def found() -> Evaluation:
-    return evaluate(predictions(), resamples=100)
+def evaluation() -> Evaluation:
+    return evaluated(predictions(), resamples=100)
 
 
 @pytest.fixture(scope="module")
-def written(found: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return draw(tmp_path_factory.mktemp("plots"), found)
+def figures(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return draw(tmp_path_factory.mktemp("plots"), evaluation)
 
 
 def pixels(data: bytes) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_every_figure_is_a_picture_of_readable_size(written: dict[str, bytes]) -> None:
-    assert tuple(written) == NAMES
-    for name, data in written.items():
+def test_every_figure_is_of_readable_size(figures: dict[str, bytes]) -> None:
+    assert tuple(figures) == PLOT_NAMES
+    for name, data in figures.items():
         height, width, _ = pixels(data).shape
         assert min(height, width) >= 850, name
         assert pixels(data).std() > 10, name
 
 
-def test_the_same_evaluation_gives_the_same_bytes(found: Evaluation, written: dict[str, bytes], tmp_path: Path) -> None:
+def test_the_same_evaluation_gives_the_same_bytes(
+    evaluation: Evaluation, figures: dict[str, bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "confusion.png"
-    save(plot_figures.confusion(found.report["test"], found.point.threshold, CAPTION), path)
-    assert path.read_bytes() == written["confusion"]
+    save_png(plot_confusion(evaluation.report["test"], evaluation.operating_point.threshold, CAPTION), path)
+    assert path.read_bytes() == figures["confusion"]
 
 
-def test_phantoms_are_marked_in_every_figure(found: Evaluation, written: dict[str, bytes], tmp_path: Path) -> None:
+def test_phantoms_are_marked_in_every_figure(evaluation: Evaluation, figures: dict[str, bytes], tmp_path: Path) -> None:
     def badge(data: bytes) -> int:
         colour = [int(PURPLE[start : start + 2], 16) for start in (5, 3, 1)]
         return int((pixels(data)[:100] == colour).all(axis=2).sum())
 
-    marked = draw(tmp_path, found, Caption("three_block", "phantom", "grouped split", True))
-    assert all(badge(data) == 0 for data in written.values())
+    marked = draw(tmp_path, evaluation, Caption("three_block", "phantom", "grouped split", True))
+    assert all(badge(data) == 0 for data in figures.values())
     assert all(badge(data) > 1000 for data in marked.values())
 
 
-def test_without_history_and_without_mistakes_the_rest_is_drawn(tmp_path: Path) -> None:
+def test_all_other_figures_are_drawn_without_history_and_mistakes(tmp_path: Path) -> None:
     table = predictions(80)
-    sick = table["label"] == "PNEUMONIA"
-    table["probability_raw"] = np.where(sick, 0.9, 0.1) + np.linspace(0, 0.05, len(table))
-    written = draw(tmp_path, evaluate(table, resamples=100), history=None)
-    assert tuple(written) == tuple(name for name in NAMES if name != "training")
+    is_pneumonia = table["label"] == "PNEUMONIA"
+    table["probability_raw"] = np.where(is_pneumonia, 0.9, 0.1) + np.linspace(0, 0.05, len(table))
+    figures = draw(tmp_path, evaluated(table, resamples=100), history=None)
+    assert tuple(figures) == tuple(name for name in PLOT_NAMES if name != "training")
 
 
-def test_a_test_set_of_one_class_is_drawn_too(tmp_path: Path) -> None:
+def test_a_test_set_of_one_class_is_drawn(tmp_path: Path) -> None:
     table = predictions(80)
     table = table[(table["split"] == "validation") | (table["label"] == "NORMAL")]
-    assert len(draw(tmp_path, evaluate(table, resamples=100))) == len(NAMES)
+    assert len(draw(tmp_path, evaluated(table, resamples=100))) == len(PLOT_NAMES)

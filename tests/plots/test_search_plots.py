@@ -1,4 +1,4 @@
-"""Figures of a search are drawn for every kind of parameter and outcome, the same bytes each time."""
+"""Plots of a search: drawn for every kind of parameter and outcome, and reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.plots.search import history, slices
-from cxr.plots.style import PURPLE, Caption, save
+from cxr.plots.search import plot_parameter_slices, plot_search_history
+from cxr.plots.style import PURPLE, Caption, save_png
 from cxr.tuning.space import Choices, Range, Space
 
 CAPTION = Caption("three_block", "kermany", "grouped split", False)
@@ -49,40 +49,40 @@ def pixels(path: Path) -> np.ndarray:
 def test_figures_are_readable_and_the_same_each_time(tmp_path: Path, monitor: str, count: int) -> None:
     table = trials(count)
     for name, draw in (
-        ("history", lambda: history(table, monitor, CAPTION)),
-        ("parameters", lambda: slices(table, SPACE, monitor, CAPTION)),
+        ("history", lambda: plot_search_history(table, monitor, CAPTION)),
+        ("parameters", lambda: plot_parameter_slices(table, SPACE, monitor, CAPTION)),
     ):
         for copy in ("a", "b"):
-            save(draw(), tmp_path / f"{name}-{copy}.png")
+            save_png(draw(), tmp_path / f"{name}-{copy}.png")
         assert (tmp_path / f"{name}-a.png").read_bytes() == (tmp_path / f"{name}-b.png").read_bytes()
-        picture = pixels(tmp_path / f"{name}-a.png")
-        assert min(picture.shape[:2]) >= 750
-        assert picture.std() > 10
+        image = pixels(tmp_path / f"{name}-a.png")
+        assert min(image.shape[:2]) >= 750
+        assert image.std() > 10
 
 
-def test_best_value_is_marked_where_it_is() -> None:
+def test_the_best_value_is_marked_at_its_position() -> None:
     table = trials()
     complete = table[table["state"] == "complete"].set_index("trial")["value"]
     for monitor, best in (("auroc", complete.idxmax()), ("loss", complete.idxmin())):
-        axes = history(table, monitor, CAPTION).axes[0]
+        axes = plot_search_history(table, monitor, CAPTION).axes[0]
         assert f"best: {complete[best]:.4f} in trial {best}" in axes.get_legend_handles_labels()[1]
-        rates = slices(table, SPACE, monitor, CAPTION).axes[0]
+        rates = plot_parameter_slices(table, SPACE, monitor, CAPTION).axes[0]
         ring = rates.collections[rates.get_legend_handles_labels()[1].index("best")]
         assert ring.get_offsets()[0].tolist() == [table["learning_rate"][best], complete[best]]
 
 
-def test_a_search_without_a_complete_trial_is_drawn_too(tmp_path: Path) -> None:
+def test_a_search_without_a_complete_trial_is_drawn(tmp_path: Path) -> None:
     table = trials()
     table = table[table["state"] != "complete"]
-    save(history(table, "auroc", CAPTION), tmp_path / "history.png")
-    save(slices(table, SPACE, "auroc", CAPTION), tmp_path / "parameters.png")
+    save_png(plot_search_history(table, "auroc", CAPTION), tmp_path / "history.png")
+    save_png(plot_parameter_slices(table, SPACE, "auroc", CAPTION), tmp_path / "parameters.png")
 
 
 def test_phantoms_are_marked(tmp_path: Path) -> None:
     marked = Caption("three_block", "phantom", "grouped split", True)
-    colour = np.array([int(PURPLE[place : place + 2], 16) for place in (5, 3, 1)])
-    found = {}
+    colour = np.array([int(PURPLE[start : start + 2], 16) for start in (5, 3, 1)])
+    badge_pixels = {}
     for name, caption in (("plain", CAPTION), ("marked", marked)):
-        save(slices(trials(), SPACE, "auroc", caption), tmp_path / f"{name}.png")
-        found[name] = (pixels(tmp_path / f"{name}.png") == colour).all(axis=2).sum()
-    assert found["marked"] > 500 > found["plain"]
+        save_png(plot_parameter_slices(trials(), SPACE, "auroc", caption), tmp_path / f"{name}.png")
+        badge_pixels[name] = (pixels(tmp_path / f"{name}.png") == colour).all(axis=2).sum()
+    assert badge_pixels["marked"] > 500 > badge_pixels["plain"]

@@ -4,24 +4,32 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cxr.promotion.log import CHALLENGER, CHAMPION, Entry, Kind, champion_on, champions_between, one_step_back
+from cxr.promotion.log import (
+    CHALLENGER,
+    CHAMPION,
+    EntryKind,
+    PromotionEntry,
+    champion_on,
+    champions_between,
+    previous_champion,
+)
 
 START = datetime(2026, 11, 1, 8, tzinfo=UTC)
 
 
-def log_of(*moves: tuple[Kind, str | None]) -> list[Entry]:
+def log_of(*moves: tuple[EntryKind, str | None]) -> list[PromotionEntry]:
     """Entries a day apart; each makes a version champion."""
-    entries: list[Entry] = []
+    entries: list[PromotionEntry] = []
     before: str | None = None
     for number, (kind, version) in enumerate(moves, start=1):
         time = START + timedelta(days=number - 1)
-        entries.append(Entry(number, time, kind, "someone", {CHAMPION: before}, {CHAMPION: version}))
+        entries.append(PromotionEntry(number, time, kind, "someone", {CHAMPION: before}, {CHAMPION: version}))
         before = version
     return entries
 
 
-def test_an_entry_comes_back_from_its_line() -> None:
-    entry = Entry(
+def test_an_entry_can_be_read_back() -> None:
+    entry = PromotionEntry(
         7,
         START,
         "run",
@@ -34,7 +42,7 @@ def test_an_entry_comes_back_from_its_line() -> None:
         {"test_auroc_difference": 0.01},
         applied=True,
     )
-    assert Entry.from_json(7, entry.to_json(), applied=True) == entry
+    assert PromotionEntry.from_json(7, entry.to_json(), applied=True) == entry
 
 
 def test_the_champion_of_a_day_is_that_of_the_last_entry_before() -> None:
@@ -47,15 +55,15 @@ def test_the_champion_of_a_day_is_that_of_the_last_entry_before() -> None:
 
 def test_a_day_with_a_change_lists_both() -> None:
     entries = log_of(("run", "1"), ("run", "2"), ("run", "2"))
-    found = champions_between(entries, START, START + timedelta(days=5))
-    assert found == [(START, "1"), (START + timedelta(days=1), "2")]
+    spans = champions_between(entries, START, START + timedelta(days=5))
+    assert spans == [(START, "1"), (START + timedelta(days=1), "2")]
     assert champions_between(entries, START - timedelta(days=9), START - timedelta(days=8)) == [
         (START - timedelta(days=9), None)
     ]
 
 
 @pytest.mark.parametrize(
-    ("moves", "back"),
+    ("moves", "expected"),
     [
         ([], None),
         ([("run", "1")], None),
@@ -70,8 +78,8 @@ def test_a_day_with_a_change_lists_both() -> None:
         ([("run", "1"), ("person", None), ("run", "2")], "1"),
     ],
 )
-def test_a_rollback_takes_versions_off_the_pile(moves: list[tuple[Kind, str | None]], back: str | None) -> None:
-    assert one_step_back(log_of(*moves)) == back
+def test_a_rollback_goes_back_one_promotion(moves: list[tuple[EntryKind, str | None]], expected: str | None) -> None:
+    assert previous_champion(log_of(*moves)) == expected
 
 
 def test_sentences_say_who_moved_what() -> None:

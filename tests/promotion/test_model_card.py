@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cxr.models.metadata import Member, ModelCard
-from cxr.promotion.model_card.document import write_model_card
-from support.model_folders import THRESHOLD, card
+from cxr.models.metadata import Member, ModelMetadata
+from cxr.promotion.model_card.writer import write_model_card
+from support.model_folders import THRESHOLD, make_metadata
 
 KERMANY = {"name": "kermany", "kind": "patients", "source": "kermany224.tar", "licence": "CC BY 4.0, its authors"}
 
@@ -21,8 +21,8 @@ def entry(value: float | None, low: float | None = None, high: float | None = No
 
 
 @pytest.fixture
-def judged() -> ModelCard:
-    return card(dataset=KERMANY, split_protocol="grouped").completed(2.5, THRESHOLD, "chosen by hand")
+def metadata() -> ModelMetadata:
+    return make_metadata(dataset=KERMANY, split_protocol="grouped").with_calibration(2.5, THRESHOLD, "chosen by hand")
 
 
 @pytest.fixture
@@ -55,8 +55,10 @@ def metrics() -> dict[str, Any]:
     }
 
 
-def test_figures_stand_with_their_intervals_overall_and_per_subtype(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    text = write_model_card(judged, metrics)
+def test_figures_stand_with_their_intervals_overall_and_per_subtype(
+    metadata: ModelMetadata, metrics: dict[str, Any]
+) -> None:
+    text = write_model_card(metadata, metrics)
     for line in (
         "| AUROC | 0.9876 | 0.9654 to 0.9987 |",
         "| Sensitivity | 94.1 % | 91.2 to 96.3 % |",
@@ -74,9 +76,11 @@ def test_figures_stand_with_their_intervals_overall_and_per_subtype(judged: Mode
         assert line in text, line
 
 
-def test_the_published_set_is_of_young_children_of_one_hospital(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    text = write_model_card(judged, metrics)
-    for words in (
+def test_the_published_set_is_of_young_children_of_one_hospital(
+    metadata: ModelMetadata, metrics: dict[str, Any]
+) -> None:
+    text = write_model_card(metadata, metrics)
+    for text_part in (
         "children of one to five years",
         "one hospital (Guangzhou Women and Children's Medical Center",
         "Licence: CC BY 4.0, its authors",
@@ -85,66 +89,68 @@ def test_the_published_set_is_of_young_children_of_one_hospital(judged: ModelCar
         "adults",
         "Telling bacterial from viral pneumonia",
     ):
-        assert words in text, words
+        assert text_part in text, text_part
 
 
-def test_nothing_is_invented_about_another_data_set(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    text = write_model_card(replace(judged, dataset={"name": "ward 7", "kind": "patients"}), metrics)
+def test_nothing_is_invented_about_another_data_set(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    text = write_model_card(replace(metadata, dataset={"name": "ward 7", "kind": "patients"}), metrics)
     assert "their age, sex and hospital are not stated on its card" in text
     assert "Licence: not stated" in text and "Source: not stated" in text
     assert "children of one to five" not in text and "Guangzhou" not in text and "One hospital" not in text
 
 
-def test_a_model_of_phantoms_says_so_before_anything_else(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    text = write_model_card(replace(judged, dataset={"name": "kermany", "kind": "phantom"}), metrics)
+def test_a_model_of_phantoms_says_so_before_anything_else(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    text = write_model_card(replace(metadata, dataset={"name": "kermany", "kind": "phantom"}), metrics)
     assert text.splitlines()[2].startswith("> **Trained on phantoms: drawn images, not patients.**")
     assert "Guangzhou" not in text and "Research and teaching" not in text
     assert "Licence: not stated" in text
 
 
-def test_an_ensemble_names_its_members_and_weights(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    members = (Member("left", 0.75, judged), Member("right", 0.0, judged))
-    text = write_model_card(replace(judged, model="weighted", members=members), metrics)
+def test_an_ensemble_names_its_members_and_weights(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    members = (Member("left", 0.75, metadata), Member("right", 0.0, metadata))
+    text = write_model_card(replace(metadata, model="weighted", members=members), metrics)
     assert text.count("left 0.7500, right 0.0000") == 2
 
 
-def test_what_was_not_measured_is_called_so_and_not_zero(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    less = copy.deepcopy(metrics)
-    del less["honesty"], less["test"]["subtypes"], less["test"]["uncalibrated_at_half"]
-    less["test"]["at_threshold"]["specificity"] = entry(None)
-    less["test"]["at_threshold"]["auroc"] = entry(0.9)
-    text = write_model_card(judged, less)
+def test_missing_figures_are_called_not_measured(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    incomplete = copy.deepcopy(metrics)
+    del incomplete["honesty"], incomplete["test"]["subtypes"], incomplete["test"]["uncalibrated_at_half"]
+    incomplete["test"]["at_threshold"]["specificity"] = entry(None)
+    incomplete["test"]["at_threshold"]["auroc"] = entry(0.9)
+    text = write_model_card(metadata, incomplete)
     assert "| Specificity | not measured |  |" in text
     assert "| AUROC | 0.9000 |  |" in text
     assert "no image): AUROC not measured." in text
     assert "by subtype (bacterial, viral): not measured" in text
     assert "on test: not measured before, 0.021" in text
-    assert "figures are not measured" in write_model_card(judged, {})
+    assert "figures are not measured" in write_model_card(metadata, {})
 
 
-def test_a_perfect_figure_is_not_left_to_speak_for_itself(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    assert "none of these few images" not in write_model_card(judged, metrics)
+def test_a_perfect_figure_is_explained(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    assert "none of these few images" not in write_model_card(metadata, metrics)
     metrics["test"]["subtypes"]["virus"]["sensitivity"] = entry(1.0, 1.0, 1.0)
-    assert "none of these few images was mistaken" in write_model_card(judged, metrics)
+    assert "none of these few images was mistaken" in write_model_card(metadata, metrics)
 
 
-def test_an_uncommitted_change_is_a_limit(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    assert "does not hold all of the code" not in write_model_card(judged, metrics)
-    assert "does not hold all of the code" in write_model_card(replace(judged, git_commit="c" * 40 + "-dirty"), metrics)
+def test_an_uncommitted_change_is_a_limit(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    assert "does not hold all of the code" not in write_model_card(metadata, metrics)
+    assert "does not hold all of the code" in write_model_card(
+        replace(metadata, git_commit="c" * 40 + "-dirty"), metrics
+    )
 
 
 def test_a_short_card_keeps_purpose_and_figures_and_names_what_it_left_out(
-    judged: ModelCard, metrics: dict[str, Any]
+    metadata: ModelMetadata, metrics: dict[str, Any]
 ) -> None:
-    whole = write_model_card(judged, metrics)
-    short = write_model_card(judged, metrics, limit=3500)
+    whole = write_model_card(metadata, metrics)
+    short = write_model_card(metadata, metrics, limit=3500)
     assert len(short) <= 3500 < len(whole) < 6000
     assert "Left out here for want of room, and found in MODEL_CARD.md:" in short and "Use" in short.splitlines()[-1]
     for heading in ("Intended use", "Not for", "Figures on test images", "Honesty checks", "Limits"):
         assert f"## {heading}" in short
     assert "## Split" in whole and "## Split" not in short
-    assert len(write_model_card(judged, metrics, limit=500)) == 500
+    assert len(write_model_card(metadata, metrics, limit=500)) == 500
 
 
-def test_it_is_written_from_plain_files(judged: ModelCard, metrics: dict[str, Any]) -> None:
-    assert write_model_card(judged, json.loads(json.dumps(metrics))) == write_model_card(judged, metrics)
+def test_it_is_written_from_plain_files(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    assert write_model_card(metadata, json.loads(json.dumps(metrics))) == write_model_card(metadata, metrics)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from cxr.evaluation.comparison import Comparison, Difference
-from cxr.promotion.rules import AUROC, SENSITIVITY, Facts, Match, Policy, choose, comparable, decide
+from cxr.evaluation.comparison import MetricDifference, ModelComparison
+from cxr.promotion.comparison import VersionComparison, are_comparable
+from cxr.promotion.rules import AUROC, SENSITIVITY, VersionFacts, choose_challenger, decide
+from support.promotion_policies import promotion_policy
 
-CHAMPION = Facts(
+CHAMPION = VersionFacts(
     model="three_block",
     version="1",
     dataset="kermany",
@@ -25,21 +27,25 @@ CHAMPION = Facts(
     test_calibration_error=0.03,
 )
 CHALLENGER = replace(CHAMPION, version="2", validation_auroc=0.97)
-POLICY = Policy(min_gain=0.01, margin=0.005, sensitivity_margin=0.05)
+POLICY = promotion_policy(min_gain=0.01, margin=0.005, sensitivity_margin=0.05)
 
 
-def difference(change: float = 0.0, low: float = -0.004, high: float = 0.01) -> Difference:
-    return Difference(0.95 + change, 0.95, change, low, high, 0.5, False)
+def difference(change: float = 0.0, low: float = -0.004, high: float = 0.01) -> MetricDifference:
+    return MetricDifference(0.95 + change, 0.95, change, low, high, 0.5, False)
 
 
-def match(gain: float = 0.02, *, auroc: Difference | None = None, sensitivity: Difference | None = None) -> Match:
+def comparison(
+    gain: float = 0.02, *, auroc: MetricDifference | None = None, sensitivity: MetricDifference | None = None
+) -> VersionComparison:
     test = {AUROC: auroc or difference(), SENSITIVITY: sensitivity or difference()}
-    found = Comparison("two", "one", {AUROC: (0.95 + gain, 0.95)}, test, 600, 400, 2000, 0, 0)
-    return Match(found, 600)
+    result = ModelComparison("two", "one", {AUROC: (0.95 + gain, 0.95)}, test, 600, 400, 2000, 0, 0, 0.95)
+    return VersionComparison(result, 600)
 
 
-def broken(candidate: Facts = CHALLENGER, champion: Facts | None = CHAMPION, **options: object) -> list[str]:
-    options = {"match": match(), **options}
+def broken(
+    candidate: VersionFacts = CHALLENGER, champion: VersionFacts | None = CHAMPION, **options: object
+) -> list[str]:
+    options = {"comparison": comparison(), **options}
     policy = options.pop("policy", POLICY)
     decision = decide(candidate, champion, policy, **options)
     assert decision.promote == (not decision.reasons)
@@ -47,7 +53,7 @@ def broken(candidate: Facts = CHALLENGER, champion: Facts | None = CHAMPION, **o
 
 
 def test_a_better_challenger_that_is_not_worse_on_test_becomes_champion() -> None:
-    decision = decide(CHALLENGER, CHAMPION, POLICY, match=match())
+    decision = decide(CHALLENGER, CHAMPION, POLICY, comparison=comparison())
     assert decision.promote and decision.champion == "2"
     assert [rule.name for rule in decision.rules] == [
         "files",
@@ -71,7 +77,7 @@ def test_the_first_champion_needs_files_device_and_limits_only() -> None:
     [
         ({"gpu": False}, "gpu"),
         ({"evidence_missing": ("driver",)}, "gpu"),
-        ({"absent": ("model.keras",)}, "files"),
+        ({"missing_files": ("model.keras",)}, "files"),
         ({"test_auroc": 0.89}, "auroc"),
         ({"test_auroc": math.nan}, "auroc"),
         ({"test_sensitivity": 0.89}, "sensitivity"),
@@ -83,33 +89,33 @@ def test_the_first_champion_needs_files_device_and_limits_only() -> None:
 def test_one_broken_rule_about_the_challenger_keeps_the_champion(change: dict[str, object], rule: str) -> None:
     candidate = replace(CHALLENGER, **change)
     assert broken(candidate) == [rule]
-    assert decide(candidate, CHAMPION, POLICY, match=match()).champion == "1"
+    assert decide(candidate, CHAMPION, POLICY, comparison=comparison()).champion == "1"
 
 
 @pytest.mark.parametrize(
-    ("found", "rule"),
+    ("versions_compared", "rule"),
     [
-        (match(gain=0.0), "better_on_validation"),
-        (match(gain=0.01), "better_on_validation"),
-        (match(gain=math.nan), "better_on_validation"),
-        (match(auroc=difference(low=-0.006)), "auroc_on_test"),
-        (match(auroc=difference(low=math.nan)), "auroc_on_test"),
-        (match(sensitivity=difference(low=-0.051)), "sensitivity_on_test"),
-        (Match(None, reason="its images are unknown"), "comparable"),
+        (comparison(gain=0.0), "better_on_validation"),
+        (comparison(gain=0.01), "better_on_validation"),
+        (comparison(gain=math.nan), "better_on_validation"),
+        (comparison(auroc=difference(low=-0.006)), "auroc_on_test"),
+        (comparison(auroc=difference(low=math.nan)), "auroc_on_test"),
+        (comparison(sensitivity=difference(low=-0.051)), "sensitivity_on_test"),
+        (VersionComparison(None, reason="its images are unknown"), "comparable"),
         (None, "comparable"),
     ],
 )
-def test_one_broken_rule_about_both_keeps_the_champion(found: Match | None, rule: str) -> None:
-    assert broken(match=found) == [rule]
+def test_one_broken_rule_about_both_keeps_the_champion(versions_compared: VersionComparison | None, rule: str) -> None:
+    assert broken(comparison=versions_compared) == [rule]
 
 
-def test_a_tie_keeps_the_champion_even_without_a_wanted_gain() -> None:
-    assert broken(match=match(gain=0.0), policy=Policy()) == ["better_on_validation"]
-    assert broken(match=match(gain=1e-6), policy=Policy()) == []
+def test_a_tie_keeps_the_champion_even_without_a_minimum_gain() -> None:
+    assert broken(comparison=comparison(gain=0.0), policy=promotion_policy()) == ["better_on_validation"]
+    assert broken(comparison=comparison(gain=1e-6), policy=promotion_policy()) == []
 
 
 def test_a_loss_on_test_within_the_margin_is_accepted() -> None:
-    assert broken(match=match(auroc=difference(-0.001, low=-0.005))) == []
+    assert broken(comparison=comparison(auroc=difference(-0.001, low=-0.005))) == []
 
 
 def test_a_local_trial_may_waive_the_gpu() -> None:
@@ -118,43 +124,47 @@ def test_a_local_trial_may_waive_the_gpu() -> None:
 
 def test_a_model_of_patients_replaces_one_of_phantoms_without_comparison() -> None:
     phantom = replace(CHAMPION, dataset_kind="phantom", validation_auroc=1.0)
-    assert not comparable(CHALLENGER, phantom)
-    assert broken(CHALLENGER, phantom, match=None) == []
+    assert not are_comparable(CHALLENGER, phantom)
+    assert broken(CHALLENGER, phantom, comparison=None) == []
     assert broken(replace(CHALLENGER, dataset_kind="phantom"), replace(phantom, dataset_kind="")) == ["data"]
 
 
-def test_a_persons_choice_stays_and_the_better_version_is_recommended() -> None:
-    by_hand = decide(CHALLENGER, CHAMPION, POLICY, match=match(), chosen_by_person=True)
-    pinned = decide(CHALLENGER, replace(CHAMPION, pinned=True), POLICY, match=match())
-    for decision, words in ((by_hand, "a person has chosen version 1"), (pinned, "version 1 is pinned")):
+def test_a_choice_by_a_person_stays_and_the_better_version_is_recommended() -> None:
+    by_hand = decide(CHALLENGER, CHAMPION, POLICY, comparison=comparison(), chosen_by_person=True)
+    pinned = decide(CHALLENGER, replace(CHAMPION, pinned=True), POLICY, comparison=comparison())
+    for decision, sentence in ((by_hand, "a person has chosen version 1"), (pinned, "version 1 is pinned")):
         assert not decision.promote and decision.champion == "1" and decision.recommended
-        assert words in decision.reasons[0]
-    worse = decide(replace(CHALLENGER, gpu=False), CHAMPION, POLICY, match=match(), chosen_by_person=True)
+        assert sentence in decision.reasons[0]
+    worse = decide(replace(CHALLENGER, gpu=False), CHAMPION, POLICY, comparison=comparison(), chosen_by_person=True)
     assert not worse.recommended
 
 
 def test_the_champion_is_not_compared_with_itself() -> None:
-    assert not comparable(CHAMPION, CHAMPION) and not comparable(CHAMPION, None) and comparable(CHALLENGER, CHAMPION)
+    assert (
+        not are_comparable(CHAMPION, CHAMPION)
+        and not are_comparable(CHAMPION, None)
+        and are_comparable(CHALLENGER, CHAMPION)
+    )
     decision = decide(CHAMPION, CHAMPION, POLICY)
     assert (decision.promote, decision.champion, decision.rules) == (False, "1", ())
 
 
 def test_validation_alone_chooses_the_challenger() -> None:
-    loud_on_test = replace(CHAMPION, version="3", validation_auroc=0.9, test_auroc=1.0)
+    best_on_test = replace(CHAMPION, version="3", validation_auroc=0.9, test_auroc=1.0)
     unknown = replace(CHAMPION, version="4", validation_auroc=math.nan)
-    assert choose([loud_on_test, unknown, CHALLENGER]) == CHALLENGER
-    assert choose([unknown]) is None
-    assert choose([CHAMPION, replace(CHAMPION, version="9")]) == CHAMPION
+    assert choose_challenger([best_on_test, unknown, CHALLENGER]) == CHALLENGER
+    assert choose_challenger([unknown]) is None
+    assert choose_challenger([CHAMPION, replace(CHAMPION, version="9")]) == CHAMPION
 
 
 def test_sentences_name_figure_and_limit() -> None:
-    found = decide(
+    decision = decide(
         replace(CHALLENGER, gpu=False, device="some processor", test_sensitivity=math.nan),
         CHAMPION,
         POLICY,
-        match=match(gain=0.001, auroc=difference(-0.02, low=-0.03)),
+        comparison=comparison(gain=0.001, auroc=difference(-0.02, low=-0.03)),
     )
-    text = " | ".join(found.reasons)
+    text = " | ".join(decision.reasons)
     assert "trained on a CPU (some processor); the policy wants proof of a GPU" in text
     assert "test sensitivity unknown cannot be held against the floor of 0.9000" in text
     assert "validation AUROC 0.9510 against 0.9500 of champion version 1: +0.0010" in text

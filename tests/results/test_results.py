@@ -1,4 +1,4 @@
-"""Kept results are stable files; the page is made of them alone and never mixes splits or data sets."""
+"""Stored results are stable files. The page comes from them alone and never mixes splits or data sets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 
 from cxr.errors import DataError
-from cxr.evaluation.evaluate import Evaluation, evaluate
+from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.files import write_evaluation
-from cxr.models.metadata import ModelCard, model_folders
-from cxr.results.page import render
-from cxr.results.result import collect, keep, read_all
+from cxr.models.metadata import ModelMetadata, model_folders
+from cxr.results.collection import collect_results
+from cxr.results.model_result import keep_results, read_results
+from cxr.results.page import render_page
 from cxr.steps.results import Results
-from support.judged_models import predictions
+from support.simulated_predictions import evaluated, predictions
 
 
 @pytest.fixture(scope="module")
 def strong() -> Evaluation:
-    return evaluate(predictions(600), resamples=100, sensitivities=[0.9703])
+    return evaluated(predictions(600), resamples=100, sensitivities=[0.9703])
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,12 @@ def weak() -> Evaluation:
     table = predictions(600)
     flipped = table.index % 9 == 0
     table.loc[flipped, "probability_raw"] = 1 - table.loc[flipped, "probability_raw"]
-    return evaluate(table, resamples=100, sensitivities=[0.9703])
+    return evaluated(table, resamples=100, sensitivities=[0.9703])
 
 
-def lay_out(root: Path, model: str, architecture: str, found: Evaluation, **changes: Any) -> None:
-    """Folders of a trained and evaluated model, as the steps leave them."""
-    card = ModelCard(
+def write_model(root: Path, model: str, architecture: str, evaluation: Evaluation, **changes: Any) -> None:
+    """Write the folders of a trained and evaluated model, as the steps do."""
+    card = ModelMetadata(
         **{
             "model": model,
             "system": "S2",
@@ -59,16 +60,17 @@ def lay_out(root: Path, model: str, architecture: str, found: Evaluation, **chan
             **changes,
         }
     )
-    evaluation, trained = root / "evaluations" / model, root / "models" / model
-    evaluation.mkdir(parents=True)
-    trained.mkdir(parents=True)
-    write_evaluation(evaluation, found)
-    card.completed(found.temperature, found.point.threshold, found.point.sentence()).write(evaluation)
-    (trained / "training.json").write_text(json.dumps({"parameters": {"architecture": architecture}}))
+    evaluation_folder, model_folder = root / "evaluations" / model, root / "models" / model
+    evaluation_folder.mkdir(parents=True)
+    model_folder.mkdir(parents=True)
+    write_evaluation(evaluation_folder, evaluation)
+    point = evaluation.operating_point
+    card.with_calibration(evaluation.temperature, point.threshold, point.sentence()).write(evaluation_folder)
+    (model_folder / "training.json").write_text(json.dumps({"parameters": {"architecture": architecture}}))
 
 
-def checks(metadata: float | None, hidden: float | None) -> dict[str, Any]:
-    """What the step evaluate adds to the report of a model with AUROC 0.98."""
+def shortcut_checks(metadata: float | None, hidden: float | None) -> dict[str, Any]:
+    """Entries that the step evaluate adds to the report of a model with AUROC 0.98."""
 
     def entry(value: float | None) -> dict[str, float | None]:
         return {"value": value, "low": value and value - 0.01, "high": value and value + 0.01}
@@ -79,9 +81,9 @@ def checks(metadata: float | None, hidden: float | None) -> dict[str, Any]:
     }
 
 
-def lay_out_ensemble(root: Path, found: Evaluation, comparison: dict[str, Any] | None) -> None:
-    """Folder of an ensemble, as its step leaves it: an evaluation whose card has members, and a comparison."""
-    lay_out(root, "weighted", "", found)
+def write_ensemble(root: Path, evaluation: Evaluation, comparison: dict[str, Any] | None) -> None:
+    """Write the folder of an ensemble, as its step does: an evaluation with members, and a comparison."""
+    write_model(root, "weighted", "", evaluation)
     ensemble = root / "ensemble"
     ensemble.mkdir()
     (root / "evaluations" / "weighted").rename(ensemble / "evaluation")
@@ -120,37 +122,37 @@ def sections(page: str) -> Iterator[str]:
 
 
 def test_two_runs_give_the_same_files(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong)
+    write_model(tmp_path, "s2", "three_block", strong)
     first = run(tmp_path)
-    kept = {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.json")}
+    files = {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.json")}
     assert run(tmp_path) == first
-    assert {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.json")} == kept
-    assert [path.relative_to(tmp_path / "reports").as_posix() for path in kept] == [
+    assert {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.json")} == files
+    assert [path.relative_to(tmp_path / "reports").as_posix() for path in files] == [
         "kermany-dddddddd/grouped-aaaaaaaa/s2.json"
     ]
 
 
 def test_the_page_is_made_of_kept_results_alone(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong)
+    write_model(tmp_path, "s2", "three_block", strong)
     page = run(tmp_path)
-    assert render(read_all(tmp_path / "reports")) == page
+    assert render_page(read_results(tmp_path / "reports"), {}, phantoms=False) == page
     (tmp_path / "evaluations").rename(tmp_path / "gone")
     assert run(tmp_path) == page
 
 
-def test_what_was_tried_stands_in_the_section_that_it_is_about(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong)
-    lay_out(tmp_path, "s1", "shallow", strong, split_protocol="official", split_digest="b" * 64)
+def test_a_note_appears_in_its_section(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s2", "three_block", strong)
+    write_model(tmp_path, "s1", "shallow", strong, split_protocol="official", split_digest="b" * 64)
     run(tmp_path)
     (tmp_path / "reports" / "kermany-dddddddd" / "official-bbbbbbbb" / "note.md").write_text("### Tried\n\nmuch\n")
-    found = {section.splitlines()[0]: "### Tried\n\nmuch\n" in section for section in sections(run(tmp_path))}
-    assert [official for title, official in found.items() if "official" in title] == [True]
-    assert sum(found.values()) == 1
+    has_note = {section.splitlines()[0]: "### Tried\n\nmuch\n" in section for section in sections(run(tmp_path))}
+    assert [noted for title, noted in has_note.items() if "official" in title] == [True]
+    assert sum(has_note.values()) == 1
 
 
-def test_a_network_says_what_its_weights_were_before_training(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong)
-    assert "| Starts from |" in run(tmp_path) and "| its seed |" in run(tmp_path)
+def test_initial_weights_are_shown(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s2", "three_block", strong)
+    assert "| Initial weights |" in run(tmp_path) and "| random |" in run(tmp_path)
 
 
 def test_splits_and_data_sets_never_share_a_table(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
@@ -161,15 +163,15 @@ def test_splits_and_data_sets_never_share_a_table(strong: Evaluation, weak: Eval
         {"data_digest": "f" * 64},
     ]
     for number, changes in enumerate(variants):
-        lay_out(tmp_path, f"model_{number}", "three_block", weak if number else strong, **changes)
-    found = [set(re.findall(r"model_\d", section)) for section in sections(run(tmp_path))]
-    assert sorted(map(sorted, found)) == [["model_0"], ["model_1"], ["model_2"], ["model_3"]]
+        write_model(tmp_path, f"model_{number}", "three_block", weak if number else strong, **changes)
+    models = [set(re.findall(r"model_\d", section)) for section in sections(run(tmp_path))]
+    assert sorted(map(sorted, models)) == [["model_0"], ["model_1"], ["model_2"], ["model_3"]]
 
 
-def test_figures_of_others_stand_only_beside_their_own_split(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "three_block", "three_block", strong)
-    lay_out(tmp_path, "shallow_grouped", "shallow", strong)
-    lay_out(tmp_path, "shallow", "shallow", strong, split_protocol="official", split_digest="b" * 64)
+def test_reported_results_appear_only_beside_their_own_split(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "three_block", "three_block", strong)
+    write_model(tmp_path, "shallow_grouped", "shallow", strong)
+    write_model(tmp_path, "shallow", "shallow", strong, split_protocol="official", split_digest="b" * 64)
     grouped, official = sections(run(tmp_path))
     assert "S2, three-block CNN" in grouped
     assert "0.9711" in grouped
@@ -183,51 +185,51 @@ def test_figures_of_others_stand_only_beside_their_own_split(strong: Evaluation,
 
 
 def test_a_recall_at_another_threshold_is_not_compared_at_half(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "three_block", "three_block", strong, git_commit="c" * 40 + "-dirty")
+    write_model(tmp_path, "three_block", "three_block", strong, git_commit="c" * 40 + "-dirty")
     page = run(tmp_path)
     (line,) = [line for line in page.splitlines() if "AUROC +" in line or "AUROC -" in line]
     assert "Sensitivity" not in line
     assert "`cccccccc-dirty`" in page
 
 
-def test_models_are_ranked_by_validation(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "a_weak", "shallow", weak)
-    lay_out(tmp_path, "b_strong", "three_block", strong)
+def test_models_are_sorted_by_validation(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "a_weak", "shallow", weak)
+    write_model(tmp_path, "b_strong", "three_block", strong)
     page = run(tmp_path)
     assert page.index("b_strong") < page.index("a_weak")
 
 
-def test_bars_say_by_how_much(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "three_block", "three_block", weak)
+def test_targets_say_by_how_much(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "three_block", "three_block", weak)
     (section,) = sections(run(tmp_path))
     auroc = weak.summary()["test_auroc"]
     (best,) = [line for line in section.splitlines() if line.startswith("| Best model")]
     assert f"**below** ({auroc - 0.985:+.4f})" in best
     point = weak.report["test"]["further_points"][0]
     (recall,) = [line for line in section.splitlines() if line.startswith("| S2: its recall")]
-    word = "above" if point["sensitivity"]["value"] > 0.9703 else "**below**"
-    assert f"{word} ({100 * (point['sensitivity']['value'] - 0.9703):+.2f} points)" in recall
+    verdict = "above" if point["sensitivity"]["value"] > 0.9703 else "**below**"
+    assert f"{verdict} ({100 * (point['sensitivity']['value'] - 0.9703):+.2f} points)" in recall
     assert f"{100 * point['specificity']['value']:.2f} %" in section
 
 
-def test_a_bar_whose_model_was_not_run_says_so(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "plain", "plain_cnn", strong)
+def test_a_target_whose_model_was_not_run_says_so(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "plain", "plain_cnn", strong)
     assert run(tmp_path).count("not run") == 2
 
 
-def test_phantoms_stay_out_unless_asked_for(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong, dataset={"name": "phantom", "kind": "phantom"})
+def test_phantoms_are_shown_only_on_request(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s2", "three_block", strong, dataset={"name": "phantom", "kind": "phantom"})
     assert "No results have been kept yet" in run(tmp_path)
     assert not list((tmp_path / "reports").rglob("*.json"))
     page = run(tmp_path, phantoms=True)
     assert "drawn phantoms, not patients" in page
     assert "Kermany" not in page
     assert "S2, three-block CNN" not in page
-    assert "Bars" not in page
+    assert "Targets" not in page
 
 
-def test_unknown_figures_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "bare", "three_block", strong, training={}, git_commit=None)
+def test_unknown_values_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "bare", "three_block", strong, training={}, git_commit=None)
     page = run(tmp_path)
     assert "| – of – | – | – | – (–) | – |" in page
     assert "nan" not in page
@@ -235,8 +237,8 @@ def test_unknown_figures_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
 
 
 def test_every_table_is_well_formed(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "one", "three_block", strong)
-    lay_out(tmp_path, "two", "residual_separable", weak)
+    write_model(tmp_path, "one", "three_block", strong)
+    write_model(tmp_path, "two", "residual_separable", weak)
     tables = re.findall(r"(?:^\|.*\n)+", run(tmp_path), flags=re.MULTILINE)
     assert len(tables) == 8
     for table in tables:
@@ -245,14 +247,15 @@ def test_every_table_is_well_formed(strong: Evaluation, weak: Evaluation, tmp_pa
 
 
 def test_a_file_in_the_wrong_place_is_refused(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong)
-    (path,) = keep(collect(model_folders(tmp_path / "models", tmp_path / "evaluations")), tmp_path / "reports")
+    write_model(tmp_path, "s2", "three_block", strong)
+    results = collect_results(model_folders(tmp_path / "models", tmp_path / "evaluations"))
+    (path,) = keep_results(results, tmp_path / "reports", phantoms=False)
     path.rename(path.with_name("other.json"))
     with pytest.raises(DataError, match="other"):
-        read_all(tmp_path / "reports")
+        read_results(tmp_path / "reports")
     path.with_name("other.json").write_text("{")
     with pytest.raises(DataError, match="expected JSON"):
-        read_all(tmp_path / "reports")
+        read_results(tmp_path / "reports")
 
 
 @pytest.mark.parametrize(
@@ -269,15 +272,15 @@ def test_a_file_in_the_wrong_place_is_refused(strong: Evaluation, tmp_path: Path
 def test_a_section_names_its_protocol_and_ratios(
     strong: Evaluation, tmp_path: Path, changes: dict[str, Any], ratios: list[float] | None, title: str
 ) -> None:
-    found = strong if ratios is None else strong.with_entries(split_ratios=ratios)
-    lay_out(tmp_path, "s2", "three_block", found, **changes)
+    evaluation = strong if ratios is None else strong.with_entries({"split_ratios": ratios})
+    write_model(tmp_path, "s2", "three_block", evaluation, **changes)
     (section,) = sections(run(tmp_path))
     assert section.splitlines()[0] == title
 
 
-def test_both_checks_stand_beside_the_auroc(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "checked", "three_block", weak.with_entries(honesty=checks(0.8765, 0.6432)))
-    lay_out(tmp_path, "unchecked", "shallow", strong)
+def test_both_shortcut_checks_appear_beside_the_auroc(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "checked", "three_block", weak.with_entries({"honesty": shortcut_checks(0.8765, 0.6432)}))
+    write_model(tmp_path, "unchecked", "shallow", strong)
     page = run(tmp_path)
     heading = "At the threshold chosen on validation"
     row = cells(page, heading, "**checked**")
@@ -286,22 +289,22 @@ def test_both_checks_stand_beside_the_auroc(strong: Evaluation, weak: Evaluation
     assert row["Drop"] == "0.3368"
     row = cells(page, heading, "**unchecked**")
     assert (row["AUROC, lungs hidden"], row["Drop"]) == ("–", "–")
-    row = cells(page, heading, "file facts alone")
+    row = cells(page, heading, "metadata baseline")
     assert row["AUROC"] == "0.8765<br>[0.8665–0.8865]"
-    assert set(row.values()) == {"file facts alone", row["AUROC"], "–"}
+    assert set(row.values()) == {"metadata baseline", row["AUROC"], "–"}
     assert "0.8765" in page[: page.index("\n## ")]
 
 
-def test_checks_that_could_not_be_measured_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong.with_entries(honesty=checks(None, None)))
+def test_shortcut_checks_without_a_value_are_a_dash(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s2", "three_block", strong.with_entries({"honesty": shortcut_checks(None, None)}))
     row = cells(run(tmp_path), "At the threshold chosen on validation", "**s2**")
     assert (row["AUROC, lungs hidden"], row["Drop"]) == ("–", "–")
 
 
-def test_speeds_name_the_device_where_it_is_another_one(strong: Evaluation, tmp_path: Path) -> None:
+def test_prediction_speed_names_its_device_if_it_differs(strong: Evaluation, tmp_path: Path) -> None:
     for model, device in (("same", "test processor"), ("other", "a graphics card")):
         speed = {"images_per_second": 1234.5, "device": {"name": device}}
-        lay_out(tmp_path, model, "three_block", strong.with_entries(speed=speed))
+        write_model(tmp_path, model, "three_block", strong.with_entries({"speed": speed}))
     page = run(tmp_path)
     same, other = (cells(page, "How they were trained", f"**{model}**") for model in ("same", "other"))
     assert same["Images/s in training"] == "1,180"
@@ -309,9 +312,9 @@ def test_speeds_name_the_device_where_it_is_another_one(strong: Evaluation, tmp_
     assert other["Images/s at prediction"] == "1,234<br>a graphics card"
 
 
-def test_an_ensemble_is_one_more_row_with_its_weights(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "three_block", "three_block", weak)
-    lay_out_ensemble(tmp_path, strong, {"sentence": "On 300 test images weighted has a higher AUROC."})
+def test_an_ensemble_is_a_row_with_its_weights(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "three_block", "three_block", weak)
+    write_ensemble(tmp_path, strong, {"sentence": "On 300 test images weighted has a higher AUROC."})
     page = run(tmp_path)
     assert page.index("**weighted**") < page.index("**three_block**")
     row = cells(page, "At the threshold chosen on validation", "**weighted**")
@@ -325,19 +328,19 @@ def test_an_ensemble_is_one_more_row_with_its_weights(strong: Evaluation, weak: 
 
 
 def test_an_ensemble_without_a_comparison_has_a_dash(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out_ensemble(tmp_path, strong, None)
+    write_ensemble(tmp_path, strong, None)
     assert "Against its best member: –." in run(tmp_path)
 
 
-def test_an_ensemble_that_does_not_say_what_it_was_judged_on_is_refused(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out_ensemble(tmp_path, strong, None)
+def test_an_ensemble_without_its_split_is_refused(strong: Evaluation, tmp_path: Path) -> None:
+    write_ensemble(tmp_path, strong, None)
     (tmp_path / "ensemble" / "evaluation" / "card.json").write_text(json.dumps({"model": "weighted"}))
     with pytest.raises(DataError, match="split_digest"):
         run(tmp_path)
 
 
-def test_aims_for_the_best_model_are_said_to_be_aims(strong: Evaluation, tmp_path: Path) -> None:
-    lay_out(tmp_path, "s2", "three_block", strong, split_protocol="official")
+def test_aims_for_the_best_model_are_called_aims(strong: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s2", "three_block", strong, split_protocol="official")
     page = run(tmp_path)
     lines = [line for line in page.splitlines() if line.startswith("| Aim")]
     assert [line.split("|")[2].strip() for line in lines] == ["0.975", "94.7 %"]

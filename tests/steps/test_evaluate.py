@@ -1,4 +1,4 @@
-"""The step evaluate: from a trained model's folder to figures, plots, a completed card and MLflow."""
+"""The step evaluate: from a trained model's folder to metrics, plots, calibrated metadata and MLflow."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.evaluation.metrics import auroc
-from cxr.images.prepared import prepare
+from cxr.images.preparation import prepare_images
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
-from cxr.plots.evaluation import NAMES
+from cxr.models.metadata import ModelMetadata
+from cxr.plots.evaluation import PLOT_NAMES
 from cxr.steps.evaluate import Evaluate
-from support.model_folders import HISTORY, RECIPE, card, small_network
+from support.model_folders import HISTORY, RECIPE, make_metadata, small_network
 
 SPLIT_DIGEST = "5" * 64
 RATIOS = [0.7, 0.15, 0.15]
@@ -27,19 +27,19 @@ RATIOS = [0.7, 0.15, 0.15]
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, split, prepared images and a model, as the steps before leave them; read only."""
+    """Images, split, prepared images and a model, as earlier steps write them; read only."""
     root = tmp_path_factory.mktemp("pipeline")
     generator = np.random.default_rng(0)
     rows = []
     (root / "data").mkdir()
     for number in range(60):
-        sick = number % 3 > 0
+        is_pneumonia = number % 3 > 0
         subtype = ("normal", "bacteria", "virus")[number % 3]
-        picture = generator.normal(100 + 12 * sick, 25, size=(40, 52))
+        image = generator.normal(100 + 12 * is_pneumonia, 25, size=(40, 52))
         path = f"{subtype}_{number}.png"
-        cv2.imwrite(str(root / "data" / path), np.clip(picture, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(root / "data" / path), np.clip(image, 0, 255).astype(np.uint8))
         patient = f"{subtype}-{number // 6}"
-        label = "PNEUMONIA" if sick else "NORMAL"
+        label = "PNEUMONIA" if is_pneumonia else "NORMAL"
         split = ("validation", "test", "train", "excluded")[number // 15]
         rows.append((path, label, subtype, patient, patient, split))
     splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
@@ -49,11 +49,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = splits[["path"]].assign(bytes=generator.integers(900, 1100, len(splits)), width=52, height=40)
     (root / "manifest").mkdir()
     facts.assign(mean=generator.normal(100, 5, len(splits))).to_parquet(root / "manifest" / "manifest.parquet")
-    prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
+    prepare_images(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
     trained = root / "model"
     trained.mkdir()
     small_network(0).save(trained / "model.keras")
-    card(split_digest=SPLIT_DIGEST).write(trained)
+    make_metadata(split_digest=SPLIT_DIGEST).write(trained)
     (trained / "history.csv").write_text(HISTORY)
     (trained / "training.json").write_text(json.dumps({"run_id": None}))
     return root
@@ -82,11 +82,13 @@ def evaluated(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipeline: Path, tmp_path: Path) -> None:
+def test_the_folder_holds_everything_and_predictions_match_the_calibrated_metadata(
+    pipeline: Path, tmp_path: Path
+) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     folder = tmp_path / "evaluation"
     step(pipeline, folder, tracking_uri=uri).execute()
-    assert {path.stem for path in (folder / "plots").iterdir()} == set(NAMES)
+    assert {path.stem for path in (folder / "plots").iterdir()} == set(PLOT_NAMES)
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json",
         "summary.json",
@@ -99,26 +101,28 @@ def test_the_folder_holds_everything_and_answers_like_the_completed_card(pipelin
 
     predictions = pd.read_parquet(folder / "predictions.parquet")
     assert predictions["split"].value_counts().to_dict() == {"validation": 15, "test": 15}
-    completed = ModelCard.read(folder)
-    served = Predictor.load(pipeline / "model", completed)
-    answers = served.predict([pipeline / "data" / path for path in predictions["path"]])
-    assert [one.probability for one in answers] == pytest.approx(predictions["probability"].tolist(), abs=1e-6)
+    metadata = ModelMetadata.read(folder)
+    predictor = Predictor.load(pipeline / "model", metadata)
+    predicted = predictor.predict([pipeline / "data" / path for path in predictions["path"]])
+    assert [prediction.probability for prediction in predicted] == pytest.approx(
+        predictions["probability"].tolist(), abs=1e-6
+    )
     report = json.loads((folder / "metrics.json").read_text())
-    assert (completed.temperature, completed.threshold) == (
+    assert (metadata.temperature, metadata.threshold) == (
         report["temperature"],
         report["operating_point"]["threshold"],
     )
-    called = [one.label == "PNEUMONIA" for one in answers]
+    called = [prediction.label == "PNEUMONIA" for prediction in predicted]
     test = (predictions["split"] == "test") & (predictions["label"] == "PNEUMONIA")
-    found = sum(one for one, taken in zip(called, test, strict=True) if taken)
-    assert found == report["test"]["confusion"]["true_positives"]
+    true_positives = sum(is_called for is_called, is_counted in zip(called, test, strict=True) if is_counted)
+    assert true_positives == report["test"]["confusion"]["true_positives"]
 
     client = mlflow.MlflowClient(uri)
-    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.data.metrics["test_auroc"] == pytest.approx(report["test"]["at_threshold"]["auroc"]["value"])
 
 
-def test_the_report_says_how_far_to_trust_it(evaluated: Path) -> None:
+def test_the_report_has_shortcut_checks_and_speed(evaluated: Path) -> None:
     report = json.loads((evaluated / "metrics.json").read_text())
     summary = json.loads((evaluated / "summary.json").read_text())
     test = pd.read_parquet(evaluated / "predictions.parquet").query("split == 'test'")
@@ -144,12 +148,12 @@ def test_a_manifest_of_other_images_is_refused(pipeline: Path, tmp_path: Path) -
 
 
 def test_a_model_trained_on_another_split_is_refused(pipeline: Path, tmp_path: Path) -> None:
-    other = tmp_path / "model"
-    other.mkdir()
-    (other / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
-    card(split_digest="6" * 64).write(other)
+    other_model = tmp_path / "model"
+    other_model.mkdir()
+    (other_model / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
+    make_metadata(split_digest="6" * 64).write(other_model)
     with pytest.raises(DataError, match="split that three_block was trained on"):
-        step(pipeline, tmp_path / "evaluation", trained=other).execute()
+        step(pipeline, tmp_path / "evaluation", trained=other_model).execute()
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -159,12 +163,12 @@ def test_a_model_of_another_name_is_refused(pipeline: Path, tmp_path: Path) -> N
 
 
 def test_images_of_another_recipe_are_refused(pipeline: Path, tmp_path: Path) -> None:
-    other = tmp_path / "model"
-    other.mkdir()
-    (other / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
-    card(split_digest=SPLIT_DIGEST, recipe={**RECIPE.to_dict(), "size": 32}).write(other)
+    other_model = tmp_path / "model"
+    other_model.mkdir()
+    (other_model / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
+    make_metadata(split_digest=SPLIT_DIGEST, recipe={**RECIPE.to_dict(), "size": 32}).write(other_model)
     with pytest.raises(DataError, match="recipe that three_block was trained on"):
-        step(pipeline, tmp_path / "evaluation", trained=other).execute()
+        step(pipeline, tmp_path / "evaluation", trained=other_model).execute()
 
 
 def test_the_sheet_of_mistakes_does_without_the_raw_images(evaluated: Path) -> None:
@@ -192,11 +196,11 @@ def test_wrong_parameters_are_reported_together() -> None:
             }
         )
     text = str(caught.value)
-    for words in (
+    for part in (
         "rule='guess'",
         "target=2",
         "sensitivities=[0.5, 1.5]",
         "resamples=1",
         "unknown parameter colour",
     ):
-        assert words in text
+        assert part in text

@@ -1,4 +1,4 @@
-"""The step fetch: whole or not at all, nothing for the same request, and nobody's own files are deleted."""
+"""The step fetch: data whole or not at all, no work for the same request, and no file of a person is deleted."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cxr.data.dataset import DatasetCard
-from cxr.data.sources import kermany
+from cxr.data.fetching import kermany
 from cxr.errors import ParameterError, SourceError
 from cxr.steps.fetch import Fetch
 
-Get = Callable[..., None]
-
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,7 +38,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def times(folder: Path) -> dict[Path, int]:
+def modification_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
@@ -57,18 +54,18 @@ def test_phantoms_are_drawn_by_default(tmp_path: Path) -> None:
     card = DatasetCard.read(tmp_path / "data")
     assert (card.kind, card.images) == ("phantom", 24)
     assert card.bytes == sum(path.stat().st_size for path in (tmp_path / "data").rglob("*.jpeg"))
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     Fetch.build({"phantom_images": 24, "phantom_seed": 3, "max_gigabytes": 1}).execute()
-    assert times(tmp_path / "data") == before
+    assert modification_times(tmp_path / "data") == times_before
 
 
 def test_the_same_request_does_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_set(tmp_path / "one")
     fetch("one")
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     with caplog.at_level(logging.INFO):
         fetch(str(tmp_path / "one"))
-    assert times(tmp_path / "data") == before
+    assert modification_times(tmp_path / "data") == times_before
     assert "already holds one: 4 images" in caplog.text
 
 
@@ -76,9 +73,9 @@ def test_the_same_request_does_nothing(tmp_path: Path, caplog: pytest.LogCapture
 def test_another_request_fetches_again(tmp_path: Path, values: dict[str, object]) -> None:
     make_set(tmp_path / "one")
     fetch("one")
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     fetch("one", **values)
-    assert times(tmp_path / "data") != before
+    assert modification_times(tmp_path / "data") != times_before
 
 
 def test_a_source_that_changed_is_fetched_again(tmp_path: Path) -> None:
@@ -89,7 +86,7 @@ def test_a_source_that_changed_is_fetched_again(tmp_path: Path) -> None:
     assert DatasetCard.read(tmp_path / "data").images == 6
 
 
-def test_what_an_earlier_fetch_brought_is_replaced_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_data_of_an_earlier_fetch_are_replaced_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_set(tmp_path / "one")
     make_set(tmp_path / "two", images=1)
     fetch("one")
@@ -104,16 +101,16 @@ def test_what_an_earlier_fetch_brought_is_replaced_and_said(tmp_path: Path, capl
 def test_a_failed_fetch_leaves_the_data_as_it_was(tmp_path: Path) -> None:
     make_set(tmp_path / "one")
     fetch("one")
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     with pytest.raises(SourceError):
         fetch("nowhere")
     (tmp_path / "half").mkdir()
     with pytest.raises(SourceError):
         fetch("half")
-    assert times(tmp_path / "data") == before
+    assert modification_times(tmp_path / "data") == times_before
     assert names(tmp_path) >= {"data/dataset.json", "artifacts/downloads/fetch.json"}
     fetch("one")
-    assert times(tmp_path / "data") == before
+    assert modification_times(tmp_path / "data") == times_before
 
 
 def test_a_partial_source_never_becomes_data(tmp_path: Path) -> None:
@@ -127,10 +124,10 @@ def test_a_partial_source_never_becomes_data(tmp_path: Path) -> None:
 def test_a_folder_that_fetch_did_not_make_is_never_replaced(tmp_path: Path) -> None:
     make_set(tmp_path / "data")
     make_set(tmp_path / "one")
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     with pytest.raises(SourceError, match=r"received data=data without dataset\.json; move it away"):
         fetch("one")
-    assert times(tmp_path / "data") == before
+    assert modification_times(tmp_path / "data") == times_before
 
 
 def test_a_file_in_the_place_of_the_folder_is_never_replaced(tmp_path: Path) -> None:
@@ -205,9 +202,9 @@ def test_a_lost_record_costs_a_fetch_and_nothing_else(tmp_path: Path) -> None:
     make_set(tmp_path / "one")
     fetch("one")
     (tmp_path / "artifacts/downloads/fetch.json").write_text("{")
-    before = times(tmp_path / "data")
+    times_before = modification_times(tmp_path / "data")
     fetch("one")
-    assert times(tmp_path / "data") != before
+    assert modification_times(tmp_path / "data") != times_before
 
 
 def test_the_published_set_that_another_machine_fetched_is_recognised_without_a_network(
@@ -236,5 +233,5 @@ def test_wrong_parameters_are_all_listed() -> None:
 def test_the_module_loads_no_library() -> None:
     libraries = {"numpy", "boto3", "kagglehub", "cv2", "tqdm"}
     code = f"import sys, cxr.steps.fetch; print(*(sys.modules.keys() & {libraries}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The step predict: a table for a few files, a file for many; nothing half-written, nothing done twice."""
+"""The step predict: text for a few files, a table file for many; no half-written file, no repeated work."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 from cxr.cli.main import main
 from cxr.errors import ParameterError
 from cxr.inference.predictor import Predictor
-from cxr.inference.scoring.parts import SCHEMA
-from cxr.models.metadata import ModelCard
+from cxr.inference.scoring.table import SCHEMA
+from cxr.models.metadata import ModelMetadata
 from cxr.steps.predict import Predict
-from cxr.tracking.connection import client
-from support.model_folders import Folders, write_models
+from cxr.tracking.store import Store
+from support.model_folders import ModelFolders, write_models
 from support.servers import ObjectStore
 from support.tracking_server import NAME, register_versions
 
@@ -30,19 +30,19 @@ COLUMNS += ["width", "height"]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
     return write_models(tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture
-def model(folders: Folders) -> str:
-    """The folder of a model whose evaluation lies where the pipeline puts it."""
+def model(folders: ModelFolders) -> str:
+    """The folder of a model whose evaluation is where the pipeline writes it."""
     return str(folders.models / "three_block")
 
 
 @pytest.fixture
-def images(folders: Folders, tmp_path: Path) -> Path:
-    """Twelve pictures, and one that is broken."""
+def images(folders: ModelFolders, tmp_path: Path) -> Path:
+    """Twelve images and a broken one."""
     (tmp_path / "images" / "ward").mkdir(parents=True)
     for path in folders.images[:12]:
         (tmp_path / "images" / "ward" / path.name).write_bytes(path.read_bytes())
@@ -50,27 +50,27 @@ def images(folders: Folders, tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def expected(folders: Folders, count: int = 12) -> list[float]:
-    predictor = Predictor.load(folders.models / "three_block", ModelCard.read(folders.evaluations / "three_block"))
-    return [one.probability for one in predictor.predict(sorted(folders.images[:count]))]
+def expected(folders: ModelFolders, count: int = 12) -> list[float]:
+    predictor = Predictor.load(folders.models / "three_block", ModelMetadata.read(folders.evaluations / "three_block"))
+    return [prediction.probability for prediction in predictor.predict(sorted(folders.images[:count]))]
 
 
-def predict(*words: object) -> int:
-    return main(["predict", *map(str, words)])
+def predict(*arguments: object) -> int:
+    return main(["predict", *map(str, arguments)])
 
 
-def named(table: pd.DataFrame) -> set[tuple[str, str, str]]:
+def versions_in(table: pd.DataFrame) -> set[tuple[str, str, str]]:
     """Versions, aliases and models in a table."""
     return set(table[["version", "alias", "model"]].itertuples(index=False, name=None))
 
 
-def hidden(folder: Path) -> set[str]:
+def hidden_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name.startswith(".")}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_a_folder_becomes_one_row_per_file(
-    folders: Folders, model: str, images: Path, tmp_path: Path, suffix: str
+    folders: ModelFolders, model: str, images: Path, tmp_path: Path, suffix: str
 ) -> None:
     output = tmp_path / f"rows{suffix}"
     assert predict("--images", images, "--model", model, "--output", output, "--part_size", 5) == 0
@@ -80,36 +80,36 @@ def test_a_folder_becomes_one_row_per_file(
     assert table["probability"].tolist()[1:] == pytest.approx(expected(folders), abs=1e-6)
     assert table["error"].fillna("").str.partition(":")[0].tolist() == ["truncated", *12 * [""]]
     assert set(table["model"]) == {"three_block"}
-    assert hidden(tmp_path) == {f".{output.name}.json"}, "no part is left"
+    assert hidden_names(tmp_path) == {f".{output.name}.json"}, "the parts are removed"
 
 
 def test_a_second_run_on_the_same_images_does_nothing(model: str, images: Path, tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
-    words = ("--images", images, "--model", model, "--output", output)
-    assert predict(*words) == 0
+    arguments = ("--images", images, "--model", model, "--output", output)
+    assert predict(*arguments) == 0
     output.write_text(output.read_text().replace("NORMAL", "MARKED"))
-    assert predict(*words) == 0
+    assert predict(*arguments) == 0
     assert "MARKED" in output.read_text()
     (images / "broken.jpeg").unlink()
-    assert predict(*words) == 0
+    assert predict(*arguments) == 0
     assert "MARKED" not in output.read_text() and "broken" not in output.read_text()
 
 
-def test_a_half_table_is_made_again(model: str, images: Path, tmp_path: Path) -> None:
+def test_a_truncated_table_is_written_again(model: str, images: Path, tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
-    words = ("--images", images, "--model", model, "--output", output)
-    assert predict(*words) == 0
-    whole = output.read_bytes()
-    output.write_bytes(whole[:200])
-    assert predict(*words) == 0
-    assert output.read_bytes() == whole
+    arguments = ("--images", images, "--model", model, "--output", output)
+    assert predict(*arguments) == 0
+    complete = output.read_bytes()
+    output.write_bytes(complete[:200])
+    assert predict(*arguments) == 0
+    assert output.read_bytes() == complete
 
 
-def test_another_model_answers_anew(folders: Folders, images: Path, tmp_path: Path) -> None:
-    other = write_models(tmp_path / "other", ("shallow", "three_block"))
+def test_another_model_predicts_again(folders: ModelFolders, images: Path, tmp_path: Path) -> None:
+    other_folders = write_models(tmp_path / "other", ("shallow", "three_block"))
     output = tmp_path / "rows.csv"
-    for place in (folders.models, other.models):
-        assert predict("--images", images, "--model", place / "three_block", "--output", output) == 0
+    for models in (folders.models, other_folders.models):
+        assert predict("--images", images, "--model", models / "three_block", "--output", output) == 0
     assert pd.read_csv(output)["probability"].tolist()[1:] != pytest.approx(expected(folders), abs=1e-3)
 
 
@@ -122,44 +122,44 @@ def test_as_a_component_it_reads_a_folder_and_writes_a_folder(model: str, images
     assert (summary["images"], summary["answered"], summary["errors"]) == (13, 12, {"truncated": 1})
     assert summary["labels"].keys() == {"NORMAL", "PNEUMONIA"}
     assert str(tmp_path) not in json.dumps(summary)
-    before = (tmp_path / "predictions").stat().st_ino
+    inode = (tmp_path / "predictions").stat().st_ino
     assert predict("--images", images, "--model", model, "--predictions", tmp_path / "predictions") == 0
-    assert (tmp_path / "predictions").stat().st_ino == before
-    assert hidden(tmp_path) == set()
+    assert (tmp_path / "predictions").stat().st_ino == inode
+    assert hidden_names(tmp_path) == set()
 
 
-def test_a_few_files_are_answered_on_the_terminal(
-    folders: Folders, model: str, images: Path, capsys: pytest.CaptureFixture[str]
+def test_predictions_for_a_few_files_are_printed(
+    folders: ModelFolders, model: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = sorted((images / "ward").iterdir())[0]
     (images / "link.jpeg").symlink_to(first)
     assert predict(first, images / "broken.jpeg", images / "link.jpeg", "--model", model) == 0
-    head, one, broken, link = capsys.readouterr().out.splitlines()
-    assert head.split() == ["file", "label", "probability", "threshold", "version"]
-    assert one.split() == [str(first), "NORMAL", f"{expected(folders)[0]:.1%}", "60.0%", "-"]
+    heading, normal, broken, link = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["file", "label", "probability", "threshold", "version"]
+    assert normal.split() == [str(first), "NORMAL", f"{expected(folders)[0]:.1%}", "60.0%", "-"]
     assert broken.split()[1:3] == ["-", "truncated:"]
-    assert link.split()[1:3] == one.split()[1:3]
+    assert link.split()[1:3] == normal.split()[1:3]
 
 
-def test_without_any_answer_the_status_says_so(
+def test_without_any_prediction_the_exit_status_is_1(
     model: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(images / "broken.jpeg", "nowhere.jpeg", "--model", model) == 1
-    told = capsys.readouterr().err
-    assert "expected at least one radiograph" in told and "nowhere.jpeg: unreadable" in told
+    errors = capsys.readouterr().err
+    assert "expected at least one radiograph" in errors and "nowhere.jpeg: unreadable" in errors
     for path in (images / "ward").iterdir():
         path.unlink()
     assert predict("--images", images, "--model", model, "--predictions", tmp_path / "out") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_run_goes_on_where_it_was(folders: Folders, model: str, tmp_path: Path) -> None:
+def test_a_run_after_a_kill_continues(folders: ModelFolders, model: str, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "rows.parquet"
     images.mkdir()
     for number in range(800):
         (images / f"{number:04d}.png").write_bytes(folders.images[number % 2].read_bytes())
-    words = ["--images", str(images), "--model", model, "--output", str(output), "--part_size", "20"]
-    process = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", "predict", *words, "--batch_size", "2"])
+    arguments = ["--images", str(images), "--model", model, "--output", str(output), "--part_size", "20"]
+    process = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", "predict", *arguments, "--batch_size", "2"])
     parts = tmp_path / ".rows.parquet.parts"
     deadline = time.monotonic() + 120
     while len(list(parts.glob("0*.parquet"))) < 3:
@@ -170,38 +170,40 @@ def test_a_killed_run_goes_on_where_it_was(folders: Folders, model: str, tmp_pat
     assert not output.exists()
     first = min(parts.glob("0*.parquet"))
     table = pq.read_table(first)
-    marked = table.set_column(table.schema.get_field_index("error"), SCHEMA.field("error"), [["kept"] * len(table)])
+    marked = table.set_column(table.schema.get_field_index("error"), SCHEMA.field("error"), [["marked"] * len(table)])
     pq.write_table(marked, first)
-    assert predict(*words) == 0
-    found = pd.read_parquet(output)
-    assert found["path"].tolist() == sorted(path.name for path in images.iterdir())
-    assert found["error"].tolist() == 20 * ["kept"] + 780 * [""], "the first part was not made again"
-    assert hidden(tmp_path) == {".rows.parquet.json"}
+    assert predict(*arguments) == 0
+    table = pd.read_parquet(output)
+    assert table["path"].tolist() == sorted(path.name for path in images.iterdir())
+    assert table["error"].tolist() == 20 * ["marked"] + 780 * [""], "the first part was not written again"
+    assert hidden_names(tmp_path) == {".rows.parquet.json"}
 
 
-def test_the_registered_version_answers_and_is_named(uri: str, images: Path, tmp_path: Path) -> None:
+def test_the_registered_version_predicts_and_is_named(uri: str, images: Path, tmp_path: Path) -> None:
     folders = register_versions(tmp_path / "run", uri)
-    store = ("--tracking_uri", uri, "--images", images, "--output", tmp_path / "rows.parquet")
-    assert predict(*store) == 1, "nobody is champion"
-    client(uri).set_registered_model_alias(NAME, "challenger", "1")
-    assert predict(*store) == 1, "the challenger answers only when asked"
-    assert predict(*store, "--fallback", "challenger") == 0
-    found = pd.read_parquet(tmp_path / "rows.parquet")
-    assert set(zip(found["version"], found["alias"], found["model"], strict=True)) == {
+    arguments = ("--tracking_uri", uri, "--images", images, "--output", tmp_path / "rows.parquet")
+    assert predict(*arguments) == 1, "no version is champion"
+    Store(uri).client.set_registered_model_alias(NAME, "challenger", "1")
+    assert predict(*arguments) == 1, "the challenger predicts only with --fallback"
+    assert predict(*arguments, "--fallback", "challenger") == 0
+    challenger = pd.read_parquet(tmp_path / "rows.parquet")
+    assert set(zip(challenger["version"], challenger["alias"], challenger["model"], strict=True)) == {
         ("1", "challenger", "three_block")
     }
-    assert found["probability"].tolist()[1:] == pytest.approx(expected(folders), abs=1e-6)
-    client(uri).set_registered_model_alias(NAME, "champion", "2")
-    assert predict(*store, "--fallback", "challenger") == 0
-    other = pd.read_parquet(tmp_path / "rows.parquet")
-    assert named(other) == {("2", "champion", "shallow")}
-    assert predict(*store, "--version", "1") == 0
-    again = pd.read_parquet(tmp_path / "rows.parquet")
-    assert again["probability"].equals(found["probability"]) and set(again["version"]) == {"1"}
-    assert again["alias"].isna().all()
+    assert challenger["probability"].tolist()[1:] == pytest.approx(expected(folders), abs=1e-6)
+    Store(uri).client.set_registered_model_alias(NAME, "champion", "2")
+    assert predict(*arguments, "--fallback", "challenger") == 0
+    champion = pd.read_parquet(tmp_path / "rows.parquet")
+    assert versions_in(champion) == {("2", "champion", "shallow")}
+    assert predict(*arguments, "--version", "1") == 0
+    by_number = pd.read_parquet(tmp_path / "rows.parquet")
+    assert by_number["probability"].equals(challenger["probability"]) and set(by_number["version"]) == {"1"}
+    assert by_number["alias"].isna().all()
 
 
-def test_a_model_trained_on_phantoms_says_so(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_trained_on_phantoms_has_a_banner(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     phantom = write_models(tmp_path / "run", dataset={"name": "phantom", "kind": "phantom"})
     assert (
         predict("--images", images, "--model", phantom.models / "three_block", "--predictions", tmp_path / "out") == 0
@@ -211,18 +213,18 @@ def test_a_model_trained_on_phantoms_says_so(images: Path, tmp_path: Path, caplo
 
 
 def test_a_model_that_was_not_evaluated_is_refused(
-    folders: Folders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: ModelFolders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = tmp_path / "models" / "alone"
     alone.mkdir(parents=True)
     for path in (folders.models / "three_block").iterdir():
         (alone / path.name).write_bytes(path.read_bytes())
-    words = ("--images", images, "--model", alone, "--output", tmp_path / "rows.csv")
-    assert predict(*words) == 2
+    arguments = ("--images", images, "--model", alone, "--output", tmp_path / "rows.csv")
+    assert predict(*arguments) == 2
     assert "evaluations/alone" in capsys.readouterr().err
-    assert predict(*words, "--evaluation", alone) == 2
+    assert predict(*arguments, "--evaluation", alone) == 2
     assert "run `cxr evaluate`" in capsys.readouterr().err
-    assert predict(*words, "--evaluation", folders.evaluations / "three_block") == 0
+    assert predict(*arguments, "--evaluation", folders.evaluations / "three_block") == 0
 
 
 @pytest.mark.parametrize(
@@ -239,12 +241,12 @@ def test_a_model_that_was_not_evaluated_is_refused(
     ],
 )
 def test_wrong_requests_say_what_was_expected(values: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ParameterError) as caught:
+    with pytest.raises(ParameterError) as raised:
         Predict.build(values)
-    assert sentence in str(caught.value)
+    assert sentence in str(raised.value)
 
 
-def test_a_folder_without_images_is_no_success(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_images_is_an_error(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
     assert predict("--images", tmp_path / "none", "--model", model, "--output", tmp_path / "rows.csv") == 1
     assert "received none without any" in capsys.readouterr().err
@@ -252,8 +254,8 @@ def test_a_folder_without_images_is_no_success(model: str, tmp_path: Path, capsy
 
 
 @pytest.mark.integration
-def test_a_prefix_is_given_where_a_folder_would_be(
-    folders: Folders, model: str, bucket: str, object_store: ObjectStore, tmp_path: Path
+def test_a_prefix_of_an_object_store_is_accepted_in_place_of_a_folder(
+    folders: ModelFolders, model: str, bucket: str, object_store: ObjectStore, tmp_path: Path
 ) -> None:
     for path in folders.images[:4]:
         object_store.client().put_object(Bucket=bucket, Key=f"ward/{path.name}", Body=path.read_bytes())

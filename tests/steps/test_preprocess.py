@@ -1,4 +1,4 @@
-"""The preprocess step prepares accepted images with the recipe and values it was given."""
+"""The step ``preprocess`` prepares accepted images with its recipe and values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,9 +13,9 @@ import pandas as pd
 import pytest
 
 from cxr.errors import ImageError, ParameterError
-from cxr.images.prepared import Prepared
+from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import RECIPES, Recipe
-from cxr.steps.preprocess import Preprocess, RecipeName
+from cxr.steps.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -39,17 +38,17 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 def test_it_prepares_the_accepted_images(folders: dict[str, Path]) -> None:
     Preprocess.build({**folders, "recipe": "s1_resize"}).execute()
-    prepared = Prepared.open(folders["prepared"])
+    prepared = PreparedImages.open(folders["prepared"])
     assert prepared.index["path"].tolist() == ["0.jpeg", "1.jpeg", "3.jpeg", "4.jpeg", "5.jpeg"]
     assert prepared.images.shape == (5, 64, 64, 1)
     assert prepared.recipe == RECIPES["s1_resize"]
 
 
-def test_single_values_replace_the_recipes_own(folders: dict[str, Path]) -> None:
+def test_single_values_replace_those_of_the_recipe(folders: dict[str, Path]) -> None:
     Preprocess.build({**folders, "recipe": "s4_resize", "size": "96", "canny": "true"}).execute()
     recipe = json.loads((folders["prepared"] / "recipe.json").read_text())
     assert (recipe["name"], recipe["size"], recipe["canny"]) == ("s4_resize", 96, True)
-    assert Prepared.open(folders["prepared"]).images.shape == (5, 96, 96, 2)
+    assert PreparedImages.open(folders["prepared"]).images.shape == (5, 96, 96, 2)
 
 
 def test_a_broken_image_leaves_no_output(folders: dict[str, Path]) -> None:
@@ -63,14 +62,14 @@ def test_a_broken_image_leaves_no_output(folders: dict[str, Path]) -> None:
     assert sorted(path.name for path in folders["prepared"].parent.iterdir()) == ["data", "manifest"]
 
 
-def test_the_folder_follows_the_recipe_unless_given() -> None:
+def test_the_default_output_folder_is_named_after_the_recipe() -> None:
     assert Preprocess.build({"recipe": "s4_resize"}).prepared == Path("artifacts/prepared/s4_resize")
     assert Preprocess.build({}).prepared == Path("artifacts/prepared/s2_resize")
     assert Preprocess.build({"recipe": "s4_resize", "prepared": "here"}).prepared == Path("here")
 
 
 def test_the_step_offers_every_recipe_and_every_value_of_one() -> None:
-    assert get_args(RecipeName) == tuple(RECIPES)
+    assert {Preprocess.build({"recipe": name}).recipe for name in RECIPES} == set(RECIPES)
     values = {field.name for field in fields(Recipe)} - {"name", "system"}
     assert set(Preprocess.parameters()) - {"recipe", "workers"} == values
 

@@ -11,7 +11,7 @@ from cxr.steps.register import Register
 from support.model_folders import write_models, write_store
 
 
-def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_step_writes_the_decision_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
     step = Register.build(
         {
@@ -28,13 +28,13 @@ def test_the_step_writes_the_decision_and_says_it(tmp_path: Path, caplog: pytest
     decision = json.loads((tmp_path / "registration" / "decision.json").read_text())
     assert decision["aliases"] == {"champion": None, "challenger": "1"}
     assert decision["decision"]["promote"] is False
-    assert [one["model"] for one in decision["candidates"]] == ["shallow"]
+    assert [facts["model"] for facts in decision["candidates"]] == ["shallow"]
     page = (tmp_path / "registration" / "decision.html").read_text()
     assert "Challenger is version 1, champion is nobody." in page
     assert "trained on a CPU" in caplog.text
 
 
-def test_nothing_is_written_when_a_wanted_model_is_missing(tmp_path: Path) -> None:
+def test_nothing_is_written_when_a_requested_model_is_missing(tmp_path: Path) -> None:
     folders = write_models(tmp_path)
     step = Register.build(
         {

@@ -1,4 +1,4 @@
-"""The resplit step writes a safe assignment and what it achieved, or nothing."""
+"""The step resplit writes a safe split and its summary, or nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {"manifest": manifest, "splits": tmp_path / "splits"}
 
 
-def test_it_writes_the_assignment_and_what_it_achieved(folders: dict[str, Path]) -> None:
+def test_the_split_and_its_summary_are_written(folders: dict[str, Path]) -> None:
     Resplit.build(folders).execute()
     splits = pd.read_parquet(folders["splits"] / "splits.parquet")
     result = json.loads((folders["splits"] / "achieved.json").read_text())
@@ -54,7 +54,7 @@ def test_it_writes_the_assignment_and_what_it_achieved(folders: dict[str, Path])
     assert sum(int(row["images"]) for row in rows if row["subtype"] == "all") == 240
 
 
-def test_every_choice_reaches_the_split(folders: dict[str, Path]) -> None:
+def test_every_parameter_reaches_the_split(folders: dict[str, Path]) -> None:
     values = {
         **folders,
         "protocol": "official",
@@ -77,7 +77,7 @@ def test_two_runs_write_the_same_bytes(folders: dict[str, Path], tmp_path: Path)
         assert (folders["splits"] / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_the_gate_stops_a_split_without_both_classes_and_nothing_is_written(folders: dict[str, Path]) -> None:
+def test_a_split_without_both_classes_is_stopped_and_nothing_is_written(folders: dict[str, Path]) -> None:
     path = folders["manifest"] / "manifest.parquet"
     table = pd.read_parquet(path)
     table[table["label"] == "NORMAL"].to_parquet(path)
@@ -86,7 +86,7 @@ def test_the_gate_stops_a_split_without_both_classes_and_nothing_is_written(fold
     assert not folders["splits"].exists()
 
 
-def test_wrong_choices_are_reported_together() -> None:
+def test_wrong_parameters_are_reported_together() -> None:
     with pytest.raises(ParameterError) as caught:
         Resplit.build({"ratios": [0.7, 0.2, 0.2], "protocol": "random", "seed": -1, "sample": {"NORMAL": 0}})
     assert len(caught.value.problems) == 4

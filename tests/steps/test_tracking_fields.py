@@ -1,4 +1,4 @@
-"""Steps whose store is away: offline on purpose, away from the start, or lost while a network is trained."""
+"""Steps without a store: offline by choice, away from the start, or lost during the training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from cxr.errors import ParameterError, RegistryError
-from cxr.images.prepared import prepare
+from cxr.images.preparation import prepare_images
 from cxr.steps.evaluate import Evaluate
 from cxr.steps.register import Register
 from cxr.steps.train import Train
-from cxr.tracking.connection import client
+from cxr.tracking.store import Store
 from support.loopback import Gate, MlflowServer, free_port
 from support.model_folders import RECIPE
 
@@ -27,19 +27,19 @@ EPOCHS = 3
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest, split and prepared images of drawn pictures; read only."""
+    """Manifest, split and prepared images of random images; read only."""
     root = tmp_path_factory.mktemp("project")
     generator = np.random.default_rng(0)
     rows = []
     (root / "data").mkdir()
     for number in range(60):
-        sick = number % 2
-        picture = generator.normal(100 + 40 * sick, 25, size=(16, 16))
+        has_pneumonia = number % 2
+        pixels = generator.normal(100 + 40 * has_pneumonia, 25, size=(16, 16))
         path = f"{number}.png"
-        cv2.imwrite(str(root / "data" / path), np.clip(picture, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(root / "data" / path), np.clip(pixels, 0, 255).astype(np.uint8))
         split = ("train", "validation", "test")[number // 20]
-        label = ("NORMAL", "PNEUMONIA")[sick]
-        rows.append((path, label, ("normal", "virus")[sick], str(number), str(number), split))
+        label = ("NORMAL", "PNEUMONIA")[has_pneumonia]
+        rows.append((path, label, ("normal", "virus")[has_pneumonia], str(number), str(number), split))
     splits = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "group", "split"])
     for folder in ("splits", "manifest"):
         (root / folder).mkdir()
@@ -52,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "manifest" / "summary.json").write_text(json.dumps({"digest": "d" * 64}))
     card = {"name": "drawn", "kind": "phantom", "source": "test", "images": 60, "bytes": 1, "licence": "none"}
     (root / "manifest" / "dataset.json").write_text(json.dumps(card))
-    prepare(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", progress=False)
+    prepare_images(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
     return root
 
 
@@ -86,23 +86,23 @@ def evaluate(project: Path, folder: Path, **changes: Any) -> Evaluate:
 
 
 def epochs_of(uri: str, run_id: str) -> list[float]:
-    return [one.step for one in client(uri).get_metric_history(run_id, "val_auroc")]
+    return [metric.step for metric in Store(uri).client.get_metric_history(run_id, "val_auroc")]
 
 
-def test_offline_steps_ask_no_store_and_the_next_one_online_logs_all(project: Path, uri: str, tmp_path: Path) -> None:
-    nobody = {"tracking_uri": f"http://127.0.0.1:{free_port()}", "offline": True}
+def test_offline_steps_use_no_store_and_the_next_online_step_logs_all(project: Path, uri: str, tmp_path: Path) -> None:
+    offline = {"tracking_uri": f"http://127.0.0.1:{free_port()}", "offline": True}
     before = time.time()
-    train(project, tmp_path, **nobody).execute()
+    train(project, tmp_path, **offline).execute()
     after = time.time()
-    evaluate(project, tmp_path, **nobody).execute()
-    facts = json.loads((tmp_path / "models" / "small" / "training.json").read_text())
-    assert facts["run_id"] is None
+    evaluate(project, tmp_path, **offline).execute()
+    training = json.loads((tmp_path / "models" / "small" / "training.json").read_text())
+    assert training["run_id"] is None
 
     for _ in range(2):
         evaluate(project, tmp_path, tracking_uri=uri).execute()
-    connected = client(uri)
-    where = connected.get_experiment_by_name("pneumonia (phantoms)").experiment_id
-    (run,) = connected.search_runs([where])
+    client = Store(uri).client
+    experiment_id = client.get_experiment_by_name("pneumonia (phantoms)").experiment_id
+    (run,) = client.search_runs([experiment_id])
     assert (run.info.run_name, run.info.status) == ("small", "FINISHED")
     assert before - 1 <= run.info.start_time / 1000 <= run.info.end_time / 1000 <= after + 1
     assert epochs_of(uri, run.info.run_id) == [1, 2, 3]
@@ -111,7 +111,7 @@ def test_offline_steps_ask_no_store_and_the_next_one_online_logs_all(project: Pa
     assert "test_auroc" in run.data.metrics
 
 
-def test_a_step_about_the_store_says_offline_that_it_needs_one(tmp_path: Path) -> None:
+def test_a_step_that_needs_a_store_refuses_offline(tmp_path: Path) -> None:
     for folder in ("models", "evaluations", "splits"):
         (tmp_path / folder).mkdir()
     values = {name: tmp_path / name for name in ("models", "evaluations", "splits") if name in Register.model_fields}
@@ -123,11 +123,11 @@ def test_a_step_about_the_store_says_offline_that_it_needs_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("make", [train, evaluate])
 def test_a_store_that_is_away_ends_a_step_before_its_work(project: Path, tmp_path: Path, make: Any) -> None:
-    (tmp_path / "models" / "small").mkdir(parents=True)  # read by evaluate, were there a store
-    began = time.monotonic()
+    (tmp_path / "models" / "small").mkdir(parents=True)  # evaluate would read it if there were a store
+    start = time.monotonic()
     with pytest.raises(RegistryError, match="connection refused"):
         make(project, tmp_path, tracking_uri=f"http://127.0.0.1:{free_port()}").execute()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - start < 30
     assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "evaluations" / "small").exists()
 
 
@@ -139,8 +139,8 @@ def test_a_training_whose_server_freezes_ends_well_and_is_logged_by_the_evaluati
 
     def hold_after_the_first_epoch() -> None:
         while not ended.wait(0.05):
-            experiment = client(server.uri).get_experiment_by_name("freezes (phantoms)")
-            runs = client(server.uri).search_runs([experiment.experiment_id]) if experiment else []
+            experiment = Store(server.uri).client.get_experiment_by_name("freezes (phantoms)")
+            runs = Store(server.uri).client.search_runs([experiment.experiment_id]) if experiment else []
             if any("val_auroc" in run.data.metrics for run in runs):
                 gate.hold()
                 return
@@ -152,8 +152,8 @@ def test_a_training_whose_server_freezes_ends_well_and_is_logged_by_the_evaluati
     watch.join()
     assert gate.mode == "held"
     run_id = json.loads((tmp_path / "models" / "small" / "training.json").read_text())["run_id"]
-    assert client(server.uri).get_run(run_id).info.status == "RUNNING"
+    assert Store(server.uri).client.get_run(run_id).info.status == "RUNNING"
     gate.open()
     evaluate(project, tmp_path, tracking_uri=gate.uri, experiment="freezes").execute()
     assert epochs_of(server.uri, run_id) == list(range(1, 26))
-    assert client(server.uri).get_run(run_id).info.status == "FINISHED"
+    assert Store(server.uri).client.get_run(run_id).info.status == "FINISHED"

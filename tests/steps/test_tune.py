@@ -1,4 +1,4 @@
-"""The step tune: from split and prepared images to values that `cxr train` accepts, without a look at test images."""
+"""The step tune: from split and prepared images to values that `cxr train` accepts, without test images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from cxr.cli.main import parse
+from cxr.cli.main import parse_step
 from cxr.errors import MissingInputError, ParameterError, TrainingError
-from cxr.images.prepared import prepare
+from cxr.images.preparation import prepare_images
 from cxr.images.recipes import recipe_named
 from cxr.steps.train import Train
 from cxr.steps.tune import Tune
-from cxr.tracking.connection import client
+from cxr.tracking.store import Store
 from support.model_folders import write_store
 
 DIGEST, SPLIT_DIGEST = "d" * 64, "5" * 64
 RATES = (1e-8, 3e-3)
-"""With the first a network learns nothing in two epochs."""
+"""With the first rate a network learns nothing in two epochs."""
 MODEL = {
     "architecture": "shallow",
     "recipe": "s1_resize",
@@ -55,19 +55,19 @@ PARAMS = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Split and prepared images; those of test are in the split alone, and nowhere to be read."""
+    """Split and prepared images; the test images are in the split, but not among the prepared ones."""
     root = tmp_path_factory.mktemp("project")
     generator = np.random.default_rng(0)
     rows = []
     (root / "data").mkdir()
     for number in range(64):
-        sick = number % 2
-        picture = generator.integers(0, 120, (24, 24), dtype=np.uint8)
-        picture[5:13, 5:13] += np.uint8(80 * sick)
+        label = number % 2
+        image = generator.integers(0, 120, (24, 24), dtype=np.uint8)
+        image[5:13, 5:13] += np.uint8(80 * label)
         path = f"{number}.png"
-        cv2.imwrite(str(root / "data" / path), picture)
+        cv2.imwrite(str(root / "data" / path), image)
         split = "train" if number < 32 else "validation" if number < 48 else "test"
-        rows.append((path, ("NORMAL", "PNEUMONIA")[sick], str(number), split))
+        rows.append((path, ("NORMAL", "PNEUMONIA")[label], str(number), split))
     artifacts = root / "artifacts"
     splits = pd.DataFrame(rows, columns=["path", "label", "group", "split"])
     (artifacts / "splits").mkdir(parents=True)
@@ -78,9 +78,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (artifacts / "manifest" / "summary.json").write_text(json.dumps({"digest": DIGEST}))
     card = {"name": "drawn", "kind": "phantom", "source": "test", "images": 64, "bytes": 1, "licence": "none"}
     (artifacts / "manifest" / "dataset.json").write_text(json.dumps(card))
-    seen = splits.loc[splits["split"] != "test", "path"].tolist()
+    prepared_paths = splits.loc[splits["split"] != "test", "path"].tolist()
     recipe = recipe_named("s1_resize", size=24)
-    prepare(root / "data", seen, recipe, artifacts / "prepared" / "s1_resize", progress=False)
+    prepare_images(
+        root / "data", prepared_paths, recipe, artifacts / "prepared" / "s1_resize", workers=None, progress=False
+    )
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     write_store(root)
     return root
@@ -88,7 +90,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project of the test's own, as the working folder."""
+    """A copy of the project for one test, as the working folder."""
     folder = tmp_path / "project"
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns("searches", "tuning", "mlruns"))
     monkeypatch.chdir(folder)
@@ -98,17 +100,17 @@ def here(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 @pytest.fixture(scope="module")
 def searched(project: Path) -> Path:
     """The project after a search; read only."""
-    before = Path.cwd()
+    working_folder = Path.cwd()
     os.chdir(project)
     try:
         tune().execute()
     finally:
-        os.chdir(before)
+        os.chdir(working_folder)
     return project
 
 
-def tune(*words: str) -> Any:
-    return parse(Tune, ["--params", "params.yaml", "--model", "small", *words])
+def tune(*arguments: str) -> Any:
+    return parse_step(Tune, ["--params", "params.yaml", "--model", "small", *arguments])
 
 
 def trials(folder: Path) -> pd.DataFrame:
@@ -116,16 +118,16 @@ def trials(folder: Path) -> pd.DataFrame:
 
 
 def test_the_better_learning_rate_is_found_without_the_test_images(searched: Path) -> None:
-    found = json.loads((searched / "artifacts/searches/small/search.json").read_text())
-    assert found["best"]["values"]["learning_rate"] == RATES[1]
+    outcome = json.loads((searched / "artifacts/searches/small/search.json").read_text())
+    assert outcome["best"]["values"]["learning_rate"] == RATES[1]
     table = trials(searched)
     assert set(table["learning_rate"]) == set(RATES)
-    assert found["best"]["value"] == table["value"].max() > table["value"].min()
-    assert found["trials"]["complete"] == 3
+    assert outcome["best"]["value"] == table["value"].max() > table["value"].min()
+    assert outcome["trials"]["complete"] == 3
     assert (table["epochs"] == 2).all()
-    assert (found["data_digest"], found["split_digest"]) == (DIGEST, SPLIT_DIGEST)
-    assert found["device"]["framework"].startswith("tensorflow")
-    assert found["seconds"] == pytest.approx(table["seconds"].sum(), abs=0.1)
+    assert (outcome["data_digest"], outcome["split_digest"]) == (DIGEST, SPLIT_DIGEST)
+    assert outcome["device"]["framework"].startswith("tensorflow")
+    assert outcome["seconds"] == pytest.approx(table["seconds"].sum(), abs=0.1)
 
 
 def test_the_search_starts_from_the_values_of_the_model(searched: Path) -> None:
@@ -145,14 +147,14 @@ def test_best_values_merge_into_a_parameter_file_that_train_accepts(here: Path, 
     params = yaml.safe_load((here / "params.yaml").read_text())
     params["models"]["small"] |= better
     (here / "params.yaml").write_text(yaml.safe_dump(params))
-    words = ["--params", "params.yaml", "--model", "small", "--prepared", "p", "--trained", "t"]
-    train = parse(Train, words)
+    arguments = ["--params", "params.yaml", "--model", "small", "--prepared", "p", "--trained", "t"]
+    train = parse_step(Train, arguments)
     assert (train.learning_rate, train.dropout) == (better["learning_rate"], better["dropout"])
     assert train.epochs == MODEL["epochs"]
 
 
 def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> None:
-    store = client(f"sqlite:///{searched}/mlflow.db")
+    store = Store(f"sqlite:///{searched}/mlflow.db").client
     (experiment,) = store.search_experiments(filter_string="name = 'pneumonia (phantoms)'")
     runs = store.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -163,19 +165,19 @@ def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> Non
         row = table.loc[int(run.data.tags["trial"])]
         assert float(run.data.params["learning_rate"]) == row["learning_rate"]
         assert run.data.metrics["best_val_auroc"] == pytest.approx(row["value"])
-        assert [one.step for one in store.get_metric_history(run.info.run_id, "val_auroc")] == [1, 2]
+        assert [metric.step for metric in store.get_metric_history(run.info.run_id, "val_auroc")] == [1, 2]
         assert (run.data.tags["state"], run.info.status) == ("complete", "FINISHED")
-    so_far = [one.value for one in store.get_metric_history(parent.info.run_id, "best_val_auroc")]
+    so_far = [metric.value for metric in store.get_metric_history(parent.info.run_id, "best_val_auroc")]
     assert so_far == pytest.approx(table["value"].cummax().tolist())
-    assert "search" in [one.path for one in store.list_artifacts(parent.info.run_id)]
+    assert "search" in [file.path for file in store.list_artifacts(parent.info.run_id)]
 
 
-def test_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
-    words = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
+def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
+    command_line = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
     with (here / "log").open("w") as log:
-        process = subprocess.Popen(words, stderr=log, stdout=log)
-        until = time.monotonic() + 200
-        while "(2 of 3)" not in (here / "log").read_text() and process.poll() is None and time.monotonic() < until:
+        process = subprocess.Popen(command_line, stderr=log, stdout=log)
+        deadline = time.monotonic() + 200
+        while "(2 of 3)" not in (here / "log").read_text() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL, (here / "log").read_text()
@@ -183,9 +185,9 @@ def test_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, sear
     tune().execute()
     table = trials(here)
     assert table["state"].tolist() == ["complete", "killed", "complete", "complete"]
-    kept = table[table["state"] != "killed"].reset_index(drop=True)
+    not_killed = table[table["state"] != "killed"].reset_index(drop=True)
     columns = ["value", "epochs", "learning_rate", "dropout"]
-    pd.testing.assert_frame_equal(kept[columns], trials(searched)[columns])
+    pd.testing.assert_frame_equal(not_killed[columns], trials(searched)[columns])
     (here / "artifacts/searches/small/trials.csv").unlink()
     tune("--tracking_uri", "").execute()
     pd.testing.assert_frame_equal(trials(here), table)
@@ -209,13 +211,15 @@ def test_all_wrong_values_are_reported_together(here: Path) -> None:
 
 
 def test_a_network_without_the_option_is_refused(here: Path) -> None:
-    with pytest.raises(ParameterError, match="normalises every convolution"):
+    with pytest.raises(
+        ParameterError, match="batch_normalisation=null for residual_separable, which has no such option"
+    ):
         tune("--base", "{architecture: residual_separable}", "--space", "{batch_normalisation: [true, false]}")
 
 
 def test_a_model_that_is_no_entry_is_named(here: Path) -> None:
     with pytest.raises(ParameterError, match="model=tiny"):
-        parse(Tune, ["--params", "params.yaml", "--model", "tiny"])
+        parse_step(Tune, ["--params", "params.yaml", "--model", "tiny"])
 
 
 def test_an_empty_space_is_refused(here: Path) -> None:
@@ -223,7 +227,7 @@ def test_an_empty_space_is_refused(here: Path) -> None:
         tune("--space", "{}")
 
 
-def test_a_recipe_that_is_not_prepared_is_found_before_the_first_trial(here: Path) -> None:
+def test_a_recipe_that_is_not_prepared_is_reported_before_the_first_trial(here: Path) -> None:
     with pytest.raises(MissingInputError, match="s2_resize"):
         tune("--space", "{recipe: [s1_resize, s2_resize]}").execute()
     assert not (here / "artifacts/tuning").exists()

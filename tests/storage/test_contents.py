@@ -1,4 +1,4 @@
-"""Listing and reading the files of a folder."""
+"""Folders as a source: listing and reading their files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import SourceError
-from cxr.storage.contents import FolderContents, some
+from cxr.storage.contents import FolderContents, shorten_list
 
 
 @pytest.mark.parametrize(("body", "received"), [(b"xy", "with 2;"), (b"xyzxyz", "with more;")])
@@ -18,15 +18,15 @@ def test_a_file_that_changes_after_the_listing_is_found_while_it_is_read(
     contents = FolderContents(tmp_path)
     (tmp_path / "a.png").write_bytes(body)
     with pytest.raises(SourceError, match=f"expected 3 bytes in 'a.png', .* {received}"):
-        [b"".join(pieces) for _, pieces in contents.read([entry.path for entry in contents.entries])]
+        [b"".join(pieces) for _, pieces in contents.read([file.path for file in contents.entries])]
 
 
-def test_a_file_that_goes_after_the_listing_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_deleted_after_the_listing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"xyz")
     contents = FolderContents(tmp_path)
     (tmp_path / "a.png").unlink()
     with pytest.raises(SourceError, match="not readable"):
-        list(contents.read([entry.path for entry in contents.entries]))
+        list(contents.read([file.path for file in contents.entries]))
 
 
 def test_hidden_folders_are_not_entered(tmp_path: Path) -> None:
@@ -36,4 +36,4 @@ def test_hidden_folders_are_not_entered(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_shortened() -> None:
-    assert some(["a", "b\n", "c"], limit=2) == "'a', 'b\\n' and 1 more"
+    assert shorten_list(["a", "b\n", "c"], limit=2) == "'a', 'b\\n' and 1 more"

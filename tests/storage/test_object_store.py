@@ -1,4 +1,4 @@
-"""Object storage: a real S3 server on this machine (moto), whose answers can be cut, held or refused."""
+"""Object storage: a real S3 server on this machine (moto), whose responses can be cut, held back or refused."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cxr.data.dataset import CLASSES
-from cxr.data.sources.fetching import bring
 from cxr.errors import SourceError
-from cxr.storage.object_store import ATTEMPTS, StoredPrefix
+from cxr.storage.object_store import MAX_ATTEMPTS, ObjectStoreContents
+from support.fetch_requests import fetch_images
 
 BIG = bytes(range(256)) * 4096
 HALF = len(BIG) // 2
 
 
-class Silent(WSGIRequestHandler):
+class SilentHandler(WSGIRequestHandler):
     def log(self, *args: Any, **kwargs: Any) -> None:
         pass
 
 
-class Store:
-    """The server, and what happens to its answers.
+class S3Server:
+    """A server that can disturb its responses.
 
     Attributes:
-        cut: keys whose next answers (one each) end after half.
-        held: keys whose answers stop after half until the store is closed.
-        altered: keys whose answers have their first byte changed.
-        refusal: S3 error code for every request.
-        public: whether requests without a signature are answered.
-        ranges: per key, the ranges that were asked for.
+        cut: keys whose next response ends after half; one entry for each response.
+        paused: keys whose responses stop after half until :meth:`release`.
+        altered: keys whose responses have a changed first byte.
+        refusal: S3 error code with which every request is refused.
+        public: whether requests without a signature are allowed.
+        ranges: requested ranges of each key.
     """
 
     def __init__(self) -> None:
         self.reset()
         self._app: Any = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Silent)
+        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True, request_handler=SilentHandler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         Thread(target=self._server.serve_forever, daemon=True).start()
@@ -56,10 +56,10 @@ class Store:
         self.client = boto3.client("s3", endpoint_url=self.url, **keys)
 
     def reset(self) -> None:
-        """Start with an empty bucket and an open lid."""
+        """Start with a new bucket name and undisturbed responses."""
         self.bucket = f"radiographs-{uuid4().hex}"
         self.cut: list[str] = []
-        self.held: set[str] = set()
+        self.paused: set[str] = set()
         self.altered: set[str] = set()
         self.refusal = ""
         self.public = True
@@ -70,8 +70,8 @@ class Store:
     def put(self, key: str, body: bytes = b"image") -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
 
-    def open(self, prefix: str, folder: Path) -> StoredPrefix:
-        return StoredPrefix(f"s3://{self.bucket}/{prefix}", folder, endpoint_url=self.url)
+    def open(self, prefix: str, folder: Path) -> ObjectStoreContents:
+        return ObjectStoreContents(f"s3://{self.bucket}/{prefix}", folder, endpoint_url=self.url)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -80,7 +80,7 @@ class Store:
     def release(self) -> None:
         self._release.set()
 
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         refusal = self.refusal or ("" if self.public or "HTTP_AUTHORIZATION" in environ else "AccessDenied")
         if refusal:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
@@ -95,13 +95,13 @@ class Store:
         self.ranges.setdefault(key, []).append(environ.get("HTTP_RANGE", "all"))
         if key in self.cut:
             self.cut.remove(key)
-            whole = b"".join(body)
-            return [whole[: len(whole) // 2]]
+            content = b"".join(body)
+            return [content[: len(content) // 2]]
         if key in self.altered:
             return [b"!" + b"".join(body)[1:]]
-        return self._until_closed(body) if key in self.held else body
+        return self._held_back(body) if key in self.paused else body
 
-    def _until_closed(self, body: Iterable[bytes]) -> Iterator[bytes]:
+    def _held_back(self, body: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(body)[:HALF]
         self._release.wait()
 
@@ -118,32 +118,32 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Store]:
-    server = Store()
+def server() -> Iterator[S3Server]:
+    server = S3Server()
     yield server
     server.close()
 
 
 @pytest.fixture
-def store(server: Store) -> Iterator[Store]:
+def store(server: S3Server) -> Iterator[S3Server]:
     server.reset()
     server.client.create_bucket(Bucket=server.bucket)
     yield server
     server.release()
 
 
-def read_all(stored: StoredPrefix) -> dict[str, bytes]:
-    wanted = [entry.path for entry in stored.entries]
-    return {str(entry.path): b"".join(pieces) for entry, pieces in stored.read(wanted)}
+def read_all(contents: ObjectStoreContents) -> dict[str, bytes]:
+    paths = [file.path for file in contents.entries]
+    return {str(file.path): b"".join(pieces) for file, pieces in contents.read(paths)}
 
 
-def message(function: Callable[[], object]) -> str:
+def error_message(function: Callable[[], object]) -> str:
     with pytest.raises(SourceError) as caught:
         function()
     return str(caught.value)
 
 
-def test_objects_below_the_prefix_are_read_and_no_others(store: Store, tmp_path: Path) -> None:
+def test_objects_below_the_prefix_are_read_and_no_others(store: S3Server, tmp_path: Path) -> None:
     store.put("set/NORMAL/a.png", b"a")
     store.put("set/NORMAL/", b"")
     store.put("set/empty.txt", b"")
@@ -151,45 +151,45 @@ def test_objects_below_the_prefix_are_read_and_no_others(store: Store, tmp_path:
     assert read_all(store.open("set/", tmp_path)) == {"NORMAL/a.png": b"a", "empty.txt": b""}
 
 
-def test_one_object_is_named_by_its_last_part(store: Store, tmp_path: Path) -> None:
+def test_one_object_is_named_by_its_last_part(store: S3Server, tmp_path: Path) -> None:
     store.put("sets/kermany.tar", b"tar")
     assert read_all(store.open("sets/kermany.tar", tmp_path)) == {"kermany.tar": b"tar"}
 
 
 def test_images_of_a_prefix_or_its_one_archive_become_a_data_folder(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
     images = {f"{label}/{number}.png": b"%d" % number for label in CLASSES for number in range(3)}
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    zip_file = io.BytesIO()
+    with zipfile.ZipFile(zip_file, "w") as archive:
         for name, body in images.items():
             store.put(f"set/xrays/{name}", body)
             archive.writestr(f"xrays/{name}", body)
-    store.put("set/xrays/notes.zip", b"left out")
-    store.put("packed/clinic.zip", packed.getvalue())
-    store.put("packed/readme.txt", b"left out")
+    store.put("set/xrays/notes.zip", b"ignored")
+    store.put("packed/clinic.zip", zip_file.getvalue())
+    store.put("packed/readme.txt", b"ignored")
     for prefix, name in (("set", "set"), ("packed", "clinic")):
         (tmp_path / prefix).mkdir()
         source = f"s3://{store.bucket}/{prefix}"
-        card = bring(source, tmp_path / prefix, downloads=tmp_path / "downloads")
+        card = fetch_images(source, tmp_path / prefix, downloads=tmp_path / "downloads")
         assert (card.name, card.source, card.images) == (name, source, 6)
         for path, body in images.items():
             assert (tmp_path / prefix / path).read_bytes() == body
     assert not {"set/xrays/notes.zip", "packed/readme.txt"} & store.ranges.keys()
 
 
-def test_several_archives_below_a_prefix_are_ambiguous(store: Store, tmp_path: Path) -> None:
+def test_several_archives_below_a_prefix_are_ambiguous(store: S3Server, tmp_path: Path) -> None:
     store.put("packed/a.zip")
     store.put("packed/b.tar")
     source = f"s3://{store.bucket}/packed"
-    assert "expected one archive" in message(
-        lambda: bring(source, tmp_path, downloads=tmp_path, endpoint_url=store.url)
+    assert "expected one archive" in error_message(
+        lambda: fetch_images(source, tmp_path, downloads=tmp_path, endpoint_url=store.url)
     )
 
 
 def test_objects_on_all_pages_of_the_listing_are_found(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "4")
     for number in range(10):
@@ -199,48 +199,48 @@ def test_objects_on_all_pages_of_the_listing_are_found(
 
 
 def test_the_endpoint_is_also_taken_from_the_environment(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("set/a.png")
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
-    assert len(StoredPrefix(f"s3://{store.bucket}/set", tmp_path).entries) == 1
+    assert len(ObjectStoreContents(f"s3://{store.bucket}/set", tmp_path).entries) == 1
 
 
-def test_whole_files_are_not_downloaded_again_unless_they_changed(store: Store, tmp_path: Path) -> None:
+def test_complete_files_are_not_downloaded_again_unless_they_changed(store: S3Server, tmp_path: Path) -> None:
     store.put("set/a.png", b"old")
     store.put("set/b.png", b"same")
     read_all(store.open("set", tmp_path))
     store.put("set/a.png", b"new")
     assert read_all(store.open("set", tmp_path)) == {"a.png": b"new", "b.png": b"same"}
-    assert {key: len(asked) for key, asked in store.ranges.items()} == {"set/a.png": 2, "set/b.png": 1}
+    assert {key: len(ranges) for key, ranges in store.ranges.items()} == {"set/a.png": 2, "set/b.png": 1}
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 2
 
 
-def test_a_transfer_that_is_cut_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_resumed(store: S3Server, tmp_path: Path) -> None:
     store.put("set/big.tar", BIG)
     store.cut = ["set/big.tar"]
     assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
     assert store.ranges["set/big.tar"] == ["all", f"bytes={HALF}-"]
 
 
-def test_a_transfer_that_is_cut_every_time_is_an_error_and_its_bytes_are_kept(store: Store, tmp_path: Path) -> None:
+def test_a_transfer_that_is_always_interrupted_keeps_its_bytes(store: S3Server, tmp_path: Path) -> None:
     store.put("set/big.tar", BIG)
-    store.cut = ["set/big.tar"] * ATTEMPTS
+    store.cut = ["set/big.tar"] * MAX_ATTEMPTS
     received = len(BIG) * 7 // 8
-    text = message(lambda: read_all(store.open("set", tmp_path)))
+    text = error_message(lambda: read_all(store.open("set", tmp_path)))
     assert f"expected {len(BIG):,} bytes of 'set/big.tar'" in text
     assert f"stopped after {received:,}" in text
     assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
     assert store.ranges["set/big.tar"][-1] == f"bytes={received}-"
 
 
-def test_a_killed_download_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(store: S3Server, tmp_path: Path) -> None:
     store.put("set/big.tar", BIG)
-    store.held = {"set/big.tar"}
+    store.paused = {"set/big.tar"}
     code = (
-        "import sys; from pathlib import Path; from cxr.storage.object_store import StoredPrefix; "
-        "s = StoredPrefix(sys.argv[1], Path(sys.argv[2]), endpoint_url=sys.argv[3]); "
-        "s.download([entry.path for entry in s.entries])"
+        "import sys; from pathlib import Path; from cxr.storage.object_store import ObjectStoreContents; "
+        "contents = ObjectStoreContents(sys.argv[1], Path(sys.argv[2]), endpoint_url=sys.argv[3]); "
+        "contents.download([file.path for file in contents.entries])"
     )
     command = [sys.executable, "-c", code, f"s3://{store.bucket}/set", str(tmp_path), store.url]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
@@ -248,37 +248,37 @@ def test_a_killed_download_goes_on_where_it_stopped(store: Store, tmp_path: Path
             time.sleep(0.02)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    store.held = set()
+    store.paused = set()
     assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
     assert store.ranges["set/big.tar"][-1] == f"bytes={HALF}-"
 
 
-def test_a_part_of_another_content_is_found_by_its_checksum(store: Store, tmp_path: Path) -> None:
+def test_altered_content_is_found_by_its_checksum(store: S3Server, tmp_path: Path) -> None:
     store.put("set/a.png", b"image")
     store.altered = {"set/a.png"}
-    assert "other bytes" in message(lambda: read_all(store.open("set", tmp_path)))
+    assert "other bytes" in error_message(lambda: read_all(store.open("set", tmp_path)))
     store.altered = set()
     assert read_all(store.open("set", tmp_path)) == {"a.png": b"image"}
 
 
-def test_keys_cannot_lead_out_of_the_folder(store: Store, tmp_path: Path) -> None:
+def test_keys_cannot_lead_out_of_the_folder(store: S3Server, tmp_path: Path) -> None:
     store.put("set/../../NORMAL/a.png")
-    assert "relative paths" in message(lambda: store.open("set", tmp_path))
+    assert "relative paths" in error_message(lambda: store.open("set", tmp_path))
 
 
-def test_public_buckets_need_no_credentials(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_buckets_need_no_credentials(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("set/a.png")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert len(store.open("set", tmp_path).entries) == 1
 
 
-def test_missing_credentials_are_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_named(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.public = False
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "AWS_SECRET_ACCESS_KEY" in message(lambda: store.open("set", tmp_path))
+    assert "AWS_SECRET_ACCESS_KEY" in error_message(lambda: store.open("set", tmp_path))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    text = message(lambda: store.open("set", tmp_path))
+    text = error_message(lambda: store.open("set", tmp_path))
     assert "not public" in text
     assert "AWS_ACCESS_KEY_ID" in text
 
@@ -292,15 +292,15 @@ def test_missing_credentials_are_named(store: Store, tmp_path: Path, monkeypatch
         ("InvalidObjectState", "InvalidObjectState"),
     ],
 )
-def test_refusals_say_what_to_do(store: Store, tmp_path: Path, refusal: str, expected: str) -> None:
+def test_refusals_say_what_to_do(store: S3Server, tmp_path: Path, refusal: str, expected: str) -> None:
     store.refusal = refusal
-    assert expected in message(lambda: store.open("set", tmp_path))
+    assert expected in error_message(lambda: store.open("set", tmp_path))
 
 
-def test_an_unknown_bucket_and_an_empty_prefix_are_named(store: Store, tmp_path: Path) -> None:
-    text = message(lambda: StoredPrefix("s3://no-such-bucket/x", tmp_path, endpoint_url=store.url))
+def test_an_unknown_bucket_and_an_empty_prefix_are_named(store: S3Server, tmp_path: Path) -> None:
+    text = error_message(lambda: ObjectStoreContents("s3://no-such-bucket/x", tmp_path, endpoint_url=store.url))
     assert "expected a bucket that exists, received source=s3://no-such-bucket/x" in text
-    assert "with none" in message(lambda: store.open("nothing", tmp_path))
+    assert "with none" in error_message(lambda: store.open("nothing", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -312,5 +312,5 @@ def test_an_unknown_bucket_and_an_empty_prefix_are_named(store: Store, tmp_path:
         ("s3://bad bucket/x", "http://127.0.0.1:9", "correct the bucket's name"),
     ],
 )
-def test_wrong_addresses_are_plain_errors(tmp_path: Path, url: str, endpoint: str, expected: str) -> None:
-    assert expected in message(lambda: StoredPrefix(url, tmp_path, endpoint_url=endpoint))
+def test_wrong_addresses_are_explained(tmp_path: Path, url: str, endpoint: str, expected: str) -> None:
+    assert expected in error_message(lambda: ObjectStoreContents(url, tmp_path, endpoint_url=endpoint))

@@ -1,4 +1,4 @@
-"""Writers of every kind of bad image that a data folder can hold, each into a given path."""
+"""Functions that write every kind of bad image that a data folder can contain, each to a path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr.images.decoding import ImageLimits
 
-def picture(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np.uint8]:
-    """Draw a smooth random picture with structure at several scales, different for each seed.
+IMAGE_LIMITS = ImageLimits(
+    max_pixels=50_000_000, max_bytes=200_000_000, min_side=64, max_aspect=4.0, colour_tolerance=8
+)
+
+
+def draw_image(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np.uint8]:
+    """Draw a smooth random image with structure at several scales, different for each seed.
 
     Args:
-        seed: which picture.
+        seed: seed of the random generator.
         height: rows.
         width: pixels per row.
 
@@ -26,11 +32,11 @@ def picture(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np.ui
         uint8 ``(height, width)``, 0 to 255.
     """
     generator = np.random.default_rng(seed)
-    total = np.zeros((height, width), dtype=np.float32)
+    image = np.zeros((height, width), dtype=np.float32)
     for side in (4, 12, 40):
         waves = generator.normal(size=(side, side)).astype(np.float32)
-        total += cv2.resize(waves, (width, height), interpolation=cv2.INTER_CUBIC)
-    return cv2.normalize(total, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        image += cv2.resize(waves, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def jpeg(image: NDArray[np.uint8], *options: int) -> bytes:
@@ -58,14 +64,14 @@ def png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return bytes(cv2.imencode(".png", image)[1])
 
 
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """Frame the body of a PNG chunk with its length, kind and check sum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def png_chunk(chunk_type: bytes, body: bytes) -> bytes:
+    """Write a PNG chunk: length, type, body and checksum."""
+    return struct.pack(">I", len(body)) + chunk_type + body + struct.pack(">I", zlib.crc32(chunk_type + body))
 
 
-def good(path: Path, seed: int = 0) -> None:
+def sound(path: Path, seed: int = 0) -> None:
     """A sound grey JPEG."""
-    path.write_bytes(jpeg(picture(seed)))
+    path.write_bytes(jpeg(draw_image(seed)))
 
 
 def empty(path: Path) -> None:
@@ -75,92 +81,92 @@ def empty(path: Path) -> None:
 
 def truncated(path: Path) -> None:
     """The first half of a JPEG."""
-    content = jpeg(picture())
+    content = jpeg(draw_image())
     path.write_bytes(content[: len(content) // 2])
 
 
 def truncated_png(path: Path) -> None:
     """The first half of a PNG."""
-    content = png(picture())
+    content = png(draw_image())
     path.write_bytes(content[: len(content) // 2])
 
 
 def closed_half(path: Path) -> None:
-    """Half of a JPEG with an end mark put after it, as repair programs do: decoders fill it up with grey."""
-    content = jpeg(picture())
+    """Half of a JPEG with an end mark appended, as repair programs do; decoders fill the missing part with grey."""
+    content = jpeg(draw_image())
     path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
 
 
 def overwritten(path: Path) -> None:
-    """A JPEG with noise written over a hundred bytes in its middle."""
-    content = bytearray(jpeg(picture()))
+    """A JPEG whose middle hundred bytes are overwritten with noise."""
+    content = bytearray(jpeg(draw_image()))
     middle = len(content) // 2
-    # No 0xFF among the noise: nothing in it looks like a mark.
+    # The noise contains no 0xFF, so that nothing in it looks like a marker.
     content[middle : middle + 100] = np.random.default_rng(1).integers(0, 255, 100, dtype=np.uint8).tobytes()
     path.write_bytes(bytes(content))
 
 
 def flipped_png(path: Path) -> None:
-    """A PNG with one bit changed in its pixels."""
-    content = bytearray(png(picture()))
+    """A PNG with one changed bit in its pixels."""
+    content = bytearray(png(draw_image()))
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
 
 
 def text(path: Path) -> None:
-    """Notes under the name of an image."""
+    """A text file with the name of an image."""
     path.write_text("Patient was moved to ward 3.\n", encoding="utf-8")
 
 
 def static_gif(path: Path) -> None:
-    """A GIF with one picture."""
-    Image.fromarray(picture()).save(path, format="GIF")
+    """A GIF with one image."""
+    Image.fromarray(draw_image()).save(path, format="GIF")
 
 
 def animated_gif(path: Path) -> None:
-    """A GIF with three pictures."""
-    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    """A GIF with three images."""
+    frames = [Image.fromarray(draw_image(seed)) for seed in range(3)]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=100)
 
 
 def animated_png(path: Path) -> None:
-    """A PNG with three pictures."""
-    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    """A PNG with three images."""
+    frames = [Image.fromarray(draw_image(seed)) for seed in range(3)]
     frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:], duration=100)
 
 
 def cmyk(path: Path) -> None:
     """A JPEG with four ink channels."""
-    Image.fromarray(picture()).convert("CMYK").save(path, format="JPEG")
+    Image.fromarray(draw_image()).convert("CMYK").save(path, format="JPEG")
 
 
 def depth_16(path: Path) -> None:
     """A PNG of 12-bit grey levels in 16 bits, as X-ray machines write."""
-    path.write_bytes(png(picture().astype(np.uint16) * 16))
+    path.write_bytes(png(draw_image().astype(np.uint16) * 16))
 
 
 def bomb(path: Path) -> None:
-    """A PNG of 50,000 x 50,000 pixels in a hundred bytes or so: it would take 2.5 GB to decode."""
+    """A PNG of 50,000 x 50,000 pixels in about a hundred bytes, which would need 2.5 GB to decode."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(50_001))), (b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in chunks))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(chunk_type, body) for chunk_type, body in chunks))
 
 
 def jpeg_bomb(path: Path) -> None:
-    """A JPEG whose header says 60,000 x 60,000 pixels."""
-    content = jpeg(picture())
+    """A JPEG whose header states 60,000 x 60,000 pixels."""
+    content = jpeg(draw_image())
     frame = content.index(b"\xff\xc0") + 5
     path.write_bytes(content[:frame] + struct.pack(">HH", 60_000, 60_000) + content[frame + 4 :])
 
 
 def too_small(path: Path) -> None:
     """A JPEG of 20 x 20 pixels."""
-    path.write_bytes(jpeg(picture(height=20, width=20)))
+    path.write_bytes(jpeg(draw_image(height=20, width=20)))
 
 
 def strip(path: Path) -> None:
     """A JPEG eight times as wide as high."""
-    path.write_bytes(jpeg(picture(height=80, width=640)))
+    path.write_bytes(jpeg(draw_image(height=80, width=640)))
 
 
 def blank(path: Path) -> None:
@@ -170,28 +176,28 @@ def blank(path: Path) -> None:
 
 def colour(path: Path) -> None:
     """A JPEG with coloured pixels."""
-    path.write_bytes(jpeg(np.dstack([picture(0), picture(1), picture(2)])))
+    path.write_bytes(jpeg(np.dstack([draw_image(0), draw_image(1), draw_image(2)])))
 
 
-def png_named_otherwise(path: Path) -> None:
-    """A sound PNG, whatever the path's ending says."""
-    path.write_bytes(png(picture()))
+def png_with_wrong_suffix(path: Path) -> None:
+    """A sound PNG, whatever the suffix of the path is."""
+    path.write_bytes(png(draw_image()))
 
 
 def symlink(path: Path) -> None:
-    """A link to a sound image beside it, which is hidden."""
+    """A link to a hidden, sound image in the same folder."""
     target = path.with_name(f".{path.name}.target")
-    good(target)
+    sound(target)
     path.symlink_to(target)
 
 
 def dangling_symlink(path: Path) -> None:
-    """A link to nothing."""
+    """A link to a file that does not exist."""
     path.symlink_to(path.with_name("nowhere.jpeg"))
 
 
 def pipe(path: Path) -> None:
-    """A named pipe: reading it would wait for ever."""
+    """A named pipe; reading it would never end."""
     os.mkfifo(path)
 
 
@@ -214,12 +220,12 @@ BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "strip": ("aspect", strip),
     "blank": ("blank", blank),
     "colour": ("colour", colour),
-    "png_named_otherwise": ("wrong_suffix", png_named_otherwise),
+    "png_with_wrong_suffix": ("wrong_suffix", png_with_wrong_suffix),
     "symlink": ("symlink", symlink),
     "dangling_symlink": ("symlink", dangling_symlink),
     "pipe": ("special", pipe),
 }
-"""Kind of bad file to the problem it must be reported as, and its writer."""
+"""Kind of bad file: the problem that must be reported, and the function that writes the file."""
 
 
 def write_bad_images(folder: Path) -> dict[str, str]:
@@ -229,7 +235,7 @@ def write_bad_images(folder: Path) -> dict[str, str]:
         folder: an existing folder, for example ``train/PNEUMONIA``.
 
     Returns:
-        File name to the problem it must be reported as.
+        The problem that must be reported, by file name.
     """
     expected: dict[str, str] = {}
     for number, (problem, write) in enumerate(BAD.values(), start=9000):

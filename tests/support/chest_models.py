@@ -1,4 +1,4 @@
-"""Registered models that tell one drawn healthy chest from one with pneumonia: small, real, and made in seconds."""
+"""Small registered models that separate a drawn healthy chest from one with pneumonia; written in seconds."""
 
 from __future__ import annotations
 
@@ -9,53 +9,58 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cxr.app.examples import EXAMPLES, draw
+from cxr.app.examples import EXAMPLES, draw_example
 from cxr.files import NETWORK_FILE
-from cxr.images.decoding import Picture, decode_grey
-from cxr.images.recipes import apply, as_input
-from cxr.inference.reference.fitting import described, fit
+from cxr.images.decoding import DecodedImage, decode_grey
+from cxr.images.recipes import apply_recipe, to_network_input
+from cxr.inference.reference.fitting import extract_posed_features, fit_reference
 from cxr.inference.reference.reference import Reference
-from cxr.tracking.connection import client
-from cxr.tracking.runs import log_evaluation
-from cxr.tracking.versions import candidates, ensure_version
-from support.model_folders import RECIPE, Folders, write_models, write_store
+from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.store import Store
+from cxr.tracking.versions import ensure_version
+from support.model_folders import RECIPE, ModelFolders, write_models, write_store
+from support.reference_limits import LIMITS
 
 NAME = "pneumonia-classifier"
 NAMES = ("three_block", "shallow")
-HEALTHY, BACTERIAL, VIRAL, LETTER = (draw(one) for one in EXAMPLES)
+HEALTHY, BACTERIAL, VIRAL, LETTER = (draw_example(example) for example in EXAMPLES)
 PHANTOM = {"name": "phantom", "kind": "phantom", "source": "phantom", "licence": "CC0-1.0"}
 
 
 def chest_network(seed: int, steepness: float) -> Any:
-    """A random convolution, and a dense layer with even odds half-way between the healthy chest and the ill one."""
+    """A random convolution, and a dense layer with even odds half-way between the healthy chest and the other one."""
     import keras
 
     keras.utils.set_random_seed(seed)
     image = keras.Input(RECIPE.input_shape)
     features = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, activation="relu")(image))
-    films = as_input(np.stack([apply(RECIPE, decode_grey(data)) for data in (HEALTHY, BACTERIAL)]), RECIPE)
-    healthy, ill = np.asarray(keras.Model(image, features).predict_on_batch(films))
-    direction = (ill - healthy) * steepness / np.sum((ill - healthy) ** 2)
+    inputs = to_network_input(
+        np.stack([apply_recipe(RECIPE, decode_grey(data)) for data in (HEALTHY, BACTERIAL)]), RECIPE
+    )
+    healthy, pneumonia = np.asarray(keras.Model(image, features).predict_on_batch(inputs))
+    direction = (pneumonia - healthy) * steepness / np.sum((pneumonia - healthy) ** 2)
     model = keras.Model(image, keras.layers.Dense(1, activation="sigmoid")(features))
-    model.layers[-1].set_weights([direction[:, None], np.array([-direction @ (healthy + ill) / 2])])
+    model.layers[-1].set_weights([direction[:, None], np.array([-direction @ (healthy + pneumonia) / 2])])
     return model
 
 
 def chest_reference() -> Reference:
-    """What chest films look like: the drawn ones, each a little moved and exposed otherwise."""
+    """A reference fitted on the drawn chests, each moved and exposed a little differently."""
     generator = np.random.default_rng(0)
-    films = []
+    images = []
     for data in (HEALTHY, BACTERIAL, VIRAL):
         grey = decode_grey(data)
         height, width = grey.shape
         for _ in range(12):
             right, down, turn = generator.uniform((-0.03 * width, -0.03 * height, -3), (0.03 * width, 0.03 * height, 3))
-            moved = cv2.getRotationMatrix2D((width / 2, height / 2), turn, generator.uniform(0.97, 1.03))
-            moved[:, 2] += right, down
-            film = cv2.warpAffine(grey, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
-            film = generator.uniform(0.9, 1.1) * film + generator.normal(0, 3, film.shape)
-            films.append(described(Picture(np.clip(film, 0, 255).astype(np.uint8))))
-    return fit(films, [str(number % 12) for number in range(len(films))], dataset_kind="phantom")
+            motion = cv2.getRotationMatrix2D((width / 2, height / 2), turn, generator.uniform(0.97, 1.03))
+            motion[:, 2] += right, down
+            pixels = cv2.warpAffine(grey, motion, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            pixels = generator.uniform(0.9, 1.1) * pixels + generator.normal(0, 3, pixels.shape)
+            images.append(extract_posed_features(DecodedImage(np.clip(pixels, 0, 255).astype(np.uint8))))
+    patients = [str(number % 12) for number in range(len(images))]
+    return fit_reference(images, patients, dataset_kind="phantom", **LIMITS)
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,17 @@ class Versions:
     """A local store with versions 1 and 2, of which the first is champion."""
 
     uri: str
-    folders: Folders
+    folders: ModelFolders
 
-    def give(self, alias: str, version: str) -> None:
-        client(self.uri).set_registered_model_alias(NAME, alias, version)
+    def set_alias(self, alias: str, version: str) -> None:
+        Store(self.uri).client.set_registered_model_alias(NAME, alias, version)
 
-    def take(self, alias: str) -> None:
-        client(self.uri).delete_registered_model_alias(NAME, alias)
+    def remove_alias(self, alias: str) -> None:
+        Store(self.uri).client.delete_registered_model_alias(NAME, alias)
 
 
-def write_chest_models(root: Path) -> Folders:
-    """Write the folders of two models that answer alike for label and differently for probability, and a reference."""
+def write_chest_models(root: Path) -> ModelFolders:
+    """Write a reference and the folders of two models with the same labels and different probabilities."""
     folders = write_models(root, NAMES, dataset=PHANTOM)
     for seed, name in enumerate(NAMES):
         chest_network(seed, 14.0 + 6 * seed).save(folders.models / name / NETWORK_FILE)
@@ -83,13 +88,17 @@ def write_chest_models(root: Path) -> Folders:
 
 
 def write_versions(root: Path) -> Versions:
-    """Register both models in a store of their own."""
+    """Register both models in a new store."""
     root.mkdir(parents=True, exist_ok=True)
-    made = Versions(write_store(root), write_chest_models(root / "run"))
-    connected = client(made.uri)
-    connected.create_registered_model(NAME)
-    for one in candidates(made.folders.models, made.folders.evaluations, NAMES, reference=root / "run" / "reference"):
-        run_id = log_evaluation(one.trained, one.evaluation, uri=made.uri, experiment="pneumonia")
-        ensure_version(connected, made.uri, NAME, one, str(run_id))
-    made.give("champion", "1")
-    return made
+    versions = Versions(write_store(root), write_chest_models(root / "run"))
+    store = Store(versions.uri)
+    store.client.create_registered_model(NAME)
+    folders = versions.folders
+    run = RunFolders(
+        folders.models, folders.evaluations, folders.splits, include=NAMES, reference=root / "run" / "reference"
+    )
+    for candidate in find_candidates(run):
+        run_id = log_evaluation(store, candidate.trained, candidate.evaluation, experiment="pneumonia")
+        ensure_version(store, NAME, candidate, run_id)
+    versions.set_alias("champion", "1")
+    return versions

@@ -1,4 +1,4 @@
-"""Writer of small DICOM files for tests, of a patient whose data must never come to light."""
+"""Small DICOM files for tests, with data of a patient that must never appear in any output."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COMPRESSED = {
     "MR_small_bigendian.dcm": "MR_small.dcm",
     "MR_small_implicit.dcm": "MR_small.dcm",
 }
-"""Files that pydicom brings along, each with the one that shows the same picture uncompressed."""
+"""Files of the pydicom package, each with the file that shows the same image uncompressed."""
 
 
 def dicom_dataset(stored: NDArray[Any], **tags: Any) -> Dataset:
-    """Describe a radiograph.
+    """Create the data set of a radiograph.
 
     Args:
         stored: stored values, ``(rows, columns)``, 8 or 16 bits.
-        tags: elements to set by keyword; None leaves one out.
+        tags: elements to set by keyword; None removes one.
 
     Returns:
         The data set, uncompressed.
@@ -63,12 +63,12 @@ def dicom_dataset(stored: NDArray[Any], **tags: Any) -> Dataset:
     return dataset
 
 
-def file_of(dataset: Dataset, syntax: str | None = None) -> bytes:
+def write_dicom(dataset: Dataset, syntax: str | None = None) -> bytes:
     """Write a data set as a file.
 
     Args:
         dataset: the data set.
-        syntax: transfer syntax to write in, an uncompressed one; None for the data set's own.
+        syntax: uncompressed transfer syntax to write; None for that of the data set.
 
     Returns:
         The file's content.
@@ -81,12 +81,12 @@ def file_of(dataset: Dataset, syntax: str | None = None) -> bytes:
 
 
 def dicom_file(stored: NDArray[Any], **tags: Any) -> bytes:
-    """Write a radiograph as a DICOM file: :func:`dicom_dataset` and :func:`file_of`."""
-    return file_of(dicom_dataset(stored, **tags))
+    """Write a radiograph as a DICOM file: :func:`dicom_dataset` and :func:`write_dicom`."""
+    return write_dicom(dicom_dataset(stored, **tags))
 
 
-def twelve_bits(height: int = 40, width: int = 60) -> NDArray[np.uint16]:
-    """Draw values of 12 bits that rise from the left upper corner, 100 to about 3,900.
+def draw_12_bits(height: int = 40, width: int = 60) -> NDArray[np.uint16]:
+    """Draw values of 12 bits that rise from the upper left corner, from 100 to about 3,900.
 
     Args:
         height: rows.
@@ -99,8 +99,8 @@ def twelve_bits(height: int = 40, width: int = 60) -> NDArray[np.uint16]:
     return (100 + ramp / ramp.max() * 3800).astype(np.uint16)
 
 
-def ready_file(name: str, **tags: Any) -> bytes:
-    """Take a file that pydicom brings along, as if a radiography device had made it.
+def pydicom_file(name: str, **tags: Any) -> bytes:
+    """Read a file of the pydicom package and mark it as made by a radiography device.
 
     Args:
         name: name of the file.

@@ -1,4 +1,4 @@
-"""Models that each see one half of an image: together they know more than any of them alone."""
+"""Models that each see one half of an image: together they are better than each of them alone."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.evaluation.evaluate import evaluate
 from cxr.evaluation.files import write_evaluation
 from cxr.files import NETWORK_FILE
 from cxr.images.recipes import Recipe
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 from cxr.steps.ensemble import Ensemble
-from support.model_folders import CPU, RECIPE, Folders, card, write_splits
+from support.model_folders import CPU, RECIPE, ModelFolders, make_metadata, write_splits
+from support.simulated_predictions import evaluated
 
 LARGER = Recipe("s4_resize", "S4", size=24, channels=3)
 MEMBERS = {"left": (RECIPE, 18.0), "reversed": (RECIPE, -18.0), "right": (LARGER, 18.0)}
-"""Name to recipe and steepness; the one that sees the left half the wrong way round deserves no weight."""
+"""Name to recipe and steepness. `reversed` has the wrong sign and should get no weight."""
 USED = ["left", "right"]
 
 
 def _network(name: str) -> Any:
-    """Logistic in the mean grey of one half of the image, 120 being even odds."""
+    """Logistic function of the mean grey of one half of the image, with even odds at 120."""
     import keras
 
     recipe, steepness = MEMBERS[name]
@@ -41,45 +41,45 @@ def _network(name: str) -> Any:
     return model
 
 
-def write_members(root: Path, seed: int = 0, **changes: Any) -> Folders:
+def write_members(root: Path, seed: int = 0, **changes: Any) -> ModelFolders:
     """Write images, models and evaluations; half of the 120 images are validation, two a patient."""
     generator = np.random.default_rng(seed)
     images, rows = root / "images", []
     images.mkdir(parents=True)
     for number in range(120):
-        sick = number % 4 < 2
-        grey = 113 + 14 * sick + 16 * generator.standard_normal(2)
-        picture = np.repeat(grey, 24) + generator.normal(0, 8, size=(40, 48))
+        pneumonia = number % 4 < 2
+        grey = 113 + 14 * pneumonia + 16 * generator.standard_normal(2)
+        pixels = np.repeat(grey, 24) + generator.normal(0, 8, size=(40, 48))
         path = f"{number:03d}.png"
-        cv2.imwrite(str(images / path), np.clip(picture, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(images / path), np.clip(pixels, 0, 255).astype(np.uint8))
         patient, split = f"patient-{number // 2}", "validation" if number % 8 < 4 else "test"
-        subtype = "virus" if sick else "normal"
-        rows.append((path, patient, patient, PNEUMONIA if sick else NORMAL, subtype, split))
+        subtype = "virus" if pneumonia else "normal"
+        rows.append((path, patient, patient, PNEUMONIA if pneumonia else NORMAL, subtype, split))
     table = pd.DataFrame(rows, columns=["path", "patient", "group", "label", "subtype", "split"])
-    folders = Folders(root / "models", root / "evaluations", [images / path for path in table["path"]])
+    folders = ModelFolders(root / "models", root / "evaluations", [images / path for path in table["path"]])
     write_splits(folders, table)
     for name, (recipe, _) in MEMBERS.items():
-        trained, judged = folders.models / name, folders.evaluations / name
+        trained, evaluation_folder = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)
-        judged.mkdir(parents=True)
+        evaluation_folder.mkdir(parents=True)
         _network(name).save(trained / NETWORK_FILE)
-        own = card(
+        metadata = make_metadata(
             name, recipe=recipe.to_dict(), input_shape=recipe.input_shape, training={"device": CPU, "seconds": 1.5}
         )
-        own = ModelCard(**{**vars(own), **changes})
-        own.write(trained)
+        metadata = ModelMetadata(**{**vars(metadata), **changes})
+        metadata.write(trained)
         (trained / "training.json").write_text(json.dumps({"run_id": None}))
         predictor = Predictor.load(trained)
-        found = evaluate(
+        evaluation = evaluated(
             table.assign(probability_raw=predictor.probabilities(predictor.prepare(folders.images))), resamples=100
         )
-        write_evaluation(judged, found)
-        own.completed(found.temperature, found.point.threshold, found.point.sentence()).write(judged)
+        write_evaluation(evaluation_folder, evaluation)
+        evaluation.calibrate(metadata).write(evaluation_folder)
     return folders
 
 
-def ensemble_step(folders: Folders, ensemble: Path, **changes: Any) -> Ensemble:
-    """The step with few replicates, logging nothing."""
+def ensemble_step(folders: ModelFolders, ensemble: Path, **changes: Any) -> Ensemble:
+    """The step with few replicates and without tracking."""
     values: dict[str, Any] = {
         "models": folders.models,
         "evaluations": folders.evaluations,

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines' API on loopback: objects in memory, requests checked against its models, faults."""
+"""A server with Kubeflow Pipelines' API: objects in memory, requests checked against its models, and faults."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from support.kubeflow_models import UnfitError, check
+from support.kubeflow_models import InvalidBodyError, check_body
 
-ROOT = "/apis/v2beta1"
+API_ROOT = "/apis/v2beta1"
 OPERATIONS = ("OPERATION_UNSPECIFIED", "EQUALS")
-LISTS = {"experiments": "experiments", "pipelines": "pipelines", "runs": "runs", "recurringruns": "recurringRuns"}
-"""Last word of a path to the field of the answer."""
+LIST_FIELDS = {"experiments": "experiments", "pipelines": "pipelines", "runs": "runs", "recurringruns": "recurringRuns"}
+"""Last part of a path to the field of the response."""
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message
 
 
 @dataclass
 class Fault:
-    """What the server does instead of answering: ``hang``, ``cut``, ``page`` or a status."""
+    """A fault in place of a response: ``hang``, ``cut``, ``page`` or a status."""
 
     kind: str | int
     times: int
@@ -51,7 +51,7 @@ class Store:
 
 
 class KubeflowServer:
-    """One server; use it as a context."""
+    """The server; use it as a context manager."""
 
     def __init__(self, *, multi_user: bool = False, token: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.multi_user, self.token = multi_user, token
@@ -59,7 +59,7 @@ class KubeflowServer:
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.on_look: Callable[[dict[str, Any]], None] = lambda run: None
-        """Called with a run before it is shown: lets it get on."""
+        """Called with a run before it is returned, so that a test can change its state."""
         self.lock = threading.RLock()
         self.open = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"kubeflow": self}))
@@ -78,16 +78,16 @@ class KubeflowServer:
         self._http.server_close()
 
     def fail(self, kind: str | int, times: int = 1, on: str = "", *, after: bool = False) -> None:
-        """Answer the next requests whose "METHOD path" holds ``on`` with a fault."""
+        """Respond with a fault to the next requests whose "METHOD path" contains ``on``."""
         self.faults.append(Fault(kind, times, on, after))
 
     def fault(self, request: str) -> Fault | None:
         with self.lock:
             self.requests.append(request)
-            for one in self.faults:
-                if one.times and one.on in request:
-                    one.times -= 1
-                    return one
+            for fault in self.faults:
+                if fault.times and fault.on in request:
+                    fault.times -= 1
+                    return fault
         return None
 
     def fire(self, recurring_run_id: str, at: datetime, state: str = "SUCCEEDED") -> dict[str, Any]:
@@ -99,75 +99,75 @@ class KubeflowServer:
         return self._add(self.store.runs, "run_id", run, created=at + timedelta(seconds=4))
 
     def backdate(self, recurring_run_id: str, days: int) -> None:
-        """Let a schedule have been made days ago."""
+        """Set the date of a schedule's creation to some days ago."""
         self.store.recurring[recurring_run_id]["created_at"] = _text(datetime.now(UTC) - timedelta(days=days))
 
-    def answer(self, method: str, path: str, query: dict[str, str], body: Callable[[], bytes], kind: str) -> dict:
-        """What the API answers; :class:`RefusedError` if it refuses."""
+    def respond(self, method: str, path: str, query: dict[str, str], body: Callable[[], bytes], kind: str) -> dict:
+        """The API's response; :class:`RequestRefusedError` if it refuses."""
         with self.lock:
-            words = path.removeprefix(f"{ROOT}/").split("/")
-            if not path.startswith(f"{ROOT}/"):
-                raise RefusedError(404, "Not Found")
+            parts = path.removeprefix(f"{API_ROOT}/").split("/")
+            if not path.startswith(f"{API_ROOT}/"):
+                raise RequestRefusedError(404, "Not Found")
             if method == "GET":
-                return self._get(words, query)
-            if method == "DELETE" and words[0] == "recurringruns":
-                return self._delete(words[1], query)
-            if words[0] == "pipelines" and words[-1].startswith("upload"):
-                return self._upload(words[-1], query, body(), kind)
-            if method == "POST" and len(words) == 1:
-                return self._create(words[0], json.loads(body()))
-            raise RefusedError(501, "Method Not Allowed")
+                return self._get(parts, query)
+            if method == "DELETE" and parts[0] == "recurringruns":
+                return self._delete(parts[1], query)
+            if parts[0] == "pipelines" and parts[-1].startswith("upload"):
+                return self._upload(parts[-1], query, body(), kind)
+            if method == "POST" and len(parts) == 1:
+                return self._create(parts[0], json.loads(body()))
+            raise RequestRefusedError(501, "Method Not Allowed")
 
-    def _get(self, words: list[str], query: dict[str, str]) -> dict:
+    def _get(self, parts: list[str], query: dict[str, str]) -> dict:
         store = self.store
-        if words == ["healthz"]:
+        if parts == ["healthz"]:
             return {"multi_user": self.multi_user}
-        if len(words) == 1 and words[0] in LISTS:
-            kept = {"recurringruns": store.recurring}.get(words[0]) or getattr(store, words[0], {})
-            if self.multi_user and words[0] != "pipelines" and not {"namespace", "experiment_id"} & set(query):
-                raise RefusedError(400, "A namespace or an experiment is needed in multi-user mode")
-            return self._list(LISTS[words[0]], list(kept.values()), query)
-        if words[0] == "pipelines" and words[-1] == "versions":
-            found = [one for one in store.versions.values() if one["pipeline_id"] == words[1]]
-            return self._list("pipeline_versions", found, query)
-        kept = {"runs": store.runs, "recurringruns": store.recurring, "experiments": store.experiments}
-        found = kept.get(words[0], {}).get(words[-1])
-        if found is None:
-            raise RefusedError(404, f"{words[0]} {words[-1]} not found")
-        if words[0] == "runs":
-            self.on_look(found)
-        return found
+        if len(parts) == 1 and parts[0] in LIST_FIELDS:
+            objects = {"recurringruns": store.recurring}.get(parts[0]) or getattr(store, parts[0], {})
+            if self.multi_user and parts[0] != "pipelines" and not {"namespace", "experiment_id"} & set(query):
+                raise RequestRefusedError(400, "A namespace or an experiment is needed in multi-user mode")
+            return self._list(LIST_FIELDS[parts[0]], list(objects.values()), query)
+        if parts[0] == "pipelines" and parts[-1] == "versions":
+            versions = [version for version in store.versions.values() if version["pipeline_id"] == parts[1]]
+            return self._list("pipeline_versions", versions, query)
+        objects_by_kind = {"runs": store.runs, "recurringruns": store.recurring, "experiments": store.experiments}
+        resource = objects_by_kind.get(parts[0], {}).get(parts[-1])
+        if resource is None:
+            raise RequestRefusedError(404, f"{parts[0]} {parts[-1]} not found")
+        if parts[0] == "runs":
+            self.on_look(resource)
+        return resource
 
-    def _list(self, name: str, found: list[dict], query: dict[str, str]) -> dict:
+    def _list(self, name: str, objects: list[dict], query: dict[str, str]) -> dict:
         for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
             operation = predicate["operation"]
             if (OPERATIONS[operation] if isinstance(operation, int) else operation) != "EQUALS":
-                raise RefusedError(400, f"unknown operation {operation!r}")
+                raise RequestRefusedError(400, f"unknown operation {operation!r}")
             value = predicate.get("string_value", predicate.get("stringValue"))
             key = predicate["key"]
             if key not in {"display_name", "name", "recurring_run_id"}:
-                raise RefusedError(400, f"Invalid filter key {key!r}")
-            # As in KFP's tables, names are compared without regard to capital letters.
-            found = [one for one in found if str(one.get(key, "")).lower() == value.lower()]
+                raise RequestRefusedError(400, f"Invalid filter key {key!r}")
+            # As in KFP's tables, comparisons of names ignore case.
+            objects = [item for item in objects if str(item.get(key, "")).lower() == value.lower()]
         for key in ("namespace", "experiment_id"):
             if query.get(key):
-                found = [one for one in found if one.get(key) == query[key]]
+                objects = [item for item in objects if item.get(key) == query[key]]
         by, _, direction = query.get("sort_by", "").partition(" ")
-        found = sorted(found, key=lambda one: one[by or "created_at"], reverse=direction == "desc")
+        objects = sorted(objects, key=lambda item: item[by or "created_at"], reverse=direction == "desc")
         start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
-        answer: dict[str, Any] = {name: found[start : start + size], "total_size": len(found)}
-        if start + size < len(found):
-            answer["next_page_token"] = str(start + size)
-        return answer
+        response: dict[str, Any] = {name: objects[start : start + size], "total_size": len(objects)}
+        if start + size < len(objects):
+            response["next_page_token"] = str(start + size)
+        return response
 
     def _create(self, kind: str, body: dict[str, Any]) -> dict:
         models = {
             "experiments": "V2beta1Experiment", "pipelines": "V2beta1Pipeline",
             "runs": "V2beta1Run", "recurringruns": "V2beta1RecurringRun",
         }  # fmt: skip
-        check(body, models[kind], kind)
+        check_body(body, models[kind], kind)
         if not body.get("display_name"):
-            raise RefusedError(400, "The name is empty")
+            raise RequestRefusedError(400, "The name is empty")
         if kind == "experiments":
             self._namespace(body)
             self._unique(self.store.experiments, body)
@@ -180,9 +180,9 @@ class KubeflowServer:
             return self._add(self.store.runs, "run_id", {"state": "PENDING", **body})
         self._namespace(body)
         if not 1 <= int(body.get("max_concurrency", 0)) <= 10:
-            raise RefusedError(400, "The max concurrency of the recurring run is out of range. Support 1-10")
+            raise RequestRefusedError(400, "The max concurrency of the recurring run is out of range. Support 1-10")
         if len(body["trigger"]["cron_schedule"]["cron"].split()) not in {5, 6}:
-            raise RefusedError(400, "Schedule cron is not a supported format")
+            raise RequestRefusedError(400, "Schedule cron is not a supported format")
         status = {"ENABLE": "ENABLED", "DISABLE": "DISABLED"}[body["mode"]]
         return self._add(self.store.recurring, "recurring_run_id", {**body, "status": status})
 
@@ -190,42 +190,44 @@ class KubeflowServer:
         reference = body.get("pipeline_version_reference") or {}
         version = self.store.versions.get(reference.get("pipeline_version_id", ""))
         if version is None or version["pipeline_id"] != reference.get("pipeline_id"):
-            raise RefusedError(404, "PipelineVersion not found")
+            raise RequestRefusedError(404, "PipelineVersion not found")
         experiment = self.store.experiments.get(body.get("experiment_id", ""))
         if experiment is None:
-            raise RefusedError(404, "Experiment not found")
+            raise RequestRefusedError(404, "Experiment not found")
         if experiment["storage_state"] == "ARCHIVED":
-            raise RefusedError(400, "The experiment is archived")
+            raise RequestRefusedError(400, "The experiment is archived")
         if "namespace" in experiment:
             body["namespace"] = experiment["namespace"]
-        pipeline = next(iter(yaml.safe_load_all(version["package"])))  # a second document is about the platform
+        pipeline = next(iter(yaml.safe_load_all(version["package"])))  # the second document describes the platform
         takes = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
         if unknown := set(body.get("runtime_config", {}).get("parameters", {})) - set(takes):
-            raise RefusedError(400, f"unknown parameters {unknown}")
+            raise RequestRefusedError(400, f"unknown parameters {unknown}")
 
-    def _upload(self, word: str, query: dict[str, str], body: bytes, kind: str) -> dict:
+    def _upload(self, action: str, query: dict[str, str], body: bytes, kind: str) -> dict:
         message = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
         part = message.get_payload()[0]
         if part.get_param("name", header="content-disposition") != "uploadfile":
-            raise RefusedError(400, "Failed to read pipeline from file")
+            raise RequestRefusedError(400, "Failed to read pipeline from file")
         package = part.get_payload(decode=True)
         if "pipelineInfo" not in next(iter(yaml.safe_load_all(package))):
-            raise RefusedError(400, "Failed to read a pipeline spec file")
-        if word == "upload":
-            made = self._create("pipelines", {"display_name": query["name"], "name": query["name"]})
-            query = {**query, "pipelineid": made["pipeline_id"]}
+            raise RequestRefusedError(400, "Failed to read a pipeline spec file")
+        if action == "upload":
+            pipeline = self._create("pipelines", {"display_name": query["name"], "name": query["name"]})
+            query = {**query, "pipelineid": pipeline["pipeline_id"]}
         if query.get("pipelineid") not in self.store.pipelines:
-            raise RefusedError(400, "Failed to create a pipeline version")
+            raise RequestRefusedError(400, "Failed to create a pipeline version")
         version = {"display_name": query["name"], "name": query["name"], "pipeline_id": query["pipelineid"]}
-        same = {key: one for key, one in self.store.versions.items() if one["pipeline_id"] == query["pipelineid"]}
-        self._unique(same, version)
+        versions = {
+            key: item for key, item in self.store.versions.items() if item["pipeline_id"] == query["pipelineid"]
+        }
+        self._unique(versions, version)
         version |= {"description": query.get("description", ""), "package": package.decode()}
         added = self._add(self.store.versions, "pipeline_version_id", version)
-        return made if word == "upload" else {key: one for key, one in added.items() if key != "package"}
+        return pipeline if action == "upload" else {key: item for key, item in added.items() if key != "package"}
 
     def _delete(self, identity: str, query: dict[str, str]) -> dict:
         if identity not in self.store.recurring:
-            raise RefusedError(404, f"Job {identity} not found")
+            raise RequestRefusedError(404, f"Job {identity} not found")
         del self.store.recurring[identity]
         if query.get("propagation_policy") != "ORPHAN":
             for run in self.store.runs.values():
@@ -235,15 +237,15 @@ class KubeflowServer:
 
     def _namespace(self, body: dict[str, Any]) -> None:
         if self.multi_user != bool(body.get("namespace")):
-            raise RefusedError(400, "A namespace belongs to multi-user mode, and only there")
+            raise RequestRefusedError(400, "A namespace belongs to multi-user mode, and only there")
 
-    def _unique(self, kept: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
-        if any(one["display_name"] == body["display_name"] for one in kept.values()):
-            raise RefusedError(409, f"Already exist error: the name {body['display_name']} already exists")
+    def _unique(self, objects: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
+        if any(item["display_name"] == body["display_name"] for item in objects.values()):
+            raise RequestRefusedError(409, f"Already exist error: the name {body['display_name']} already exists")
 
-    def _add(self, kept: dict[str, dict], key: str, body: dict, created: datetime | None = None) -> dict:
+    def _add(self, objects: dict[str, dict], key: str, body: dict, created: datetime | None = None) -> dict:
         body = {**body, key: str(uuid.uuid4()), "created_at": _text(created or datetime.now(UTC))}
-        kept[body[key]] = body
+        objects[body[key]] = body
         return body
 
 
@@ -262,16 +264,16 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._fail(fault)
             token = self.kubeflow.token
             if token and self.headers.get("Authorization") != f"Bearer {token}":
-                raise RefusedError(401, "Request header error: there is no user identity header.")
+                raise RequestRefusedError(401, "Request header error: there is no user identity header.")
             query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
             kind = self.headers.get("Content-Type") or ""
-            answer = self.kubeflow.answer(self.command, path, query, lambda: content, kind)
+            response = self.kubeflow.respond(self.command, path, query, lambda: content, kind)
             if fault:
                 return self._fail(fault)
-            self._send(200, json.dumps(answer).encode())
-        except RefusedError as error:
+            self._send(200, json.dumps(response).encode())
+        except RequestRefusedError as error:
             self._send(error.status, json.dumps({"code": 3, "message": error.message, "details": []}).encode())
-        except (UnfitError, ValueError, KeyError) as error:
+        except (InvalidBodyError, ValueError, KeyError) as error:
             self._send(400, json.dumps({"code": 3, "message": f"{type(error).__name__}: {error}"}).encode())
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815

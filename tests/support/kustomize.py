@@ -1,4 +1,4 @@
-"""The Kubernetes objects that an overlay renders to, and the pods that they, Kubeflow Pipelines and KServe make."""
+"""The Kubernetes objects of an overlay, and the pods that they, Kubeflow Pipelines and KServe create."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ OVERLAYS = ("local", "production", "standalone")
 Object = dict[str, Any]
 OLDEST_KUSTOMIZE = 5
 
-STEP = {"workflows.argoproj.io/workflow": "cxr-training-x7k2p"}
-"""What Argo labels each pod of a run with."""
-FOREIGN = (
+STEP_LABELS = {"workflows.argoproj.io/workflow": "cxr-training-x7k2p"}
+"""Labels that Argo gives to each pod of a run."""
+OTHER_PODS = (
     ("kube-system", {"k8s-app": "kube-dns"}),
     ("kubeflow", {"app": "ml-pipeline"}),
     ("traefik", {"app.kubernetes.io/name": "traefik"}),
     ("monitoring", {"app.kubernetes.io/name": "prometheus"}),
 )
-"""Pods that others run, in clusters as the README describes them."""
+"""Pods of other software in clusters as the README describes them."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, or the template of one: where it runs, its labels and its specification."""
+    """A pod or a pod template: its namespace, labels and specification."""
 
     owner: str
     namespace: str
@@ -44,18 +44,23 @@ class Pod:
 
 @functools.cache
 def _command() -> tuple[str, ...] | str:
-    """Words that render a folder, or why there are none."""
-    found = "neither kubectl nor kustomize is installed: nothing renders infra/kubernetes"
-    asked = (("kubectl", "version", "--client", "--output=json"), ("kustomize", "version"))
-    for words, command in zip(asked, (("kubectl", "kustomize"), ("kustomize", "build")), strict=True):
-        if shutil.which(words[0]) is None:
+    """Command that renders a folder, or the reason why there is none."""
+    reason = "neither kubectl nor kustomize is installed: nothing renders infra/kubernetes"
+    version_commands = (("kubectl", "version", "--client", "--output=json"), ("kustomize", "version"))
+    for version_command, command in zip(
+        version_commands, (("kubectl", "kustomize"), ("kustomize", "build")), strict=True
+    ):
+        if shutil.which(version_command[0]) is None:
             continue
-        answer = subprocess.run(words, capture_output=True, text=True).stdout
-        version = re.search(r'(?:"kustomizeVersion": "|^)v(\d+)', answer)
+        output = subprocess.run(version_command, capture_output=True, text=True).stdout
+        version = re.search(r'(?:"kustomizeVersion": "|^)v(\d+)', output)
         if version and int(version[1]) >= OLDEST_KUSTOMIZE:
             return command
-        found = f"{words[0]} holds a kustomize before version {OLDEST_KUSTOMIZE}, which cannot read infra/kubernetes"
-    return found
+        reason = (
+            f"{version_command[0]} contains a kustomize before version {OLDEST_KUSTOMIZE}, which cannot read "
+            "infra/kubernetes"
+        )
+    return reason
 
 
 @functools.cache
@@ -63,13 +68,13 @@ def _rendered(folder: Path) -> tuple[Object, ...]:
     command = _command()
     if isinstance(command, str):
         pytest.skip(command)
-    answer = subprocess.run([*command, folder], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    return tuple(one for one in yaml.safe_load_all(answer.stdout) if one)
+    result = subprocess.run([*command, folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return tuple(manifest for manifest in yaml.safe_load_all(result.stdout) if manifest)
 
 
 def render(folder: Path) -> list[Object]:
-    """Render an overlay's folder; the objects may be changed."""
+    """Render the folder of an overlay; the caller may change the objects."""
     return copy.deepcopy(list(_rendered(folder)))
 
 
@@ -79,29 +84,29 @@ def overlay(name: str) -> list[Object]:
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [one for one in objects if one["kind"] == kind]
+    return [manifest for manifest in objects if manifest["kind"] == kind]
 
 
 def named(objects: list[Object], kind: str, name: str) -> Object:
-    return next(one for one in of_kind(objects, kind) if one["metadata"]["name"] == name)
+    return next(manifest for manifest in of_kind(objects, kind) if manifest["metadata"]["name"] == name)
 
 
 def pods(objects: list[Object]) -> list[Pod]:
-    """All pods that objects lead to."""
+    """All pods that the objects create."""
     return list(_pods(objects))
 
 
 def _pods(objects: list[Object]) -> Iterator[Pod]:
-    for one in objects:
-        kind, spec = one["kind"], one.get("spec", {})
-        owner = f"{kind}/{one['metadata']['name']}"
-        namespace = one["metadata"].get("namespace", "")
+    for manifest in objects:
+        kind, spec = manifest["kind"], manifest.get("spec", {})
+        owner = f"{kind}/{manifest['metadata']['name']}"
+        namespace = manifest["metadata"].get("namespace", "")
         if kind == "CronJob":
             spec = spec["jobTemplate"]["spec"]
         if kind in ("Deployment", "StatefulSet", "Job", "CronJob"):
             yield Pod(owner, namespace, spec["template"]["metadata"]["labels"], spec["template"]["spec"])
         elif kind == "InferenceService":
-            label = {"serving.kserve.io/inferenceservice": one["metadata"]["name"]}
+            label = {"serving.kserve.io/inferenceservice": manifest["metadata"]["name"]}
             yield Pod(owner, namespace, label, spec["predictor"])
 
 

@@ -1,4 +1,4 @@
-"""Answers as they are logged: films with chosen statistics, probabilities around their classes, a clock that is set."""
+"""Predictions to log: images with chosen statistics, probabilities near their classes, and a clock that is set."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.images.decoding import Picture
-from cxr.inference.answers import Answer
-from cxr.inference.predictor import PooledPredictor, Prediction
-from cxr.inference.reference.features import OUTLINE, STATISTICS
-from cxr.inference.reference.reference import EMBEDDED, Film, Reference, Refusal
-from cxr.models.metadata import ModelCard
-from cxr.serving.model_provider import Served
+from cxr.images.decoding import DecodedImage
+from cxr.inference.checked_prediction import PredictionResult
+from cxr.inference.predictor import EnsemblePredictor, Prediction
+from cxr.inference.reference.features import DESCRIPTOR_LENGTH, STATISTICS
+from cxr.inference.reference.reference import EMBEDDING_SIZE, ImageFeatures, Reference
+from cxr.inference.reference.refusals import Refusal
+from cxr.models.metadata import ModelMetadata
+from cxr.serving.model_source import ServedModel
 from cxr.serving.prediction_log import PredictionLog
-from support.model_folders import card
+from support.model_folders import make_metadata
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-EVER = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC))
+ALL_TIME = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC))
 THRESHOLD = 0.5
-COUNTED = {"test": {"films": 300, "refused": 3}}
-"""Facts of a reference: what its check said of films that it had not seen."""
+REFERENCE_FACTS = {"test": {"films": 300, "refused": 3}}
+"""Facts of a reference: how many of the test images it refused."""
 
 
 @dataclass
 class Clock:
-    """Gives the time that it is set to."""
+    """Returns the time that it is set to."""
 
     now: datetime = NOON
 
@@ -39,65 +40,76 @@ class Clock:
         return self.now
 
 
-def served(version: str = "3", alias: str = "champion", model_card: ModelCard | None = None) -> Served:
-    """A version with a card and nothing to load: who has answered is all that a log wants to know of it."""
-    return Served(version, alias, PooledPredictor((), model_card or card().completed(1.0, THRESHOLD, "by hand")))
+def make_served_model(
+    version: str = "3", alias: str = "champion", metadata: ModelMetadata | None = None
+) -> ServedModel:
+    """A version with metadata and without a network: a log needs no more."""
+    metadata = metadata or make_metadata().with_calibration(1.0, THRESHOLD, "by hand")
+    return ServedModel(version, alias, EnsemblePredictor((), metadata))
 
 
-def film(statistics: NDArray[np.float64], embedding: NDArray[np.float64]) -> Film:
+def image_features(statistics: NDArray[np.float64], embedding: NDArray[np.float64]) -> ImageFeatures:
     values = dict(zip(STATISTICS, map(float, statistics), strict=True))
-    return Film(values, embedding.astype(np.float32), np.zeros(OUTLINE, dtype=np.float32))
+    return ImageFeatures(values, embedding.astype(np.float32), np.zeros(DESCRIPTOR_LENGTH, dtype=np.float32))
 
 
-def films(count: int, seed: int, *, brighter: float = 0.0, moved: float = 0.0) -> list[Film]:
-    """Films of one scanner, or of another one that is brighter and places patients otherwise."""
+def make_features(count: int, seed: int, *, brighter: float = 0.0, moved: float = 0.0) -> list[ImageFeatures]:
+    """Features of images of one scanner, or of another one that is brighter and positions patients differently."""
     generator = np.random.default_rng(seed)
-    values = generator.normal(100, 20, (count, len(STATISTICS)))
-    values[:, 0] += brighter
-    points = generator.normal(size=(count, EMBEDDED))
-    points[:, :4] += moved
-    return [film(one, point) for one, point in zip(values, points, strict=True)]
+    statistics = generator.normal(100, 20, (count, len(STATISTICS)))
+    statistics[:, 0] += brighter
+    embeddings = generator.normal(size=(count, EMBEDDING_SIZE))
+    embeddings[:, :4] += moved
+    return [image_features(*pair) for pair in zip(statistics, embeddings, strict=True)]
 
 
-def answers(shown: Sequence[Film], seed: int, *, ill: float = 0.6, refused: int = 0) -> list[Answer]:
-    """Answers for films, of which a share is of ill people; the first ones are refused."""
+def make_results(
+    features: Sequence[ImageFeatures], seed: int, *, ill: float = 0.6, refused: int = 0
+) -> list[PredictionResult]:
+    """Results for images, a share of which shows pneumonia; the first ones are refused."""
     generator = np.random.default_rng(seed)
-    found = []
-    for number, one in enumerate(shown):
+    results = []
+    for number, image in enumerate(features):
         if number < refused:
-            found.append(Answer(None, Refusal("turned", "it looks turned"), one))
+            results.append(PredictionResult(None, Refusal("turned", "it looks turned"), image))
             continue
         logit = generator.normal(2.0 if generator.random() < ill else -2.0)
         probability = float(1 / (1 + np.exp(-logit)))
         label = PNEUMONIA if probability >= THRESHOLD else NORMAL
-        found.append(Answer(Prediction(probability, label, THRESHOLD, probability), None, one))
-    return found
+        results.append(PredictionResult(Prediction(probability, label, THRESHOLD, probability), None, image))
+    return results
 
 
-def reference(shown: list[Film], facts: dict[str, Any] | None = None) -> Reference:
-    """Films as a reference keeps them; its check is of no matter here."""
-    nothing = np.zeros((0, 0), dtype=np.float32)
+def make_reference(features: list[ImageFeatures], facts: dict[str, Any] | None = None) -> Reference:
+    """A reference with the features of training images, whose check of new images is not used."""
+    empty = np.zeros((0, 0), dtype=np.float32)
     return Reference(
-        dataset_kind="patients", mean=nothing, directions=nothing, variances=nothing, noise=1.0, scales=nothing,
-        pose_weights=nothing, pose_biases=nothing, max_coloured=0.02,
-        films=np.array([list(one.statistics.values()) for one in shown], dtype=np.float32),
-        embeddings=np.stack([one.embedding for one in shown]), facts=COUNTED if facts is None else facts,
+        dataset_kind="patients", mean=empty, directions=empty, variances=empty, noise=1.0, scales=empty,
+        pose_weights=empty, pose_biases=empty, max_coloured=0.02,
+        statistics=np.array([list(image.statistics.values()) for image in features], dtype=np.float32),
+        embeddings=np.stack([image.embedding for image in features]),
+        facts=REFERENCE_FACTS if facts is None else facts,
     )  # fmt: skip
 
 
-def pictures(count: int) -> list[Picture]:
-    return [Picture(np.full((30, 40), number % 256, dtype=np.uint8)) for number in range(count)]
+def make_images(count: int) -> list[DecodedImage]:
+    return [DecodedImage(np.full((30, 40), number % 256, dtype=np.uint8)) for number in range(count)]
 
 
-def write_log(
-    folder: Path, given: Sequence[Answer], who: Served | None = None, *, days: int = 1, last: datetime = NOON,
+def write_prediction_log(
+    folder: Path,
+    results: Sequence[PredictionResult],
+    served: ServedModel | None = None,
+    *,
+    days: int = 1,
+    last: datetime = NOON,
     pixels: bool = False,
-) -> Path:  # fmt: skip
-    """Log answers over some days, the last of which is given."""
+) -> Path:
+    """Log results on several days, of which ``last`` is the last one."""
     clock = Clock()
-    log = PredictionLog(folder, pixels=pixels, clock=clock)
-    shown = pictures(len(given))
+    log = PredictionLog(folder, keep_images=pixels, clock=clock)
+    images = make_images(len(results))
     for day in range(days):
         clock.now = last - timedelta(days=days - 1 - day)
-        log.append(who or served(), given[day::days], shown[day::days])
+        log.append(served or make_served_model(), results[day::days], images[day::days])
     return folder

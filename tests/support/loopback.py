@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, and a gate before it that can be shut, held or cut."""
+"""A real MLflow server on loopback, and a gate in front of it that can be shut, held or cut."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Literal
 
 from support.model_folders import write_store
 
-START = 180
-"""Seconds that a server may take to start on a machine that does other things besides."""
+START_SECONDS = 180
+"""Time limit for the start of a server on a busy machine."""
 
 
 def free_port() -> int:
@@ -56,7 +56,7 @@ class MlflowServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=self.folder
             )
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
@@ -82,34 +82,34 @@ class MlflowServer:
 
 
 class Gate:
-    """A TCP proxy: it passes everything on, holds everything back, refuses, or cuts each connection in the middle."""
+    """A TCP proxy that forwards everything, holds everything back, refuses, or cuts each connection in the middle."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._mode: Literal["open", "held", "shut"] = "open"
-        self._left: int | None = None
-        self._then: Literal["held", "shut"] = "shut"
-        self._pairs: list[socket.socket] = []
+        self._remaining_bytes: int | None = None
+        self._mode_afterwards: Literal["held", "shut"] = "shut"
+        self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.uri = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def open(self) -> None:
-        self._mode, self._left = "open", None
+        self._mode, self._remaining_bytes = "open", None
 
     def hold(self) -> None:
         """Accept connections and never answer, as a frozen server does."""
         self._mode = "held"
 
     def shut(self) -> None:
-        """End connections at once."""
+        """Close connections at once."""
         self._mode = "shut"
         self._drop()
 
-    def after(self, sent: int, then: Literal["held", "shut"] = "shut") -> None:
-        """Pass this many further bytes towards the server in all, then hold or shut in the middle of them."""
-        self._left, self._then = sent, then
+    def after(self, sent: int, mode: Literal["held", "shut"] = "shut") -> None:
+        """Forward this many more bytes to the server, then hold or shut in the middle of a message."""
+        self._remaining_bytes, self._mode_afterwards = sent, mode
 
     @property
     def mode(self) -> str:
@@ -120,9 +120,9 @@ class Gate:
         self._drop()
 
     def _drop(self) -> None:
-        for one in list(self._pairs):
-            _end(one)
-        self._pairs.clear()
+        for connection in list(self._connections):
+            _close(connection)
+        self._connections.clear()
 
     def _wait(self) -> None:
         while self._mode == "held":
@@ -131,42 +131,42 @@ class Gate:
     def _accept(self) -> None:
         while True:
             try:
-                near, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
             if self._mode == "shut":
-                _end(near)
+                _close(client)
                 continue
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._pairs += [near, far]
-            threading.Thread(target=self._pass, args=(near, far, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(far, near, False), daemon=True).start()
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._connections += [client, server]
+            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:
         try:
             while data := source.recv(65536):
-                rest = b""
-                if outward and self._left is not None:
-                    data, rest = data[: self._left], data[self._left :]
-                    self._left -= len(data)
-                if not rest:
+                held_back = b""
+                if to_server and self._remaining_bytes is not None:
+                    data, held_back = data[: self._remaining_bytes], data[self._remaining_bytes :]
+                    self._remaining_bytes -= len(data)
+                if not held_back:
                     self._wait()
                     sink.sendall(data)
                     continue
                 sink.sendall(data)
-                self._mode = self._then
+                self._mode = self._mode_afterwards
                 if self._mode == "shut":
                     self._drop()
                     return
                 self._wait()
-                sink.sendall(rest)
+                sink.sendall(held_back)
         except OSError:
             pass
-        _end(source)
-        _end(sink)
+        _close(source)
+        _close(sink)
 
 
-def _end(one: socket.socket) -> None:
+def _close(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from cxr.data.manifest.builder import DTYPES
+from cxr.data.manifest.builder import MANIFEST_DTYPES
 
 
 def manifest(normal: int = 20, pneumonia: int = 30, seed: int = 0) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def manifest(normal: int = 20, pneumonia: int = 30, seed: int = 0) -> pd.DataFra
         seed: seed of brightness, contrast and file sizes.
 
     Returns:
-        Frame with the columns of :data:`cxr.data.manifest.builder.DTYPES`.
+        Frame with the columns of :data:`cxr.data.manifest.builder.MANIFEST_DTYPES`.
     """
     generator = np.random.default_rng(seed)
     rows = []
@@ -58,4 +58,4 @@ def manifest(normal: int = 20, pneumonia: int = 30, seed: int = 0) -> pd.DataFra
                 "splits_of_patient": 1,
             }
         )
-    return pd.DataFrame(rows).astype(DTYPES)[list(DTYPES)]
+    return pd.DataFrame(rows).astype(MANIFEST_DTYPES)[list(MANIFEST_DTYPES)]

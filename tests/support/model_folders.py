@@ -17,13 +17,13 @@ import pandas as pd
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.calibration import apply_temperature
-from cxr.evaluation.evaluate import evaluate
 from cxr.files import NETWORK_FILE
 from cxr.images.decoding import decode_grey
-from cxr.images.recipes import Recipe, apply, as_input
+from cxr.images.recipes import Recipe, apply_recipe, to_network_input
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
-from cxr.tracking.connection import client
+from cxr.models.metadata import ModelMetadata
+from cxr.tracking.store import Store
+from support.simulated_predictions import evaluated
 
 RECIPE = Recipe("s2_resize", "S2", size=16, channels=1)
 HISTORY = "epoch,loss,auroc,val_loss,val_auroc\n1,0.7,0.5,0.6,\n2,0.5,0.8,0.55,0.9\n3,0.4,0.9,0.5,0.95\n"
@@ -35,53 +35,53 @@ GPU = {"kind": "gpu", "name": "test GPU", "framework": "tensorflow", "driver": "
 
 @cache
 def _empty_store() -> bytes:
-    """Content of a local MLflow store without runs: making one takes seconds, writing it does not."""
+    """Content of a local MLflow store without runs: creating one takes seconds, writing it does not."""
     with tempfile.TemporaryDirectory() as scratch:
-        client(f"sqlite:///{scratch}/mlflow.db")
+        Store(f"sqlite:///{scratch}/mlflow.db").connect()
         return (Path(scratch) / "mlflow.db").read_bytes()
 
 
 def write_store(folder: Path, name: str = "mlflow.db") -> str:
-    """Write a fresh local store and give its address."""
+    """Write an empty local store and return its address."""
     (folder / name).write_bytes(_empty_store())
     return f"sqlite:///{folder}/{name}"
 
 
 @cache
-def _pictures(count: int) -> dict[str, bytes]:
-    """Grey pictures as files, with a brighter patch for pneumonia; half of them are PNG."""
+def _image_files(count: int) -> dict[str, bytes]:
+    """Grey images as encoded files, with a brighter patch for pneumonia; half of them are PNG."""
     generator = np.random.default_rng(0)
     files = {}
     for number in range(count):
-        picture = generator.normal(100, 25, size=(40, 52))
+        pixels = generator.normal(100, 25, size=(40, 52))
         if number % 2:
-            picture[10:30, 8:24] += 30
+            pixels[10:30, 8:24] += 30
         suffix = ".png" if number % 4 < 2 else ".jpeg"
-        _, data = cv2.imencode(suffix, np.clip(picture, 0, 255).astype(np.uint8))
+        _, data = cv2.imencode(suffix, np.clip(pixels, 0, 255).astype(np.uint8))
         files[f"{number:02d}-{(NORMAL, PNEUMONIA)[number % 2]}{suffix}"] = data.tobytes()
     return files
 
 
 def write_images(folder: Path, count: int = 48) -> list[Path]:
-    """Write the pictures; the label is in the name."""
+    """Write the images; the label is in the name."""
     folder.mkdir(parents=True)
-    for name, data in _pictures(count).items():
+    for name, data in _image_files(count).items():
         (folder / name).write_bytes(data)
-    return [folder / name for name in _pictures(count)]
+    return [folder / name for name in _image_files(count)]
 
 
 def small_network(seed: int, *, outputs: int = 1, gain: float = 4.0) -> Any:
-    """A random convolution, and a dense layer that tells the classes; ``gain`` makes it more sure."""
+    """A random convolution and a dense layer that separates the classes; a higher ``gain`` gives surer predictions."""
     import keras
 
     keras.utils.set_random_seed(seed)
     image = keras.Input(RECIPE.input_shape)
     x = keras.layers.Conv2D(8, 3, activation="relu")(image)
     features = keras.Model(image, keras.layers.Flatten()(x))
-    seen = np.stack([apply(RECIPE, decode_grey(data)) for data in _pictures(48).values()])
-    known = np.asarray(features.predict_on_batch(as_input(seen, RECIPE)))
-    direction = known[1::2].mean(axis=0) - known[0::2].mean(axis=0)
-    logits = known @ direction
+    pixels = np.stack([apply_recipe(RECIPE, decode_grey(data)) for data in _image_files(48).values()])
+    activations = np.asarray(features.predict_on_batch(to_network_input(pixels, RECIPE)))
+    direction = activations[1::2].mean(axis=0) - activations[0::2].mean(axis=0)
+    logits = activations @ direction
     kernel = (gain / logits.std() * direction)[:, None]
     bias = np.array([-gain / logits.std() * logits.mean()])
     activation = "sigmoid" if outputs == 1 else "softmax"
@@ -92,8 +92,8 @@ def small_network(seed: int, *, outputs: int = 1, gain: float = 4.0) -> Any:
     return model
 
 
-def card(name: str = "three_block", **changes: Any) -> ModelCard:
-    """A card without calibration."""
+def make_metadata(name: str = "three_block", **changes: Any) -> ModelMetadata:
+    """Metadata without calibration."""
     values: dict[str, Any] = {
         "model": name,
         "system": "S2",
@@ -109,12 +109,12 @@ def card(name: str = "three_block", **changes: Any) -> ModelCard:
         "git_commit": "c" * 40,
         "training": {"device": CPU, "seconds": 1.5, "epochs_run": 3},
     }
-    return ModelCard(**{**values, **changes})
+    return ModelMetadata(**{**values, **changes})
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where a set of models lies."""
+class ModelFolders:
+    """Folders of a set of models."""
 
     models: Path
     evaluations: Path
@@ -122,32 +122,32 @@ class Folders:
 
     @property
     def splits(self) -> Path:
-        """Folder of the split that all were judged on; a training image of its own is in it too."""
+        """Folder of the split on which all were evaluated; it also has one training image."""
         return self.models.with_name("splits")
 
 
-def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes: Any) -> Folders:
+def write_models(root: Path, names: Sequence[str] = ("three_block",), **changes: Any) -> ModelFolders:
     """Write model and evaluation folders for networks that were not trained but are real."""
-    folders = Folders(root / "models", root / "evaluations", write_images(root / "images"))
-    write_splits(folders, _judged(0).predictions)
+    folders = ModelFolders(root / "models", root / "evaluations", write_images(root / "images"))
+    write_splits(folders, _evaluated_network(0).predictions)
     for seed, name in enumerate(names):
-        trained, judged = folders.models / name, folders.evaluations / name
+        trained, evaluation = folders.models / name, folders.evaluations / name
         trained.mkdir(parents=True)
-        judged.mkdir(parents=True)
-        made = _judged(seed)
-        (trained / NETWORK_FILE).write_bytes(made.network)
-        (judged / "metrics.json").write_text(made.report)
-        (judged / "summary.json").write_text(made.summary)
-        made.predictions.to_parquet(judged / "predictions.parquet")
-        raw_card = card(name, **changes)
-        raw_card.write(trained)
-        raw_card.completed(TEMPERATURE, THRESHOLD, "chosen by hand").write(judged)
+        evaluation.mkdir(parents=True)
+        artifacts = _evaluated_network(seed)
+        (trained / NETWORK_FILE).write_bytes(artifacts.network)
+        (evaluation / "metrics.json").write_text(artifacts.metrics)
+        (evaluation / "summary.json").write_text(artifacts.summary)
+        artifacts.predictions.to_parquet(evaluation / "predictions.parquet")
+        metadata = make_metadata(name, **changes)
+        metadata.write(trained)
+        metadata.with_calibration(TEMPERATURE, THRESHOLD, "chosen by hand").write(evaluation)
         (trained / "history.csv").write_text(HISTORY)
         (trained / "training.json").write_text(json.dumps({"run_id": None}))
     return folders
 
 
-def write_splits(folders: Folders, table: pd.DataFrame) -> None:
+def write_splits(folders: ModelFolders, table: pd.DataFrame) -> None:
     """Write the split of some images, by content, with one training image more."""
     rows = table[["path", "patient", "group", "label", "subtype", "split"]]
     images = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folders.images}
@@ -157,47 +157,48 @@ def write_splits(folders: Folders, table: pd.DataFrame) -> None:
     pd.concat([rows, learned]).to_parquet(folders.splits / "splits.parquet", index=False)
 
 
-def rejudge(folders: Folders, name: str, skill: float, seed: int = 0) -> dict[str, float]:
-    """Replace what a model said by answers of a given skill (0 guesses, 5 is nearly always right); all files agree."""
-    table = _judged(0).predictions
-    sick = (table["label"] == PNEUMONIA).to_numpy()
-    logits = skill * (2 * sick - 1) / 2 + np.random.default_rng(seed).normal(size=len(table))
-    found = evaluate(table.assign(probability_raw=1 / (1 + np.exp(-logits))), resamples=20)
-    judged = folders.evaluations / name
-    (judged / "metrics.json").write_text(json.dumps(found.report))
-    (judged / "summary.json").write_text(json.dumps(found.summary()))
-    found.predictions.to_parquet(judged / "predictions.parquet")
-    raw = ModelCard.read(folders.models / name)
-    raw.completed(found.temperature, found.point.threshold, "rule").write(judged)
-    return found.summary()
+def replace_evaluation(folders: ModelFolders, name: str, skill: float, seed: int = 0) -> dict[str, float]:
+    """Replace an evaluation by one of a given skill (0 guesses, 5 is nearly always right); all its files agree."""
+    table = _evaluated_network(0).predictions
+    has_pneumonia = (table["label"] == PNEUMONIA).to_numpy()
+    logits = skill * (2 * has_pneumonia - 1) / 2 + np.random.default_rng(seed).normal(size=len(table))
+    evaluation = evaluated(table.assign(probability_raw=1 / (1 + np.exp(-logits))), resamples=20)
+    folder = folders.evaluations / name
+    (folder / "metrics.json").write_text(json.dumps(evaluation.report))
+    (folder / "summary.json").write_text(json.dumps(evaluation.summary()))
+    evaluation.predictions.to_parquet(folder / "predictions.parquet")
+    metadata = ModelMetadata.read(folders.models / name)
+    threshold = evaluation.operating_point.threshold
+    metadata.with_calibration(evaluation.temperature, threshold, "rule").write(folder)
+    return evaluation.summary()
 
 
-def set_summary(folders: Folders, name: str, **figures: float) -> None:
+def change_summary(folders: ModelFolders, name: str, **figures: float) -> None:
     """Change figures of an evaluation."""
     path = folders.evaluations / name / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **figures}))
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _EvaluatedNetwork:
     """A network and its evaluation, made once per test session."""
 
     network: bytes
-    report: str
+    metrics: str
     summary: str
     predictions: pd.DataFrame
 
 
 @cache
-def _judged(seed: int) -> _Judged:
+def _evaluated_network(seed: int) -> _EvaluatedNetwork:
     with tempfile.TemporaryDirectory() as scratch:
         network = Path(scratch) / NETWORK_FILE
         small_network(seed).save(network)
-        raw = Predictor.load(Path(scratch), card()).probabilities(
-            np.stack([apply(RECIPE, decode_grey(data)) for data in _pictures(48).values()])
+        raw = Predictor.load(Path(scratch), make_metadata()).probabilities(
+            np.stack([apply_recipe(RECIPE, decode_grey(data)) for data in _image_files(48).values()])
         )
         saved = network.read_bytes()
-    names = list(_pictures(48))
+    names = list(_image_files(48))
     labels = [Path(name).stem.split("-")[1] for name in names]
     table = pd.DataFrame(
         {
@@ -210,6 +211,7 @@ def _judged(seed: int) -> _Judged:
             "probability_raw": raw,
         }
     )
-    found = evaluate(table, resamples=20)
-    table = found.predictions.assign(probability=apply_temperature(found.predictions["probability_raw"], TEMPERATURE))
-    return _Judged(saved, json.dumps(found.report), json.dumps(found.summary()), table)
+    evaluation = evaluated(table, resamples=20)
+    raw = evaluation.predictions["probability_raw"]
+    table = evaluation.predictions.assign(probability=apply_temperature(raw, TEMPERATURE))
+    return _EvaluatedNetwork(saved, json.dumps(evaluation.report), json.dumps(evaluation.summary()), table)

@@ -1,4 +1,4 @@
-"""Python on another Keras backend, where importing TensorFlow fails."""
+"""Runs Python on another Keras backend, where importing TensorFlow fails."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 """
 
 
-def elsewhere(backend: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run Python on another backend, where importing TensorFlow fails and the helpers of the tests are at hand."""
+def run_on_backend(backend: str, folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python on another backend, where importing TensorFlow fails and the support modules can be imported."""
     blocked = folder / "blocked"
     blocked.mkdir(exist_ok=True)
     (blocked / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
     path = os.pathsep.join(
         [str(blocked), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    # Each operation runs once or a few times: compiling it well would take longer than it saves.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **quick, "KERAS_BACKEND": backend, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    # Each operation runs only a few times: optimising its compilation would take longer than it saves.
+    fast_compilation = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, **fast_compilation, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    process = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process

@@ -1,4 +1,4 @@
-"""Pictures that are no chest films: photographs that come with installed packages, and drawn ones."""
+"""Images that are not chest radiographs: photographs from installed packages, and drawn images."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def document() -> Grey:
 def leg() -> Grey:
     """Soft tissue with two long bones."""
     rows, columns = np.mgrid[:900, :500]
-    picture = 20 + 80 * np.exp(-(((columns - 250) / 130.0) ** 4))
+    image = 20 + 80 * np.exp(-(((columns - 250) / 130.0) ** 4))
     for centre, width in ((220, 35), (310, 18)):
-        picture += 90 * (np.abs(columns - centre - 10 * np.sin(rows / 300)) < width)
-    return cv2.GaussianBlur(np.clip(picture, 0, 255).astype(np.uint8), (0, 0), 3)
+        image += 90 * (np.abs(columns - centre - 10 * np.sin(rows / 300)) < width)
+    return cv2.GaussianBlur(np.clip(image, 0, 255).astype(np.uint8), (0, 0), 3)
 
 
 def skull() -> Grey:
     """A bright oval with a brighter rim."""
     rows, columns = np.mgrid[:600, :600]
     inside = ((columns - 300) / 200.0) ** 2 + ((rows - 300) / 260.0) ** 2
-    picture = 10 + 150 * (inside < 1) + 60 * ((inside < 1) & (inside > 0.85))
-    return cv2.GaussianBlur(np.clip(picture, 0, 255).astype(np.uint8), (0, 0), 4)
+    image = 10 + 150 * (inside < 1) + 60 * ((inside < 1) & (inside > 0.85))
+    return cv2.GaussianBlur(np.clip(image, 0, 255).astype(np.uint8), (0, 0), 4)
 
 
-def not_films() -> Iterator[tuple[str, Grey]]:
-    """Grey pictures of other things: name and ``(height, width)`` uint8."""
+def other_images() -> Iterator[tuple[str, Grey]]:
+    """Grey images of other things: name and ``(height, width)`` uint8."""
     for name, path in photographs():
         photograph = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         height, width = (side // 2 for side in photograph.shape)

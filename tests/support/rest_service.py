@@ -1,4 +1,4 @@
-"""The REST service: in a thread of the test with a desk of its own, or as `cxr serve` with its workers."""
+"""The REST service: in a thread of the test, or as `cxr serve` with its workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,26 +18,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.images.sandbox import LimitedReader
-from cxr.serving.rest.application import application
-from cxr.serving.rest.inference import Desk, Standing
-from cxr.serving.rest.metrics import Measurements
-from cxr.serving.rest.middleware import Standby
+from cxr.images.sandbox import SandboxedDecoder
+from cxr.promotion.log import CHAMPION
+from cxr.serving.model_provider import AliasModelProvider, ModelProvider
+from cxr.serving.rest.application import build_application
+from cxr.serving.rest.inference import InferenceService
+from cxr.serving.rest.metrics import ServiceMetrics
+from cxr.serving.rest.middleware import Readiness
 from cxr.serving.rest.server import HttpServer
-from cxr.serving.rest.settings import Limits
-from cxr.serving.rest.supervisor import bind
-from cxr.serving.rest.webhook import News
+from cxr.serving.rest.settings import RequestLimits
+from cxr.serving.rest.supervisor import bind_socket
+from cxr.serving.rest.webhook import WebhookReceiver
+from cxr.steps.serve import Serve
+from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import SignatureCheck
 
 if TYPE_CHECKING:
     from cxr.serving.prediction_log import PredictionLog
 
-JPEG, PNG, JSON = ({"Content-Type": kind} for kind in ("image/jpeg", "image/png", "application/json"))
+JPEG_HEADERS, PNG_HEADERS, JSON_HEADERS = (
+    {"Content-Type": content_type} for content_type in ("image/jpeg", "image/png", "application/json")
+)
+
+
+def champion_provider(uri: str, registered_name: str, **options: Any) -> AliasModelProvider:
+    return AliasModelProvider(Store(uri), registered_name, CHAMPION, **{"fallback": None, **options})
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer as it came."""
+class Response:
+    """A response of the service."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,8 +59,8 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Client:
-    """Asks a service; each question has a connection of its own."""
+class ServiceClient:
+    """Sends requests to a service; each has a connection of its own."""
 
     port: int
 
@@ -59,119 +68,128 @@ class Client:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Response(response.status, names, response.read())
 
     def get(self, path: str) -> Any:
-        return self.ask("GET", path).json
+        return self.request("GET", path).json
 
-    def predict(self, image: bytes | Path, headers: Mapping[str, str] = JPEG) -> Reply:
-        return self.ask("POST", "/v1/predictions", image if isinstance(image, bytes) else image.read_bytes(), headers)
+    def predict(self, image: bytes | Path, headers: Mapping[str, str] = JPEG_HEADERS) -> Response:
+        content = image if isinstance(image, bytes) else image.read_bytes()
+        return self.request("POST", "/v1/predictions", content, headers)
 
-    def predict_all(self, *images: bytes | Path) -> Reply:
-        return self.ask("POST", "/v1/predictions", json.dumps({"images": [encoded(one) for one in images]}), JSON)
+    def predict_all(self, *images: bytes | Path) -> Response:
+        body = json.dumps({"images": [to_base64(image) for image in images]})
+        return self.request("POST", "/v1/predictions", body, JSON_HEADERS)
 
-    def measured(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, **labels: str) -> float:
         """A value of /metrics, added up over the labels that are not named."""
-        found = 0.0
-        for line in self.ask("GET", "/metrics").body.decode().splitlines():
+        total = 0.0
+        for line in self.request("GET", "/metrics").body.decode().splitlines():
             match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
             if match and match[1] == name:
-                seen = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
-                found += float(match[3]) if labels.items() <= seen.items() else 0.0
-        return found
+                line_labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+                total += float(match[3]) if labels.items() <= line_labels.items() else 0.0
+        return total
 
 
-def encoded(image: bytes | Path) -> str:
+def to_base64(image: bytes | Path) -> str:
     return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode()
 
 
 @dataclass
-class Running:
+class RunningService:
     """A service in a thread of this process."""
 
-    client: Client
-    standby: Standby
+    client: ServiceClient
+    readiness: Readiness
     server: HttpServer
-    woken: list[None] = field(default_factory=list)
+    wake_calls: list[None] = field(default_factory=list)
 
 
-class Held:
-    """A reader that holds images back until it is told to go on."""
+class HeldDecoder:
+    """A decoder that waits while ``released`` is cleared."""
 
-    def __init__(self, reader: LimitedReader) -> None:
-        self.going = threading.Event()
-        self.going.set()
-        self.reader = reader
+    def __init__(self, decoder: SandboxedDecoder) -> None:
+        self.released = threading.Event()
+        self.released.set()
+        self.decoder = decoder
 
-    def read(self, data: bytes) -> Any:
-        assert self.going.wait(30)
-        return self.reader.read(data)
+    def decode(self, data: bytes) -> Any:
+        assert self.released.wait(30)
+        return self.decoder.decode(data)
 
 
 @contextlib.contextmanager
-def running(
-    standing: Standing,
-    limits: Limits | None = None,
+def run_service(
+    provider: ModelProvider,
+    limits: RequestLimits | None = None,
     *,
     secret: str | None = None,
-    reader: Any = None,
-    predictions: PredictionLog | None = None,
-    woken: Callable[[], None] | None = None,
-) -> Iterator[Running]:
-    limits, counted, standby, shared = limits or Limits(), Measurements(), Standby(), bind("127.0.0.1", 0)
-    calls: list[None] = []
-    news = News(
-        standing.registered_name, woken or (lambda: calls.append(None)), SignatureCheck(secret) if secret else None
+    decoder: Any = None,
+    prediction_log: PredictionLog | None = None,
+    wake: Callable[[], None] | None = None,
+) -> Iterator[RunningService]:
+    limits = limits or Serve().request_limits()
+    metrics, readiness, shared_socket = ServiceMetrics(), Readiness(), bind_socket("127.0.0.1", 0)
+    wake_calls: list[None] = []
+    webhooks = WebhookReceiver(
+        provider.registered_name, wake or (lambda: wake_calls.append(None)), SignatureCheck(secret) if secret else None
     )
     with contextlib.ExitStack() as stack:
-        if reader is None:
-            reader = stack.enter_context(
-                LimitedReader(seconds=limits.read_seconds, max_bytes=limits.bytes, max_pixels=limits.pixels)
+        if decoder is None:
+            decoder = stack.enter_context(
+                SandboxedDecoder(seconds=limits.read_seconds, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
             )
         threads = stack.enter_context(ThreadPoolExecutor(2))
-        desk = Desk(standing, reader, limits, counted, predictions)
-        port = shared.getsockname()[1]
-        server = HttpServer(application(desk, limits, counted, news, threads, standby), shared)
-        thread = threading.Thread(target=server.run_until_told)
+        service = InferenceService(provider, decoder, limits, metrics, prediction_log)
+        port = shared_socket.getsockname()[1]
+        server = HttpServer(
+            build_application(service, limits, metrics, webhooks, threads, readiness),
+            shared_socket,
+            end_seconds=20.0,
+            every_second=lambda: metrics.set_model(provider.current, provider.problem),
+        )
+        thread = threading.Thread(target=server.serve_until_stopped)
         thread.start()
         while not server.started:
             time.sleep(0.01)
         try:
-            yield Running(Client(port), standby, server, calls)
+            yield RunningService(ServiceClient(port), readiness, server, wake_calls)
         finally:
-            server.end()
+            server.stop()
             thread.join()
 
 
-class Command:
+class ServeCommand:
     """`cxr serve` on a free port."""
 
-    def __init__(self, log: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, log: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
-        with log.open("wb") as out:
+        with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cxr.cli.main", "serve", "--port", "0", *words],
-                stderr=out,
+                [sys.executable, "-m", "cxr.cli.main", "serve", "--port", "0", *arguments],
+                stderr=stderr,
                 env={**os.environ, **(environment or {})},
             )
         try:
-            self.client = Client(self._port())
+            self.client = ServiceClient(self._wait_for_port())
         except AssertionError:
             self.kill()
             raise
 
-    def _port(self) -> int:
+    def _wait_for_port(self) -> int:
         deadline = time.monotonic() + 240
-        while not (found := re.findall(r"answering on http://127.0.0.1:(\d+)", self.text)):
+        while not (ports := re.findall(r"answering on http://127.0.0.1:(\d+)", self.text)):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.1)
-        return int(found[0])
+        return int(ports[0])
 
     @property
     def text(self) -> str:
@@ -180,11 +198,7 @@ class Command:
     def workers(self) -> list[int]:
         """Ids of the processes that answer."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-
-    def end(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(seconds)
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def kill(self) -> None:
         self.process.kill()

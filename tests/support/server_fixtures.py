@@ -22,7 +22,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[TrackingServer]:
-    with database() as kept, tracking_server(tmp_path_factory.mktemp("mlflow"), kept, object_store) as server:
+    with database() as postgres, tracking_server(tmp_path_factory.mktemp("mlflow"), postgres, object_store) as server:
         yield server
 
 

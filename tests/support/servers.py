@@ -71,8 +71,10 @@ class TrackingServer:
         if login is not None:
             headers["Authorization"] = "Basic " + b64encode(":".join(login).encode()).decode()
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.uri + path, headers=headers), timeout=60) as answer:
-                return int(answer.status)
+            with urllib.request.urlopen(
+                urllib.request.Request(self.uri + path, headers=headers), timeout=60
+            ) as response:
+                return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code
 
@@ -92,7 +94,7 @@ def database() -> Iterator[Database]:
         if account:
             for path in (root, root / "password"):
                 os.chown(path, account["user"], account["group"])
-        made = subprocess.run(
+        result = subprocess.run(
             [
                 *(programs / "initdb", f"--pgdata={root / 'data'}", "--no-sync", "--encoding=UTF8", "--locale=C"),
                 *("--username=mlflow", f"--pwfile={root / 'password'}", "--auth=scram-sha-256"),
@@ -102,10 +104,10 @@ def database() -> Iterator[Database]:
             text=True,
             **account,
         )
-        assert made.returncode == 0, made.stderr
+        assert result.returncode == 0, result.stderr
         options = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
         command = [str(programs / "postgres"), "-D", str(root / "data")]
-        command += [word for option in options for word in ("-c", option)]
+        command += [argument for option in options for argument in ("-c", option)]
         environment = {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(port),
@@ -183,24 +185,24 @@ def add_user(server: TrackingServer, name: str, password: str) -> None:
 
 
 def ask_as_admin(server: TrackingServer, path: str, **values: str) -> None:
-    """Send what ``mlflow/README.md`` sends with curl."""
+    """Send the request that ``mlflow/README.md`` sends with curl."""
     import requests
 
-    answer = requests.post(server.uri + path, json=values, auth=server.admin, timeout=60)
-    assert answer.status_code == 200, answer.text
+    response = requests.post(server.uri + path, json=values, auth=server.admin, timeout=60)
+    assert response.status_code == 200, response.text
 
 
 @contextlib.contextmanager
 def _running(command: list[str], log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """Run a server until the block ends; its own process is told to stop, and killed only if it stays."""
+    """Run a server until the block ends; its own process is asked to stop, and killed only if it does not."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
     try:
         deadline = time.monotonic() + PATIENCE
         while not ready():
-            told = log.read_text(errors="replace")[-4000:]
-            assert process.poll() is None, f"{command[0]} ended with status {process.returncode}:\n{told}"
-            assert time.monotonic() < deadline, f"{command[0]} does not answer:\n{told}"
+            output = log.read_text(errors="replace")[-4000:]
+            assert process.poll() is None, f"{command[0]} ended with status {process.returncode}:\n{output}"
+            assert time.monotonic() < deadline, f"{command[0]} does not answer:\n{output}"
             time.sleep(0.2)
         yield
     finally:
@@ -258,9 +260,11 @@ def _path() -> str:
 
 def _postgres_programs() -> Path | None:
     """Folder of initdb and postgres, which Debian keeps off the path."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: float(one.parent.name), reverse=True)
-    found = shutil.which("initdb")
-    for folder in [*([Path(found).resolve().parent] if found else []), *folders]:
+    newest_first = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name), reverse=True
+    )
+    initdb = shutil.which("initdb")
+    for folder in [*([Path(initdb).resolve().parent] if initdb else []), *newest_first]:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
     return None

@@ -1,4 +1,4 @@
-"""A backbone of a few layers in MobileNetV2's place: TensorFlow needs long to trace the whole."""
+"""A backbone of a few layers in place of MobileNetV2, which TensorFlow takes long to trace."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from keras import layers
 
 LAYERS = 13
-"""Layers that pretrained weights are for."""
+"""Number of layers that pretrained weights are for."""
 
 
 @contextmanager
 def short_backbone() -> Iterator[None]:
-    """Let ``keras.applications.MobileNetV2`` give a stem and one of its blocks, with shortcut."""
+    """Replace ``keras.applications.MobileNetV2`` by a stem and one of its blocks, with shortcut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "MobileNetV2", _network)
         yield

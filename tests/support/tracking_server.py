@@ -9,47 +9,48 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from cxr.tracking.connection import client
-from cxr.tracking.runs import log_evaluation
-from cxr.tracking.versions import candidates, ensure_version
+from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.store import Store
+from cxr.tracking.versions import ensure_version
 from support.loopback import MlflowServer
-from support.model_folders import Folders, write_models
+from support.model_folders import ModelFolders, write_models
 
 NAME = "pneumonia-classifier"
-REMEMBERS = 1
-"""Seconds for which the server remembers which webhooks there are: one that is newer isn't told before."""
-SOON = 15.0
-"""Seconds within which a move of an alias must have been followed."""
+WEBHOOK_CACHE_SECONDS = 1
+"""Seconds for which the server caches the list of webhooks; it notifies a new one only afterwards."""
+FOLLOW_SECONDS = 15.0
+"""Seconds within which the service must follow a move of an alias."""
 
 
-class TrackingServer(MlflowServer):
-    """One server that may send webhooks to loopback, and soon learns of new ones."""
+class WebhookServer(MlflowServer):
+    """A server that may send webhooks to loopback and notices new ones soon."""
 
     def __init__(self, folder: Path) -> None:
         settings = {
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-            "MLFLOW_WEBHOOK_CACHE_TTL": str(REMEMBERS),
+            "MLFLOW_WEBHOOK_CACHE_TTL": str(WEBHOOK_CACHE_SECONDS),
         }
         super().__init__(folder, environment=settings)
 
 
-def wait_until(true: Callable[[], object], seconds: float = SOON) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = FOLLOW_SECONDS) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.1)
 
 
 def register_versions(
     folder: Path, uri: str, name: str = NAME, models: Sequence[str] = ("three_block", "shallow"), **changes: Any
-) -> Folders:
-    """Register different networks as versions 1, 2 ..., without aliases; gives where their folders are."""
+) -> ModelFolders:
+    """Register different networks as versions 1, 2 ..., without aliases, and return their folders."""
     folders = write_models(folder, models, **changes)
-    connected = client(uri)
-    connected.create_registered_model(name)
-    for one in candidates(folders.models, folders.evaluations, models):
-        run_id = log_evaluation(one.trained, one.evaluation, uri=uri, experiment="pneumonia")
-        ensure_version(connected, uri, name, one, str(run_id))
+    store = Store(uri)
+    store.client.create_registered_model(name)
+    for candidate in find_candidates(RunFolders(folders.models, folders.evaluations, folders.splits, include=models)):
+        run_id = log_evaluation(store, candidate.trained, candidate.evaluation, experiment="pneumonia")
+        ensure_version(store, name, candidate, run_id)
     return folders

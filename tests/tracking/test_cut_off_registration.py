@@ -1,4 +1,4 @@
-"""Registrations that are cut off, and versions whose files are gone: no version without its model."""
+"""No version without its model: registrations that are cut off, and versions whose files are gone."""
 
 from __future__ import annotations
 
@@ -14,58 +14,56 @@ from mlflow.entities.model_registry import ModelVersion
 
 from cxr.errors import RegistryError
 from cxr.inference.predictor import Predictor
-from cxr.tracking import log_evaluation
-from cxr.tracking.artifacts import absent_files, fetch_model
-from cxr.tracking.connection import client
-from cxr.tracking.versions import candidates, ensure_version
+from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.registry_reader import fetch_model, missing_files
+from cxr.tracking.store import Store
+from cxr.tracking.versions import ensure_version
 from support.loopback import Gate, MlflowServer
-from support.model_folders import Folders, write_models
+from support.model_folders import ModelFolders, write_models
 
-ANOTHER_PROCESS = """
+OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from cxr.tracking.connection import client
-from cxr.tracking.versions import candidates, ensure_version
+from cxr.tracking.store import Store
+from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.tracking.versions import ensure_version
 models, evaluations, uri, name, run_id = sys.argv[1:]
-(one,) = candidates(Path(models), Path(evaluations), [])
-version, added = ensure_version(client(uri), uri, name, one, run_id)
-print(version.version, added)
+(candidate,) = find_candidates(RunFolders(Path(models), Path(evaluations), Path("splits")))
+version, is_new = ensure_version(Store(uri), name, candidate, run_id)
+print(version.version, is_new)
 """
 
 
-def begin(folders: Folders, uri: str, name: str) -> str:
-    """Make the registered model and the run, which a version is of."""
-    client(uri).create_registered_model(name)
-    run_id = log_evaluation(
-        folders.models / "three_block", folders.evaluations / "three_block", uri=uri, experiment=name
-    )
-    assert run_id is not None
-    return run_id
+def begin(folders: ModelFolders, store: Store, name: str) -> str:
+    """Create the registered model and the run that a version belongs to."""
+    store.client.create_registered_model(name)
+    return log_evaluation(store, folders.models / "three_block", folders.evaluations / "three_block", experiment=name)
 
 
-def ensure(folders: Folders, uri: str, name: str, run_id: str) -> tuple[ModelVersion, bool]:
-    (one,) = candidates(folders.models, folders.evaluations, [])
-    return ensure_version(client(uri), uri, name, one, run_id)
+def ensure(folders: ModelFolders, store: Store, name: str, run_id: str) -> tuple[ModelVersion, bool]:
+    (candidate,) = find_candidates(RunFolders(folders.models, folders.evaluations, folders.splits))
+    return ensure_version(store, name, candidate, run_id)
 
 
-def command(folders: Folders, uri: str, name: str, run_id: str) -> list[str]:
+def command(folders: ModelFolders, uri: str, name: str, run_id: str) -> list[str]:
     paths = (str(folders.models), str(folders.evaluations))
-    return [sys.executable, "-c", ANOTHER_PROCESS, *paths, uri, name, run_id]
+    return [sys.executable, "-c", OTHER_PROCESS, *paths, uri, name, run_id]
 
 
-def versions(uri: str, name: str) -> list[ModelVersion]:
-    return list(client(uri).search_model_versions(f"name = '{name}'"))
+def versions(store: Store, name: str) -> list[ModelVersion]:
+    return list(store.client.search_model_versions(f"name = '{name}'"))
 
 
 def model_id(version: ModelVersion) -> str:
-    """The MLflow model behind a version, which the store of versions does not keep."""
+    """The MLflow model behind a version, whose id the registry does not keep."""
     return Path(version.source).parent.name
 
 
-def states(uri: str, name: str) -> list[str]:
-    """States of the MLflow models that were begun."""
-    where = client(uri).get_experiment_by_name(name).experiment_id
-    return sorted(str(one.status.value) for one in client(uri).search_logged_models([where]))
+def states(store: Store, name: str) -> list[str]:
+    """States of the MLflow models whose upload has begun."""
+    experiment_id = store.client.get_experiment_by_name(name).experiment_id
+    return sorted(str(model.status.value) for model in store.client.search_logged_models([experiment_id]))
 
 
 @pytest.mark.parametrize("sent", [3_000, 20_000])
@@ -74,29 +72,29 @@ def test_an_upload_cut_off_leaves_no_version_and_the_next_registration_is_whole(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     folders, name = write_models(tmp_path), f"cut after {sent}"
-    run_id = begin(folders, server.uri, name)
+    run_id = begin(folders, Store(server.uri), name)
     gate.after(sent)
     with pytest.raises(RegistryError, match="run the step again"):
-        ensure(folders, gate.uri, name, run_id)
+        ensure(folders, Store(gate.uri), name, run_id)
     assert gate.mode == "shut"
-    assert versions(server.uri, name) == []
-    assert "READY" not in states(server.uri, name)
+    assert versions(Store(server.uri), name) == []
+    assert "READY" not in states(Store(server.uri), name)
 
     gate.open()
-    version, added = ensure(folders, gate.uri, name, run_id)
-    assert added and absent_files(server.uri, version) == ()
-    assert states(server.uri, name).count("READY") == 1
-    assert "PENDING" not in states(server.uri, name)
+    version, is_new = ensure(folders, Store(gate.uri), name, run_id)
+    assert is_new and missing_files(Store(server.uri), version) == ()
+    assert states(Store(server.uri), name).count("READY") == 1
+    assert "PENDING" not in states(Store(server.uri), name)
     (tmp_path / "copy").mkdir()
-    Predictor.load(fetch_model(server.uri, version, tmp_path / "copy"))
-    assert ensure(folders, gate.uri, name, run_id) == (version, False)
+    Predictor.load(fetch_model(Store(server.uri), version, tmp_path / "copy"))
+    assert ensure(folders, Store(gate.uri), name, run_id) == (version, False)
 
 
 def test_a_registration_killed_while_it_uploads_leaves_no_version(
     server: MlflowServer, gate: Gate, tmp_path: Path
 ) -> None:
     folders, name = write_models(tmp_path), "registration killed"
-    run_id = begin(folders, server.uri, name)
+    run_id = begin(folders, Store(server.uri), name)
     gate.after(60_000, "held")
     process = subprocess.Popen(command(folders, gate.uri, name, run_id), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
@@ -105,62 +103,62 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     os.kill(process.pid, signal.SIGKILL)
     _, errors = process.communicate()
     assert gate.mode == "held", errors
-    assert versions(server.uri, name) == [] and states(server.uri, name) == ["PENDING"]
-    version, added = ensure(folders, server.uri, name, run_id)
-    assert added and absent_files(server.uri, version) == ()
-    assert states(server.uri, name) == ["FAILED", "READY"]
+    assert versions(Store(server.uri), name) == [] and states(Store(server.uri), name) == ["PENDING"]
+    version, is_new = ensure(folders, Store(server.uri), name, run_id)
+    assert is_new and missing_files(Store(server.uri), version) == ()
+    assert states(Store(server.uri), name) == ["FAILED", "READY"]
 
 
 def test_two_registrations_at_once_make_one_version(server: MlflowServer, tmp_path: Path) -> None:
     folders, name = write_models(tmp_path), "registered at once"
-    run_id = begin(folders, server.uri, name)
-    running = [
+    run_id = begin(folders, Store(server.uri), name)
+    processes = [
         subprocess.Popen(
             command(folders, server.uri, name, run_id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for _ in range(2)
     ]
-    ended = [process.communicate(timeout=400) for process in running]
-    assert [process.returncode for process in running] == [0, 0], ended
-    (version,) = versions(server.uri, name)
-    assert sorted(out.split() for out, _ in ended) == [[version.version, "False"], [version.version, "True"]]
-    assert absent_files(server.uri, version) == ()
+    outputs = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    (version,) = versions(Store(server.uri), name)
+    assert sorted(out.split() for out, _ in outputs) == [[version.version, "False"], [version.version, "True"]]
+    assert missing_files(Store(server.uri), version) == ()
 
 
 @pytest.mark.parametrize("gone", ["model.keras", "card.json", "everything"])
-def test_a_version_whose_files_are_gone_is_told_never_served_and_made_again(
+def test_a_version_whose_files_are_gone_is_reported_never_served_and_registered_again(
     server: MlflowServer, tmp_path: Path, gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folders, name = write_models(tmp_path), f"gone {gone}"
-    run_id = begin(folders, server.uri, name)
-    old, _ = ensure(folders, server.uri, name, run_id)
+    run_id = begin(folders, Store(server.uri), name)
+    old, _ = ensure(folders, Store(server.uri), name, run_id)
     stored = [path for path in (server.folder / "files").rglob("*") if path.is_file() and model_id(old) in path.parts]
     assert len(stored) > 10
     for path in stored:
         if gone in {path.name, "everything"}:
             path.unlink()
     lost = "card.json" if gone == "everything" else gone
-    assert absent_files(server.uri, old) == (lost,)
+    assert missing_files(Store(server.uri), old) == (lost,)
     (tmp_path / "copy").mkdir()
     with pytest.raises(RegistryError, match=rf"without {lost}: it cannot answer"):
-        fetch_model(server.uri, old, tmp_path / "copy")
+        fetch_model(Store(server.uri), old, tmp_path / "copy")
     assert list((tmp_path / "copy").iterdir()) == []
 
-    new, added = ensure(folders, server.uri, name, run_id)
-    assert (added, new.version) == (True, "2")
+    new, is_new = ensure(folders, Store(server.uri), name, run_id)
+    assert (is_new, new.version) == (True, "2")
     assert f"version 1 of {name} has lost {lost}" in caplog.text
-    assert absent_files(server.uri, new) == ()
-    assert ensure(folders, server.uri, name, run_id) == (new, False)
+    assert missing_files(Store(server.uri), new) == ()
+    assert ensure(folders, Store(server.uri), name, run_id) == (new, False)
 
 
-def test_a_local_store_whose_files_are_gone_is_told(uri: str, tmp_path: Path) -> None:
+def test_lost_files_of_a_local_store_are_reported(store: Store, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
-    run_id = begin(folders, uri, "local")
-    version, _ = ensure(folders, uri, "local", run_id)
-    assert absent_files(uri, version) == ()
+    run_id = begin(folders, store, "local")
+    version, _ = ensure(folders, store, "local", run_id)
+    assert missing_files(store, version) == ()
     for path in (tmp_path / "mlruns").rglob("artifacts/artifact/model.keras"):
         path.unlink()
-    assert absent_files(uri, version) == ("model.keras",)
+    assert missing_files(store, version) == ("model.keras",)
 
 
 def test_a_store_that_does_not_answer_is_not_a_version_without_files(
@@ -168,37 +166,39 @@ def test_a_store_that_does_not_answer_is_not_a_version_without_files(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     folders, name = write_models(tmp_path), "not answering"
-    version, _ = ensure(folders, server.uri, name, begin(folders, server.uri, name))
+    version, _ = ensure(folders, Store(server.uri), name, begin(folders, Store(server.uri), name))
     gate.shut()
     with pytest.raises(RegistryError, match=r"expected an MLflow store that answers.*ends the connection"):
-        absent_files(gate.uri, version)
+        missing_files(Store(gate.uri), version)
 
 
-def test_a_version_that_was_made_just_before_the_kill_becomes_ready(server: MlflowServer, tmp_path: Path) -> None:
-    folders, name = write_models(tmp_path), "last words"
-    run_id = begin(folders, server.uri, name)
-    version, _ = ensure(folders, server.uri, name, run_id)
-    client(server.uri).finalize_logged_model(model_id(version), "PENDING")
-    assert states(server.uri, name) == ["PENDING"]
-    assert ensure(folders, server.uri, name, run_id) == (version, False)
-    assert states(server.uri, name) == ["READY"]
+def test_a_version_created_just_before_its_process_was_killed_becomes_ready(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    folders, name = write_models(tmp_path), "killed before ready"
+    run_id = begin(folders, Store(server.uri), name)
+    version, _ = ensure(folders, Store(server.uri), name, run_id)
+    Store(server.uri).client.finalize_logged_model(model_id(version), "PENDING")
+    assert states(Store(server.uri), name) == ["PENDING"]
+    assert ensure(folders, Store(server.uri), name, run_id) == (version, False)
+    assert states(Store(server.uri), name) == ["READY"]
 
 
-@pytest.mark.parametrize("harm", ["lost", "shortened"])
+@pytest.mark.parametrize("damage", ["lost", "shortened"])
 def test_a_store_that_keeps_less_than_it_was_given_is_refused(
-    server: MlflowServer, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+    server: MlflowServer, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
-    folders, name = write_models(tmp_path), f"keeps less, {harm}"
-    run_id = begin(folders, server.uri, name)
-    upload = MlflowClient.log_model_artifacts
+    folders, name = write_models(tmp_path), f"keeps less, {damage}"
+    run_id = begin(folders, Store(server.uri), name)
+    original = MlflowClient.log_model_artifacts
 
-    def harmed(connected: MlflowClient, model: str, folder: str) -> None:
-        """A disk that fails after it has said that all is well."""
-        upload(connected, model, folder)
+    def damaging_upload(client: MlflowClient, model: str, folder: str) -> None:
+        """A disk that fails after it has confirmed the upload."""
+        original(client, model, folder)
         (stored,) = [path for path in (server.folder / "files").rglob("model.keras") if model in path.parts]
-        if harm == "lost":
+        if damage == "lost":
             stored.unlink()
         else:
             stored.write_bytes(stored.read_bytes()[:1000])
@@ -207,7 +207,7 @@ def test_a_store_that_keeps_less_than_it_was_given_is_refused(
         monkeypatch.context() as patched,
         pytest.raises(RegistryError, match=r"without artifacts/artifact/model\.keras"),
     ):
-        patched.setattr(MlflowClient, "log_model_artifacts", harmed)
-        ensure(folders, server.uri, name, run_id)
-    assert versions(server.uri, name) == []
-    assert ensure(folders, server.uri, name, run_id)[1]
+        patched.setattr(MlflowClient, "log_model_artifacts", damaging_upload)
+        ensure(folders, Store(server.uri), name, run_id)
+    assert versions(Store(server.uri), name) == []
+    assert ensure(folders, Store(server.uri), name, run_id)[1]

@@ -9,17 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from cxr.errors import RegistryError
-from cxr.tracking import open_run
-from cxr.tracking.connection import client
-from cxr.tracking.health import answers
+from cxr.tracking.active_run import open_run
+from cxr.tracking.store import Store
 from support.loopback import Gate, MlflowServer, free_port
 
-SOON = 30
-"""Seconds in which an error must be told; MLflow's own client takes minutes."""
+TIME_LIMIT = 30
+"""Seconds within which an error must be reported; MLflow's own client takes minutes."""
 
 
-class Answer(http.server.BaseHTTPRequestHandler):
-    """Answers everything in one way; the MLflow server has no page that is refused on purpose."""
+class FixedResponse(http.server.BaseHTTPRequestHandler):
+    """Gives one response to every request; the MLflow server has no page that always fails."""
 
     status, text = 200, "{}"
 
@@ -35,16 +34,16 @@ class Answer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def other_server(request: pytest.FixtureRequest) -> Iterator[str]:
     status, text = request.param
-    handler = type("Answer", (Answer,), {"status": status, "text": text})
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_address[1]}"
-    running.shutdown()
-    running.server_close()
+    handler = type("Handler", (FixedResponse,), {"status": status, "text": text})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize(
-    ("other_server", "why"),
+    ("other_server", "reason"),
     [
         ((401, "unauthorised"), "user and a password.*MLFLOW_TRACKING_USERNAME"),
         ((403, "Permission denied"), "this user may not read experiments.*Permission denied"),
@@ -54,30 +53,30 @@ def other_server(request: pytest.FixtureRequest) -> Iterator[str]:
     ],
     indirect=["other_server"],
 )
-def test_each_answer_that_is_of_no_use_is_told_in_plain_words(other_server: str, why: str) -> None:
-    with pytest.raises(RegistryError, match=rf"received tracking uri='{other_server}': .*{why}"):
-        client(other_server)
+def test_each_unusable_response_is_explained(other_server: str, reason: str) -> None:
+    with pytest.raises(RegistryError, match=rf"received tracking uri='{other_server}': .*{reason}"):
+        Store(other_server).connect()
 
 
-def test_nobody_there_is_told_within_seconds() -> None:
+def test_a_refused_connection_is_reported_within_seconds() -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(RegistryError, match=r"connection refused.*tracking\.offline: true"):
-        client(address)
-    assert time.monotonic() - began < SOON
+        Store(address).connect()
+    assert time.monotonic() - start < TIME_LIMIT
 
 
-def test_a_name_that_is_unknown_is_told() -> None:
+def test_an_unknown_host_is_named() -> None:
     with pytest.raises(RegistryError, match=r"no machine is known by the name 'mlflow\.invalid'"):
-        client("http://mlflow.invalid:5000")
+        Store("http://mlflow.invalid:5000").connect()
 
 
-def test_a_frozen_server_is_told_within_seconds_before_anything_is_done(gate: Gate) -> None:
+def test_a_frozen_server_is_reported_within_seconds_before_the_work_begins(gate: Gate) -> None:
     gate.hold()
-    began = time.monotonic()
-    with pytest.raises(RegistryError, match="did not answer within 4 s"), open_run(gate.uri, "e", "m", {}, {}):
+    start = time.monotonic()
+    with pytest.raises(RegistryError, match="did not answer within 4 s"), open_run(Store(gate.uri), "e", "m", {}, {}):
         pytest.fail("the work must not begin")
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - start < TIME_LIMIT
 
 
 def test_a_waiting_time_that_the_user_has_set_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,16 +84,16 @@ def test_a_waiting_time_that_the_user_has_set_is_kept_to(monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(RegistryError, match="did not answer within 1 s"):
-        client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        Store(f"http://127.0.0.1:{silent.getsockname()[1]}").connect()
 
 
 def test_a_server_called_by_a_name_that_it_does_not_allow_is_told_so(server: MlflowServer, gate: Gate) -> None:
-    assert answers(server.uri) and answers(gate.uri)
-    with pytest.raises(RegistryError, match=r"does not want to be called '127\.1:\d+'.*allowed-hosts"):
-        client(f"http://127.1:{gate.port}")
+    assert Store(server.uri).answers() and Store(gate.uri).answers()
+    with pytest.raises(RegistryError, match=r"does not accept the host name '127\.1:\d+'.*allowed-hosts"):
+        Store(f"http://127.1:{gate.port}").connect()
 
 
 def test_a_password_in_the_address_is_never_shown() -> None:
     with pytest.raises(RegistryError) as caught:
-        client(f"http://reader:secret@127.0.0.1:{free_port()}")
+        Store(f"http://reader:secret@127.0.0.1:{free_port()}").connect()
     assert "secret" not in str(caught.value) and "reader:***@" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Runs that a store is told from their files: whole, once, by whoever comes first."""
+"""Runs that are logged from the files of a training: completely and once, by whichever process comes first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,189 +13,188 @@ import pandas as pd
 import pytest
 
 from cxr.errors import RegistryError
-from cxr.models.metadata import ModelCard
-from cxr.tracking import log_evaluation, open_run
-from cxr.tracking.claims import CLAIM_TAG, FILES_TAG, claim
-from cxr.tracking.connection import client, experiment_id
+from cxr.models.metadata import ModelMetadata
+from cxr.tracking.active_run import open_run
+from cxr.tracking.finished_run import COMPLETE_TAG, FILES_TAG, find_or_restore_run, log_evaluation
+from cxr.tracking.store import Store
 from support.loopback import Gate, MlflowServer
-from support.model_folders import Folders, write_models
+from support.model_folders import ModelFolders, write_models
 
-BEGAN = 1_700_000_000.0
+START = 1_700_000_000.0
 ROWS = [
-    {"epoch": n, "loss": 1 / (n + 2), "val_auroc": 0.1 + 0.2 * n, "seconds": 4.5, "ended": BEGAN + 10 * n}
+    {"epoch": n, "loss": 1 / (n + 2), "val_auroc": 0.1 + 0.2 * n, "seconds": 4.5, "ended": START + 10 * n}
     for n in (1, 2, 3)
 ]
-VALUES = {"seed": 0, "epochs": 3, "augmentation": {"zoom": 0.2}}
-ANOTHER_PROCESS = """
+PARAMETERS = {"seed": 0, "epochs": 3, "augmentation": {"zoom": 0.2}}
+OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from cxr.tracking import log_evaluation
-print(log_evaluation(Path(sys.argv[1]), Path(sys.argv[2]), uri=sys.argv[3], experiment=sys.argv[4]))
+from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.store import Store
+print(log_evaluation(Store(sys.argv[3]), Path(sys.argv[1]), Path(sys.argv[2]), experiment=sys.argv[4]))
 """
 
 
-def trained_folders(root: Path, run_id: str | None = None) -> Folders:
+def trained_folders(root: Path, run_id: str | None = None) -> ModelFolders:
     folders = write_models(root)
     trained = folders.models / "three_block"
     pd.DataFrame(ROWS).to_csv(trained / "history.csv", index=False)
-    facts = {**ModelCard.read(trained).training, "parameters": VALUES, "run_id": run_id}
-    (trained / "training.json").write_text(json.dumps(facts))
+    evidence = {**ModelMetadata.read(trained).training, "parameters": PARAMETERS, "run_id": run_id}
+    (trained / "training.json").write_text(json.dumps(evidence))
     return folders
 
 
-def log(folders: Folders, uri: str, experiment: str) -> str:
-    trained, judged = folders.models / "three_block", folders.evaluations / "three_block"
-    run_id = log_evaluation(trained, judged, uri=uri, experiment=experiment)
-    assert run_id is not None
-    return run_id
+def log(folders: ModelFolders, store: Store, experiment: str) -> str:
+    trained, evaluation = folders.models / "three_block", folders.evaluations / "three_block"
+    return log_evaluation(store, trained, evaluation, experiment=experiment)
 
 
-def told(uri: str, run_id: str) -> dict[str, object]:
-    """All that a run tells, but for what MLflow adds and for how it came about."""
-    connected = client(uri)
-    run = connected.get_run(run_id)
-    passing = {"restored", CLAIM_TAG, FILES_TAG}
+def content(store: Store, run_id: str) -> dict[str, object]:
+    """All that a run contains, except what MLflow adds and how the run came about."""
+    client = store.client
+    run = client.get_run(run_id)
+    ignored = {"restored", FILES_TAG}
     return {
         "metrics": {
-            name: [(one.step, one.value, one.timestamp) for one in connected.get_metric_history(run_id, name)]
+            name: [(metric.step, metric.value, metric.timestamp) for metric in client.get_metric_history(run_id, name)]
             for name in run.data.metrics
         },
         "params": run.data.params,
-        "tags": {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.") and k not in passing},
+        "tags": {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.") and k not in ignored},
         "name": run.info.run_name,
         "status": run.info.status,
         "files": sorted(
-            one.path for part in ("training", "evaluation") for one in connected.list_artifacts(run_id, part)
+            file.path for folder in ("training", "evaluation") for file in client.list_artifacts(run_id, folder)
         ),
     }
 
 
-def runs(uri: str, experiment: str) -> list[str]:
-    connected = client(uri)
-    where = connected.get_experiment_by_name(experiment).experiment_id
-    return [run.info.run_id for run in connected.search_runs([where])]
+def runs(store: Store, experiment: str) -> list[str]:
+    experiment_id = store.client.get_experiment_by_name(experiment).experiment_id
+    return [run.info.run_id for run in store.client.search_runs([experiment_id])]
 
 
-def test_a_restored_run_tells_what_the_run_of_the_training_told(uri: str, tmp_path: Path) -> None:
+def test_a_restored_run_contains_what_the_run_of_the_training_contains(store: Store, tmp_path: Path) -> None:
     folders = trained_folders(tmp_path)
     trained = folders.models / "three_block"
-    card = ModelCard.read(trained)
-    tags = {"model": "three_block", "system": "S2", "data_digest": card.data_digest, "data_md5": card.data_md5,
-            "split_protocol": card.split_protocol, "split_digest": card.split_digest,
-            "git_commit": card.git_commit}  # fmt: skip
-    with open_run(uri, "live", "three_block", tags, VALUES) as run:
+    metadata = ModelMetadata.read(trained)
+    tags = {"model": "three_block", "system": "S2", "data_digest": metadata.data_digest, "data_md5": metadata.data_md5,
+            "split_protocol": metadata.split_protocol, "split_digest": metadata.split_digest,
+            "git_commit": metadata.git_commit}  # fmt: skip
+    with open_run(store, "live", "three_block", tags, PARAMETERS) as run:
         for row in ROWS:
             run.log_epoch(int(row["epoch"]), row)
         run.log_model(trained)
-    facts = json.loads((trained / "training.json").read_text())
-    (trained / "training.json").write_text(json.dumps({**facts, "run_id": run.run_id}))
-    assert log(folders, uri, "live") == run.run_id
-    (trained / "training.json").write_text(json.dumps({**facts, "run_id": "f" * 32}))
-    restored = log(folders, uri, "elsewhere")
+    evidence = json.loads((trained / "training.json").read_text())
+    (trained / "training.json").write_text(json.dumps({**evidence, "run_id": run.run_id}))
+    assert log(folders, store, "live") == run.run_id
+    (trained / "training.json").write_text(json.dumps({**evidence, "run_id": "f" * 32}))
+    restored = log(folders, store, "elsewhere")
 
-    live = told(uri, str(run.run_id))
-    assert told(uri, restored) == live
+    live = content(store, str(run.run_id))
+    assert content(store, restored) == live
     assert live["params"] == {"seed": "0", "epochs": "3", "augmentation.zoom": "0.2"}
     assert live["tags"]["training.device.name"] == "test processor"
     assert live["metrics"]["loss"] == [(row["epoch"], row["loss"], int(1000 * row["ended"])) for row in ROWS]
     assert {"training/model.keras", "training/history.csv", "evaluation/card.json"} <= set(live["files"])
-    info = client(uri).get_run(restored).info
-    assert (info.start_time, info.end_time) == (int(1000 * (BEGAN + 5.5)), int(1000 * (BEGAN + 30)))
+    info = store.client.get_run(restored).info
+    assert (info.start_time, info.end_time) == (int(1000 * (START + 5.5)), int(1000 * (START + 30)))
 
 
 def test_several_processes_that_restore_at_once_make_one_run(server: MlflowServer, tmp_path: Path) -> None:
-    folders = trained_folders(tmp_path)
+    folders, store = trained_folders(tmp_path), Store(server.uri)
     paths = [str(folders.models / "three_block"), str(folders.evaluations / "three_block")]
-    command = [sys.executable, "-c", ANOTHER_PROCESS, *paths, server.uri, "restored at once"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    ended = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], ended
-    (run_id,) = {out.split()[-1] for out, _ in ended}
-    assert runs(server.uri, "restored at once") == [run_id]
-    metrics = told(server.uri, run_id)["metrics"]
+    command = [sys.executable, "-c", OTHER_PROCESS, *paths, server.uri, "restored at once"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    (run_id,) = {out.split()[-1] for out, _ in outputs}
+    assert runs(store, "restored at once") == [run_id]
+    metrics = content(store, run_id)["metrics"]
     assert metrics["loss"] == [(row["epoch"], row["loss"], int(1000 * row["ended"])) for row in ROWS]
     assert len(metrics["test_auroc"]) == 1
 
 
-def test_claims_made_in_the_same_moment_agree_on_one_run(server: MlflowServer) -> None:
-    connected = client(server.uri)
-    where = experiment_id(connected, server.uri, "same moment")
+def test_runs_created_in_the_same_moment_become_one(server: MlflowServer, tmp_path: Path) -> None:
+    trained = trained_folders(tmp_path).models / "three_block"
     for attempt in range(4):
-        together = threading.Barrier(5)
+        barrier, experiment = threading.Barrier(5), f"same moment {attempt}"
 
-        def claim_together(_: int, digest: str = f"files {attempt}", together: threading.Barrier = together) -> str:
-            together.wait()
-            return claim(client(server.uri), where, digest, name="m", started=None, tags={})
+        def restore(_: int, experiment: str = experiment, barrier: threading.Barrier = barrier) -> str:
+            store = Store(server.uri)
+            store.experiment_id(experiment)
+            barrier.wait()
+            return find_or_restore_run(store, trained, experiment=experiment)
 
         with ThreadPoolExecutor(5) as pool:
-            agreed = set(pool.map(claim_together, range(5)))
-        left = connected.search_runs([where], f"tags.`{CLAIM_TAG}` = 'files {attempt}'")
-        assert [run.info.run_id for run in left] == list(agreed)
+            run_ids = set(pool.map(restore, range(5)))
+        assert runs(Store(server.uri), experiment) == list(run_ids)
 
 
 @pytest.mark.parametrize("sent", [2_000, 8_000, 14_000, 24_000])
-def test_a_run_whose_restoration_was_cut_off_anywhere_is_made_whole(
+def test_a_run_whose_restoration_was_cut_off_anywhere_is_completed(
     server: MlflowServer, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("cxr.tracking.claims.STALE", 1.0)
-    folders, experiment = trained_folders(tmp_path), f"cut after {sent}"
+    folders, experiment, store = trained_folders(tmp_path), f"cut after {sent}", Store(server.uri)
     gate.after(sent)
     with pytest.raises(RegistryError):
-        log(folders, gate.uri, experiment)
+        log(folders, Store(gate.uri), experiment)
     assert gate.mode == "shut"
     gate.open()
-    run_id = log(folders, gate.uri, experiment)
-    assert log(folders, gate.uri, experiment) == run_id
-    assert runs(server.uri, experiment) == [run_id]
-    whole = log(folders, server.uri, f"{experiment}, whole")
-    assert told(server.uri, run_id) == told(server.uri, whole)
+    run_id = log(folders, Store(gate.uri), experiment)
+    assert log(folders, Store(gate.uri), experiment) == run_id
+    assert runs(store, experiment) == [run_id]
+    uninterrupted = log(folders, store, f"{experiment}, whole")
+    assert content(store, run_id) == content(store, uninterrupted)
 
 
-def test_the_claim_of_a_killed_process_is_taken_over(uri: str, tmp_path: Path) -> None:
-    folders = trained_folders(tmp_path)
-    first = log(folders, uri, "first")
-    connected = client(uri)
-    digest = connected.get_run(first).data.tags[FILES_TAG]
-    left = connected.create_run(experiment_id(connected, uri, "second"), tags={CLAIM_TAG: digest}).info.run_id
-    began = time.monotonic()
-    taken = log(folders, uri, "second")
-    assert time.monotonic() - began > 5, "a process that is only slow must have its time"
-    assert taken != left
-    assert runs(uri, "second") == [taken]
+def test_the_run_that_a_killed_process_has_created_is_completed(server: MlflowServer, tmp_path: Path) -> None:
+    folders, store = trained_folders(tmp_path), Store(server.uri)
+    complete = log(folders, store, "not killed")
+    digest = store.client.get_run(complete).data.tags[FILES_TAG]
+    name = store.client.get_run(complete).info.run_name
+    left = store.client.create_run(store.experiment_id("killed at once"), None, {FILES_TAG: digest}, name).info.run_id
+    assert log(folders, store, "killed at once") == left
+    assert runs(store, "killed at once") == [left]
+    assert content(store, left) == content(store, complete)
 
 
-def test_a_claim_that_nobody_answers_for_does_not_stay(uri: str, tmp_path: Path) -> None:
-    folders = trained_folders(tmp_path)
-    good = log(folders, uri, "asked twice")
-    connected = client(uri)
-    digest = connected.get_run(good).data.tags[FILES_TAG]
+def test_the_smallest_id_wins_and_a_complete_run_always(server: MlflowServer, tmp_path: Path) -> None:
+    folders, store = trained_folders(tmp_path), Store(server.uri)
+    digest = store.client.get_run(log(folders, store, "any")).data.tags[FILES_TAG]
+    experiment_id = store.experiment_id("asked twice")
     # A request whose answer was lost is sent again; the first one may be carried out late.
-    connected.create_run(experiment_id(connected, uri, "asked twice"), tags={CLAIM_TAG: digest})
-    assert log(folders, uri, "asked twice") == good
-    assert runs(uri, "asked twice") == [good]
+    created = [store.client.create_run(experiment_id, tags={FILES_TAG: digest}).info.run_id for _ in range(3)]
+    assert log(folders, store, "asked twice") == min(created)
+    assert runs(store, "asked twice") == [min(created)]
+    for _ in range(3):
+        store.client.create_run(experiment_id, tags={FILES_TAG: digest})
+    assert log(folders, store, "asked twice") == min(created)
+    assert runs(store, "asked twice") == [min(created)]
+    assert COMPLETE_TAG in store.client.get_run(min(created)).data.tags
 
 
-def test_a_training_offline_is_logged_later_with_its_true_times(uri: str, tmp_path: Path) -> None:
-    with open_run("", "offline", "three_block", {}, VALUES) as run:
+def test_an_offline_training_is_logged_later_with_its_true_times(store: Store, tmp_path: Path) -> None:
+    with open_run(None, "offline", "three_block", {}, PARAMETERS) as run:
         run.log_epoch(1, ROWS[0])
     assert run.run_id is None
-    run_id = log(trained_folders(tmp_path, run.run_id), uri, "offline")
-    info = client(uri).get_run(run_id).info
+    run_id = log(trained_folders(tmp_path, run.run_id), store, "offline")
+    info = store.client.get_run(run_id).info
     assert (info.status, info.start_time, info.end_time) == (
         "FINISHED",
-        int(1000 * (BEGAN + 5.5)),
-        int(1000 * (BEGAN + 30)),
+        int(1000 * (START + 5.5)),
+        int(1000 * (START + 30)),
     )
 
 
-def test_a_training_that_goes_on_offline_keeps_its_run(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_run(uri, "half", "three_block", {}, VALUES) as first:
+def test_a_training_that_continues_offline_keeps_its_run(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run(store, "half", "three_block", {}, PARAMETERS) as first:
         first.log_epoch(1, ROWS[0])
         raise KeyboardInterrupt
-    with open_run("", "half", "three_block", {}, VALUES, run_id=first.run_id) as second:
+    with open_run(None, "half", "three_block", {}, PARAMETERS, run_id=first.run_id) as second:
         second.log_epoch(2, ROWS[1])
     assert second.run_id == first.run_id
-    assert log(trained_folders(tmp_path, second.run_id), uri, "half") == first.run_id
-    assert runs(uri, "half") == [first.run_id]
-    assert [step for step, *_ in told(uri, str(first.run_id))["metrics"]["loss"]] == [1, 2, 3]
+    assert log(trained_folders(tmp_path, second.run_id), store, "half") == first.run_id
+    assert runs(store, "half") == [first.run_id]
+    assert [step for step, *_ in content(store, str(first.run_id))["metrics"]["loss"]] == [1, 2, 3]

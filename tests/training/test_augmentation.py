@@ -28,10 +28,10 @@ def keras_reference(image: NDArray[np.uint8], draw: NDArray[np.float64], ranges:
     angle, shear = np.deg2rad(ranges.rotation * draw[0]), np.deg2rad(ranges.shear * draw[3])
     rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     shift = np.array([[1, 0, ranges.shift * height * draw[1]], [0, 1, ranges.shift * width * draw[2]], [0, 0, 1]])
-    slant = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
+    shearing = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
     zoom = np.diag([1 + ranges.zoom * draw[4], 1 + ranges.zoom * draw[5], 1])
     to_centre = np.array([[1, 0, (height - 1) / 2], [0, 1, (width - 1) / 2], [0, 0, 1]])
-    matrix = to_centre @ rotation @ shift @ slant @ zoom @ np.linalg.inv(to_centre)
+    matrix = to_centre @ rotation @ shift @ shearing @ zoom @ np.linalg.inv(to_centre)
     moved = affine_transform(image.astype(float), matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
     if ranges.horizontal_flip and draw[6] < 0:
         moved = moved[:, ::-1]
@@ -51,23 +51,23 @@ def test_it_moves_pixels_as_keras_does(images: NDArray[np.uint8]) -> None:
 def test_the_same_generator_gives_the_same_images_with_any_number_of_threads(
     images: NDArray[np.uint8],
 ) -> None:
-    before = cv2.getNumThreads()
+    original_threads = cv2.getNumThreads()
     results = []
     try:
         for threads in (1, 4):
             cv2.setNumThreads(threads)
             results.append(augment(images, ALL, np.random.default_rng(9)))
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(original_threads)
     np.testing.assert_array_equal(*results)
     assert not np.array_equal(results[0], augment(images, ALL, np.random.default_rng(10)))
 
 
-def test_nothing_asked_for_changes_nothing(images: NDArray[np.uint8]) -> None:
+def test_no_augmentation_changes_nothing(images: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(augment(images, Augmentation(), np.random.default_rng(0)), images)
 
 
-def test_the_originals_are_left_alone(images: NDArray[np.uint8]) -> None:
+def test_the_originals_are_not_modified(images: NDArray[np.uint8]) -> None:
     images.flags.writeable = False
     augment(images, ALL, np.random.default_rng(0))
     result = augment(images, Augmentation(horizontal_flip=True), np.random.default_rng(0))
@@ -93,15 +93,15 @@ def test_mirroring_together_with_a_warp_equals_mirroring_after_it(images: NDArra
     np.testing.assert_allclose(mirrored @ points, plain @ reflected)
 
 
-def test_both_planes_move_alike(images: NDArray[np.uint8]) -> None:
-    twice = np.repeat(images, 2, axis=-1)
-    result = augment(twice, ALL, np.random.default_rng(4))
+def test_both_planes_move_in_the_same_way(images: NDArray[np.uint8]) -> None:
+    two_planes = np.repeat(images, 2, axis=-1)
+    result = augment(two_planes, ALL, np.random.default_rng(4))
     np.testing.assert_array_equal(result[..., 0], result[..., 1])
-    alone = augment(images, ALL, np.random.default_rng(4)).astype(int)
-    assert np.abs(result[..., :1] - alone).max() <= 1  # OpenCV rounds one and two channels apart
+    one_plane = augment(images, ALL, np.random.default_rng(4)).astype(int)
+    assert np.abs(result[..., :1] - one_plane).max() <= 1  # OpenCV rounds one and two channels differently
 
 
-def test_the_border_is_continued_not_blackened() -> None:
+def test_the_border_is_continued_and_not_black() -> None:
     images = np.full((8, 32, 32, 1), 77, np.uint8)
     assert np.all(augment(images, ALL, np.random.default_rng(0)) == 77)
 

@@ -1,4 +1,4 @@
-"""Every network gives the same answers on another Keras backend, and trains there without TensorFlow."""
+"""Every network predicts the same on another Keras backend, and trains there without TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
-from cxr.models.networks import BUILDERS, build
-from cxr.steps import step
-from support.other_backend import elsewhere
+from cxr.models.metadata import ModelMetadata
+from cxr.models.networks import NETWORKS, build_network
+from cxr.steps import load_step
+from support.other_backend import run_on_backend
 from support.short_backbone import short_backbone
 
 OTHERS = [
@@ -23,16 +23,16 @@ OTHERS = [
     if name != keras.backend.backend()
 ]
 SIDE = 64
-"""With smaller or fewer images the last feature maps have so few values that normalising them enlarges rounding."""
+"""With smaller images the last feature maps have so few values that normalisation amplifies rounding errors."""
 
 PREDICT = """
 import sys, keras, numpy as np
 folder = sys.argv[1]
 images = np.load(folder + "/images.npy")
-# The weights are read from the files: making others before would take JAX minutes, one compilation per shape.
-nothing = lambda self, shape, dtype=None, **_: np.zeros(shape, dtype or "float32")
+# The weights are read from the files. Initialising others first would take JAX minutes, one compilation per shape.
+zeros = lambda self, shape, dtype=None, **_: np.zeros(shape, dtype or "float32")
 for name in ("VarianceScaling", "Zeros", "Ones"):
-    getattr(keras.initializers, name).__call__ = nothing
+    getattr(keras.initializers, name).__call__ = zeros
 for name in sys.argv[2:]:
     network = keras.saving.load_model(f"{folder}/{name}.keras", compile=False)
     channels = network.input_shape[-1]
@@ -42,7 +42,7 @@ assert "tensorflow" not in sys.modules
 
 
 def take_statistics(network: keras.Model, images: np.ndarray) -> None:
-    """Let batch normalisation see the images: untrained, it would give the same answer to all of them."""
+    """Update the statistics of batch normalisation; without them, all images would get the same probability."""
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -54,14 +54,14 @@ def test_same_weights_give_the_same_probabilities_on_another_backend(backend, tm
     images = np.random.default_rng(5).random((4, SIDE, SIDE, 3), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
     expected = {}
-    for number, name in enumerate(BUILDERS):
+    for number, name in enumerate(NETWORKS):
         keras.utils.set_random_seed(number)
-        network = build(name, (SIDE, SIDE, 1 if name == "three_block" else 3))
+        network = build_network(name, (SIDE, SIDE, 1 if name == "three_block" else 3))
         take_statistics(network, images)
         network.save(tmp_path / f"{name}.keras")
         expected[name] = np.asarray(network(images[..., : network.input_shape[-1]], training=False))
-    elsewhere(backend, tmp_path, ["-c", PREDICT, str(tmp_path), *BUILDERS])
-    for name in BUILDERS:
+    run_on_backend(backend, tmp_path, ["-c", PREDICT, str(tmp_path), *NETWORKS])
+    for name in NETWORKS:
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-4, err_msg=name)
         assert np.ptp(expected[name][:, -1]) > 0, name
 
@@ -70,14 +70,14 @@ def test_same_weights_give_the_same_probabilities_on_another_backend(backend, tm
 def prepared(phantom_folder, tmp_path_factory) -> Path:
     """60 phantoms, validated, split and prepared at 48 pixels."""
     root = tmp_path_factory.mktemp("pipeline")
-    run = [
+    steps = [
         ("validate", {"data": phantom_folder, "manifest": root / "manifest", "report": root / "report"}),
         ("resplit", {"manifest": root / "manifest", "splits": root / "splits", "max_deviation": 1}),
         ("preprocess", {"data": phantom_folder, "manifest": root / "manifest", "recipe": "s4_resize", "size": 48,
                         "prepared": root / "prepared"}),
     ]  # fmt: skip
-    for name, values in run:
-        step(name).build(values).execute()
+    for name, values in steps:
+        load_step(name).build(values).execute()
     return root
 
 
@@ -85,11 +85,13 @@ SHORT = (
     "import sys; from cxr.cli.main import main\n"
     "from support.short_backbone import short_backbone\nwith short_backbone():\n    "
 )
-"""MobileNetV2 whole is compared above; to train it, JAX would compile for most of a minute."""
+"""The whole MobileNetV2 is compared above; JAX would compile its training for most of a minute."""
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backend, prepared, phantom_folder, tmp_path):
+def test_a_model_trained_and_evaluated_on_another_backend_predicts_the_same_here(
+    backend, prepared, phantom_folder, tmp_path
+):
     common = ["--tracking_uri", "", "--model", "mobilenetv2", "--splits", prepared / "splits"]
     common += ["--manifest", prepared / "manifest", "--prepared", prepared / "prepared"]
     common += ["--trained", tmp_path / "trained"]
@@ -99,15 +101,28 @@ def test_model_trained_and_judged_on_another_backend_answers_the_same_here(backe
         keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
     train = ["train", *common, "--architecture", "mobilenetv2", "--weights", weights]
     train += ["--phantom_epochs", 2, "--unfrozen_layers", 5, "--fine_tune_epochs", 1, "--augmentation", "{zoom: 0.1}"]
-    # One batch holds all images of a side: another size would be compiled too.
+    # One batch holds all images of a split: another size would be compiled too.
     train += ["--checkpoints", tmp_path / "checkpoints", "--batch_size", 64]
-    judge = ["evaluate", *common, "--data", phantom_folder, "--evaluation", tmp_path / "evaluation", "--resamples", 100]
-    both = [[str(word) for word in words] for words in (train, judge)]
+    evaluate = [
+        "evaluate",
+        *common,
+        "--data",
+        phantom_folder,
+        "--evaluation",
+        tmp_path / "evaluation",
+        "--resamples",
+        100,
+    ]
+    command_lines = [[str(argument) for argument in arguments] for arguments in (train, evaluate)]
     # One process: it compiles the network's operations once.
-    elsewhere(backend, tmp_path, ["-c", f"{SHORT}sys.exit(any(map(main, {both!r})))"])
-    card = ModelCard.read(tmp_path / "evaluation")
-    assert card.training["device"]["backend"] == backend
-    assert card.training["epochs_run"] == 3
-    judged = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet").head(5)
-    answers = Predictor.load(tmp_path / "trained", card).predict([phantom_folder / path for path in judged["path"]])
-    np.testing.assert_allclose([one.probability for one in answers], judged["probability"], atol=1e-4)
+    run_on_backend(backend, tmp_path, ["-c", f"{SHORT}sys.exit(any(map(main, {command_lines!r})))"])
+    metadata = ModelMetadata.read(tmp_path / "evaluation")
+    assert metadata.training["device"]["backend"] == backend
+    assert metadata.training["epochs_run"] == 3
+    predictions = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet").head(5)
+    predicted = Predictor.load(tmp_path / "trained", metadata).predict(
+        [phantom_folder / path for path in predictions["path"]]
+    )
+    np.testing.assert_allclose(
+        [prediction.probability for prediction in predicted], predictions["probability"], atol=1e-4
+    )

@@ -1,4 +1,4 @@
-"""Batches depend on seed and epoch alone, and make up for the rarer class as asked."""
+"""Batches depend on seed and epoch alone, and balance the rarer class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def images():
 
 def batches(images, **changes):
     labels = np.array([0] * 10 + [1] * 30)
-    values = {"batch_size": 8, "shuffle": True, "seed": 5} | changes
+    values = {"batch_size": 8, "shuffle": True, "balance": "none", "seed": 5} | changes
     return Batches(images, np.arange(40), labels, RECIPE, **values)
 
 
@@ -33,24 +33,24 @@ def test_same_seed_and_epoch_give_the_same_batches_in_any_order_of_reading(image
 
 
 def test_another_epoch_has_another_order(images):
-    one = batches(images)
-    before = one.order().copy()
-    one.epoch = 1
-    assert not np.array_equal(before, one.order())
-    assert sorted(one.order()) == list(range(40))
+    shuffled = batches(images)
+    first_order = shuffled.order().copy()
+    shuffled.epoch = 1
+    assert not np.array_equal(first_order, shuffled.order())
+    assert sorted(shuffled.order()) == list(range(40))
 
 
 def test_one_grey_plane_reaches_every_channel_scaled(images):
-    picture, label = batches(images, shuffle=False)[0][:2]
-    assert picture.shape == (8, 16, 16, 3)
-    assert picture.dtype == np.float32
-    np.testing.assert_allclose(picture[..., 2], images[:8, ..., 0] / 255, atol=1e-6)
-    np.testing.assert_array_equal(label, np.zeros((8, 1)))
+    inputs, labels = batches(images, shuffle=False)[0][:2]
+    assert inputs.shape == (8, 16, 16, 3)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs[..., 2], images[:8, ..., 0] / 255, atol=1e-6)
+    np.testing.assert_array_equal(labels, np.zeros((8, 1)))
 
 
 def test_last_batch_is_shorter_and_every_image_comes_once(images):
-    one = batches(images, batch_size=16)
-    assert [len(one[number][0]) for number in range(len(one))] == [16, 16, 8]
+    sixteens = batches(images, batch_size=16)
+    assert [len(sixteens[number][0]) for number in range(len(sixteens))] == [16, 16, 8]
 
 
 def test_softmax_networks_get_one_column_per_class(images):
@@ -58,16 +58,16 @@ def test_softmax_networks_get_one_column_per_class(images):
     np.testing.assert_array_equal(targets.sum(axis=0), [10, 30])
 
 
-def test_class_weights_give_both_classes_the_same_say(images):
+def test_class_weights_give_both_classes_the_same_total_weight(images):
     _, targets, weights = batches(images, balance="class_weights", batch_size=40)[0]
-    sick = targets[:, 0] == 1
-    assert weights[sick].sum() == pytest.approx(weights[~sick].sum())
+    is_pneumonia = targets[:, 0] == 1
+    assert weights[is_pneumonia].sum() == pytest.approx(weights[~is_pneumonia].sum())
     assert weights.sum() == pytest.approx(40)
 
 
-def test_oversampling_repeats_the_rarer_class_and_loses_nobody(images):
-    one = batches(images, balance="oversample", batch_size=60)
-    _, targets = one[0]
+def test_oversampling_repeats_the_rarer_class_and_keeps_every_image(images):
+    oversampled = batches(images, balance="oversample", batch_size=60)
+    _, targets = oversampled[0]
     assert targets.sum() == 30
     assert len(targets) == 60
-    assert set(one.order()) == set(range(40))
+    assert set(oversampled.order()) == set(range(40))

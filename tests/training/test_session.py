@@ -1,4 +1,4 @@
-"""A training goes through its phases, keeps what was best, and goes on after a kill in whichever phase it was."""
+"""A training runs its phases, keeps the best weights, and resumes after a kill in any phase."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 
 from cxr.data.dataset import DatasetCard
 from cxr.errors import ParameterError
-from cxr.images.prepared import Prepared
+from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import recipe_named
-from cxr.models.metadata import ModelCard
-from cxr.models.networks import build
+from cxr.models.metadata import ModelMetadata
+from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
-from cxr.training.session import Session, Settings
+from cxr.training.session import TrainingSession
+from cxr.training.split_data import SplitData
 from cxr.training.trained_model import TrainedModel
-from cxr.training.training_set import SplitData
 from support.short_backbone import LAYERS, short_backbone
+from support.training_settings import training_settings
 
 RECIPE = recipe_named("s4_resize", size=32)
 
@@ -32,7 +33,7 @@ def short_mobilenet():
 
 @pytest.fixture(scope="module")
 def data():
-    """48 pictures with a brighter patch for pneumonia."""
+    """48 images with a brighter patch for pneumonia."""
     images = np.random.default_rng(0).integers(0, 120, (48, 32, 32, 1), dtype=np.uint8)
     images[1::2, 5:17, 5:17] += 80
     names = [str(number) for number in range(48)]
@@ -40,9 +41,9 @@ def data():
     frame = pd.DataFrame(
         {"path": names, "label": ["NORMAL", "PNEUMONIA"] * 24, "split": ["train"] * 32 + ["validation"] * 16}
     )
-    card = DatasetCard("drawn", "patients", "test", 48, 1, "none")
+    dataset = DatasetCard("drawn", "patients", "test", 48, 1, "none")
     index = pd.DataFrame({"path": names, "row": range(48)})
-    return Prepared(images, index, RECIPE, rows), SplitData(frame, card, "d" * 64, "grouped", "5" * 64)
+    return PreparedImages(images, index, RECIPE, rows), SplitData(frame, dataset, "d" * 64, "grouped", "5" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +52,21 @@ def settings(short_mobilenet, tmp_path_factory):
     keras.utils.set_random_seed(4)
     path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
     keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
-    return Settings(
+    return training_settings(
         "mobilenetv2", weights=str(path), epochs=2, fine_tune_epochs=2, unfrozen_layers=5, dropout=0.2, batch_size=16,
         augmentation={"horizontal_flip": True}, augmented_views=1, fine_tune_learning_rate=1e-3,
     )  # fmt: skip
 
 
 class KilledError(Exception):
-    """Stands for a kill between two epochs."""
+    """Represents a kill between two epochs."""
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, settings, tmp_path_factory):
-    """Weights and result of a training that nobody killed."""
-    session = Session(settings, *data, tmp_path_factory.mktemp("whole"))
-    result = session.learn()
+    """Weights and result of a training that was not killed."""
+    session = TrainingSession(settings, *data, tmp_path_factory.mktemp("whole"), resume=True)
+    result = session.train()
     return session.network.get_weights(), result
 
 
@@ -79,52 +80,52 @@ def test_training_killed_in_each_phase_goes_on_there_with_the_same_result(data, 
             if row["epoch"] == epoch:
                 raise KilledError
 
-        session = Session(settings, *data, tmp_path / "killed")
+        session = TrainingSession(settings, *data, tmp_path / "killed", resume=True)
         with pytest.raises(KilledError):
-            session.learn(run_id="run", on_epoch=kill)
+            session.train(run_id="run", on_epoch=kill)
         return session
 
     assert session_killed_in(2).run_id is None
     assert session_killed_in(4).run_id == "run"
     assert trained == [1, 2, 2, 3, 4], "only what was not finished is trained again"
-    session = Session(settings, *data, tmp_path / "killed")
+    session = TrainingSession(settings, *data, tmp_path / "killed", resume=True)
     assert session.run_id == "run"
-    result = session.learn(on_epoch=lambda row: trained.append(row["epoch"]))
+    result = session.train(on_epoch=lambda row: trained.append(row["epoch"]))
     assert trained[5:] == [4]
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
-    for one, other in zip(weights, session.network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected_weights, layer_weights in zip(weights, session.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(layer_weights, expected_weights)
 
 
 def test_second_phase_that_only_harms_leaves_the_weights_of_the_first(data, settings, tmp_path):
     harmful = replace(settings, fine_tune_optimizer="sgd", fine_tune_learning_rate=20.0, monitor="loss")
-    session = Session(harmful, *data, tmp_path)
+    session = TrainingSession(harmful, *data, tmp_path, resume=True)
     after = {}
-    result = session.learn(on_epoch=lambda row: after.update({row["epoch"]: session.network.get_weights()}))
+    result = session.train(on_epoch=lambda row: after.update({row["epoch"]: session.network.get_weights()}))
     assert result.best_epoch in (1, 2)
     assert all(row["val_loss"] > result.best for row in result.history[2:])
-    for one, other in zip(after[result.best_epoch], session.network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected_weights, layer_weights in zip(after[result.best_epoch], session.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(layer_weights, expected_weights)
 
 
 def test_only_the_layers_of_the_phase_change(data, settings, tmp_path):
     slow_at_first = replace(settings, learning_rate=1e-7, epochs=1, fine_tune_epochs=4)
-    session = Session(slow_at_first, *data, tmp_path)
-    before = [layer.get_weights() for layer in backbone_layers(session.network)]
-    assert session.learn().best_epoch > 1
-    after = [layer.get_weights() for layer in backbone_layers(session.network)]
-    same = [
-        all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
-        for one, other in zip(before, after, strict=True)
+    session = TrainingSession(slow_at_first, *data, tmp_path, resume=True)
+    weights_before = [layer.get_weights() for layer in backbone_layers(session.network)]
+    assert session.train().best_epoch > 1
+    weights_after = [layer.get_weights() for layer in backbone_layers(session.network)]
+    unchanged = [
+        all(np.array_equal(*weights) for weights in zip(layer_before, layer_after, strict=True))
+        for layer_before, layer_after in zip(weights_before, weights_after, strict=True)
     ]
-    assert all(same[:-5])
-    assert same[-5:] == [True, False, False, True, True], "a convolution and its normalisation"
+    assert all(unchanged[:-5])
+    assert unchanged[-5:] == [True, False, False, True, True], "a convolution and its normalisation"
 
 
 def test_training_stops_at_the_wanted_accuracy_on_train(data, tmp_path):
-    plain = Settings("shallow", epochs=60, batch_size=16, stop_at_accuracy=0.9, learning_rate=3e-3)
-    result = Session(plain, *data, tmp_path).learn()
+    plain = training_settings("shallow", epochs=60, batch_size=16, stop_at_accuracy=0.9, learning_rate=3e-3)
+    result = TrainingSession(plain, *data, tmp_path, resume=True).train()
     assert len(result.history) < 60
     assert result.history[-1]["accuracy"] >= 0.9
     assert all(row["accuracy"] < 0.9 for row in result.history[:-1])
@@ -132,7 +133,7 @@ def test_training_stops_at_the_wanted_accuracy_on_train(data, tmp_path):
 
 
 def test_without_pretrained_weights_the_whole_network_is_trained_in_one_phase(data, settings, tmp_path):
-    session = Session(replace(settings, weights="none"), *data, tmp_path)
+    session = TrainingSession(replace(settings, weights="none"), *data, tmp_path, resume=True)
     assert [phase.unfrozen for phase in session.phases] == [None]
 
 
@@ -145,24 +146,24 @@ def test_without_pretrained_weights_the_whole_network_is_trained_in_one_phase(da
 )
 def test_layers_that_cannot_be_unfrozen_are_refused_before_training(data, settings, tmp_path, changes, message):
     with pytest.raises(ParameterError, match=message):
-        Session(replace(settings, **changes), *data, tmp_path)
+        TrainingSession(replace(settings, **changes), *data, tmp_path, resume=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        network = build("mobilenetv2", RECIPE.input_shape)  # as a session on a GPU would build it
+        network = build_network("mobilenetv2", RECIPE.input_shape)  # as a session on a GPU would build it
     finally:
         keras.config.set_dtype_policy("float32")
     assert network.get_layer("Conv1").compute_dtype == "float16"
-    result = Session(Settings("shallow", epochs=1), *data, tmp_path / "any").learn()
+    result = TrainingSession(training_settings("shallow", epochs=1), *data, tmp_path / "any", resume=True).train()
     origin = {"data_md5": None, "git_commit": None, "environment": "run.txt sha256:1", "pipeline_run": "run-7"}
     TrainedModel(network, result, {}, RECIPE, data[1], {"kind": "gpu"}, origin, None).write(tmp_path, "m", "own", 0)
-    kept, dataset = ModelCard.read(tmp_path), data[1].dataset
-    assert (kept.environment, kept.pipeline_run, kept.image_digest) == ("run.txt sha256:1", "run-7", None)
-    assert (kept.dataset["source"], kept.dataset["licence"]) == (dataset.source, dataset.licence)
-    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert {layer.compute_dtype for layer in again.layers} == {"float32"}
+    metadata, dataset = ModelMetadata.read(tmp_path), data[1].dataset
+    assert (metadata.environment, metadata.pipeline_run, metadata.image_digest) == ("run.txt sha256:1", "run-7", None)
+    assert (metadata.dataset["source"], metadata.dataset["licence"]) == (dataset.source, dataset.licence)
+    reloaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert {layer.compute_dtype for layer in reloaded.layers} == {"float32"}
     images = np.random.default_rng(0).random((2, *RECIPE.input_shape), dtype=np.float32)
-    np.testing.assert_allclose(again(images, training=False), network(images, training=False), atol=5e-3)
+    np.testing.assert_allclose(reloaded(images, training=False), network(images, training=False), atol=5e-3)

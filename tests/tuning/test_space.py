@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cxr.steps.train import Train
-from cxr.tuning.space import Choices, Range, network_problems, read_space, searchable
+from cxr.tuning.space import Choices, Range, network_problems, read_space, searchable_fields
 
-FIELDS = searchable(Train.model_fields, {"model", *Train.artifacts()})
+FIELDS = searchable_fields(Train.model_fields, {"model", *Train.artifacts()})
 
 
 def base(**changes):
     return {
         "architecture": "three_block",
+        "dropout": None,
         "batch_normalisation": None,
         "weights": "none",
         "fine_tune_epochs": 0,
@@ -39,7 +40,9 @@ def test_choices_and_ranges_are_read_in_the_type_of_their_parameter():
         "dropout": Range(0.2, 0.5),
         "batch_normalisation": Choices((True, None)),
     }
-    assert [name for name, one in space.items() if isinstance(one, Range) and one.whole] == ["batch_size"]
+    assert [name for name, dimension in space.items() if isinstance(dimension, Range) and dimension.whole] == [
+        "batch_size"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +74,9 @@ def test_wrong_entries_are_named_with_what_was_received(name, entry, expected):
 
 def test_drawn_numbers_have_few_digits_and_stay_inside():
     rate = Range(1.23544e-4, 1e-2, log=True)
-    assert rate.value(0.00123456789) == 0.001235
-    assert rate.value(1.23544e-4) == 1.23544e-4  # 0.0001235 would be outside
-    assert Range(2, 9).value(7) == 7
+    assert rate.to_value(0.00123456789) == 0.001235
+    assert rate.to_value(1.23544e-4) == 1.23544e-4  # 0.0001235 would be outside
+    assert Range(2, 9).to_value(7) == 7
 
 
 @pytest.mark.parametrize(
@@ -91,14 +94,14 @@ def test_drawn_numbers_have_few_digits_and_stay_inside():
     ],
 )
 def test_a_value_is_inside_or_not(dimension, value, inside):
-    assert dimension.holds(value) is inside
+    assert dimension.contains(value) is inside
 
 
 def test_options_that_the_network_does_not_have_are_refused():
     space = {"batch_normalisation": Choices((True, None))}
     assert network_problems(space, base()) == []
     (problem,) = network_problems(space, base(architecture="residual_separable"))
-    assert "normalises every convolution" in problem
+    assert "batch_normalisation=null for residual_separable, which has no such option" in problem
 
 
 def test_layers_are_unfrozen_only_where_there_are_pretrained_weights_and_a_second_phase():

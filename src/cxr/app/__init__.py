@@ -1,4 +1,4 @@
-"""The page: radiographs in, calibrated answers that a clinician can read out (Streamlit).
+"""The page: radiographs in, calibrated predictions out, in words that a clinician can read aloud (Streamlit).
 
-:mod:`cxr.app.server` starts it; the other modules run in Streamlit's process, once per interaction of a visitor.
+:mod:`cxr.app.server` starts it. The other modules run in Streamlit's process, once per interaction of a visitor.
 """

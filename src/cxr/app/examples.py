@@ -1,4 +1,4 @@
-"""Example films for newcomers: drawn, never of people; and one picture that is no film."""
+"""Example images for new visitors: drawn chests that show no person, and one image that is not a radiograph."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import cache
 import cv2
 import numpy as np
 
-from cxr.data.phantom.dataset import Plan, picture
+from cxr.data.phantom.dataset import PhantomPlan, draw_image
 
 SEED = 2026
-"""Not the seed of the built-in data set: a model trained on phantoms has not seen these."""
+"""Not the seed of the built-in data set, so that a model trained on phantoms has not seen these images."""
 
 
 @dataclass(frozen=True)
-class Example:
-    """A drawn picture.
+class ExampleImage:
+    """A drawn image.
 
     Attributes:
         title: what it shows, for people.
         name: file name.
-        subtype: subtype of the phantom; empty for the picture that is no film.
+        subtype: subtype of the phantom; empty for the image that is not a radiograph.
         patient: number of the drawn patient.
     """
 
@@ -32,15 +32,15 @@ class Example:
 
 
 EXAMPLES = (
-    Example("Healthy chest", "drawn-healthy.jpeg", "normal", 14),
-    Example("Bacterial pneumonia", "drawn-bacterial.jpeg", "bacteria", 4),
-    Example("Viral pneumonia", "drawn-viral.jpeg", "virus", 3),
-    Example("A letter, no film", "drawn-letter.jpeg", "", 0),
+    ExampleImage("Healthy chest", "drawn-healthy.jpeg", "normal", 14),
+    ExampleImage("Bacterial pneumonia", "drawn-bacterial.jpeg", "bacteria", 4),
+    ExampleImage("Viral pneumonia", "drawn-viral.jpeg", "virus", 3),
+    ExampleImage("A letter, no film", "drawn-letter.jpeg", "", 0),
 )
 
 
 @cache
-def draw(example: Example) -> bytes:
+def draw_example(example: ExampleImage) -> bytes:
     """Draw an example.
 
     Args:
@@ -50,11 +50,11 @@ def draw(example: Example) -> bytes:
         A JPEG file.
     """
     if not example.subtype:
-        return _letter()
-    return picture(Plan("test", example.subtype, example.patient, 0, example.name), SEED).data
+        return _draw_letter()
+    return draw_image(PhantomPlan("test", example.subtype, example.patient, 0, example.name), SEED).data
 
 
-def _letter() -> bytes:
+def _draw_letter() -> bytes:
     """A typed page: white paper with dark lines of text."""
     page = np.full((760, 560), 250, np.uint8)
     words = np.array(["the", "patient", "was", "seen", "today", "and", "sent", "home", "with", "advice", "to", "rest"])

@@ -1,4 +1,4 @@
-"""The two pages: answers for films, and the card of the version that answers."""
+"""The two pages: predictions for images, and the model card of the version that predicts."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from functools import partial
 
 import streamlit as st
 
-from cxr.app import answer_table, image_view, page_frame, threshold
-from cxr.app.examples import EXAMPLES, draw
-from cxr.app.service import Service, opened
-from cxr.app.settings import Settings
-from cxr.app.uploads import Film, outcomes
+from cxr.app import image_view, page_frame, prediction_table, threshold_slider
+from cxr.app.examples import EXAMPLES, draw_example
+from cxr.app.service import PageService, shared_service
+from cxr.app.settings import AppSettings
+from cxr.app.uploads import UploadedImage, predict_images
 from cxr.errors import CxrError
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> None:
-    """Carry out one run of Streamlit's script for one visitor.
+def run_page(settings: AppSettings) -> None:
+    """Run Streamlit's script once for one visitor.
 
     Args:
-        settings: what the page was started with.
+        settings: settings of the page.
     """
-    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=page_frame.icon(), layout="wide")
+    st.set_page_config(page_title="Pneumonia on chest radiographs", page_icon=page_frame.draw_icon(), layout="wide")
     pages = [
-        st.Page(lambda: _with_service(settings, _films), title="Films", url_path="films", default=True),
-        st.Page(lambda: _with_service(settings, _card), title="Model card", url_path=page_frame.CARD_PATH),
+        st.Page(lambda: _with_service(settings, _show_predictions), title="Films", url_path="films", default=True),
+        st.Page(lambda: _with_service(settings, _show_model_card), title="Model card", url_path=page_frame.CARD_PATH),
     ]
     st.navigation(pages, position="hidden").run()
 
 
-def _with_service(settings: Settings, body: Callable[[Settings, Service], None]) -> None:
+def _with_service(settings: AppSettings, body: Callable[[AppSettings, PageService], None]) -> None:
     try:
-        service = opened(settings)
+        service = shared_service(settings)
     except CxrError as error:
-        log.warning("no model answers: %s", error)
+        log.warning("no model can predict: %s", error)
         st.html(page_frame.STYLE)
         st.title("Pneumonia on chest radiographs", anchor=False)
         st.error(f"**No model can answer at the moment.** {error}", icon=":material/error:")
@@ -45,27 +45,29 @@ def _with_service(settings: Settings, body: Callable[[Settings, Service], None])
     try:
         body(settings, service)
     except CxrError as error:
-        log.warning("a film could not be answered: %s", error)
+        log.warning("there is no prediction for an image: %s", error)
         st.error(f"**This cannot be answered at the moment.** {error}", icon=":material/error:")
 
 
-def _films(settings: Settings, service: Service) -> None:
+def _show_predictions(settings: AppSettings, service: PageService) -> None:
     served = service.current
-    page_frame.top(settings, service, served)
-    films = _chosen(settings)
-    if films:
-        found = outcomes(service, served, films)
-        one = answer_table.choose(found, served, threshold.current(served)) if len(found) > 1 else found[0]
-        image_view.show(service, served, one)
-    page_frame.follow(service, served)
+    page_frame.show_header(settings, service, served)
+    images = _choose_images(settings)
+    if images:
+        outcomes = predict_images(service, served, images)
+        threshold = threshold_slider.current_threshold(served)
+        several = len(outcomes) > 1
+        shown = prediction_table.choose_image(outcomes, served, threshold) if several else outcomes[0]
+        image_view.show_image(service, served, shown)
+    page_frame.rerun_on_new_version(service, served)
 
 
-def _chosen(settings: Settings) -> list[Film]:
-    """Uploaded films, then drawn examples."""
+def _choose_images(settings: AppSettings) -> list[UploadedImage]:
+    """The uploaded images, then the chosen examples."""
     uploaded = st.file_uploader(
         f"Drop or choose frontal chest radiographs: JPEG, PNG or DICOM, up to {settings.max_files} at once",
         accept_multiple_files=True,
-        help=_kept(settings),
+        help=_storage_notice(settings),
     )
     if len(uploaded) > settings.max_files:
         st.warning(
@@ -82,13 +84,13 @@ def _chosen(settings: Settings) -> list[Film]:
         help="Drawn by this program. They show no patient.",
     )
     return [
-        *(Film(file.file_id, file.name, file.getvalue) for file in uploaded),
-        *(Film(one.name, one.name, partial(draw, one), drawn=True) for one in examples),
+        *(UploadedImage(file.file_id, file.name, file.getvalue) for file in uploaded),
+        *(UploadedImage(each.name, each.name, partial(draw_example, each), drawn=True) for each in examples),
     ]
 
 
-def _kept(settings: Settings) -> str:
-    """What becomes of an uploaded film."""
+def _storage_notice(settings: AppSettings) -> str:
+    """Says which data of an uploaded image is stored."""
     if settings.log_predictions is None:
         return "Files are read in memory and forgotten when you leave. Nothing is stored."
     if settings.log_pixels:
@@ -96,11 +98,11 @@ def _kept(settings: Settings) -> str:
     return "Files are forgotten when you leave. The answers and a few figures of each picture are stored, no picture."
 
 
-def _card(settings: Settings, service: Service) -> None:
+def _show_model_card(settings: AppSettings, service: PageService) -> None:
     served = service.current
-    page_frame.top(settings, service, served)
-    if served.about is None:
+    page_frame.show_header(settings, service, served)
+    if served.model_card is None:
         st.info("This version has no model card.")
     else:
-        st.markdown(served.about)
-    page_frame.follow(service, served)
+        st.markdown(served.model_card)
+    page_frame.rerun_on_new_version(service, served)

@@ -1,4 +1,4 @@
-"""What stands around every page: who answers, what must be known about it, and what it is not for."""
+"""What frames both pages: title, version, notices, and the sentence that the page is for research only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import streamlit as st
 from PIL.Image import Image, fromarray
 
-from cxr.app.service import Service
-from cxr.app.settings import Settings
+from cxr.app.service import PageService
+from cxr.app.settings import AppSettings
 from cxr.app.texts import RESEARCH
 from cxr.promotion.log import CHAMPION
-from cxr.serving.model_provider import Served
+from cxr.serving.model_source import ServedModel
 
 CARD_PATH = "card"
-_SEEN = "version seen"
+_SHOWN_VERSION = "shown version"
 
 STYLE = f"""<style>
 .cxr-research {{ position: fixed; left: 0; right: 0; bottom: 0; z-index: 1000; padding: .35rem 1rem; text-align: center;
@@ -31,29 +31,29 @@ h2.cxr-name {{ font-size: 1.25rem; padding: 1rem 0 0; margin: .5rem 0 0; border-
 </style><div class="cxr-research" role="note">{RESEARCH}</div>"""
 
 
-def banners(served: Served) -> list[str]:
-    """Collect what must be known about the version before its answers are read.
+def banners(served: ServedModel) -> list[str]:
+    """Collect the notices that a visitor must read before the predictions.
 
     Args:
-        served: the version that answers.
+        served: the model that predicts.
 
     Returns:
-        Sentences; empty for a champion that was trained on radiographs.
+        Sentences; empty for a champion that was trained on radiographs of patients.
     """
-    found = [served.banner] if served.banner else []
+    sentences = [served.banner] if served.banner else []
     if not served.version:
-        found.append("This model comes from a folder: it is no registered version.")
+        sentences.append("This model comes from a folder: it is no registered version.")
     elif served.alias != CHAMPION and served.alias not in (served.banner or ""):
-        found.append(f"Version {served.version} answers as {served.alias}: it is not the champion.")
-    return found
+        sentences.append(f"Version {served.version} answers as {served.alias}: it is not the champion.")
+    return sentences
 
 
 @cache
-def icon() -> Image:
-    """Draw the page's sign: two lungs. Streamlit would have the browser fetch one from another server.
+def draw_icon() -> Image:
+    """Draw the icon of the page: two lungs. For an emoji the browser would ask another server.
 
     Returns:
-        A picture of 64 × 64 pixels.
+        An image of 64 × 64 pixels.
     """
     drawn = np.full((64, 64, 3), (0, 114, 178), np.uint8)
     for middle in (20, 44):
@@ -62,62 +62,62 @@ def icon() -> Image:
     return fromarray(drawn)
 
 
-def top(settings: Settings, service: Service, served: Served) -> None:
+def show_header(settings: AppSettings, service: PageService, served: ServedModel) -> None:
     """Show title, version and banners.
 
     Args:
-        settings: what the page was started with.
-        service: what answers.
-        served: the version that answers.
+        settings: settings of the page.
+        service: gives the current model.
+        served: the model that predicts.
     """
     st.html(STYLE)
     st.title("Pneumonia on chest radiographs", anchor=False)
     if sentences := banners(served):
         st.warning(f"**{' '.join(sentences)}**", icon=":material/warning:")
-    st.markdown(" · ".join(facts(settings, served)))
+    st.markdown(" · ".join(version_links(settings, served)))
     if service.problem:
         st.info(service.problem, icon=":material/sync_problem:")
-    _announce(served)
+    _announce_new_version(served)
 
 
-def name(served: Served) -> str:
-    """Name the version.
+def version_name(served: ServedModel) -> str:
+    """Write the name of the version.
 
     Args:
-        served: the version that answers.
+        served: the model that predicts.
 
     Returns:
         For example ``"version 3 (champion), ensemble"``.
     """
     if not served.version:
-        return served.card.model
-    return f"version {served.version} ({served.alias}), {served.card.model}"
+        return served.metadata.model
+    return f"version {served.version} ({served.alias}), {served.metadata.model}"
 
 
-def facts(settings: Settings, served: Served) -> list[str]:
+def version_links(settings: AppSettings, served: ServedModel) -> list[str]:
     """Write the version's name with links.
 
     Args:
-        settings: what the page was started with.
-        served: the version that answers.
+        settings: settings of the page.
+        served: the model that predicts.
 
     Returns:
         Markdown.
     """
-    found = [f"Answers: **{name(served)}**", f"[model card]({CARD_PATH})"]
-    address = registry_page(settings, served)
-    return [*found, f"[in MLflow]({address})"] if address else found
+    links = [f"Answers: **{version_name(served)}**", f"[model card]({CARD_PATH})"]
+    url = registry_page_url(settings, served)
+    return [*links, f"[in MLflow]({url})"] if url else links
 
 
-def registry_page(settings: Settings, served: Served) -> str | None:
-    """Find the version's page in MLflow.
+def registry_page_url(settings: AppSettings, served: ServedModel) -> str | None:
+    """Build the address of the version's page in MLflow.
 
     Args:
-        settings: what the page was started with.
-        served: the version that answers.
+        settings: settings of the page.
+        served: the model that predicts.
 
     Returns:
-        Its address, without user and password; None if the store is a file, or the model comes from a folder.
+        The address without user and password; None if the store is a file, or the model comes from a folder.
     """
     parts = urlsplit(settings.tracking_uri)
     if parts.scheme not in ("http", "https") or not served.version:
@@ -127,26 +127,25 @@ def registry_page(settings: Settings, served: Served) -> str | None:
     return f"{root}/#/models/{quote(settings.registered_name, safe='')}/versions/{served.version}"
 
 
-def _announce(served: Served) -> None:
-    """Tell a visitor whose page is open that another version has taken over."""
-    now = (served.version, served.alias)
-    before = st.session_state.get(_SEEN, now)
-    if before != now:
+def _announce_new_version(served: ServedModel) -> None:
+    """Tell a visitor with an open page that another version predicts now."""
+    current = (served.version, served.alias)
+    if st.session_state.get(_SHOWN_VERSION, current) != current:
         st.toast(f"Version {served.version} ({served.alias}) answers now; all films were answered again.")
-    st.session_state[_SEEN] = now
+    st.session_state[_SHOWN_VERSION] = current
 
 
-def follow(service: Service, served: Served) -> None:
-    """Look now and then whether another version answers, and show the page anew if so.
+def rerun_on_new_version(service: PageService, served: ServedModel) -> None:
+    """Check at intervals whether another version predicts, and run the page again if so.
 
     Args:
-        service: what answers.
-        served: the version on this page.
+        service: gives the current model.
+        served: the model on this page.
     """
 
     @st.fragment(run_every=service.settings.seconds)
-    def look() -> None:
+    def check() -> None:
         if service.current.since != served.since:
             st.rerun()
 
-    look()
+    check()

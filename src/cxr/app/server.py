@@ -1,4 +1,4 @@
-"""Starts the page: Streamlit's server in this process, with safe settings whatever the machine's own say."""
+"""Starts the page: Streamlit's server in this process, with safe settings that override those of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from cxr.app.settings import Settings
+from cxr.app.settings import AppSettings
 from cxr.errors import CxrError, ParameterError
 
 log = logging.getLogger(__name__)
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 SCRIPT = Path(__file__).parent / "script" / "main.py"
 BLUE = "#0072B2"
 LIGHT_BLUE = "#56B4E9"
-"""Okabe and Ito's sky blue, which shows on a dark page."""
+"""Sky blue of Okabe and Ito, which is visible on a dark page."""
 
 
-def options(settings: Settings, host: str, port: int) -> dict[str, object]:
-    """Choose Streamlit's settings.
+def streamlit_options(settings: AppSettings, host: str, port: int) -> dict[str, object]:
+    """Get the settings for Streamlit.
 
     Args:
         settings: limits of files.
@@ -28,7 +28,7 @@ def options(settings: Settings, host: str, port: int) -> dict[str, object]:
         port: port to listen on.
 
     Returns:
-        Names as on Streamlit's command line to values; they beat its files and environment variables.
+        Names as on Streamlit's command line to values; they override its files and environment variables.
     """
     return {
         "server_address": host,
@@ -58,61 +58,61 @@ def options(settings: Settings, host: str, port: int) -> dict[str, object]:
     }
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: AppSettings, host: str, port: int) -> None:
     """Serve the page until interrupted.
 
     Args:
-        settings: which model answers, and the limits of files.
+        settings: settings of the page.
         host: address to listen on; 127.0.0.1 is this machine alone.
         port: port to listen on.
 
     Raises:
-        ParameterError: if the address cannot be had.
+        ParameterError: if the address is in use or not allowed.
     """
     _expect_free(host, port)
     from streamlit.web import bootstrap
 
-    chosen = options(settings, host, port)
-    bootstrap.load_config_options(chosen)
-    logging.getLogger("uvicorn.error").addFilter(_no_farewell)
-    # Streamlit wonders about its cache being used before a visitor came.
+    options = streamlit_options(settings, host, port)
+    bootstrap.load_config_options(options)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_disconnect)
+    # Streamlit warns when its cache is used before the first visit, as the warm-up does.
     logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)
     threading.Thread(target=_warm_up, args=(settings,), name="warm-up", daemon=True).start()
-    sys.stdout.write(f"The page is on http://{_shown(host)}:{port} (Ctrl+C ends it)\n")
+    sys.stdout.write(f"The page is on http://{_url_host(host)}:{port} (Ctrl+C ends it)\n")
     sys.stdout.flush()
-    bootstrap.run(str(SCRIPT), False, [settings.to_text()], chosen)
+    bootstrap.run(str(SCRIPT), False, [settings.to_text()], options)
 
 
-def _warm_up(settings: Settings) -> None:
-    """Load the model before the first visitor comes; what is wrong with it, the page says as well."""
-    from cxr.app.service import opened
+def _warm_up(settings: AppSettings) -> None:
+    """Load the model before the first visit. The page shows the same error if that fails."""
+    from cxr.app.service import shared_service
 
     try:
-        opened(settings)
+        shared_service(settings)
     except CxrError as error:
-        log.warning("no model can answer yet: %s", error)
-    except Exception:  # the page meets the same fault again, and shows it
+        log.warning("no model can predict yet: %s", error)
+    except Exception:  # the page runs into the same error and shows it
         log.exception("the model cannot be loaded")
 
 
-def _no_farewell(record: logging.LogRecord) -> bool:
-    """A visitor who leaves while the page is being sent is no fault, though Streamlit reports one at length."""
+def _is_not_disconnect(record: logging.LogRecord) -> bool:
+    """Filter of log records: Streamlit logs an error when a visitor leaves while the page is sent; it is none."""
     error = record.exc_info[1] if record.exc_info else None
     return type(error).__name__ not in ("WebSocketDisconnected", "WebSocketDisconnect")
 
 
 def _expect_free(host: str, port: int) -> None:
-    """Streamlit would end the process without a word on what to do."""
+    """Raise an error that says what to do; Streamlit would only end the process."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as taken:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(address)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
     except OSError as error:
         raise ParameterError(
             [f"expected a free address, received host={host}, port={port} ({error.strerror}); choose another port"]
         ) from error
 
 
-def _shown(host: str) -> str:
+def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host

@@ -1,63 +1,54 @@
-"""What the page was started with, carried from the step to Streamlit's script as text."""
+"""Settings of the page, which travel as text from the step to Streamlit's script."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Which model answers, and the limits of what is taken.
+class AppSettings:
+    """Which model predicts, and the limits of files.
 
     Attributes:
         tracking_uri: address of the MLflow store.
         registered_name: name of the registered model.
-        alias: alias whose version answers.
-        fallback: alias to take while nobody has ``alias``; None for none.
-        model: folder of a model that answers instead of a registered version; None for none.
+        alias: alias whose version predicts.
+        fallback: alias to use until a version has ``alias``; None for none.
+        model: folder of a model that is used instead of a registered version; None for none.
         evaluation: folder of its evaluation; None finds it beside the models.
-        reference: folder of what its training films look like; None finds it beside the models.
+        reference: folder of the statistics of its training images; None finds it beside the models.
         seconds: time between two looks at the aliases.
-        max_files: most films at once.
+        max_files: largest number of images at once.
         max_megabytes: largest file.
-        max_megapixels: largest picture, read from the header before decoding.
+        max_megapixels: largest image, read from the header before decoding.
         read_seconds: longest time that reading a file may take.
         log_predictions: folder of the prediction log; None keeps none.
-        log_pixels: whether the log also keeps the pictures.
+        log_pixels: whether the log also keeps the images.
     """
 
-    tracking_uri: str = "sqlite:///mlflow.db"
-    registered_name: str = "pneumonia-classifier"
-    alias: str = "champion"
-    fallback: str | None = "challenger"
-    model: str | None = None
-    evaluation: str | None = None
-    reference: str | None = None
-    seconds: float = 5.0
-    max_files: int = 20
-    max_megabytes: int = 32
-    max_megapixels: float = 50.0
-    read_seconds: float = 10.0
-    log_predictions: str | None = None
-    log_pixels: bool = False
+    tracking_uri: str
+    registered_name: str
+    alias: str
+    fallback: str | None
+    model: Path | None
+    evaluation: Path | None
+    reference: Path | None
+    seconds: float
+    max_files: int
+    max_megabytes: int
+    max_megapixels: float
+    read_seconds: float
+    log_predictions: Path | None
+    log_pixels: bool
 
     def to_text(self) -> str:
-        """Write the settings as one word of a command line.
-
-        Returns:
-            JSON.
-        """
-        return json.dumps(asdict(self))
+        """Write the settings as JSON, for one argument of a command line."""
+        return TypeAdapter(AppSettings).dump_json(self).decode()
 
     @classmethod
-    def from_text(cls, text: str) -> Settings:
-        """Read what :meth:`to_text` wrote.
-
-        Args:
-            text: JSON.
-
-        Returns:
-            The settings.
-        """
-        return cls(**json.loads(text))
+    def from_text(cls, text: str) -> AppSettings:
+        """Read what :meth:`to_text` wrote."""
+        return TypeAdapter(AppSettings).validate_json(text)

@@ -1,4 +1,4 @@
-"""Figures and verdicts in words and signs, never in colour alone."""
+"""Probabilities, labels and problems as text for visitors; a label never depends on colour alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.images.decoding import PROBLEMS
 
 SIGNS = {NORMAL: "●", PNEUMONIA: "▲"}
-NO_ANSWER = "no answer"
+NO_PREDICTION = "no answer"
 RESEARCH = "For research, not for diagnosis."
 
+PROBLEM_TEXTS = {
+    "not_an_image": "it is no JPEG, PNG or DICOM picture",
+    "truncated": "it ends too early; part of it is missing. Save or send it again",
+    "corrupt": "it is damaged. Save or send it again",
+    "empty": "it has no content",
+    "too_large": "it is larger than this page takes",
+    "too_slow": "reading it took too long",
+    "animated": "it holds more than one picture. Save one of them",
+    "unsuitable": "it is too small or too narrow for the network",
+    "cmyk": "it is a file for print. Save it as a grey picture",
+    "depth_16": "it has more than 8 bits of grey. Use the DICOM file, or save it with 8 bits",
+}
+"""Kinds of problem that a visitor can solve, each with what to do."""
 
-def percent(share: float) -> str:
-    """Write a share; nothing is called certain that isn't.
+
+def format_percent(share: float) -> str:
+    """Write a share in per cent; a share that is not exactly 0 or 1 is never written as 0 or 100 per cent.
 
     Args:
         share: 0 to 1, or NaN.
@@ -30,20 +44,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def verdict(label: str | None) -> str:
+def format_label(label: str | None) -> str:
     """Write a label with its sign.
 
     Args:
-        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without an answer.
+        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
 
     Returns:
         For example ``"▲ PNEUMONIA"``.
     """
-    return NO_ANSWER if label is None else f"{SIGNS[label]} {label}"
+    return NO_PREDICTION if label is None else f"{SIGNS[label]} {label}"
 
 
-def unreadable(problem: str) -> str:
-    """Say in plain words why a file cannot be read.
+def problem_sentence(problem: str) -> str:
+    """Say why a file cannot be read.
 
     Args:
         problem: kind of problem, a key of :data:`cxr.images.decoding.PROBLEMS`.
@@ -51,20 +65,5 @@ def unreadable(problem: str) -> str:
     Returns:
         A sentence.
     """
-    words = OWN_WORDS.get(problem) or PROBLEMS.get(problem)
-    return f"This file cannot be read: {words}." if words else "This file cannot be read."
-
-
-OWN_WORDS = {
-    "not_an_image": "it is no JPEG, PNG or DICOM picture",
-    "truncated": "it ends too early; part of it is missing. Save or send it again",
-    "corrupt": "it is damaged. Save or send it again",
-    "empty": "it has no content",
-    "too_large": "it is larger than this page takes",
-    "too_slow": "reading it took too long",
-    "animated": "it holds more than one picture. Save one of them",
-    "unsuitable": "it is too small or too narrow for the network",
-    "cmyk": "it is a file for print. Save it as a grey picture",
-    "depth_16": "it has more than 8 bits of grey. Use the DICOM file, or save it with 8 bits",
-}
-"""Kinds of problem that a visitor can mend, in the visitor's words."""
+    reason = PROBLEM_TEXTS.get(problem) or PROBLEMS.get(problem)
+    return f"This file cannot be read: {reason}." if reason else "This file cannot be read."

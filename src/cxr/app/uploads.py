@@ -1,4 +1,4 @@
-"""Films of one visitor: read, answered and kept in the visitor's memory alone, until the visitor goes."""
+"""Images of one visitor: decoded, predicted, and kept in the visitor's session only."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from cxr.app.service import Service
-from cxr.app.texts import unreadable
+from cxr.app.service import PageService
+from cxr.app.texts import problem_sentence
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import ImageError
-from cxr.inference.answers import Answer
-from cxr.serving.model_provider import Served
+from cxr.inference.checked_prediction import PredictionResult
+from cxr.serving.model_source import ServedModel
 
-PREVIEW = 1024
-"""Longer side of a picture on the page, in pixels."""
-_KEPT = "outcomes"
+PREVIEW_SIDE = 1024
+"""Longer side of an image on the page, in pixels."""
+_OUTCOMES = "outcomes"
+"""Key of the outcomes in the session."""
 
 
 @dataclass(frozen=True)
-class Film:
-    """A file that a visitor wants an answer for.
+class UploadedImage:
+    """A file that a visitor wants a prediction for.
 
     Attributes:
-        key: another one for every upload.
-        name: name of the file, shown and never used as a path.
-        read: gives the content.
+        key: unique for every upload.
+        name: name of the file; it is shown and never used as a path.
+        read: returns the content.
         drawn: whether it is one of the drawn examples.
     """
 
@@ -41,22 +42,23 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is known of a film.
+class ImageOutcome:
+    """What is known about an uploaded image.
 
     Attributes:
-        film: the film.
-        answer: prediction or refusal; None if the file could not be read.
+        image: the uploaded image.
+        result: prediction or refusal; None if the file could not be read.
         problem: why it could not be read, for people.
-        error: the same for the CSV: kind and description.
+        error: why it could not be read, for the CSV: kind and description.
         sha256: digest of the content.
         width: pixels per row; None if it could not be read.
-        height: rows, likewise.
-        preview: the picture as it came, as JPEG, no side above :data:`PREVIEW`; empty if it could not be read.
+        height: number of rows; None if it could not be read.
+        preview: the image before any recipe as a JPEG file, no side above :data:`PREVIEW_SIDE`; empty if it could not
+            be read.
     """
 
-    film: Film
-    answer: Answer | None = None
+    image: UploadedImage
+    result: PredictionResult | None = None
     problem: str = ""
     error: str = ""
     sha256: str = ""
@@ -66,95 +68,95 @@ class Outcome:
 
     @property
     def probability(self) -> float | None:
-        """Calibrated probability of pneumonia, 0 to 1; None without an answer."""
-        if self.answer is None or self.answer.prediction is None:
+        """Calibrated probability of pneumonia, 0 to 1; None without a prediction."""
+        if self.result is None or self.result.prediction is None:
             return None
-        return self.answer.prediction.probability
+        return self.result.prediction.probability
 
     def label(self, threshold: float) -> str | None:
-        """Hold the probability against a threshold.
+        """Compare the probability with a threshold.
 
         Args:
             threshold: 0 to 1.
 
         Returns:
-            ``"NORMAL"`` or ``"PNEUMONIA"``; None without an answer.
+            ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
         """
         if self.probability is None:
             return None
         return PNEUMONIA if self.probability >= threshold else NORMAL
 
     @property
-    def why_not(self) -> str:
-        """Why there is no answer, for people; empty if there is one."""
-        if self.answer is not None and self.answer.refusal is not None:
-            return f"No answer: {self.answer.refusal.detail}."
+    def reason(self) -> str:
+        """Why there is no prediction, for people; empty if there is one."""
+        if self.result is not None and self.result.refusal is not None:
+            return f"No answer: {self.result.refusal.detail}."
         return self.problem
 
 
-def outcomes(service: Service, served: Served, films: Sequence[Film]) -> list[Outcome]:
-    """Answer for films, each once per version.
+def predict_images(service: PageService, served: ServedModel, images: Sequence[UploadedImage]) -> list[ImageOutcome]:
+    """Predict for the images of a visitor, once per image and version.
 
     Args:
-        service: reads and answers.
-        served: the version that answers.
-        films: all films of the visitor.
+        service: decodes and predicts.
+        served: the model that predicts.
+        images: all images of the visitor.
 
     Returns:
-        One outcome per film, in order.
+        One outcome per image, in order.
     """
     version = f"{served.version} {served.since.isoformat()}"
-    before: dict[tuple[str, str], Outcome] = st.session_state.get(_KEPT, {})
-    keys = [(version, film.key) for film in films]
-    # Kept one by one: a click on the page ends this run anywhere and starts another.
-    kept = st.session_state[_KEPT] = {key: before[key] for key in keys if key in before}
-    missing = [film for film in films if (version, film.key) not in kept]
-    bar = st.progress(0.0) if missing else st.empty()
-    for done, film in enumerate(missing):
-        bar.progress(done / len(missing), text=f"Reading film {done + 1} of {len(missing)}")
-        kept[version, film.key] = _answered(service, served, film)
-    bar.empty()
-    return [kept[key] for key in keys]
+    previous: dict[tuple[str, str], ImageOutcome] = st.session_state.get(_OUTCOMES, {})
+    keys = [(version, image.key) for image in images]
+    # Stored one by one: a click on the page can end this run at any point and start another.
+    outcomes = st.session_state[_OUTCOMES] = {key: previous[key] for key in keys if key in previous}
+    missing = [image for image in images if (version, image.key) not in outcomes]
+    progress = st.progress(0.0) if missing else st.empty()
+    for number, image in enumerate(missing):
+        progress.progress(number / len(missing), text=f"Reading film {number + 1} of {len(missing)}")
+        outcomes[version, image.key] = _predict(service, served, image)
+    progress.empty()
+    return [outcomes[key] for key in keys]
 
 
-def _answered(service: Service, served: Served, film: Film) -> Outcome:
-    data = film.read()
+def _predict(service: PageService, served: ServedModel, image: UploadedImage) -> ImageOutcome:
+    data = image.read()
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        picture = service.read(data)
-        # One by one: a batch of another size would first have to be compiled.
-        answers = service.answer(served, [picture])
+        decoded = service.decode(data)
+        # One image per call: a batch of another size would have to be compiled first.
+        results = service.predict(served, [decoded])
     except ImageError as error:
-        return Outcome(film, problem=unreadable(error.problem), error=str(error), sha256=sha256)
-    height, width = picture.grey.shape
-    if not film.drawn:
-        service.note(served, answers, [picture])
-    return Outcome(film, answers[0], "", "", sha256, width, height, preview(picture.grey))
+        return ImageOutcome(image, problem=problem_sentence(error.problem), error=str(error), sha256=sha256)
+    height, width = decoded.grey.shape
+    if not image.drawn:
+        service.log_results(served, results, [decoded])
+    return ImageOutcome(image, results[0], "", "", sha256, width, height, make_preview(decoded.grey))
 
 
-def preview(grey: NDArray[np.uint8]) -> bytes:
-    """Make a picture small enough for the page.
+def make_preview(grey: NDArray[np.uint8]) -> bytes:
+    """Make an image small enough for the page.
 
     Args:
         grey: ``(height, width)``, uint8.
 
     Returns:
-        A JPEG file, no side above :data:`PREVIEW`.
+        A JPEG file, no side above :data:`PREVIEW_SIDE`.
     """
-    _, data = cv2.imencode(".jpeg", shrunk(grey), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, data = cv2.imencode(".jpeg", shrink(grey), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return bytes(data.tobytes())
 
 
-def shrunk(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink a picture to the page's size, if it is larger.
+def shrink(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrink an image to the size of the page, if it is larger.
 
     Args:
         grey: ``(height, width)``, uint8.
 
     Returns:
-        The same with no side above :data:`PREVIEW`, and the ratio of its sides kept.
+        The image with the same ratio of its sides and no side above :data:`PREVIEW_SIDE`.
     """
-    scale = PREVIEW / max(grey.shape)
+    scale = PREVIEW_SIDE / max(grey.shape)
     if scale >= 1:
         return grey
     height, width = (max(1, round(scale * side)) for side in grey.shape)

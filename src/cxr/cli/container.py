@@ -1,4 +1,4 @@
-"""A step in a container of a pipeline: what such a command line has that one typed by a person doesn't."""
+"""A step in a container of a pipeline: the parts of the command line that only a pipeline writes."""
 
 from __future__ import annotations
 
@@ -11,63 +11,67 @@ from pathlib import Path
 from typing import Any, Self
 
 from cxr.errors import ParameterError
-from cxr.steps.base import Reads, Step
+from cxr.steps.base import Input, Step
 
 EXECUTOR_INPUT = "executor_input"
-"""Flag with the pipeline's own description of a task, in JSON; a person needs none."""
+"""Flag with the pipeline's own description of a task, in JSON; a person does not need it."""
 
 
 @contextmanager
-def put_together(found: type[Step], flags: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Make one folder of those that were given one by one: ``--models.three_block FOLDER``.
+def linked_folders(step_class: type[Step], flags: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Combine folders that were passed one by one (``--models.three_block FOLDER``) into one folder of links.
 
-    A pipeline cannot hand a list of folders to a container.
+    A pipeline cannot pass a list of folders to a container.
 
     Args:
-        found: the step's class.
+        step_class: the step's class.
         flags: field to value, and ``field.name`` to the folder of one model.
 
     Yields:
-        The flags with one folder of links per field; the links are removed at the end, not what they point to.
+        The flags with one folder of links per field. The links are removed at the end, the folders are not.
 
     Raises:
-        ParameterError: if a field takes no single folders, or is given in both ways.
+        ParameterError: if a field does not accept single folders, or is given in both ways.
     """
-    single = {flag: Path(str(value)) for flag, value in flags.items() if "." in flag}
-    whole = {flag: value for flag, value in flags.items() if "." not in flag}
-    takes = {field for field, role in found.artifacts().items() if isinstance(role, Reads) and role.each}
+    single_folders = {flag: Path(str(value)) for flag, value in flags.items() if "." in flag}
+    complete_flags = {flag: value for flag, value in flags.items() if "." not in flag}
+    accepting = {
+        field
+        for field, artifact in step_class.artifacts().items()
+        if isinstance(artifact, Input) and artifact.item_kind
+    }
     problems = []
-    for flag, folder in single.items():
+    for flag, folder in single_folders.items():
         field, _, name = flag.partition(".")
-        if field not in takes or "/" in name:
-            known = ", ".join(found.model_fields)
+        if field not in accepting or "/" in name:
+            known = ", ".join(step_class.model_fields)
             problems.append(f"unknown parameter {flag}={str(folder)!r}; expected one of: {known}")
-        elif field in whole:
+        elif field in complete_flags:
             problems.append(f"expected {field} as one folder or as single ones, received both")
         elif not folder.exists():
             problems.append(f"expected the folder {flag} to exist, received {flag}={folder}")
     if problems:
         raise ParameterError(problems)
     with tempfile.TemporaryDirectory() as root:
-        for flag, folder in single.items():
+        for flag, folder in single_folders.items():
             field, _, name = flag.partition(".")
-            place = Path(root, field)
-            place.mkdir(exist_ok=True)
-            (place / name).symlink_to(folder.absolute())
-            whole[field] = str(place)
-        yield whole
+            links = Path(root, field)
+            links.mkdir(exist_ok=True)
+            (links / name).symlink_to(folder.absolute())
+            complete_flags[field] = str(links)
+        yield complete_flags
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a pipeline says of the task that a command is.
+class ContainerTask:
+    """A pipeline's description of the task that a command runs.
 
     Attributes:
-        file: where the pipeline looks for what the task has written.
-        artifacts: the outputs as the pipeline describes them.
+        output_file: file in which the pipeline looks for the task's outputs.
+        artifacts: the outputs in the pipeline's own description.
     """
 
-    file: Path
+    output_file: Path
     artifacts: Mapping[str, Any]
 
     @classmethod
@@ -88,15 +92,15 @@ class Task:
             raise ParameterError(
                 [
                     "expected the pipeline's description of the task with outputs.outputFile, received "
-                    f"{EXECUTOR_INPUT}={description!r}; leave the flag out where no pipeline runs"
+                    f"{EXECUTOR_INPUT}={description!r}; omit the flag if no pipeline runs this command"
                 ]
             )
         return cls(Path(outputs["outputFile"]), outputs.get("artifacts") or {})
 
-    def tell_outputs(self) -> None:
-        """Tell the pipeline that the outputs are there.
+    def report_outputs(self) -> None:
+        """Report to the pipeline that the outputs are complete.
 
-        A cluster finds them by itself. A run on one machine (``kfp.local``) takes what stands in the file.
+        A cluster finds them without this. A run on one machine (``kfp.local``) reads them from the file.
         """
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps({"artifacts": self.artifacts}))
+        self.output_file.parent.mkdir(parents=True, exist_ok=True)
+        self.output_file.write_text(json.dumps({"artifacts": self.artifacts}))

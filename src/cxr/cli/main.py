@@ -9,135 +9,123 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr import __version__
-from cxr.cli.container import EXECUTOR_INPUT, Task, put_together
-from cxr.cli.optional_dependencies import absent
+from cxr.cli.container import EXECUTOR_INPUT, ContainerTask, linked_folders
+from cxr.cli.help import GROUP, HELP_FLAGS, group_help, program_help, step_help
+from cxr.cli.optional_dependencies import explain_missing_package
 from cxr.errors import CxrError, ParameterError
-from cxr.kubeflow import CONTAINERS
-from cxr.kubeflow.actions import ACTIONS, action
-from cxr.steps import STEPS, step
-from cxr.steps.base import Keeps, Reads, Step, Writes
-from cxr.steps.parameters import gather, read_flags, read_sections, top_level
+from cxr.kubeflow import CONTAINERS_SECTION
+from cxr.kubeflow.actions import ACTIONS, load_action
+from cxr.steps import STEPS, load_step
+from cxr.steps.base import Step
+from cxr.steps.parameters import merge_parameters, read_flags, read_parameter_file, section_names
 
 INTERRUPTED = 130
-GROUP = "kubeflow"
-"""First word of the commands of two words."""
-GROUP_LINE = "Compile the pipelines for Kubeflow; submit, schedule and watch them on a cluster."
-HELP = frozenset({"-h", "--help"})
+"""Exit status after Ctrl-C, as shells use it."""
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step from the command line.
 
     Args:
-        words: the arguments; those of the process if None.
+        arguments: the arguments; those of the process if None.
 
     Returns:
-        Exit status: 0 done, 1 the data or the run failed, 2 a parameter or path is wrong, 130 interrupted; of a step
-        that looks for drift also 3 drift, 4 too few films to tell.
+        Exit status: 0 success, 1 the data or the run failed, 2 a parameter or path is wrong, 130 interrupted. A step
+        that looks for drift also returns 3 for drift and 4 for too few images to decide.
     """
-    words = list(sys.argv[1:] if words is None else words)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars(sys.stderr)])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ProgressBarHandler(sys.stderr)])
     logging.getLogger("cxr").setLevel(logging.INFO)
-    if words in (["--version"], ["-V"]):
-        sys.stdout.write(f"cxr {__version__}\n")
-        return 0
-    if not words or words[0] in {*HELP, "help"}:
-        sys.stdout.write(overview())
-        return 0
-    if words[0] == GROUP and (len(words) == 1 or words[1] in {*HELP, "help"}):
-        sys.stdout.write(group_overview())
+    text = _general_output(arguments)
+    if text is not None:
+        sys.stdout.write(text)
         return 0
     try:
-        found, rest = command(words)
+        step_class, step_arguments = find_command(arguments)
     except ParameterError as error:
         sys.stderr.write(f"cxr: {error}\n")
         return error.exit_status
-    name = found.name
-    if HELP & set(rest):
-        sys.stdout.write(reference(found))
+    if HELP_FLAGS & set(step_arguments):
+        sys.stdout.write(step_help(step_class))
         return 0
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    name = step_class.name
     try:
-        carry_out(found, rest)
+        run_command(step_class, step_arguments)
     except CxrError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"cxr {name}: {line}\n")
         return error.exit_status
     except ModuleNotFoundError as error:
-        missing = absent(error)
-        if missing is None:
+        explanation = explain_missing_package(error)
+        if explanation is None:
             raise
-        sys.stderr.write(f"cxr {name}: {missing}\n")
-        return missing.exit_status
+        sys.stderr.write(f"cxr {name}: {explanation}\n")
+        return explanation.exit_status
     except KeyboardInterrupt:
-        sys.stderr.write(f"cxr {name}: interrupted; nothing half-written was kept\n")
+        sys.stderr.write(f"cxr {name}: interrupted; partial outputs were removed\n")
         return INTERRUPTED
     return 0
 
 
-def carry_out(found: type[Step], words: Sequence[str]) -> None:
+def run_command(step_class: type[Step], arguments: Sequence[str]) -> None:
     """Run a step from its command line, typed by a person or written by a pipeline.
 
     Args:
-        found: the step's class.
-        words: the arguments after the step's name.
+        step_class: the step's class.
+        arguments: the arguments after the step's name.
     """
-    flags, problems = read_flags(words, found.positional(), found.rest())
-    task = Task.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
-    with put_together(found, flags) as whole:
-        build(found, whole, problems).execute()
+    flags, problems = _read_flags_of(step_class, arguments)
+    task = ContainerTask.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
+    with linked_folders(step_class, flags) as complete_flags:
+        build_step(step_class, complete_flags, problems).execute()
     if task is not None:
-        task.tell_outputs()
+        task.report_outputs()
 
 
-def command(words: Sequence[str]) -> tuple[type[Step], list[str]]:
+def find_command(arguments: Sequence[str]) -> tuple[type[Step], list[str]]:
     """Find the step that a command line names, by one word or by two.
 
     Args:
-        words: the arguments of the process, the first of them a step or the group.
+        arguments: the arguments of the process; the first one is a step or the group.
 
     Returns:
-        The step's class, and the words behind its name.
+        The step's class, and the arguments after its name.
 
     Raises:
-        ParameterError: listing the choices.
+        ParameterError: listing the steps or actions, if the name is unknown.
     """
-    name, *rest = words
+    name, *remaining_arguments = arguments
     if name in STEPS:
-        return step(name), rest
+        return load_step(name), remaining_arguments
     if name != GROUP:
-        choices = ", ".join([*STEPS, GROUP])
-        raise ParameterError([f"expected a step, received {name!r}; the steps are: {choices}"])
-    if not rest or rest[0] not in ACTIONS:
-        received = repr(rest[0]) if rest else "none"
+        names = ", ".join([*STEPS, GROUP])
+        raise ParameterError([f"expected a step, received {name!r}; the steps are: {names}"])
+    if not remaining_arguments or remaining_arguments[0] not in ACTIONS:
+        received = repr(remaining_arguments[0]) if remaining_arguments else "none"
         raise ParameterError(
             [f"expected an action of {GROUP}, received {received}; the actions are: {', '.join(ACTIONS)}"]
         )
-    return action(rest[0]), rest[1:]
+    return load_action(remaining_arguments[0]), remaining_arguments[1:]
 
 
-def classes() -> list[type[Step]]:
-    """Collect everything that has a command.
-
-    Returns:
-        The classes of all steps, and of all actions of the group.
-    """
-    return [*map(step, STEPS), *map(action, ACTIONS)]
+def all_commands() -> list[type[Step]]:
+    """The classes of all steps and of all actions of the group."""
+    return [*map(load_step, STEPS), *map(load_action, ACTIONS)]
 
 
-def parse(found: type[Step], words: Sequence[str]) -> Step:
+def parse_step(step_class: type[Step], arguments: Sequence[str]) -> Step:
     """Make a step from its command line.
 
     Args:
-        found: the step's class.
-        words: the arguments after the step's name.
+        step_class: the step's class.
+        arguments: the arguments after the step's name.
 
     Returns:
         The step, ready to execute.
@@ -145,16 +133,16 @@ def parse(found: type[Step], words: Sequence[str]) -> Step:
     Raises:
         ParameterError: listing every unknown, missing and wrong value of file and flags together.
     """
-    return build(found, *read_flags(words, found.positional(), found.rest()))
+    return build_step(step_class, *_read_flags_of(step_class, arguments))
 
 
-def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
+def build_step(step_class: type[Step], flags: dict[str, Any], problems: list[str]) -> Step:
     """Make a step from flags and the parameter file that they name.
 
     Args:
-        found: the step's class.
-        flags: field to value; ``params`` is the file.
-        problems: what was wrong with the command line.
+        step_class: the step's class.
+        flags: field to value; ``params`` is the parameter file.
+        problems: problems with the command line that were found before.
 
     Returns:
         The step, ready to execute.
@@ -165,129 +153,41 @@ def build(found: type[Step], flags: dict[str, Any], problems: list[str]) -> Step
     flags, problems = dict(flags), list(problems)
     sections: dict[str, Any] = {}
     if "params" in flags:
+        # Some actions pass the file on, so it is one of their fields; for a step it is only a flag.
+        params = flags["params"] if "params" in step_class.model_fields else flags.pop("params")
         try:
-            # A step that hands the file on has a field of this name.
-            sections = read_sections(Path(flags["params"] if "params" in found.model_fields else flags.pop("params")))
+            sections = read_parameter_file(Path(params))
         except ParameterError as error:
             problems.extend(error.problems)
-    values, unknown = gather(found, flags, sections, (*top_level(classes()), CONTAINERS))
+    known_sections = (*section_names(all_commands()), CONTAINERS_SECTION)
+    values, unknown = merge_parameters(step_class, flags, sections, known_sections)
     problems.extend(unknown)
     try:
-        built = found.build(values)
+        step = step_class.build(values)
     except ParameterError as error:
         raise ParameterError([*problems, *error.problems]) from None
     if problems:
         raise ParameterError(problems)
-    return built
+    return step
 
 
-def overview() -> str:
-    """Describe the program: its steps and how to call one.
-
-    Returns:
-        Text of ``cxr --help``.
-    """
-    width = max(map(len, STEPS))
-    lines = [
-        "usage: cxr STEP [--params params.yaml] [--NAME VALUE ...]",
-        "",
-        "Train, judge and ship pneumonia classifiers for chest radiographs.",
-        "For research. Not for diagnosis.",
-        "",
-        "steps, in the order in which data flows:",
-        *(f"  {name:<{width}}  {_first_line(step(name))}" for name in STEPS),
-        f"  {GROUP:<{width}}  {GROUP_LINE}",
-        "",
-        "`cxr STEP --help` lists the parameters of a step. A flag beats params.yaml, which beats the default.",
-        "`dvc repro` runs all steps that something changed for; `make run` also fetches the data first.",
-    ]
-    return "\n".join(lines) + "\n"
+def _general_output(arguments: Sequence[str]) -> str | None:
+    """The version or a general help text, if the arguments ask for it."""
+    if list(arguments) in (["--version"], ["-V"]):
+        return f"cxr {__version__}\n"
+    if not arguments or arguments[0] in {*HELP_FLAGS, "help"}:
+        return program_help()
+    if arguments[0] == GROUP and (len(arguments) == 1 or arguments[1] in {*HELP_FLAGS, "help"}):
+        return group_help()
+    return None
 
 
-def group_overview() -> str:
-    """Describe the group: its actions and how to call one.
-
-    Returns:
-        Text of ``cxr kubeflow --help``.
-    """
-    width = max(map(len, ACTIONS))
-    lines = [
-        f"usage: cxr {GROUP} ACTION [--params params.yaml] [--NAME VALUE ...]",
-        "",
-        GROUP_LINE,
-        "",
-        "actions:",
-        *(f"  {name:<{width}}  {_first_line(action(name))}" for name in ACTIONS),
-        "",
-        f"`cxr {GROUP} ACTION --help` lists the parameters of an action.",
-    ]
-    return "\n".join(lines) + "\n"
+def _read_flags_of(step_class: type[Step], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    return read_flags(arguments, step_class.positional_parameters(), step_class.variadic_parameter())
 
 
-def reference(found: type[Step]) -> str:
-    """Describe one step: its artifacts and parameters with types, bounds and defaults.
-
-    Args:
-        found: the step's class.
-
-    Returns:
-        Text of ``cxr STEP --help``.
-    """
-    nameless = [*found.positional(), *([found.rest()] if found.rest() else [])]
-    alone = "".join(f" [{str(field).upper()}{' ...' if field == found.rest() else ''}]" for field in nameless)
-    lines = [f"usage: cxr {found.name}{alone} [--params params.yaml] [--NAME VALUE ...]", "", _first_line(found), ""]
-    roles = {Reads: "reads", Writes: "writes", Keeps: "keeps"}
-    properties = found.model_json_schema()["properties"]
-    for title, fields in (("artifacts", tuple(found.artifacts())), ("parameters", found.parameters())):
-        if not fields:
-            continue
-        named = title == "parameters" and found.sections
-        sections = f" (sections of params.yaml: {', '.join(found.sections)})" if named else ""
-        lines.append(f"{title}{sections}:")
-        for field in fields:
-            role = found.artifacts().get(field)
-            kind = f"{roles[type(role)]} {role.kind}" if role else _kind(properties[field])
-            default = found.model_fields[field].get_default(call_default_factory=True)
-            shown = "required" if found.model_fields[field].is_required() else f"default {_plain(default)}"
-            either = f", or {field.upper()} without its name" if field in nameless else ""
-            lines.append(f"  --{field}  ({kind}; {shown}{either})")
-            description = properties[field].get("description", "")
-            lines.extend(textwrap.wrap(description, 96, initial_indent="      ", subsequent_indent="      "))
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _first_line(found: type[Step]) -> str:
-    return (found.__doc__ or "").strip().splitlines()[0]
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    """Type and bounds of a parameter, in words."""
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    if "anyOf" in schema:
-        return " or ".join(_kind(option) for option in schema["anyOf"])
-    if "$ref" in schema:
-        return "mapping"
-    words = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true | false"}
-    kind = words.get(schema.get("type", ""), {"array": "list", "object": "mapping"}.get(schema.get("type", ""), "null"))
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]}" for key, sign in limits.items() if key in schema]
-    return " ".join([kind, *([", ".join(bounds)] if bounds else [])])
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
-
-
-class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Writes messages above the progress bars of a terminal, not into them."""
+class _ProgressBarHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in the stubs
+    """Writes log messages above the progress bars of a terminal, not into them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" not in sys.modules:
@@ -299,8 +199,8 @@ class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg]  # generic in
             super().emit(record)
 
 
-def _leave(signum: int, _frame: Any) -> None:
-    """End on SIGTERM as after an interrupt, so that half-written outputs are removed."""
+def _exit_on_signal(signum: int, _frame: Any) -> None:
+    """Exit on SIGTERM by an exception, so that half-written outputs are removed."""
     sys.exit(128 + signum)
 
 

@@ -1,4 +1,4 @@
-"""What a data folder is: its classes, its layout on disk and the card that says where it came from."""
+"""The data folder: its classes, its layout on disk and the card that says where it came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cxr.errors import SourceError
-from cxr.files import BOXES_FILE, DATASET_FILE, PATIENTS_FILE
+from cxr.files import BOXES_FILE, DATASET_FILE, PATIENTS_FILE, write_json
 
 NORMAL = "NORMAL"
 PNEUMONIA = "PNEUMONIA"
@@ -20,34 +20,34 @@ OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
 """Folders of the published layout; a data folder may also hold the class folders directly."""
 
 SIDE_FILES: tuple[str, ...] = (DATASET_FILE, BOXES_FILE, PATIENTS_FILE)
-"""Side files that a data folder may hold: its card, boxes of drawn opacities, and whose each image is."""
+"""Side files that a data folder may hold: its card, boxes of drawn opacities, and the table of patients."""
 
 IMAGE_SUFFIXES = frozenset(
     {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".dcm"}
 )
-"""Files taken as images by their name; whether they can be decoded is judged by validate."""
+"""Files that count as images by their name; the step ``validate`` checks whether they can be decoded."""
 
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"})
 
-Kind = Literal["phantom", "patients"]
+DatasetKind = Literal["phantom", "patients"]
 
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """Origin of a data folder, kept beside the images as ``dataset.json``.
+    """The dataset card: origin of a data folder, stored beside the images as ``dataset.json``.
 
     Attributes:
         name: short name used in reports and experiment names, e.g. ``"kermany"`` or ``"phantom"``.
         kind: ``"phantom"`` for drawn images, ``"patients"`` for radiographs of people. Models trained on
             phantoms say so everywhere and never replace a champion trained on patients.
-        source: what was asked for, e.g. ``"phantom"`` or an archive's file name (no machine's folders).
+        source: address of the source, e.g. ``"phantom"`` or an archive's file name, without folders of a machine.
         images: number of image files.
         bytes: total size of the image files.
         licence: licence of the images, with attribution, or ``"unknown"``.
     """
 
     name: str
-    kind: Kind
+    kind: DatasetKind
     source: str
     images: int
     bytes: int
@@ -59,7 +59,7 @@ class DatasetCard:
         Args:
             folder: the data folder.
         """
-        (folder / DATASET_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / DATASET_FILE, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> DatasetCard:
@@ -69,10 +69,10 @@ class DatasetCard:
             folder: the data folder.
 
         Returns:
-            The card; a folder without one is taken as patients of unknown origin.
+            The card; a folder without one counts as images of patients of unknown origin.
 
         Raises:
-            SourceError: if the card is there and cannot be read.
+            SourceError: if the card exists and cannot be read.
         """
         path = folder / DATASET_FILE
         if not path.exists():
@@ -85,13 +85,13 @@ class DatasetCard:
             ) from error
 
 
-def is_system(path: PurePosixPath) -> bool:
-    """Tell files that operating systems and tools leave beside data.
+def is_system_file(path: PurePosixPath) -> bool:
+    """Tell whether a file is one that operating systems and tools leave beside data.
 
     Args:
         path: path inside the source.
 
     Returns:
-        Whether a part of it is hidden (``.DS_Store``, ``._x``) or known, such as ``__MACOSX``.
+        Whether a part of the path is hidden (``.DS_Store``, ``._x``) or known, such as ``__MACOSX``.
     """
     return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.parts)

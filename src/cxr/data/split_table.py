@@ -1,14 +1,14 @@
-"""The table of a split: its columns, what it holds, and the gate that a run must pass to use it.
+"""The table of a split: its columns, its check before use, and its summary.
 
-A table has one row per image with the columns :data:`COLUMNS`; :mod:`cxr.data.splitting` makes it. Nothing here is
-used to make it, so that :func:`gate` can catch the maker's faults.
+A table has one row per image with the columns :data:`SPLIT_COLUMNS`; :mod:`cxr.data.splitting` makes it.
+:func:`check_split` uses nothing of that module and nothing of the grouping of patients, so that it finds their faults.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,160 +16,146 @@ import pandas as pd
 
 from cxr.data.dataset import CLASSES
 from cxr.errors import DataError
+from cxr.files import SPLITS_FILE, write_json
+
+SPLIT_SUMMARY_FILE = "achieved.json"
+STRATA_FILE = "achieved.csv"
 
 TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 EXCLUDED = "excluded"
-USED: tuple[str, str, str] = (TRAIN, VALIDATION, TEST)
-"""Sides of a split that take part; ``"excluded"`` images take part in nothing."""
+USED_SPLITS: tuple[str, str, str] = (TRAIN, VALIDATION, TEST)
+"""Splits that are used; ``"excluded"`` images are used for nothing."""
 
-COLUMNS = ("path", "sha256", "label", "subtype", "patient", "group", "split", "reason")
+SPLIT_COLUMNS = ("path", "sha256", "label", "subtype", "patient", "group", "split", "reason")
 
 
-def gate(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
+def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     """Stop the run if a split leaks, loses or repeats an image.
 
     Args:
-        splits: assignment, as :func:`split` returns it or as it was read from disk.
-        manifest: manifest that it was made from; what counts are the manifest's own patients and duplicates.
+        splits: result of :func:`cxr.data.splitting.assign_splits`, or read from disk.
+        manifest: manifest of the split; patients and duplicates are taken from it.
 
     Raises:
-        DataError: listing every offending path, patient, group or picture.
+        DataError: listing every offending path, patient, group or image.
     """
     accepted = manifest[manifest["status"] == "accepted"] if "status" in manifest else manifest
     problems = []
-    named, expected = set(splits["path"]), set(accepted["path"])
+    assigned_paths, accepted_paths = set(splits["path"]), set(accepted["path"])
     repeated = splits.loc[splits["path"].duplicated(), "path"].unique()
-    unknown_sides = splits.loc[~splits["split"].isin([*USED, EXCLUDED]), "path"]
-    for sentence, offenders in (
-        ("every accepted image to be assigned; not assigned", expected - named),
-        ("only accepted images to be assigned; assigned without being accepted", named - expected),
+    unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
+    for expectation, offenders in (
+        ("every accepted image to be assigned; not assigned", accepted_paths - assigned_paths),
+        ("only accepted images to be assigned; assigned without being accepted", assigned_paths - accepted_paths),
         ("every image to be assigned once; assigned more than once", repeated),
-        ("every image in train, validation, test or excluded; elsewhere", unknown_sides),
+        ("every image in train, validation, test or excluded; elsewhere", unknown),
     ):
         if len(offenders):
-            problems.append(_listed(sentence, offenders))
+            problems.append(_describe_offenders(expectation, offenders))
 
     facts = accepted[["path", "patient", "sha256", "duplicate_group"]]
-    used = splits.loc[splits["split"].isin(USED), ["path", "label", "group", "split"]].merge(facts, on="path")
+    used = splits.loc[splits["split"].isin(USED_SPLITS), ["path", "label", "group", "split"]].merge(facts, on="path")
     for column in ("group", "patient", "sha256", "duplicate_group"):
-        named_rows = used[used[column].notna() & (used[column] != "")]
-        sides = named_rows.groupby(column)["split"].nunique()
-        if (sides > 1).any():
-            problems.append(_listed(f"every {column} on one side; on several", sides.index[sides > 1]))
-    for side in USED:
-        absent = set(CLASSES) - set(used.loc[used["split"] == side, "label"])
+        rows_with_value = used[used[column].notna() & (used[column] != "")]
+        counts = rows_with_value.groupby(column)["split"].nunique()
+        if (counts > 1).any():
+            problems.append(_describe_offenders(f"every {column} in one split; in several", counts.index[counts > 1]))
+    for split in USED_SPLITS:
+        absent = set(CLASSES) - set(used.loc[used["split"] == split, "label"])
         if absent:
-            problems.append(_listed(f"both classes in {side}; absent", absent))
+            problems.append(_describe_offenders(f"both classes in {split}; absent", absent))
     if problems:
-        raise DataError(
-            "\n".join(
-                [
-                    "the split is not safe to use:",
-                    *problems,
-                    "correct the data or report a fault of the split",
-                ]
-            )
-        )
+        lines = ["the split is not safe to use:", *problems, "correct the data or report a fault of the split"]
+        raise DataError("\n".join(lines))
 
 
-def achieved(splits: pd.DataFrame) -> dict[str, Any]:
-    """Count what a split holds.
+def write_split(splits: pd.DataFrame, parameters: dict[str, Any], folder: Path) -> None:
+    """Write a split, its summary and its strata.
 
     Args:
-        splits: assignment, as :func:`split` returns it.
+        splits: result of :func:`cxr.data.splitting.assign_splits`.
+        parameters: parameters of the split, for the summary.
+        folder: an existing folder.
+    """
+    splits.to_parquet(folder / SPLITS_FILE, index=False)
+    write_json(folder / SPLIT_SUMMARY_FILE, {**parameters, **summarize_split(splits)})
+    tabulate_strata(splits).to_csv(folder / STRATA_FILE, index=False)
+
+
+def summarize_split(splits: pd.DataFrame) -> dict[str, Any]:
+    """Count the images and patients of a split.
+
+    Args:
+        splits: result of :func:`cxr.data.splitting.assign_splits`.
 
     Returns:
-        ``digest`` (of path, content and side of every image); ``images``, ``patients`` (united groups) and
+        ``digest`` (of path, content and split of every image); ``images``, ``patients`` (united groups) and
         ``shares`` (of the images used) per split; ``excluded``, reason to images; and ``strata``, a list with
         one entry per label, subtype (``"all"`` for the class as a whole) and split: images, patients and
         share, the part of the stratum's used images that is in this split.
     """
-    used = splits[splits["split"].isin(USED)]
+    used = splits[splits["split"].isin(USED_SPLITS)]
     images = splits["split"].value_counts()
+    shares = {split: round(int(images.get(split, 0)) / len(used), 6) for split in USED_SPLITS} if len(used) else {}
     patients = splits.groupby("split")["group"].nunique()
-    lines = sorted(f"{path}\t{sha256}\t{side}" for path, sha256, side in splits[["path", "sha256", "split"]].to_numpy())
+    rows = splits[["path", "sha256", "split"]].to_numpy()
+    lines = sorted(f"{path}\t{sha256}\t{split}" for path, sha256, split in rows)
     excluded = splits.loc[splits["split"] == EXCLUDED, "reason"].value_counts()
     return {
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-        "images": {side: int(images.get(side, 0)) for side in (*USED, EXCLUDED)},
-        "patients": {side: int(patients.get(side, 0)) for side in (*USED, EXCLUDED)},
-        "shares": {side: round(int(images.get(side, 0)) / len(used), 6) for side in USED} if len(used) else {},
+        "images": {split: int(images.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
+        "patients": {split: int(patients.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
+        "shares": shares,
         "excluded": {str(reason): int(count) for reason, count in excluded.items()},
-        "strata": strata(splits).to_dict("records"),
+        "strata": tabulate_strata(splits).to_dict("records"),
     }
 
 
-def ratios_of(folder: Path) -> list[float] | None:
-    """Shares that a split was made with.
+def read_ratios(folder: Path) -> list[float] | None:
+    """Read the ratios that a split was made with.
 
     Args:
-        folder: folder of the split, with ``achieved.json``.
+        folder: folder of the split, with :data:`SPLIT_SUMMARY_FILE`.
 
     Returns:
-        Shares of train, validation and test, or None if they were not written down.
+        Shares of train, validation and test, or None if they were not recorded.
     """
-    ratios = json.loads((folder / "achieved.json").read_text(encoding="utf-8")).get("ratios")
+    ratios = json.loads((folder / SPLIT_SUMMARY_FILE).read_text(encoding="utf-8")).get("ratios")
     return None if ratios is None else [float(share) for share in ratios]
 
 
-def strata(splits: pd.DataFrame) -> pd.DataFrame:
+def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
     """Tabulate images, patients and shares per class, subtype and split.
 
     Args:
-        splits: assignment, as :func:`split` returns it.
+        splits: result of :func:`cxr.data.splitting.assign_splits`.
 
     Returns:
         Columns label, subtype (``"all"``: the whole class), split, images, patients, share.
     """
-    used = splits[splits["split"].isin(USED)]
-    both = pd.concat([used.assign(subtype="all"), used], ignore_index=True)
+    used = splits[splits["split"].isin(USED_SPLITS)]
+    both_levels = pd.concat([used.assign(subtype="all"), used], ignore_index=True)
     rows: list[dict[str, Any]] = []
-    for label, subtype in sorted({(row.label, row.subtype) for row in both.itertuples()}):
-        of_stratum = both[(both["label"] == label) & (both["subtype"] == subtype)]
-        for side in USED:
-            here = of_stratum[of_stratum["split"] == side]
+    for label, subtype in sorted({(row.label, row.subtype) for row in both_levels.itertuples()}):
+        stratum = both_levels[(both_levels["label"] == label) & (both_levels["subtype"] == subtype)]
+        for split in USED_SPLITS:
+            in_split = stratum[stratum["split"] == split]
             rows.append(
                 {
                     "label": label,
                     "subtype": subtype,
-                    "split": side,
-                    "images": len(here),
-                    "patients": int(here["group"].nunique()),
-                    "share": round(len(here) / len(of_stratum), 6),
+                    "split": split,
+                    "images": len(in_split),
+                    "patients": int(in_split["group"].nunique()),
+                    "share": round(len(in_split) / len(stratum), 6),
                 }
             )
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
 
 
-def worst_deviation(splits: pd.DataFrame, ratios: Sequence[float], least_patients: int = 0) -> tuple[float, str]:
-    """Find the stratum whose share of images is farthest from the ratio.
-
-    Args:
-        splits: assignment, as :func:`split` returns it.
-        ratios: shares asked for: train, validation, test.
-        least_patients: strata with fewer patient groups are left out.
-
-    Returns:
-        The absolute difference of shares (0 if there is no stratum) and a description of where it is.
-    """
-    table = strata(splits)
-    table = table[table.groupby(["label", "subtype"])["patients"].transform("sum") >= least_patients]
-    if table.empty:
-        return 0.0, ""
-    wanted = dict(zip(USED, ratios, strict=True))
-    rows = table.to_dict("records")
-    worst = max(rows, key=lambda row: abs(row["share"] - wanted[row["split"]]))
-    ratio = wanted[worst["split"]]
-    return (
-        abs(worst["share"] - ratio),
-        f"{worst['label']} ({worst['subtype']}): share={worst['share']:.3f} of its images "
-        f"in {worst['split']}, ratio={ratio:.3f}",
-    )
-
-
-def _listed(sentence: str, offenders: Collection[Any], most: int = 20) -> str:
+def _describe_offenders(expectation: str, offenders: Collection[Any], limit: int = 20) -> str:
     names = sorted(str(offender) for offender in offenders)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"- expected {sentence} ({len(names)}): {', '.join(names[:most])}{more}"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"- expected {expectation} ({len(names)}): {', '.join(names[:limit])}{more}"

@@ -1,10 +1,9 @@
-"""Splits: which images train, which choose, which judge; by patient, decided by a hash.
+"""Splits images into train, validation and test, by patient and by a hash.
 
-Two images of one patient share bones, positioning and often the disease: on two sides of a split they let a
-network recognise the child instead of the finding. Images are therefore grouped by patient, patients that
-share a picture are united, and the whole group goes to one side. The side is a function of the group's key
-and the seed alone, so that images that arrive later never move an old patient.
-``docs/decisions/0002-split-by-hash.md`` says what that costs.
+Two images of one patient share bones, positioning and often the disease. If they are in two splits, a network can
+recognise the child instead of the finding. Images are therefore grouped by patient, patients that share an image are
+united, and a whole group goes into one split. The split is a function of the group's key and the seed alone, so that
+new images never move a patient who is already assigned. ``docs/decisions/0002-split-by-hash.md`` says what that costs.
 """
 
 from __future__ import annotations
@@ -18,42 +17,40 @@ import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import CLASSES, OFFICIAL_SPLITS
-from cxr.data.split_table import COLUMNS, EXCLUDED, TEST, USED, worst_deviation
+from cxr.data.grouping import patient_groups
+from cxr.data.split_table import EXCLUDED, SPLIT_COLUMNS, TEST, USED_SPLITS, tabulate_strata
 from cxr.errors import DataError, ParameterError
 
-Protocol = Literal["grouped", "official"]
+SplitProtocol = Literal["grouped", "official"]
 
-DEFAULT_RATIOS = (0.70, 0.15, 0.15)
-DEFAULT_SEED = 9
-"""Chosen on counts alone, before any training: see the decision record."""
-DEFAULT_MAX_DEVIATION = 0.05
 LARGE_STRATUM = 500
-"""Patient groups from which a stratum's shares must be near the ratios; below, chance is too large."""
+"""Patient groups from which a stratum's shares must be near the ratios; in smaller strata chance is too large."""
 
 UNKNOWN = "unknown"
 """Subtype of images whose source does not say it; a stratum of its own."""
 
 NOT_SAMPLED = "not sampled"
 SHARED_WITH_TEST = "patient or picture also in the official test set"
+"""Reasons why an image is excluded."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-def split(
+def assign_splits(
     manifest: pd.DataFrame,
     *,
-    protocol: Protocol = "grouped",
-    ratios: Sequence[float] = DEFAULT_RATIOS,
-    seed: int = DEFAULT_SEED,
-    sample: Mapping[str, int | None] | None = None,
-    max_deviation: float = DEFAULT_MAX_DEVIATION,
+    protocol: SplitProtocol,
+    ratios: Sequence[float],
+    seed: int,
+    sample: Mapping[str, int | None],
+    max_deviation: float,
 ) -> pd.DataFrame:
     """Assign every accepted image to train, validation, test or excluded.
 
     ``"grouped"`` splits all patients by ``ratios``. ``"official"`` keeps the published test set as it is and
     splits the other patients into train and validation by the ratio of the first two of ``ratios`` (the
-    published validation folder of 16 images is too small to select on); what shares a patient or a picture
-    with the test set is excluded.
+    published validation folder of 16 images is too small to select on); images that share a patient or a copy
+    with the test set are excluded.
 
     Args:
         manifest: one row per image with the columns path, sha256, label, subtype, patient, duplicate_group
@@ -62,8 +59,8 @@ def split(
         ratios: shares of train, validation and test; positive, with sum 1.
         seed: chooses one of many equally good splits.
         sample: label to the number of images to keep (``None``: all), drawn in proportion to the subtypes
-            before the split; S0 used ``{"NORMAL": 1000, "PNEUMONIA": 2000}``. The official test set is never
-            thinned out.
+            before the split; S0 used ``{"NORMAL": 1000, "PNEUMONIA": 2000}``. The official test set always stays
+            complete.
         max_deviation: largest accepted difference between a stratum's share of images in a split and the
             ratio; strata with fewer than :data:`LARGE_STRATUM` patients only cause a warning.
 
@@ -76,56 +73,30 @@ def split(
         DataError: if an image has no label or patient, the published split is missing, or the shares are too
             far from the ratios.
     """
-    train, validation, _ = _checked(ratios)
-    rows = _accepted(manifest)
+    train, validation, _ = _check_ratios(ratios)
+    rows = _accepted_rows(manifest)
     rows["group"] = patient_groups(rows)
     rows["split"], rows["reason"] = "", ""
     if protocol == "official":
         _keep_official_test(rows)
         train, validation = train / (train + validation), 1.0
-    open_rows = rows["split"] == ""
+    unassigned = rows["split"] == ""
     if sample:
-        unsampled = rows.index[open_rows].difference(_sampled(rows[open_rows], sample, seed))
+        unsampled = rows.index[unassigned].difference(_sample_rows(rows[unassigned], sample, seed))
         rows.loc[unsampled, ["split", "reason"]] = [EXCLUDED, NOT_SAMPLED]
-        open_rows = rows["split"] == ""
-    place = rows.loc[open_rows, "group"].map(lambda key: unit_hash(f"{seed}:{key}"))
+        unassigned = rows["split"] == ""
+    hashes = rows.loc[unassigned, "group"].map(lambda key: unit_hash(f"{seed}:{key}"))
     edges = [train, 1.0] if protocol == "official" else [train, train + validation, 1.0]
-    side = np.minimum(np.searchsorted(edges, place.to_numpy(), side="right"), len(edges) - 1)
-    rows.loc[open_rows, "split"] = np.array(USED, dtype=object)[side]
-    splits = rows[list(COLUMNS)].reset_index(drop=True)
+    splits_by_hash = np.minimum(np.searchsorted(edges, hashes.to_numpy(), side="right"), len(edges) - 1)
+    rows.loc[unassigned, "split"] = np.array(USED_SPLITS, dtype=object)[splits_by_hash]
+    splits = rows[list(SPLIT_COLUMNS)].reset_index(drop=True)
     if protocol == "grouped":
         _check_balance(splits, ratios, seed, max_deviation)
     return splits
 
 
-def patient_groups(manifest: pd.DataFrame) -> pd.Series:
-    """Unite patients that share a picture.
-
-    Args:
-        manifest: rows with the columns patient (typed key), sha256 and duplicate_group (``""`` for none).
-
-    Returns:
-        For each row the smallest patient key of its group, with the manifest's index.
-    """
-    root_of: dict[str, str] = {patient: patient for patient in manifest["patient"]}
-
-    def root(patient: str) -> str:
-        while root_of[patient] != patient:
-            root_of[patient] = root_of[root_of[patient]]
-            patient = root_of[patient]
-        return patient
-
-    for column in ("sha256", "duplicate_group"):
-        named = manifest[manifest[column].fillna("") != ""]
-        for patients in named.groupby(column)["patient"].unique():
-            for other in patients[1:]:
-                first, second = sorted((root(patients[0]), root(other)))
-                root_of[second] = first
-    return manifest["patient"].map(root)
-
-
 def unit_hash(key: str) -> float:
-    """Place a key on the unit interval, the same on every machine and for ever.
+    """Map a key to the unit interval, the same on every machine and in every version of the program.
 
     Args:
         key: any text.
@@ -136,7 +107,32 @@ def unit_hash(key: str) -> float:
     return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 11) / 2**53
 
 
-def _checked(ratios: Sequence[float]) -> tuple[float, float, float]:
+def largest_deviation(splits: pd.DataFrame, ratios: Sequence[float], min_patients: int = 0) -> tuple[float, str]:
+    """Find the stratum whose share of images is farthest from the ratio.
+
+    Args:
+        splits: result of :func:`assign_splits`.
+        ratios: requested shares: train, validation, test.
+        min_patients: strata with fewer patient groups are left out.
+
+    Returns:
+        The absolute difference of shares (0 if there is no stratum) and a description of the stratum.
+    """
+    strata = tabulate_strata(splits)
+    strata = strata[strata.groupby(["label", "subtype"])["patients"].transform("sum") >= min_patients]
+    if strata.empty:
+        return 0.0, ""
+    ratio_of = dict(zip(USED_SPLITS, ratios, strict=True))
+    worst = max(strata.to_dict("records"), key=lambda row: abs(row["share"] - ratio_of[row["split"]]))
+    ratio = ratio_of[worst["split"]]
+    return (
+        abs(worst["share"] - ratio),
+        f"{worst['label']} ({worst['subtype']}): share={worst['share']:.3f} of its images "
+        f"in {worst['split']}, ratio={ratio:.3f}",
+    )
+
+
+def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
     if len(ratios) != 3 or min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-6:
         raise ParameterError(
             [
@@ -148,35 +144,35 @@ def _checked(ratios: Sequence[float]) -> tuple[float, float, float]:
     return train, validation, test
 
 
-def _accepted(manifest: pd.DataFrame) -> pd.DataFrame:
+def _accepted_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     rows = manifest[manifest["status"] == "accepted"] if "status" in manifest else manifest
     rows = rows.sort_values("path").reset_index(drop=True)
     rows["subtype"] = rows["subtype"].fillna(UNKNOWN).replace("", UNKNOWN)
-    nameless = rows[~rows["label"].isin(CLASSES) | (rows["patient"].fillna("") == "")]
-    if rows.empty or len(nameless):
+    incomplete = rows[~rows["label"].isin(CLASSES) | (rows["patient"].fillna("") == "")]
+    if rows.empty or len(incomplete):
         raise DataError(
             f"expected accepted images with label and patient, received images={len(rows)}, "
-            f"without them={len(nameless)}: {', '.join(nameless['path'].head(10))}; run `cxr validate` again"
+            f"without them={len(incomplete)}: {', '.join(incomplete['path'].head(10))}; run `cxr validate` again"
         )
     return rows
 
 
 def _keep_official_test(rows: pd.DataFrame) -> None:
-    """Put the published test images on the test side and exclude what shares a group with them."""
+    """Assign the published test images to test, and exclude the images that share a group with them."""
     outside = rows[~rows["official_split"].isin(OFFICIAL_SPLITS)]
     if len(outside):
         raise DataError(
             f"expected every image in one of the published folders {'/, '.join(OFFICIAL_SPLITS)}/, received "
             f"{len(outside)} images elsewhere: {', '.join(outside['path'].head(10))}; set protocol=grouped"
         )
-    test = rows["official_split"] == "test"
-    touching = ~test & rows["group"].isin(set(rows.loc[test, "group"]))
-    rows.loc[test, "split"] = TEST
-    rows.loc[touching, ["split", "reason"]] = [EXCLUDED, SHARED_WITH_TEST]
+    is_test = rows["official_split"] == "test"
+    shares_group = ~is_test & rows["group"].isin(set(rows.loc[is_test, "group"]))
+    rows.loc[is_test, "split"] = TEST
+    rows.loc[shares_group, ["split", "reason"]] = [EXCLUDED, SHARED_WITH_TEST]
 
 
-def _sampled(rows: pd.DataFrame, sample: Mapping[str, int | None], seed: int) -> list[int]:
-    """Choose images per label in proportion to its subtypes, patients in the order of a hash."""
+def _sample_rows(rows: pd.DataFrame, sample: Mapping[str, int | None], seed: int) -> list[int]:
+    """Choose images of each label in proportion to its subtypes, patients in the order of a hash."""
     available = rows["label"].value_counts()
     problems = [
         f"expected sample.{label} to be one of {', '.join(CLASSES)}, from 1 to the {available.get(label, 0)} "
@@ -186,35 +182,35 @@ def _sampled(rows: pd.DataFrame, sample: Mapping[str, int | None], seed: int) ->
     ]
     if problems:
         raise ParameterError(problems)
-    # Another hash than the split's: with the same one the first patients would all be training patients.
-    ordered = rows.assign(place=rows["group"].map(lambda key: unit_hash(f"sample:{seed}:{key}")))
-    ordered = ordered.sort_values(["place", "path"])
-    chosen: list[int] = []
+    # Not the hash of the split: with it, the first patients would all be training patients.
+    ordered = rows.assign(hash=rows["group"].map(lambda key: unit_hash(f"sample:{seed}:{key}")))
+    ordered = ordered.sort_values(["hash", "path"])
+    sampled: list[int] = []
     for label, of_label in ordered.groupby("label"):
         count = sample.get(str(label))
-        sizes = {str(subtype): len(rows) for subtype, rows in of_label.groupby("subtype")}
-        for subtype, number in _apportioned(sizes, count or len(of_label)).items():
-            chosen += of_label[of_label["subtype"] == subtype].index[:number].tolist()
-    return chosen
+        sizes = {str(subtype): len(images) for subtype, images in of_label.groupby("subtype")}
+        for subtype, number in _apportion(sizes, count or len(of_label)).items():
+            sampled += of_label[of_label["subtype"] == subtype].index[:number].tolist()
+    return sampled
 
 
-def _apportioned(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """Divide a count in proportion to sizes, in whole numbers, by largest remainder."""
+def _apportion(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """Divide a count in proportion to sizes, in whole numbers, by the largest remainder method."""
     total = sum(sizes.values())
-    whole = {key: size * count // total for key, size in sizes.items()}
+    numbers = {key: size * count // total for key, size in sizes.items()}
     by_remainder = sorted(sizes, key=lambda key: sizes[key] * count % total, reverse=True)
-    for key in by_remainder[: count - sum(whole.values())]:
-        whole[key] += 1
-    return whole
+    for key in by_remainder[: count - sum(numbers.values())]:
+        numbers[key] += 1
+    return numbers
 
 
 def _check_balance(splits: pd.DataFrame, ratios: Sequence[float], seed: int, limit: float) -> None:
-    deviation, where = worst_deviation(splits, ratios, LARGE_STRATUM)
+    deviation, stratum = largest_deviation(splits, ratios, LARGE_STRATUM)
     if deviation > limit:
         raise DataError(
-            f"expected every large stratum within max_deviation={limit} of the ratios, received {where} with "
+            f"expected every large stratum within max_deviation={limit} of the ratios, received {stratum} with "
             f"seed={seed}; choose another seed"
         )
-    deviation, where = worst_deviation(splits, ratios)
+    deviation, stratum = largest_deviation(splits, ratios)
     if deviation > limit:
-        _log.warning("a small stratum is far from the ratios with seed=%d: %s", seed, where)
+        log.warning("a small stratum is far from the ratios with seed=%d: %s", seed, stratum)

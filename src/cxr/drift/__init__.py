@@ -1,1 +1,1 @@
-"""Drift: a window of logged predictions compared with training and validation."""
+"""Drift: compare a window of logged predictions with the training of their version."""

@@ -1,4 +1,4 @@
-"""The files of a comparison: drift.json, and a page with plots that needs no other file and no network."""
+"""The report of a comparison: drift.json, and a page with plots that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from cxr.data.exploration.images import Picture, picture
-from cxr.drift import figures
-from cxr.drift.findings import EMBEDDING, FILMS, PROBABILITY, WindowComparison
-from cxr.drift.rows import of_version
+from cxr.data.exploration.thumbnails import Thumbnail, make_thumbnail
+from cxr.drift import plots
+from cxr.drift.window_comparison import EMBEDDING, IMAGES, PREDICTIONS, PROBABILITY, WindowComparison
+from cxr.drift.window_rows import embedding_scale, is_of_version
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import DRIFT_FILE, write_json
 from cxr.inference.reference.reference import Reference
-from cxr.models.metadata import ModelCard
-from cxr.plots.style import Caption, data_address
+from cxr.models.metadata import ModelMetadata
+from cxr.plots.style import Caption, png_data_uri
 
-PAGE_NAME = "report.html"
-EXAMPLES = 8
-"""Most pictures in a report."""
+REPORT_PAGE = "report.html"
+MAX_EXAMPLES = 8
+"""Largest number of example images in a report."""
+GROUP_TITLES = {IMAGES: "images", PREDICTIONS: "predictions"}
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What a window was compared with.
+class ReportContext:
+    """The version and the window that were compared.
 
     Attributes:
         version: number of the version; empty for a model from a folder.
-        alias: the alias that it was found by; empty if by none.
-        card: its card.
-        reference: films of its training; None where it has none.
-        validation: its scores on validation; None where it has none.
-        since: first moment of the window, UTC.
-        until: moment after the last, UTC.
-        damaged: lines of the log that were no rows.
+        alias: alias by which the version was found; empty if by none.
+        metadata: the model's metadata.
+        reference: statistics of its training images; None if it has none.
+        validation: its probabilities on validation; None if it has none.
+        since: start of the window, UTC.
+        until: end of the window, UTC, exclusive.
+        damaged: number of damaged lines in the log.
     """
 
     version: str
     alias: str
-    card: ModelCard
+    metadata: ModelMetadata
     reference: Reference | None
     validation: ValidationScores | None
     since: datetime
@@ -53,16 +54,12 @@ class Watched:
     damaged: int
 
     def to_dict(self) -> dict[str, Any]:
-        """What was compared, for programs.
-
-        Returns:
-            Plain values.
-        """
+        """Convert to plain values for JSON."""
         return {
             "version": self.version or None,
             "alias": self.alias or None,
-            "model": self.card.model,
-            "dataset": {"name": self.card.dataset["name"], "kind": self.card.dataset_kind},
+            "model": self.metadata.model,
+            "dataset": {"name": self.metadata.dataset["name"], "kind": self.metadata.dataset_kind},
             "since": self.since.isoformat(),
             "until": self.until.isoformat(),
             "damaged_lines": self.damaged,
@@ -73,92 +70,93 @@ def write_report(
     folder: Path,
     comparison: WindowComparison,
     rows: pd.DataFrame,
-    watched: Watched,
+    context: ReportContext,
     *,
-    picture_of: Callable[[str], Path | None] = lambda _: None,
-    more: dict[str, Any] | None = None,
+    image_path: Callable[[str], Path | None] = lambda _: None,
+    entries: dict[str, Any] | None = None,
 ) -> None:
-    """Write the page, and everything for programs.
+    """Write the page, and drift.json for programs.
 
     Args:
         folder: where to write; must exist.
-        comparison: what was found.
+        comparison: the comparison.
         rows: rows of the window.
-        watched: what they were compared with.
-        picture_of: id of a row to its kept picture, None where none was kept.
-        more: further entries for drift.json.
+        context: the version and the window that were compared.
+        image_path: from the id of a row to the stored image, None if it was not stored.
+        entries: further entries of drift.json.
     """
-    write_json(folder / DRIFT_FILE, {**watched.to_dict(), **comparison.to_dict(), **(more or {})})
+    write_json(folder / DRIFT_FILE, {**context.to_dict(), **comparison.to_dict(), **(entries or {})})
     environment = Environment(
-        loader=PackageLoader("cxr.drift"),
-        autoescape=select_autoescape(["html"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("cxr.drift"), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.get_template(PAGE_NAME).render(
-        found=comparison,
-        watched=watched,
-        plots=_plots(comparison, rows, watched),
-        examples=_examples(rows, watched.reference, picture_of),
+    page = environment.get_template(REPORT_PAGE).render(
+        comparison=comparison,
+        context=context,
+        group_titles=GROUP_TITLES,
+        plots=_draw_plots(comparison, rows, context),
+        examples=_examples(rows, context.reference, image_path),
     )
-    (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+    (folder / REPORT_PAGE).write_text(page, encoding="utf-8")
 
 
-def _plots(comparison: WindowComparison, rows: pd.DataFrame, watched: Watched) -> list[tuple[str, str]]:
-    """Words for who cannot see the plot, and the plot as a data address."""
-    card, reference, validation = watched.card, watched.reference, watched.validation
-    name = f"version {watched.version}, {card.model}" if watched.version else card.model
+def _draw_plots(comparison: WindowComparison, rows: pd.DataFrame, context: ReportContext) -> list[tuple[str, str]]:
+    """Alternative text and data URI of each plot."""
+    metadata, reference, validation = context.metadata, context.reference, context.validation
     caption = Caption(
-        name, card.dataset["name"], f"{watched.since:%d %b} to {watched.until:%d %b %Y}", card.dataset_kind == "phantom"
+        f"version {context.version}, {metadata.model}" if context.version else metadata.model,
+        metadata.dataset["name"],
+        f"{context.since:%d %b} to {context.until:%d %b %Y}",
+        metadata.dataset_kind == "phantom",
     )
-    own = rows[of_version(rows, watched.version, card.model)]
-    compared = {one.name for one in comparison.findings}
-    found = []
-    if compared:
-        found.append(("Each comparison with its distance and limit", figures.distances(comparison, caption)))
-    if reference is not None and any(one.group == FILMS for one in comparison.findings):
-        found.append(
-            ("Statistics of films at training and now", figures.films(comparison, reference, rows, caption))
-        )  # fmt: skip
-    if reference is not None and EMBEDDING in compared:
-        found.append(("Embeddings of films at training and now", figures.places(comparison, reference, own, caption)))
-    if validation is not None and PROBABILITY in compared:
-        found.append(("Probabilities on validation and now", figures.scores(comparison, validation, own, caption)))
+    version_rows = rows[is_of_version(rows, context.version, metadata.model)]
+    tests, groups = ({getattr(test, key) for test in comparison.tests} for key in ("name", "group"))
+    figures = {}
+    if tests:
+        figures["Distance and limit of each comparison"] = plots.plot_distances(comparison, caption)
+    if reference is not None and IMAGES in groups:
+        figure = plots.plot_image_statistics(comparison, reference, rows, caption)
+        figures["Statistics of images at training and in the window"] = figure
+    if reference is not None and EMBEDDING in tests:
+        figure = plots.plot_embeddings(comparison, reference, version_rows, caption)
+        figures["Embeddings of images at training and in the window"] = figure
+    if validation is not None and PROBABILITY in tests:
+        figure = plots.plot_probabilities(comparison, validation, version_rows, caption)
+        figures["Probabilities on validation and in the window"] = figure
     if len(rows):
-        found.append(("Rows, refusals and answers per day", figures.days(comparison, reference, rows, caption)))
-    return [(words, data_address(figure)) for words, figure in found]
+        figure = plots.plot_by_day(comparison, reference, rows, caption)
+        figures["Rows, refusals and predictions per day"] = figure
+    return [(alternative_text, png_data_uri(figure)) for alternative_text, figure in figures.items()]
 
 
 def _examples(
-    rows: pd.DataFrame, reference: Reference | None, picture_of: Callable[[str], Path | None]
-) -> list[Picture]:
-    """Pictures that were kept, those least like training first."""
-    found: list[Picture] = []
-    for _, row in _strangest(rows, reference).iterrows():
-        path = picture_of(str(row["id"]))
+    rows: pd.DataFrame, reference: Reference | None, image_path: Callable[[str], Path | None]
+) -> list[Thumbnail]:
+    """Stored images, those least similar to training first."""
+    examples: list[Thumbnail] = []
+    for _, row in _least_similar_first(rows, reference).iterrows():
+        path = image_path(str(row["id"]))
         grey = None if path is None else cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             continue
         if isinstance(row["refusal"], str):
-            words = f"refused: {row['refusal'].replace('_', ' ')}"
+            result = f"refused: {row['refusal'].replace('_', ' ')}"
         else:
-            words = f"{row['label']}, {100 * row['probability']:.0f} %"
-        found.append(picture(np.asarray(grey, dtype=np.uint8), "", f"{row['time']:%d %b %H:%M}, {words}"))
-        if len(found) == EXAMPLES:
+            result = f"{row['label']}, {100 * row['probability']:.0f} %"
+        examples.append(make_thumbnail(np.asarray(grey, dtype=np.uint8), "", f"{row['time']:%d %b %H:%M}, {result}"))
+        if len(examples) == MAX_EXAMPLES:
             break
-    return found
+    return examples
 
 
-def _strangest(rows: pd.DataFrame, reference: Reference | None) -> pd.DataFrame:
-    """Rows in order of how far their embeddings lie from the middle of the training's; those without one last."""
+def _least_similar_first(rows: pd.DataFrame, reference: Reference | None) -> pd.DataFrame:
+    """Sort rows by the distance of their embedding from the mean of the training's; rows without one come last."""
     if reference is None:
         return rows
-    middle = reference.embeddings.mean(axis=0)
-    spread = reference.embeddings.std(axis=0)
-    scale = np.where(spread > 0, spread, 1.0)
-    far = [
-        float(np.linalg.norm((one - middle) / scale)) if isinstance(one, np.ndarray) and one.shape == middle.shape
+    mean, scale = reference.embeddings.mean(axis=0), embedding_scale(reference.embeddings)
+    distances = [
+        float(np.linalg.norm((embedding - mean) / scale))
+        if isinstance(embedding, np.ndarray) and embedding.shape == mean.shape
         else -1.0
-        for one in rows["embedding"]
-    ]  # fmt: skip
-    return rows.iloc[np.argsort(far)[::-1]]
+        for embedding in rows["embedding"]
+    ]
+    return rows.iloc[np.argsort(distances)[::-1]]

@@ -1,1 +1,1 @@
-"""Judging a model: validation chooses temperature and threshold; test is read once, to report."""
+"""Evaluation of models: metrics, calibration, operating point, bootstrap, comparison, ensemble, shortcut checks."""

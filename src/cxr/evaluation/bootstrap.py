@@ -1,4 +1,4 @@
-"""Percentile bootstrap over patients: one patient's images are not independent, so patients are drawn."""
+"""Percentile bootstrap over patients: the images of one patient are not independent, so patients are drawn."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cxr.evaluation.metrics import Floats
 
 CONFIDENCE = 0.95
 BATCH = 250
-"""Replicates computed at once: 250 replicates of 900 images take 2 MB per array."""
+"""Number of replicates computed at once: 250 replicates of 900 images take 2 MB per array."""
 
 Statistic = Callable[[Floats], Mapping[str, Floats]]
 """Weights (replicates, images) to values (replicates, ...), by name."""
@@ -23,7 +23,7 @@ class Interval:
     """A measured value and its 95 % interval.
 
     Attributes:
-        value: the measure on the images as they are.
+        value: the metric on the images as they are.
         low: 2.5th percentile of the replicates.
         high: 97.5th percentile of the replicates.
     """
@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values, for JSON.
+        """Convert to plain values, for JSON.
 
         Returns:
             ``{"value": ..., "low": ..., "high": ...}``.
@@ -42,16 +42,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """Intervals of several measures and how they came about.
+class BootstrapResult:
+    """Intervals of several metrics and how they were computed.
 
     Attributes:
-        intervals: measure name to its interval.
-        p_values: measure name to the two-sided probability of replicates on the other side of 0; only of use
-            for differences. NaN if unknown.
-        resamples: replicates that were drawn.
-        skipped: replicates left out because they held one class only.
-        groups: patients (or united patients) that were drawn from.
+        intervals: metric name to its interval.
+        p_values: metric name to the two-sided probability of replicates on the other side of 0; meaningful for
+            differences only. NaN if unknown.
+        resamples: number of replicates drawn.
+        skipped: number of replicates left out because they held one class only.
+        groups: number of patient groups drawn from.
     """
 
     intervals: dict[str, Interval]
@@ -61,14 +61,14 @@ class Bootstrap:
     groups: int
 
 
-def draws(groups: ArrayLike, *, resamples: int, seed: int, batch: int = BATCH) -> Iterator[Floats]:
-    """Draw patients with replacement, as many as there are, and count how often each image is taken.
+def draw_weights(groups: ArrayLike, *, resamples: int, seed: int, batch: int = BATCH) -> Iterator[Floats]:
+    """Draw patients with replacement, as many as there are, and count how often each image is drawn.
 
     Args:
-        groups: (images,), patient key of each image.
-        resamples: replicates in all.
-        seed: seed of the draw; the same seed gives the same replicates whatever ``batch`` is.
-        batch: replicates per yielded array.
+        groups: (images,), patient group of each image.
+        resamples: total number of replicates.
+        seed: seed of the draw; the same seed gives the same replicates with every ``batch``.
+        batch: number of replicates per yielded array.
 
     Yields:
         (replicates, images) counts as float64.
@@ -78,89 +78,83 @@ def draws(groups: ArrayLike, *, resamples: int, seed: int, batch: int = BATCH) -
     generator = np.random.default_rng(seed)
     share = np.full(count, 1 / count) if count else np.zeros(0)
     for start in range(0, resamples, batch):
-        taken = generator.multinomial(count, share, size=min(batch, resamples - start))
-        yield taken[:, member].astype(np.float64)
+        drawn = generator.multinomial(count, share, size=min(batch, resamples - start))
+        yield drawn[:, member].astype(np.float64)
 
 
 def bootstrap(
     statistic: Statistic,
-    target: ArrayLike,
+    labels: ArrayLike,
     groups: ArrayLike,
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int,
+    seed: int,
     confidence: float = CONFIDENCE,
-) -> Bootstrap:
-    """Give each value of a statistic its percentile interval.
+) -> BootstrapResult:
+    """Compute the percentile interval of each value of a statistic.
 
-    Two models are compared on the same draws by a statistic that returns their difference. Its p-value is the
-    test that belongs to the interval (Efron and Tibshirani 1993, 15.4): twice the smaller share of replicates at
-    or below and at or above 0, counting the images as they are as one replicate more, so that it is never 0.
+    To compare two models on the same draws, pass a statistic that returns their difference. Its p-value is the test
+    that belongs to the interval (Efron and Tibshirani 1993, 15.4): twice the smaller share of replicates at or below
+    and at or above 0. The images as they are count as one more replicate, so that the p-value is never 0.
 
     Args:
         statistic: weights (replicates, images) to (replicates,) values by name; NaN where undefined.
-        target: (images,), 0 or 1; a replicate without both classes is skipped and counted.
-        groups: (images,), patient key of each image.
-        resamples: replicates to draw.
+        labels: (images,), 0 or 1; a replicate without both classes is skipped and counted.
+        groups: (images,), patient group of each image.
+        resamples: number of replicates to draw.
         seed: seed of the draw.
         confidence: share of the replicates inside the interval.
 
     Returns:
-        The intervals; low and high are NaN for a measure that is undefined in every replicate.
+        The intervals; low and high are NaN for a metric that is undefined in every replicate.
     """
-    sick = np.asarray(target, dtype=np.float64)
-    rows: dict[str, list[Floats]] = {}
-    skipped = 0
-    for weights in draws(groups, resamples=resamples, seed=seed):
-        positives = weights @ sick
-        usable = (positives > 0) & (positives < weights.sum(axis=-1))
-        skipped += int((~usable).sum())
-        if usable.any():
-            for name, values in statistic(weights[usable]).items():
-                rows.setdefault(name, []).append(np.asarray(values))
+    target = np.asarray(labels, dtype=np.float64)
+    replicates: dict[str, list[Floats]] = {}
+    used = 0
+    for weights in _draws_of_both_classes(target, groups, resamples, seed):
+        used += len(weights)
+        for name, values in statistic(weights).items():
+            replicates.setdefault(name, []).append(np.asarray(values))
     tail = 100 * (1 - confidence) / 2
-    plain = {name: float(value[0]) for name, value in statistic(np.ones((1, sick.size))).items()}
     intervals, p_values = {}, {}
-    for name, value in plain.items():
-        replicates = np.concatenate(rows[name]) if name in rows else np.empty(0)
-        low, high = percentiles(replicates, (tail, 100 - tail))
-        intervals[name] = Interval(value, float(low), float(high))
-        p_values[name] = _p_value(replicates)
-    return Bootstrap(intervals, p_values, resamples, skipped, np.unique(np.asarray(groups)).size)
+    for name, value in statistic(np.ones((1, target.size))).items():
+        values = np.concatenate(replicates[name]) if name in replicates else np.empty(0)
+        defined = values[np.isfinite(values)]
+        low, high = np.percentile(defined, (tail, 100 - tail)) if defined.size else (np.nan, np.nan)
+        intervals[name] = Interval(float(value[0]), float(low), float(high))
+        p_values[name] = _p_value(defined)
+    return BootstrapResult(intervals, p_values, resamples, resamples - used, np.unique(np.asarray(groups)).size)
 
 
-def band(
+def bootstrap_band(
     curve: Callable[[Floats], tuple[Floats, Floats]],
-    target: ArrayLike,
+    labels: ArrayLike,
     groups: ArrayLike,
     grid: ArrayLike,
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int,
+    seed: int,
     confidence: float = CONFIDENCE,
 ) -> tuple[Floats, Floats]:
-    """Pointwise interval of a rising curve, for example sensitivity over false positive rate.
+    """Compute the pointwise interval of a rising curve, for example sensitivity over false positive rate.
 
     Args:
         curve: weights (replicates, images) to abscissa and ordinate, each (replicates, points), ascending.
-        target: (images,), 0 or 1; a replicate without both classes is skipped.
-        groups: (images,), patient key of each image.
-        grid: (n,) abscissas at which the band is wanted.
-        resamples: replicates to draw.
+        labels: (images,), 0 or 1; a replicate without both classes is skipped.
+        groups: (images,), patient group of each image.
+        grid: (n,) abscissas of the band.
+        resamples: number of replicates to draw.
         seed: seed of the draw.
         confidence: share of the replicates inside the band.
 
     Returns:
         Lower and upper ordinate, each (n,); NaN without a usable replicate.
     """
-    sick, points = np.asarray(target, dtype=np.float64), np.asarray(grid, dtype=np.float64)
+    target, points = np.asarray(labels, dtype=np.float64), np.asarray(grid, dtype=np.float64)
     ordinates: list[Floats] = []
-    for weights in draws(groups, resamples=resamples, seed=seed):
-        positives = weights @ sick
-        usable = (positives > 0) & (positives < weights.sum(axis=-1))
-        if usable.any():
-            xs, ys = curve(weights[usable])
-            ordinates.extend(np.interp(points, x, y) for x, y in zip(xs, ys, strict=True))
+    for weights in _draws_of_both_classes(target, groups, resamples, seed):
+        xs, ys = curve(weights)
+        ordinates.extend(np.interp(points, x, y) for x, y in zip(xs, ys, strict=True))
     if not ordinates:
         return np.full(points.shape, np.nan), np.full(points.shape, np.nan)
     tail = 100 * (1 - confidence) / 2
@@ -168,23 +162,17 @@ def band(
     return low, high
 
 
-def percentiles(values: Floats, wanted: tuple[float, ...]) -> NDArray[np.float64]:
-    """Percentiles of the defined values.
-
-    Args:
-        values: (replicates,), NaN where undefined.
-        wanted: percentiles in 0 .. 100.
-
-    Returns:
-        (wanted,); NaN if no value is defined.
-    """
-    defined = values[np.isfinite(values)]
-    return np.percentile(defined, wanted) if defined.size else np.full(len(wanted), np.nan)
+def _draws_of_both_classes(target: Floats, groups: ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
+    """Draw weights (replicates, images) and leave out replicates that hold one class only."""
+    for weights in draw_weights(groups, resamples=resamples, seed=seed):
+        positives = weights @ target
+        has_both = (positives > 0) & (positives < weights.sum(axis=-1))
+        if has_both.any():
+            yield weights[has_both]
 
 
-def _p_value(replicates: Floats) -> float:
-    defined = replicates[np.isfinite(replicates)]
-    if not defined.size:
+def _p_value(values: Floats) -> float:
+    if not values.size:
         return float("nan")
-    fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (1 + fewer) / (1 + defined.size))
+    smaller_side = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return min(1.0, 2 * (1 + smaller_side) / (1 + values.size))

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): one number, fitted on validation, makes probabilities honest.
+"""Temperature scaling (Guo et al. 2017): one number, fitted on validation, calibrates the probabilities.
 
 Temperatures and the weights of an ensemble both act on log odds.
 """
@@ -9,21 +9,21 @@ import logging
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import BINS, EPSILON, Floats, bin_of, log_loss
+from cxr.evaluation.metrics import EPSILON, Floats, bin_index, log_loss
 
-COLDEST, HOTTEST = 0.05, 20.0
-"""Bounds of the search."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Bounds of the temperature search."""
 
 logger = logging.getLogger(__name__)
 
 
 def log_odds(probability: ArrayLike) -> Floats:
-    """Logit, finite for every probability.
+    """Compute the logit, finite for every probability.
 
     Args:
         probability: any shape, in [0, 1]; kept 1e-7 away from 0 and 1.
@@ -35,8 +35,8 @@ def log_odds(probability: ArrayLike) -> Floats:
     return np.asarray(logit(p), dtype=np.float64)
 
 
-def pool(probabilities: ArrayLike, weights: ArrayLike) -> Floats:
-    """Join the probabilities of several models: sigmoid(sum of weight * logit(p)), a logarithmic opinion pool.
+def pool_probabilities(probabilities: ArrayLike, weights: ArrayLike) -> Floats:
+    """Pool the probabilities of several models: sigmoid(sum of weight * logit(p)), a logarithmic opinion pool.
 
     Args:
         probabilities: (members, images), calibrated, in [0, 1]; kept 1e-7 away from 0 and 1.
@@ -51,7 +51,7 @@ def pool(probabilities: ArrayLike, weights: ArrayLike) -> Floats:
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Soften (above 1) or sharpen (below 1) probabilities: sigmoid(logit(p) / T).
 
-    The order of the images and the decision at 0.5 stay as they are.
+    The order of the images and the decision at 0.5 do not change.
 
     Args:
         probability: any shape, in [0, 1]; kept 1e-7 away from 0 and 1.
@@ -63,58 +63,74 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     return np.asarray(expit(log_odds(probability) / temperature), dtype=np.float64)
 
 
-def fit_temperature(target: ArrayLike, probability: ArrayLike) -> float:
-    """Find the temperature with the smallest log loss. Give it validation images only, never test images.
+def check_both_classes(labels: ArrayLike) -> NDArray[np.int64]:
+    """Refuse validation images that nothing can be fitted to or chosen on.
 
     Args:
-        target: (images,), 0 or 1, both present.
-        probability: (images,), in [0, 1], as the network gives them.
+        labels: (images,), 0 or 1.
 
     Returns:
-        Temperature in 0.05 .. 20. It stays 1 where every image is on its own side of 0.5: the loss then falls all
-        the way to the coldest bound, and validation holds no evidence of how sure the network may be.
+        The labels as int64.
 
     Raises:
         DataError: if one of the classes is missing.
     """
-    sick = np.asarray(target, dtype=np.int64)
-    if sick.size == 0 or sick.min() == sick.max():
+    target = np.asarray(labels, dtype=np.int64)
+    if target.size == 0 or target.min() == target.max():
         raise DataError(
             "expected validation images of both classes, "
-            f"received images={sick.size}, pneumonia={int(sick.sum())}; "
+            f"received images={target.size}, pneumonia={int(target.sum())}; "
             "choose a split with a larger validation share"
         )
-    found = minimize_scalar(
-        lambda heat: float(log_loss(sick, apply_temperature(probability, float(np.exp(heat))))),
-        bounds=(np.log(COLDEST), np.log(HOTTEST)),
+    return target
+
+
+def fit_temperature(labels: ArrayLike, probability: ArrayLike) -> float:
+    """Find the temperature with the smallest log loss. Pass validation images only, never test images.
+
+    Args:
+        labels: (images,), 0 or 1, both present.
+        probability: (images,), in [0, 1], raw outputs of the network.
+
+    Returns:
+        Temperature in 0.05 .. 20. It is 1 where every image is on the correct side of 0.5: the loss then falls down to
+        the lower bound, and validation cannot show how confident the network may be.
+
+    Raises:
+        DataError: if one of the classes is missing.
+    """
+    target = check_both_classes(labels)
+    minimum = minimize_scalar(
+        lambda log_temperature: float(log_loss(target, apply_temperature(probability, float(np.exp(log_temperature))))),
+        bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    temperature = float(np.exp(found.x))
-    right = (np.asarray(probability, dtype=np.float64) > 0.5) == sick.astype(bool)
-    if temperature < COLDEST * 1.01 and bool(right.all()):
+    temperature = float(np.exp(minimum.x))
+    is_correct = (np.asarray(probability, dtype=np.float64) > 0.5) == target.astype(bool)
+    if temperature < MIN_TEMPERATURE * 1.01 and bool(is_correct.all()):
         logger.warning("validation is separated perfectly: probabilities are left uncalibrated (temperature 1)")
         return 1.0
     return temperature
 
 
-def reliability(target: ArrayLike, probability: ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
-    """Points of a reliability diagram.
+def reliability_table(labels: ArrayLike, probability: ArrayLike, *, bins: int) -> pd.DataFrame:
+    """Compute the points of a reliability diagram.
 
     Args:
-        target: (images,), 0 or 1.
+        labels: (images,), 0 or 1.
         probability: (images,), in [0, 1].
-        bins: bins of equal width.
+        bins: number of bins of equal width.
 
     Returns:
-        One row per bin that holds an image: lower, upper (edges), images, probability (mean stated), observed
-        (share with pneumonia).
+        One row per bin that holds an image: lower, upper (edges), images, probability (mean predicted),
+        observed (share with pneumonia).
     """
     frame = pd.DataFrame(
         {
-            "bin": bin_of(probability, bins),
+            "bin": bin_index(probability, bins),
             "probability": np.asarray(probability, dtype=np.float64),
-            "observed": np.asarray(target, dtype=np.float64),
+            "observed": np.asarray(labels, dtype=np.float64),
         }
     )
     table = frame.groupby("bin").agg(

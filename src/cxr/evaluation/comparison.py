@@ -1,4 +1,4 @@
-"""Two models on the same images: differences with intervals and p-values from one paired bootstrap over patients."""
+"""Compares two models on the same images: differences with intervals and p-values from one paired bootstrap."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxr.data.dataset import PNEUMONIA
+from cxr.data.split_table import TEST, VALIDATION
 from cxr.errors import DataError
-from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap
-from cxr.evaluation.evaluate import TEST, VALIDATION
+from cxr.evaluation.bootstrap import bootstrap
 from cxr.evaluation.metrics import Floats, auroc, log_loss
 
-Figure = Callable[[ArrayLike, ArrayLike, ArrayLike | None], Floats]
-"""Target, probability and weight to a figure, as in :mod:`cxr.evaluation.metrics`."""
+MetricFunction = Callable[[ArrayLike, ArrayLike, ArrayLike | None], Floats]
+"""Labels, probability and weight to a metric, as in :mod:`cxr.evaluation.metrics`."""
 
-FIGURES: Mapping[str, Figure] = {"auroc": auroc, "log_loss": log_loss}
-"""What is compared if nothing else is asked for: more AUROC is better, less log loss (in nats) is."""
+COMPARED_METRICS: Mapping[str, MetricFunction] = {"auroc": auroc, "log_loss": log_loss}
+"""Metrics that do not depend on a threshold. A higher AUROC and a lower log loss (in nats) are better."""
 
 SENSITIVITY = "sensitivity"
-"""Name of the sensitivity at a specificity that both models keep."""
+"""Key of the sensitivity at a specificity that both models keep."""
 
-WORDS = {"auroc": "AUROC", "log_loss": "log loss", SENSITIVITY: "sensitivity at the same specificity"}
+METRIC_TITLES = {"auroc": "AUROC", "log_loss": "log loss", SENSITIVITY: "sensitivity at the same specificity"}
 
 DECIMALS = 5
-"""Differences are rounded here: finer ones come from how exactly a temperature is fitted."""
+"""Digits of differences: smaller ones come from the precision of the temperature fit."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A figure of two models on the test images.
+class MetricDifference:
+    """A metric of two models on the test images.
 
     Attributes:
-        ours: figure of the first model.
-        theirs: figure of the second.
+        ours: metric of the first model.
+        theirs: metric of the second.
         difference: ours - theirs.
-        low: lower end of the difference's interval over the replicates; NaN if unknown, as below.
-        high: its upper end.
-        p_value: two-sided, in (0, 1].
+        low: lower end of the interval of the difference over the replicates; NaN if unknown.
+        high: upper end; NaN if unknown.
+        p_value: two-sided, in (0, 1]; NaN if unknown.
         significant: whether the p-value is below 1 - confidence; the interval then lies on one side of 0.
     """
 
@@ -55,18 +55,18 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models side by side.
+class ModelComparison:
+    """The comparison of two models.
 
     Attributes:
         ours: name of the first model.
         theirs: name of the second.
-        validation: figure to its values for both; without intervals, because validation has chosen both.
-        test: figure to its difference.
-        images: test images.
-        patients: their patients, which are drawn.
-        resamples: bootstrap replicates.
-        skipped: those left out because they held one class only.
+        validation: metric to its values for both; without intervals, because both were chosen on validation.
+        test: metric to its difference.
+        images: number of test images.
+        patients: number of their patient groups, which are drawn.
+        resamples: number of bootstrap replicates.
+        skipped: number of replicates left out because they held one class only.
         seed: seed of the draw.
         confidence: share of the replicates inside an interval.
     """
@@ -74,41 +74,37 @@ class Comparison:
     ours: str
     theirs: str
     validation: dict[str, tuple[float, float]]
-    test: dict[str, Difference]
+    test: dict[str, MetricDifference]
     images: int
     patients: int
     resamples: int
     skipped: int
     seed: int
-    confidence: float = CONFIDENCE
+    confidence: float
 
     def sentence(self) -> str:
         """Say whether the first model is better.
 
         Returns:
-            Two clauses, one per figure.
+            A sentence without its full stop, with one clause per metric.
         """
         return f"On {self.images} test images {self.ours} has " + " and ".join(
-            self._clause(name, found) for name, found in self.test.items()
+            self._clause(name, difference) for name, difference in self.test.items()
         )
 
-    def _clause(self, name: str, found: Difference) -> str:
-        if not found.difference:
-            return f"the same {WORDS[name]} as {self.theirs}"
-        side = "higher" if found.difference > 0 else "lower"
-        verdict = "significant" if found.significant else "not significant"
+    def _clause(self, name: str, metric: MetricDifference) -> str:
+        if not metric.difference:
+            return f"the same {METRIC_TITLES[name]} as {self.theirs}"
+        side = "higher" if metric.difference > 0 else "lower"
+        verdict = "significant" if metric.significant else "not significant"
         return (
-            f"a {side} {WORDS[name]} than {self.theirs} by {abs(found.difference):.4f} "
-            f"({100 * self.confidence:.0f} % interval of the difference {found.low:+.4f} to {found.high:+.4f}, "
-            f"p = {found.p_value:.2g}: {verdict})"
+            f"a {side} {METRIC_TITLES[name]} than {self.theirs} by {abs(metric.difference):.4f} "
+            f"({100 * self.confidence:.0f} % interval of the difference {metric.low:+.4f} to {metric.high:+.4f}, "
+            f"p = {metric.p_value:.2g}: {verdict})"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Make it storable.
-
-        Returns:
-            Plain values, for JSON.
-        """
+        """Convert to plain values, for JSON."""
         return {
             "sentence": f"{self.sentence()}.",
             "ours": self.ours,
@@ -117,7 +113,7 @@ class Comparison:
                 name: {"ours": ours, "theirs": theirs, "difference": ours - theirs}
                 for name, (ours, theirs) in self.validation.items()
             },
-            "test": {name: asdict(found) for name, found in self.test.items()},
+            "test": {name: asdict(difference) for name, difference in self.test.items()},
             "bootstrap": {
                 "confidence": self.confidence,
                 "resamples": self.resamples,
@@ -128,25 +124,25 @@ class Comparison:
         }
 
 
-def compare(
+def compare_models(
     ours: pd.DataFrame,
     theirs: pd.DataFrame,
     names: tuple[str, str],
     *,
-    figures: Mapping[str, Figure] = FIGURES,
-    confidence: float = CONFIDENCE,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two models judged on the same images; each replicate draws the same patients for both.
+    metrics: Mapping[str, MetricFunction] = COMPARED_METRICS,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> ModelComparison:
+    """Compare two models evaluated on the same images; each replicate draws the same patients for both.
 
     Args:
         ours: predictions of the first model with path, group (patient), label, split and probability (calibrated).
         theirs: predictions of the second, the same images in the same order.
         names: names of both models.
-        figures: what to compare, by names of :data:`WORDS`.
+        metrics: metrics to compare, with the keys of :data:`METRIC_TITLES`.
         confidence: share of the replicates inside an interval.
-        resamples: bootstrap replicates.
+        resamples: number of bootstrap replicates.
         seed: seed of the draw.
 
     Returns:
@@ -157,39 +153,43 @@ def compare(
     """
     if ours["path"].tolist() != theirs["path"].tolist():
         raise DataError(
-            f"expected two models judged on the same images, received {names[0]} with {len(ours)} and {names[1]} with "
+            f"expected two models on the same images, received {names[0]} with {len(ours)} and {names[1]} with "
             f"{len(theirs)} images that differ; run `cxr evaluate` for both on one split"
         )
-    parts = {split: (ours["split"] == split).to_numpy() for split in (VALIDATION, TEST)}
-    target = (ours["label"] == PNEUMONIA).to_numpy().astype(np.int64)
+    in_split = {split: (ours["split"] == split).to_numpy() for split in (VALIDATION, TEST)}
+    labels = (ours["label"] == PNEUMONIA).to_numpy().astype(np.int64)
     first, second = (table["probability"].to_numpy(dtype=np.float64) for table in (ours, theirs))
 
-    def both(split: str, weight: Floats | None = None) -> dict[str, tuple[Floats, Floats]]:
-        part = parts[split]
+    def values_of_both(split: str, weight: Floats | None = None) -> dict[str, tuple[Floats, Floats]]:
+        rows = in_split[split]
         return {
-            name: (figure(target[part], first[part], weight), figure(target[part], second[part], weight))
-            for name, figure in figures.items()
+            name: (metric(labels[rows], first[rows], weight), metric(labels[rows], second[rows], weight))
+            for name, metric in metrics.items()
         }
 
     drawn = bootstrap(
-        lambda weight: {name: np.round(one - other, DECIMALS) for name, (one, other) in both(TEST, weight).items()},
-        target[parts[TEST]],
-        ours["group"][parts[TEST]],
+        lambda weight: {
+            name: np.round(first_value - second_value, DECIMALS)
+            for name, (first_value, second_value) in values_of_both(TEST, weight).items()
+        },
+        labels[in_split[TEST]],
+        ours["group"][in_split[TEST]],
         resamples=resamples,
         seed=seed,
         confidence=confidence,
     )
     differences = {}
-    for name, (one, other) in both(TEST).items():
-        found, chance = drawn.intervals[name], drawn.p_values[name]
-        differences[name] = Difference(
-            float(one), float(other), found.value, found.low, found.high, chance, chance < 1 - confidence
-        )
-    return Comparison(
+    for name, (first_value, second_value) in values_of_both(TEST).items():
+        interval, p_value = drawn.intervals[name], drawn.p_values[name]
+        differences[name] = MetricDifference(
+            float(first_value), float(second_value), interval.value, interval.low, interval.high,
+            p_value, p_value < 1 - confidence,
+        )  # fmt: skip
+    return ModelComparison(
         *names,
-        {name: (float(one), float(other)) for name, (one, other) in both(VALIDATION).items()},
+        {name: (float(ours), float(theirs)) for name, (ours, theirs) in values_of_both(VALIDATION).items()},
         differences,
-        int(parts[TEST].sum()),
+        int(in_split[TEST].sum()),
         drawn.groups,
         resamples,
         drawn.skipped,

@@ -1,4 +1,4 @@
-"""Curves of a classifier as tables: what the figures draw and what ``dvc plots`` compares between models."""
+"""Curves of a classifier as tables: the plots draw them, and ``dvc plots`` compares them between models."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from cxr.evaluation.bootstrap import band
-from cxr.evaluation.calibration import reliability
-from cxr.evaluation.metrics import BINS, rates
+from cxr.evaluation.bootstrap import bootstrap_band
+from cxr.evaluation.calibration import reliability_table
+from cxr.evaluation.metrics import roc_rates
 
 BAND_POINTS = 201
 
 
-def roc_curve(target: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
-    """Receiver operating characteristic.
+def roc_curve(labels: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
+    """Compute the receiver operating characteristic.
 
     Args:
-        target: (images,), 0 or 1.
+        labels: (images,), 0 or 1.
         probability: (images,), in [0, 1].
 
     Returns:
         Columns false_positive_rate, sensitivity, threshold (the lowest score called pneumonia; NaN at the
-        origin), from calling nothing to calling everything pneumonia, without corners inside straight lines.
+        origin), from calling no image to calling every image pneumonia, without corners inside straight lines.
     """
-    false_positive_rate, sensitivity = rates(target, probability)
+    false_positive_rate, sensitivity = roc_rates(labels, probability)
     threshold = np.concatenate([[np.nan], np.unique(np.asarray(probability, dtype=np.float64))[::-1]])
     keep = np.ones(threshold.size, dtype=bool)
     bends = np.abs(np.diff(false_positive_rate, n=2)) + np.abs(np.diff(sensitivity, n=2))
@@ -34,24 +34,24 @@ def roc_curve(target: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
 
 
 def roc_band(
-    target: ArrayLike, probability: ArrayLike, groups: ArrayLike, *, resamples: int = 2000, seed: int = 0
+    labels: ArrayLike, probability: ArrayLike, groups: ArrayLike, *, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Pointwise 95 % interval of the ROC curve over patients.
+    """Compute the pointwise 95 % interval of the ROC curve over patients.
 
     Args:
-        target: (images,), 0 or 1.
+        labels: (images,), 0 or 1.
         probability: (images,), in [0, 1].
-        groups: (images,), patient key of each image.
-        resamples: bootstrap replicates.
+        groups: (images,), patient group of each image.
+        resamples: number of bootstrap replicates.
         seed: seed of the draw.
 
     Returns:
         Columns false_positive_rate (a grid of [0, 1]), low, high (sensitivity).
     """
     grid = np.linspace(0, 1, BAND_POINTS)
-    low, high = band(
-        lambda weights: rates(target, probability, weights),
-        target,
+    low, high = bootstrap_band(
+        lambda weights: roc_rates(labels, probability, weights),
+        labels,
         groups,
         grid,
         resamples=resamples,
@@ -60,39 +60,39 @@ def roc_band(
     return pd.DataFrame({"false_positive_rate": grid, "low": low, "high": high})
 
 
-def precision_recall_curve(target: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
-    """Precision against sensitivity (recall).
+def precision_recall_curve(labels: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
+    """Compute precision against sensitivity (recall).
 
     Args:
-        target: (images,), 0 or 1.
+        labels: (images,), 0 or 1.
         probability: (images,), in [0, 1].
 
     Returns:
         Columns sensitivity, precision, threshold (the lowest score called pneumonia), by rising sensitivity.
     """
-    sick = np.asarray(target, dtype=np.float64)
+    target = np.asarray(labels, dtype=np.float64)
     threshold, member = np.unique(np.asarray(probability, dtype=np.float64), return_inverse=True)
-    positives = np.bincount(member, sick, threshold.size)[::-1].cumsum()
+    positives = np.bincount(member, target, threshold.size)[::-1].cumsum()
     flagged = np.bincount(member, minlength=threshold.size)[::-1].cumsum()
-    total = sick.sum()
+    total = target.sum()
     sensitivity = positives / total if total else np.full(threshold.size, np.nan)
     return pd.DataFrame({"sensitivity": sensitivity, "precision": positives / flagged, "threshold": threshold[::-1]})
 
 
-def calibration_curve(target: ArrayLike, raw: ArrayLike, calibrated: ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
-    """Reliability before and after calibration.
+def calibration_curve(labels: ArrayLike, raw: ArrayLike, calibrated: ArrayLike, *, bins: int) -> pd.DataFrame:
+    """Compute reliability before and after calibration.
 
     Args:
-        target: (images,), 0 or 1.
-        raw: (images,), the network's probability.
-        calibrated: (images,), after temperature scaling.
-        bins: bins of equal width.
+        labels: (images,), 0 or 1.
+        raw: (images,), the probability that the network gives.
+        calibrated: (images,), the probability after temperature scaling.
+        bins: number of bins of equal width.
 
     Returns:
-        Column state ("before" or "after") and those of :func:`cxr.evaluation.calibration.reliability`.
+        Column state ("before" or "after") and the columns of :func:`cxr.evaluation.calibration.reliability_table`.
     """
     tables = {
-        "before": reliability(target, raw, bins=bins),
-        "after": reliability(target, calibrated, bins=bins),
+        "before": reliability_table(labels, raw, bins=bins),
+        "after": reliability_table(labels, calibrated, bins=bins),
     }
     return pd.concat([table.assign(state=state) for state, table in tables.items()], ignore_index=True)

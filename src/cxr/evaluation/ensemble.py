@@ -1,8 +1,8 @@
-"""The weighted classifier: the log odds of several models, added up with weights that validation chooses.
+"""The weighted ensemble: the sum of the log odds of several models, with weights fitted on validation.
 
-System S3 calls it the final weighted classifier; system S4's road map asks for an ensemble. Weights are not
-negative and need not sum to 1, there is no bias: a member of weight 1 among zeros is that member as it is, so
-that the pool never has a higher log loss on validation than its best member.
+System S3 calls it the final weighted classifier; the road map of system S4 asks for an ensemble. Weights are at least
+0 and need not sum to 1, and there is no bias. A member of weight 1 among zeros is that member unchanged, so that the
+ensemble never has a higher log loss on validation than its best member.
 """
 
 from __future__ import annotations
@@ -21,127 +21,135 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from cxr.data.dataset import PNEUMONIA
+from cxr.data.split_table import VALIDATION
 from cxr.errors import DataError, MissingInputError
-from cxr.evaluation.calibration import COLDEST, apply_temperature, log_odds, pool
-from cxr.evaluation.evaluate import VALIDATION
+from cxr.evaluation.calibration import (
+    MIN_TEMPERATURE,
+    apply_temperature,
+    check_both_classes,
+    log_odds,
+    pool_probabilities,
+)
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
 from cxr.files import METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
-from cxr.models.metadata import MEMBERS, Member, ModelCard
+from cxr.models.metadata import MEMBERS_FOLDER, Member, ModelMetadata
 
-NAME, SYSTEM = "weighted", "S3"
+ENSEMBLE_NAME, ENSEMBLE_SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
 
-
-HEAVIEST = 1 / COLDEST
-"""Bound of the search, 20: as far as a temperature would go. A calibrated member alone has weight 1 and members that
-agree share it; much more goes only to one that says nearly the same of every image."""
+MAX_WEIGHT = 1 / MIN_TEMPERATURE
+"""Upper bound of a weight, 20: it corresponds to the lowest temperature. A single calibrated member has weight 1, and
+members that agree share it. Only a member with nearly constant probabilities would get much more."""
 
 NEGLIGIBLE = 1e-6
-"""Weights below are 0; a gain in log loss below (in nats) is none, and the best member stays alone."""
+"""Smaller weights become 0. If the log loss (in nats) improves by less, the best member is used alone."""
 
-IMAGES = ["path", "group", "label", "subtype", "split"]
+IMAGE_COLUMNS = ["path", "group", "label", "subtype", "split"]
 """Columns that must be equal in the predictions of all members."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Members:
-    """Models judged on the same images.
+class EnsembleMembers:
+    """Models evaluated on the same images.
 
     Attributes:
-        cards: name to calibrated card, in order.
-        tables: name to the predictions of its evaluation; all hold the same images in the same order.
+        metadata: name to calibrated metadata, in order.
+        predictions: name to the predictions of its evaluation; all hold the same images in the same order.
     """
 
-    cards: dict[str, ModelCard]
-    tables: dict[str, pd.DataFrame]
+    metadata: dict[str, ModelMetadata]
+    predictions: dict[str, pd.DataFrame]
 
     @property
-    def rows(self) -> pd.DataFrame:
-        """The images: path, patient, group, label, subtype and split, without any member's answers."""
-        first = next(iter(self.tables.values()))
+    def images(self) -> pd.DataFrame:
+        """One row per image: path, patient, group, label, subtype and split, without any predictions."""
+        first = next(iter(self.predictions.values()))
         return first.drop(columns=["probability_raw", "probability", HIDDEN_COLUMN], errors="ignore")
 
     @property
     def probabilities(self) -> Floats:
         """Calibrated probabilities, (members, images)."""
-        return np.stack([table["probability"].to_numpy(dtype=np.float64) for table in self.tables.values()])
+        return np.stack([table["probability"].to_numpy(dtype=np.float64) for table in self.predictions.values()])
 
-    def fit(self) -> dict[str, float]:
+    def fit_weights(self) -> dict[str, float]:
         """Fit the weights on the validation images.
 
         Returns:
             Name to weight.
         """
-        part = (self.rows["split"] == VALIDATION).to_numpy()
-        weights = fit_weights(self.rows["label"][part] == PNEUMONIA, self.probabilities[:, part])
-        return dict(zip(self.cards, weights.tolist(), strict=True))
+        is_validation = (self.images["split"] == VALIDATION).to_numpy()
+        labels = self.images["label"][is_validation] == PNEUMONIA
+        weights = fit_weights(labels, self.probabilities[:, is_validation])
+        return dict(zip(self.metadata, weights.tolist(), strict=True))
 
-    def pooled(self, weights: Mapping[str, float]) -> pd.DataFrame:
-        """Answer for all images.
+    def pooled_predictions(self, weights: Mapping[str, float]) -> pd.DataFrame:
+        """Predict all images.
 
         Args:
             weights: name to weight.
 
         Returns:
-            The rows with the added column probability_raw, as :func:`cxr.evaluation.evaluate.evaluate` takes them, and
-            the answers for hidden lungs, where all members have them.
+            The images with the added column probability_raw, as :func:`cxr.evaluation.evaluate.evaluate` expects them,
+            and the predictions with hidden lungs, where all members have them.
         """
-        factors = [weights[name] for name in self.cards]
-        rows = self.rows.assign(probability_raw=pool(self.probabilities, factors))
-        if not all(HIDDEN_COLUMN in table.columns for table in self.tables.values()):
+        member_weights = [weights[name] for name in self.metadata]
+        rows = self.images.assign(probability_raw=pool_probabilities(self.probabilities, member_weights))
+        if not all(HIDDEN_COLUMN in table.columns for table in self.predictions.values()):
             return rows
         hidden = [
-            apply_temperature(self.tables[name][HIDDEN_COLUMN], float(card.temperature or 1.0))
-            for name, card in self.cards.items()
+            apply_temperature(self.predictions[name][HIDDEN_COLUMN], float(metadata.temperature or 1.0))
+            for name, metadata in self.metadata.items()
         ]
-        return rows.assign(**{HIDDEN_COLUMN: pool(np.stack(hidden), factors)})
+        return rows.assign(**{HIDDEN_COLUMN: pool_probabilities(np.stack(hidden), member_weights)})
 
-    def best(self) -> str:
-        """Find the best member.
+    def best_member(self) -> str:
+        """Find the member with the highest AUROC on validation.
 
         Returns:
-            The name with the highest AUROC on validation, the first of equals.
+            Its name; of several equal ones the first.
         """
-        part = (self.rows["split"] == VALIDATION).to_numpy()
-        sick = self.rows["label"][part] == PNEUMONIA
-        scores = {name: float(auroc(sick, table["probability"][part])) for name, table in self.tables.items()}
-        return max(scores, key=lambda name: scores[name])
+        is_validation = (self.images["split"] == VALIDATION).to_numpy()
+        labels = self.images["label"][is_validation] == PNEUMONIA
+        aurocs = {
+            name: float(auroc(labels, table["probability"][is_validation])) for name, table in self.predictions.items()
+        }
+        return max(aurocs, key=lambda name: aurocs[name])
 
-    def card(self, weights: Mapping[str, float], origin: Mapping[str, Any]) -> ModelCard:
+    def ensemble_metadata(self, weights: Mapping[str, float], provenance: Mapping[str, Any]) -> ModelMetadata:
         """Describe the ensemble.
 
         Args:
             weights: name to weight.
-            origin: what :func:`cxr.lineage.provenance.origin` gives, each None where unknown.
+            provenance: the result of :func:`cxr.lineage.provenance.current_provenance`.
 
         Returns:
-            Its card, without calibration.
+            Its metadata, without calibration.
         """
-        members = tuple(Member(name, weights[name], card) for name, card in self.cards.items())
+        members = tuple(Member(name, weights[name], metadata) for name, metadata in self.metadata.items())
         used = [member.card for member in members if member.weight > 0]
-        data_md5 = {card.data_md5 for card in used}
-        return ModelCard(
-            model=NAME,
-            system=SYSTEM,
-            recipe={"name": _joined(card.recipe.get("name") for card in used)},
+        data_md5 = {metadata.data_md5 for metadata in used}
+        return ModelMetadata(
+            model=ENSEMBLE_NAME,
+            system=ENSEMBLE_SYSTEM,
+            recipe={"name": _join_names(metadata.recipe.get("name") for metadata in used)},
             input_shape=(),
-            parameters=sum(card.parameters for card in used),
+            parameters=sum(metadata.parameters for metadata in used),
             seed=0,
             dataset=used[0].dataset,
             data_digest=used[0].data_digest,
             split_protocol=used[0].split_protocol,
             split_digest=used[0].split_digest,
             data_md5=data_md5.pop() if len(data_md5) == 1 else None,
-            **origin,
-            training=evidence([card.training for card in used]),
+            **provenance,
+            training=combine_training_facts([metadata.training for metadata in used]),
             members=members,
         )
 
 
-def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str] = ()) -> Members:
+def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str]) -> EnsembleMembers:
     """Read the evaluated models of a run.
 
     Args:
@@ -154,34 +162,35 @@ def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str
 
     Raises:
         MissingInputError: if a model or its evaluation is missing, or there is none.
-        DataError: see :func:`join`.
+        DataError: see :func:`join_members`.
     """
     names = list(include) or list(folders)
-    absent = [name for name in names if name not in folders]
-    for trained, judged in (folders[name] for name in names if name in folders):
-        wanted = [trained / NETWORK_FILE, trained / METADATA_FILE, judged / METADATA_FILE, judged / PREDICTIONS_FILE]
-        absent += [str(path) for path in wanted if not path.is_file()]
-    if absent or not names:
+    missing = [name for name in names if name not in folders]
+    for trained, evaluated in (folders[name] for name in names if name in folders):
+        files = [trained / NETWORK_FILE, trained / METADATA_FILE]
+        files += [evaluated / METADATA_FILE, evaluated / PREDICTIONS_FILE]
+        missing += [str(path) for path in files if not path.is_file()]
+    if missing or not names:
         raise MissingInputError(
-            f"expected trained and evaluated models, received none of: {', '.join(absent) or 'any'}; "
+            f"expected trained and evaluated models, received none of: {', '.join(missing) or 'any'}; "
             "run `cxr train` and `cxr evaluate` for each, or name others in ensemble.members"
         )
-    cards = {name: ModelCard.read(folders[name][1]) for name in names}
-    stale = [name for name in names if ModelCard.read(folders[name][0]).training != cards[name].training]
+    metadata = {name: ModelMetadata.read(folders[name][1]) for name in names}
+    stale = [name for name in names if ModelMetadata.read(folders[name][0]).training != metadata[name].training]
     if stale:
         raise DataError(
             f"expected evaluations of the networks as they are now, received older ones of {', '.join(stale)}; "
             "run `cxr evaluate` for each"
         )
-    return join(cards, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
+    return join_members(metadata, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
 
 
-def join(cards: Mapping[str, ModelCard], tables: Mapping[str, pd.DataFrame]) -> Members:
-    """Put models side by side, once it is sure that they were judged on the very same images.
+def join_members(metadata: Mapping[str, ModelMetadata], predictions: Mapping[str, pd.DataFrame]) -> EnsembleMembers:
+    """Join models, after checking that they were evaluated on the same images.
 
     Args:
-        cards: name to calibrated card.
-        tables: name to predictions with path, group, label, subtype, split, probability_raw and probability.
+        metadata: name to calibrated metadata.
+        predictions: name to predictions with path, group, label, subtype, split, probability_raw and probability.
 
     Returns:
         The members.
@@ -189,41 +198,45 @@ def join(cards: Mapping[str, ModelCard], tables: Mapping[str, pd.DataFrame]) -> 
     Raises:
         DataError: if kind or version of the data, the split or the images differ; all members are named.
     """
-    first = next(iter(tables))
+    first = next(iter(predictions))
     facts = {
-        "kind of data": {name: card.dataset_kind for name, card in cards.items()},
-        "version of the images (data_digest)": {name: card.data_digest[:8] for name, card in cards.items()},
+        "kind of data": {name: member.dataset_kind for name, member in metadata.items()},
+        "version of the images (data_digest)": {name: member.data_digest[:8] for name, member in metadata.items()},
         "split (split_digest)": {
-            name: f"{card.split_protocol} {card.split_digest[:8]}" for name, card in cards.items()
+            name: f"{member.split_protocol} {member.split_digest[:8]}" for name, member in metadata.items()
         },
         "images in one order": {
-            name: "the same" if tables[name][IMAGES].equals(tables[first][IMAGES]) else "other" for name in tables
+            name: "the same" if table[IMAGE_COLUMNS].equals(predictions[first][IMAGE_COLUMNS]) else "other"
+            for name, table in predictions.items()
         },
     }
     problems = [
-        f"expected members with the same {what}, received {', '.join(f'{name}={value}' for name, value in of.items())}"
-        for what, of in facts.items()
-        if len(set(of.values())) > 1
+        f"expected members with the same {fact}, "
+        f"received {', '.join(f'{name}={value}' for name, value in values.items())}"
+        for fact, values in facts.items()
+        if len(set(values.values())) > 1
     ]
-    if NAME in cards:
-        problems.append(f"expected another name than the ensemble's own, received a member {NAME}; rename that model")
+    if ENSEMBLE_NAME in metadata:
+        problems.append(
+            f"expected another name than the ensemble's own, received a member {ENSEMBLE_NAME}; rename that model"
+        )
     if problems:
         raise DataError(
             "\n".join(problems)
             + "\ntrain and evaluate them again on one split, or name those that belong together in ensemble.members"
         )
-    return Members(dict(cards), dict(tables))
+    return EnsembleMembers(dict(metadata), dict(predictions))
 
 
-def fit_weights(target: ArrayLike, probabilities: ArrayLike) -> Floats:
-    """Find the weights with the smallest log loss. Give it validation images only, never test images.
+def fit_weights(labels: ArrayLike, probabilities: ArrayLike) -> Floats:
+    """Find the weights with the smallest log loss. Pass validation images only, never test images.
 
-    The loss is convex; the search starts at the best member alone, so the result is the same each time. Where
-    the members together separate validation perfectly, the loss falls for ever as weights grow: they then keep
-    their proportions and sum to 1, or the best member stands alone if that is better.
+    The loss is convex. The search starts with the best member alone, so the result is the same each time. If the
+    members together separate validation perfectly, the loss falls without end as weights grow. The weights then keep
+    their proportions and sum to 1, or the best member is used alone if that is better.
 
     Args:
-        target: (images,), 0 or 1, both present.
+        labels: (images,), 0 or 1, both present.
         probabilities: (members, images), calibrated, in [0, 1]; kept 1e-7 away from 0 and 1.
 
     Returns:
@@ -232,72 +245,67 @@ def fit_weights(target: ArrayLike, probabilities: ArrayLike) -> Floats:
     Raises:
         DataError: if one of the classes is missing.
     """
-    sick = np.asarray(target, dtype=np.int64)
-    if sick.size == 0 or sick.min() == sick.max():
-        raise DataError(
-            "expected validation images of both classes, "
-            f"received images={sick.size}, pneumonia={int(sick.sum())}; "
-            "choose a split with a larger validation share"
-        )
-    towards = np.where(sick == 1, 1.0, -1.0) * log_odds(probabilities)
-    members = np.eye(len(towards))
+    truth = check_both_classes(labels)
+    # Log odds of the correct class: positive where a member is right.
+    evidence = np.where(truth == 1, 1.0, -1.0) * log_odds(probabilities)
+    single_members = np.eye(len(evidence))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        margins = weights @ towards
-        return float(np.logaddexp(0, -margins).mean()), -(towards * expit(-margins)).mean(axis=1)
+        margins = weights @ evidence
+        return float(np.logaddexp(0, -margins).mean()), -(evidence * expit(-margins)).mean(axis=1)
 
-    alone: Floats = members[int(np.argmin([loss(member)[0] for member in members]))]
-    found = minimize(
-        loss, alone, jac=True, method="L-BFGS-B", bounds=[(0, HEAVIEST)] * len(members),
+    best_alone: Floats = single_members[int(np.argmin([loss(weights)[0] for weights in single_members]))]
+    minimum = minimize(
+        loss, best_alone, jac=True, method="L-BFGS-B", bounds=[(0, MAX_WEIGHT)] * len(evidence),
         options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 10_000, "maxfun": 100_000},
     ).x  # fmt: skip
-    weights: Floats = np.where(found < NEGLIGIBLE, 0.0, found)
-    if weights.any() and (weights @ towards).min() >= 0:
+    weights: Floats = np.where(minimum < NEGLIGIBLE, 0.0, minimum)
+    if weights.any() and (weights @ evidence).min() >= 0:
         logger.warning("the ensemble separates validation perfectly: its weights are scaled to sum to 1")
         weights = weights / weights.sum()
-    if not weights.any() or loss(alone)[0] - loss(weights)[0] < NEGLIGIBLE:
-        logger.warning("pooling is no better on validation than the best member, which stays alone")
-        return alone
+    if not weights.any() or loss(best_alone)[0] - loss(weights)[0] < NEGLIGIBLE:
+        logger.warning("pooling is no better on validation than the best member, which is used alone")
+        return best_alone
     return weights
 
 
-def evidence(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sum up the training of the members that are used.
+def combine_training_facts(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine the training facts of the members that have a weight.
 
     Args:
-        trainings: their evidence, as their cards hold it.
+        trainings: their training facts, as their metadata holds them.
 
     Returns:
-        ``device``, of kind ``"gpu"`` only if all were trained on one, with all names, and ``seconds`` in all;
-        None where a member doesn't say it.
+        ``device``, of kind ``"gpu"`` only if all were trained on one, with all names, and the total ``seconds``;
+        None where a member does not state them.
     """
     devices = [dict(training.get("device") or {}) for training in trainings]
     seconds = [training.get("seconds") for training in trainings]
     return {
         "device": {
             "kind": "gpu" if all(device.get("kind") == "gpu" for device in devices) else "cpu",
-            **{key: _joined(device.get(key) for device in devices) for key in ("name", "framework", "driver")},
+            **{key: _join_names(device.get(key) for device in devices) for key in ("name", "framework", "driver")},
         },
-        "seconds": None if None in seconds else round(sum(one for one in seconds if one is not None), 1),
+        "seconds": None if None in seconds else round(sum(value for value in seconds if value is not None), 1),
     }
 
 
-def write_model(folder: Path, card: ModelCard, folders: Mapping[str, tuple[Path, Path]]) -> None:
-    """Gather everything that prediction depends on: the card, and network and card of each member with a weight.
+def write_ensemble(folder: Path, metadata: ModelMetadata, folders: Mapping[str, tuple[Path, Path]]) -> None:
+    """Write everything that prediction depends on: the metadata, and network and metadata of each weighted member.
 
     Args:
-        folder: where to write; made if it is not there.
-        card: the ensemble's calibrated card.
+        folder: where to write; created if it does not exist.
+        metadata: calibrated metadata of the ensemble.
         folders: name to the folder of the trained model and of its evaluation.
     """
-    for member in card.pooled:
-        place = folder / MEMBERS / member.model
-        place.mkdir(parents=True)
-        shutil.copyfile(folders[member.model][0] / NETWORK_FILE, place / NETWORK_FILE)
-        member.card.write(place)
-    card.write(folder)
+    for member in metadata.weighted_members:
+        member_folder = folder / MEMBERS_FOLDER / member.model
+        member_folder.mkdir(parents=True)
+        shutil.copyfile(folders[member.model][0] / NETWORK_FILE, member_folder / NETWORK_FILE)
+        member.card.write(member_folder)
+    metadata.write(folder)
 
 
-def _joined(names: Iterable[str | None]) -> str | None:
-    """Different names in order of appearance, or None without any."""
+def _join_names(names: Iterable[str | None]) -> str | None:
+    """Distinct names in order of appearance, or None without any."""
     return " + ".join(dict.fromkeys(name for name in names if name)) or None

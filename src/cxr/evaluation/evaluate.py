@@ -1,202 +1,179 @@
-"""Judging a model: validation chooses temperature and threshold, test is read once, to report."""
+"""Evaluates a model: validation chooses temperature and threshold; test is only measured, to report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cxr.data.dataset import CLASSES, NORMAL, PNEUMONIA
+from cxr.data.split_table import TEST, VALIDATION
 from cxr.errors import DataError
 from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap
 from cxr.evaluation.calibration import apply_temperature, fit_temperature
 from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc_band, roc_curve
-from cxr.evaluation.metrics import (
-    BINS,
-    COUNTS,
-    DECISION,
-    PROBABILITY,
-    Floats,
-    auroc,
-    confusion,
-    decision_measures,
-    measure,
-)
-from cxr.evaluation.operating_point import OperatingPoint, Rule, choose
-from cxr.images.prepared import Prepared
+from cxr.evaluation.metrics import COUNTS, METRICS, Floats, auroc, compute_metrics, confusion, decision_metrics
+from cxr.evaluation.operating_point import OperatingPoint, ThresholdRule, choose_operating_point
+from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 
 COLUMNS = ("path", "group", "label", "subtype", "split", "probability_raw")
 """Columns that predictions must have."""
 
-VALIDATION, TEST = "validation", "test"
 HALF = 0.5
-CHUNK = 512
 
 
-class Predicts(Protocol):
-    """What evaluation needs of a network."""
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated.
 
-    def probabilities(self, images: NDArray[np.uint8], batch_size: int = ...) -> NDArray[np.float64]:
-        """Raw probabilities of pneumonia, (n,), for prepared images (n, height, width, planes)."""
+    Attributes:
+        rule: what the threshold is chosen for, see :data:`cxr.evaluation.operating_point.ThresholdRule`.
+        target: wanted value of that rule.
+        sensitivities: further sensitivities to report; their thresholds are chosen on validation too.
+        resamples: number of bootstrap replicates over patients.
+        seed: seed of the bootstrap.
+        bins: number of bins of the calibration error.
+    """
+
+    rule: ThresholdRule
+    target: float
+    sensitivities: Sequence[float]
+    resamples: int
+    seed: int
+    bins: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that judging a model found.
+    """The results of an evaluation.
 
     Attributes:
         temperature: calibration temperature, fitted on validation.
-        point: threshold, chosen on validation.
+        operating_point: threshold, chosen on validation.
         predictions: validation and test rows with the added column probability (calibrated).
-        report: all figures; ``validation`` and ``test`` hold the same entries. Unknown values are NaN.
+        report: all metrics; ``validation`` and ``test`` hold the same entries. Unknown values are NaN.
         curves: roc, roc_band, precision_recall and calibration of the test images.
     """
 
     temperature: float
-    point: OperatingPoint
+    operating_point: OperatingPoint
     predictions: pd.DataFrame
     report: dict[str, Any]
     curves: dict[str, pd.DataFrame]
 
     def summary(self) -> dict[str, float]:
-        """About ten numbers for a leaderboard.
+        """Collect about ten numbers for a leaderboard.
 
         Returns:
-            Name to value; ``validation_auroc`` is what models are chosen by, ``test_...`` is only reported.
+            Name to value. Models are chosen by ``validation_auroc``; ``test_...`` is only reported.
         """
         at_threshold = {name: entry["value"] for name, entry in self.report[TEST]["at_threshold"].items()}
-        wanted = ("auroc", "average_precision", *DECISION, "brier", "calibration_error")
         checks = self.report.get("honesty", {})
         return {
             "validation_auroc": self.report[VALIDATION]["at_threshold"]["auroc"]["value"],
-            **{f"test_{name}": at_threshold[name] for name in wanted},
+            **{f"test_{name}": at_threshold[name] for name, metric in METRICS.items() if metric.in_summary},
             **{f"test_{name}_auroc": entry["auroc"]["value"] for name, entry in checks.items()},
-            "threshold": self.point.threshold,
+            "threshold": self.operating_point.threshold,
             "temperature": self.temperature,
         }
 
-    def with_entries(self, **entries: Any) -> Evaluation:
-        """Add to the report what was measured beside the judgement.
+    def with_entries(self, entries: Mapping[str, Any]) -> Evaluation:
+        """Add entries to the report.
 
         Args:
-            entries: name to plain values, e.g. ``honesty`` of :func:`cxr.evaluation.shortcut_checks.honesty`.
+            entries: name to plain values, e.g. ``honesty`` with the result of
+                :func:`cxr.evaluation.shortcut_checks.measure_shortcuts`.
 
         Returns:
             A new evaluation; this one stays as it is.
         """
         return replace(self, report={**self.report, **entries})
 
+    def calibrate(self, metadata: ModelMetadata) -> ModelMetadata:
+        """Add the chosen temperature and threshold to a model's metadata.
 
-def rows_to_judge(splits: pd.DataFrame, folder: Path, model: str, card: ModelCard, prepared: Prepared) -> pd.DataFrame:
-    """Take the validation and test images, once it is sure that the model was trained on this very split.
+        Args:
+            metadata: metadata of the evaluated model.
+
+        Returns:
+            New, calibrated metadata.
+        """
+        point = self.operating_point
+        return metadata.with_calibration(self.temperature, point.threshold, point.sentence())
+
+
+def evaluation_rows(
+    splits: pd.DataFrame, folder: Path, model: str, metadata: ModelMetadata, prepared: PreparedImages
+) -> pd.DataFrame:
+    """Select the validation and test images, after checking that the model was trained on this split.
 
     Args:
         splits: assignment with the columns path, label, subtype, patient, group and split.
         folder: folder of the split, with ``achieved.json``.
-        model: name that the model is judged under.
-        card: card of the trained model.
+        model: expected name of the model.
+        metadata: metadata of the trained model.
         prepared: prepared images that are to be predicted.
 
     Returns:
         The columns path, patient, group, label, subtype and split of validation and test.
 
     Raises:
-        DataError: if the model has another name, or was trained on another split, whose training images may
-            be among these test images, or on images prepared by another recipe.
+        DataError: if the model has another name, or was trained on another split, whose training images may be among
+            these test images, or on images prepared by another recipe.
     """
-    if model != card.model:
-        raise DataError(f"expected the card of {model}, received model={card.model}; give the folder of {model}")
-    digest = json.loads((folder / "achieved.json").read_text(encoding="utf-8"))["digest"]
-    if digest != card.split_digest:
+    if model != metadata.model:
         raise DataError(
-            f"expected the split that {card.model} was trained on (digest={card.split_digest}), "
-            f"received splits={folder} with digest={digest}; train the model again"
+            f"expected the metadata of {model}, received model={metadata.model}; give the folder of {model}"
         )
-    if prepared.recipe != Recipe.from_dict(card.recipe):
+    digest = json.loads((folder / "achieved.json").read_text(encoding="utf-8"))["digest"]
+    if digest != metadata.split_digest:
         raise DataError(
-            f"expected images of the recipe that {card.model} was trained on ({card.recipe}), "
+            f"expected the split that {metadata.model} was trained on (digest={metadata.split_digest}), "
+            f"received splits={folder} with {digest=}; train the model again"
+        )
+    if prepared.recipe != Recipe.from_dict(metadata.recipe):
+        raise DataError(
+            f"expected images of the recipe that {metadata.model} was trained on ({metadata.recipe}), "
             f"received {prepared.recipe.to_dict()}; run `cxr preprocess` with that recipe"
         )
-    kept = splits[splits["split"].isin((VALIDATION, TEST))]
-    return kept[["path", "patient", "group", "label", "subtype", "split"]].reset_index(drop=True)
+    rows = splits[splits["split"].isin((VALIDATION, TEST))]
+    return rows[["path", "patient", "group", "label", "subtype", "split"]].reset_index(drop=True)
 
 
-def predict(
-    predictor: Predicts,
-    images: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    *,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> NDArray[np.float64]:
-    """Predict some rows of a memory-mapped array without reading the others.
-
-    Args:
-        predictor: the network.
-        images: (n, height, width, planes), uint8.
-        rows: (m,), rows to predict, in any order.
-        batch_size: images per network call.
-        progress: whether to show a progress bar on stderr.
-
-    Returns:
-        (m,), raw probabilities in the order of ``rows``.
-    """
-    found = np.empty(len(rows), dtype=np.float64)
-    # Rows are read in the order of the file: one pass over the disk, whatever order was asked for.
-    order = np.argsort(rows, kind="stable")
-    with tqdm(total=len(rows), desc="evaluate", unit="image", disable=None if progress else True) as bar:
-        for start in range(0, len(rows), CHUNK):
-            part = order[start : start + CHUNK]
-            found[part] = predictor.probabilities(images[rows[part]], batch_size=batch_size)
-            bar.update(len(part))
-    return found
-
-
-def evaluate(
-    predictions: pd.DataFrame,
-    *,
-    rule: Rule = "sensitivity",
-    target: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    bins: int = BINS,
-    sensitivities: Sequence[float] = (),
-) -> Evaluation:
+def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluation:
     """Calibrate and choose the threshold on validation, then measure validation and test.
 
     Args:
-        predictions: one row per image with the columns path, group (patient), label, subtype, split and
+        predictions: one row per image with the columns path, group (patients), label, subtype, split and
             probability_raw; rows of other splits than validation and test are ignored.
-        rule: what the threshold is chosen for, see :data:`cxr.evaluation.operating_point.Rule`.
-        target: wanted value of that rule.
-        resamples: bootstrap replicates over patients.
-        seed: seed of the bootstrap.
-        bins: bins of the calibration error.
-        sensitivities: further sensitivities to report; each threshold is chosen on validation too.
+        settings: how to evaluate.
 
     Returns:
         The evaluation.
 
     Raises:
-        DataError: if a column, a split or a class that is needed is missing, or a probability is not one.
+        DataError: if a required column, split or class is missing, or a probability is not one.
     """
-    rows = _checked(predictions)
-    chosen_on = rows[rows["split"] == VALIDATION]
-    sick = _target(chosen_on)
-    temperature = fit_temperature(sick, chosen_on["probability_raw"])
+    rows = _check_predictions(predictions)
+    resamples, seed, bins = settings.resamples, settings.seed, settings.bins
+    validation = rows[rows["split"] == VALIDATION]
+    labels = _labels(validation)
+    temperature = fit_temperature(labels, validation["probability_raw"])
     rows = rows.assign(probability=apply_temperature(rows["probability_raw"], temperature))
     calibrated = rows.loc[rows["split"] == VALIDATION, "probability"]
-    point = choose(sick, calibrated, rule=rule, goal=target)
-    further = [choose(sick, calibrated, rule="sensitivity", goal=value) for value in sensitivities]
+    point = choose_operating_point(labels, calibrated, rule=settings.rule, target=settings.target)
+    further_points = [
+        choose_operating_point(labels, calibrated, rule="sensitivity", target=sensitivity)
+        for sensitivity in settings.sensitivities
+    ]
     report: dict[str, Any] = {
         "temperature": temperature,
         "operating_point": point.to_dict(),
@@ -204,80 +181,81 @@ def evaluate(
         "bins": bins,
     }
     for split in (VALIDATION, TEST):
-        part = rows[rows["split"] == split]
-        report[split] = _judge(part, point, further, resamples=resamples, seed=seed, bins=bins)
+        report[split] = _measure_split(rows[rows["split"] == split], point, further_points, settings)
     test = rows[rows["split"] == TEST]
-    sick, probability = _target(test), test["probability"].to_numpy()
+    labels, probability = _labels(test), test["probability"].to_numpy()
     curves = {
-        "roc": roc_curve(sick, probability),
-        "roc_band": roc_band(sick, probability, test["group"], resamples=resamples, seed=seed),
-        "precision_recall": precision_recall_curve(sick, probability),
-        "calibration": calibration_curve(sick, test["probability_raw"], probability, bins=bins),
+        "roc": roc_curve(labels, probability),
+        "roc_band": roc_band(labels, probability, test["group"], resamples=resamples, seed=seed),
+        "precision_recall": precision_recall_curve(labels, probability),
+        "calibration": calibration_curve(labels, test["probability_raw"], probability, bins=bins),
     }
     return Evaluation(temperature, point, rows, report, curves)
 
 
-def _judge(
-    part: pd.DataFrame,
+def _measure_split(
+    rows: pd.DataFrame,
     point: OperatingPoint,
-    further: Sequence[OperatingPoint],
-    *,
-    resamples: int,
-    seed: int,
-    bins: int,
+    further_points: Sequence[OperatingPoint],
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """Measure one split; one set of bootstrap draws serves all its figures."""
-    sick = _target(part)
-    probability, raw = part["probability"].to_numpy(), part["probability_raw"].to_numpy()
-    subtypes = [name for name in ("bacteria", "virus") if (part["subtype"] == name).any()]
-    members = {
-        name: ((part["subtype"] == name) | (part["label"] == NORMAL)).to_numpy().astype(np.float64) for name in subtypes
+    """Measure one split; the same bootstrap draws serve all its metrics."""
+    labels, bins = _labels(rows), settings.bins
+    probability, raw = rows["probability"].to_numpy(), rows["probability_raw"].to_numpy()
+    subtypes = [name for name in ("bacteria", "virus") if (rows["subtype"] == name).any()]
+    in_subtype = {
+        name: ((rows["subtype"] == name) | (rows["label"] == NORMAL)).to_numpy().astype(np.float64) for name in subtypes
     }
 
-    def figures(weight: Floats) -> dict[str, Floats]:
-        calibrated = measure(sick, probability, point.threshold, weight, bins=bins)
-        half = measure(sick, raw, HALF, weight, bins=bins)
-        found = {f"at_threshold/{name}": value for name, value in calibrated.items()}
-        found |= {f"uncalibrated_at_half/{name}": half[name] for name in (*DECISION, *PROBABILITY)}
-        for name, member in members.items():
-            taken = weight * member
-            found[f"{name}/auroc"] = auroc(sick, probability, taken)
-            decision = decision_measures(confusion(sick, probability, point.threshold, taken))
-            found |= {f"{name}/{key}": decision[key] for key in ("sensitivity", "specificity")}
-        for position, other in enumerate(further):
-            decision = decision_measures(confusion(sick, probability, other.threshold, weight))
-            found |= {f"{position}/{key}": decision[key] for key in ("sensitivity", "specificity")}
-        return found
+    def sensitivity_and_specificity(threshold: float, weight: Floats, prefix: str) -> dict[str, Floats]:
+        decision = decision_metrics(confusion(labels, probability, threshold, weight))
+        return {f"{prefix}/{name}": decision[name] for name in ("sensitivity", "specificity")}
 
-    drawn = bootstrap(figures, sick, part["group"], resamples=resamples, seed=seed)
+    def statistic(weight: Floats) -> dict[str, Floats]:
+        calibrated = compute_metrics(labels, probability, point.threshold, weight, bins=bins)
+        at_half = compute_metrics(labels, raw, HALF, weight, bins=bins)
+        values = {f"at_threshold/{name}": value for name, value in calibrated.items()}
+        values |= {
+            f"uncalibrated_at_half/{name}": at_half[name]
+            for name, metric in METRICS.items()
+            if metric.kind != "ranking"
+        }
+        for name, member in in_subtype.items():
+            values[f"{name}/auroc"] = auroc(labels, probability, weight * member)
+            values |= sensitivity_and_specificity(point.threshold, weight * member, name)
+        for position, further in enumerate(further_points):
+            values |= sensitivity_and_specificity(further.threshold, weight, str(position))
+        return values
+
+    drawn = bootstrap(statistic, labels, rows["group"], resamples=settings.resamples, seed=settings.seed)
 
     def entries(prefix: str) -> dict[str, dict[str, float]]:
         names = (name for name in drawn.intervals if name.rpartition("/")[0] == prefix)
         return {name.rpartition("/")[2]: drawn.intervals[name].to_dict() for name in names}
 
     return {
-        "images": len(part),
+        "images": len(rows),
         "patients": drawn.groups,
-        "normal": int((sick == 0).sum()),
-        "pneumonia": int(sick.sum()),
+        "normal": int((labels == 0).sum()),
+        "pneumonia": int(labels.sum()),
         "skipped_resamples": drawn.skipped,
         "at_threshold": entries("at_threshold"),
-        "confusion": _counts(sick, probability, point.threshold),
+        "confusion": _counts(labels, probability, point.threshold),
         "uncalibrated_at_half": entries("uncalibrated_at_half"),
-        "confusion_at_half": _counts(sick, raw, HALF),
-        "subtypes": {name: {"images": int((part["subtype"] == name).sum()), **entries(name)} for name in subtypes},
+        "confusion_at_half": _counts(labels, raw, HALF),
+        "subtypes": {name: {"images": int((rows["subtype"] == name).sum()), **entries(name)} for name in subtypes},
         "further_points": [
-            {"wanted_sensitivity": other.target, "threshold": other.threshold, **entries(str(position))}
-            for position, other in enumerate(further)
+            {"wanted_sensitivity": further.target, "threshold": further.threshold, **entries(str(position))}
+            for position, further in enumerate(further_points)
         ],
     }
 
 
-def _checked(predictions: pd.DataFrame) -> pd.DataFrame:
-    absent = [name for name in COLUMNS if name not in predictions.columns]
-    if absent:
+def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in COLUMNS if name not in predictions.columns]
+    if missing:
         raise DataError(
-            f"expected predictions with columns {', '.join(COLUMNS)}, received none of: {', '.join(absent)}"
+            f"expected predictions with columns {', '.join(COLUMNS)}, received none of: {', '.join(missing)}"
         )
     rows = predictions[predictions["split"].isin((VALIDATION, TEST))].reset_index(drop=True)
     for split in (VALIDATION, TEST):
@@ -293,10 +271,10 @@ def _checked(predictions: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _target(rows: pd.DataFrame) -> NDArray[np.int64]:
+def _labels(rows: pd.DataFrame) -> NDArray[np.int64]:
     return (rows["label"] == PNEUMONIA).to_numpy().astype(np.int64)
 
 
-def _counts(target: NDArray[np.int64], probability: NDArray[np.float64], threshold: float) -> dict[str, int]:
-    found = confusion(target, probability, threshold)
-    return {name: int(found[name]) for name in COUNTS}
+def _counts(labels: NDArray[np.int64], probability: NDArray[np.float64], threshold: float) -> dict[str, int]:
+    counts = confusion(labels, probability, threshold)
+    return {name: int(counts[name]) for name in COUNTS}

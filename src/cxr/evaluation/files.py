@@ -1,4 +1,4 @@
-"""The folder of an evaluation: fixed file names, JSON without NaN, tables that ``dvc plots`` reads."""
+"""Files of an evaluation's folder: JSON without NaN, and tables that ``dvc plots`` reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from cxr.evaluation.evaluate import Evaluation
 from cxr.files import HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
 
-CURVES = "curves"
+CURVES_FOLDER = "curves"
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame | None = None) -> None:
@@ -18,12 +18,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
     Args:
         folder: where to write; must exist.
         evaluation: what to write.
-        history: figures per epoch of training, written as ``curves/training.csv``; None leaves it out.
+        history: metrics per epoch of training, written as ``curves/training.csv``; None leaves it out.
     """
     write_json(folder / METRICS_FILE, evaluation.report)
     write_json(folder / SUMMARY_FILE, evaluation.summary())
     evaluation.predictions.to_parquet(folder / PREDICTIONS_FILE, index=False)
-    curves = folder / CURVES
+    curves = folder / CURVES_FOLDER
     curves.mkdir(exist_ok=True)
     tables = dict(evaluation.curves)
     if history is not None:
@@ -33,7 +33,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
 
 
 def read_history(trained: Path) -> pd.DataFrame | None:
-    """Read the figures per epoch of a trained model.
+    """Read the metrics per epoch of a trained model.
 
     Args:
         trained: the model's folder.

@@ -1,4 +1,4 @@
-"""Choice of the threshold from which an image is called pneumonia, made on validation images."""
+"""Chooses the threshold from which an image is called pneumonia, on validation images."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from cxr.errors import DataError, ParameterError
-from cxr.evaluation.metrics import COUNTS, Floats, confusion, decision_measures
+from cxr.errors import ParameterError
+from cxr.evaluation.calibration import check_both_classes
+from cxr.evaluation.metrics import COUNTS, Floats, confusion, decision_metrics
 
-Rule = Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"]
-"""What a threshold is chosen for.
+ThresholdRule = Literal["sensitivity", "specificity", "youden", "f1", "accuracy", "fixed"]
+"""What the threshold is chosen for.
 
 ``sensitivity``: the highest specificity at a sensitivity of at least the target. ``specificity``: the highest
 sensitivity at a specificity of at least the target. ``youden``, ``f1``, ``accuracy``: the highest value of
 sensitivity + specificity - 1, of F1, of accuracy. ``fixed``: the target is the threshold.
 """
 
-SLACK = 1e-12
-"""A target such as 0.95 counts as met by 19 of 20, whatever the last bit of the division."""
+TOLERANCE = 1e-12
+"""Tolerance, so that 19 of 20 meet a target of 0.95 whatever the last bit of the division is."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, why it was chosen and what it achieves on the images that it was chosen on.
+    """A threshold, the rule that chose it and what it achieves on the validation images.
 
     Attributes:
         rule: rule that chose it.
-        target: value the rule was given; None for rules without one.
+        target: wanted value of the rule; None for rules without one.
         threshold: an image is called pneumonia when its probability is at least this.
         sensitivity: achieved on validation.
         specificity: achieved on validation.
@@ -40,7 +41,7 @@ class OperatingPoint:
         f1: achieved on validation; NaN where undefined.
     """
 
-    rule: Rule
+    rule: ThresholdRule
     target: float | None
     threshold: float
     sensitivity: float
@@ -49,15 +50,11 @@ class OperatingPoint:
     f1: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON.
-
-        Returns:
-            Attribute name to value.
-        """
+        """Convert to plain values, for JSON."""
         return asdict(self)
 
     def sentence(self) -> str:
-        """Say the rule in words.
+        """Describe the rule.
 
         Returns:
             For example ``"highest specificity at a validation sensitivity of at least 95 %"``.
@@ -73,64 +70,59 @@ class OperatingPoint:
         }[self.rule]
 
 
-def choose(
-    target: ArrayLike, probability: ArrayLike, *, rule: Rule = "sensitivity", goal: float = 0.95
+def choose_operating_point(
+    labels: ArrayLike, probability: ArrayLike, *, rule: ThresholdRule, target: float
 ) -> OperatingPoint:
-    """Choose the threshold. Give it validation images only, never test images.
+    """Choose the threshold. Pass validation images only, never test images.
 
-    Every chosen threshold lies midway between two neighbouring scores, so that it does not hang on the last
-    bit of one image's probability. Of equally good thresholds the lowest wins: it misses the fewest patients.
-    A specificity that no threshold reaches gives the highest one there is, with a warning.
+    Every chosen threshold lies midway between two neighbouring scores, so that it does not depend on the last bit of
+    one image's probability. Of equally good thresholds the lowest is chosen: it misses the fewest patients. If no
+    threshold reaches a wanted specificity, the highest specificity is taken, with a warning.
 
     Args:
-        target: (images,), 0 or 1, both present.
+        labels: (images,), 0 or 1, both present.
         probability: (images,), in [0, 1].
-        rule: what to choose for, see :data:`Rule`.
-        goal: wanted sensitivity or specificity, or the threshold itself for ``fixed``; in [0, 1].
+        rule: what to choose for, see :data:`ThresholdRule`.
+        target: wanted sensitivity or specificity, or the threshold itself for ``fixed``; in [0, 1].
 
     Returns:
-        The operating point with its figures on these images.
+        The operating point with its metrics on these images.
 
     Raises:
         DataError: if one of the classes is missing.
-        ParameterError: if ``goal`` is outside [0, 1].
+        ParameterError: if ``target`` is outside [0, 1].
     """
-    sick = np.asarray(target, dtype=np.int64)
-    scores = np.asarray(probability, dtype=np.float64)
-    if sick.size == 0 or sick.min() == sick.max():
-        raise DataError(
-            "expected validation images of both classes, "
-            f"received images={sick.size}, pneumonia={int(sick.sum())}; "
-            "choose a split with a larger validation share"
+    truth, scores = check_both_classes(labels), np.asarray(probability, dtype=np.float64)
+    if not 0 <= target <= 1:
+        raise ParameterError([f"expected the target of rule {rule} in 0 .. 1, received {target=}"])
+    thresholds = np.array([target]) if rule == "fixed" else candidate_thresholds(scores)
+    metrics = _metrics_at(truth, scores, thresholds)
+    best = int(_preference(rule, target, metrics).argmax())
+    achieved = {name: float(metrics[name][best]) for name in ("sensitivity", "specificity", "accuracy", "f1")}
+    if rule == "specificity" and achieved["specificity"] < target - TOLERANCE:
+        logger.warning(
+            "no threshold reaches specificity %.4g on validation; %.4g is taken", target, achieved["specificity"]
         )
-    if not 0 <= goal <= 1:
-        raise ParameterError([f"expected the target of rule {rule} in 0 .. 1, received target={goal}"])
-    thresholds = np.array([goal]) if rule == "fixed" else candidates(scores)
-    figures = _figures(sick, scores, thresholds)
-    best = int(_preference(rule, goal, figures).argmax())
-    achieved = {name: float(values[best]) for name, values in figures.items() if name != "precision"}
-    if rule == "specificity" and achieved["specificity"] < goal - SLACK:
-        logger.warning("no threshold reaches specificity %.4g on validation: %.4g it is", goal, achieved["specificity"])
     if rule != "fixed" and min(achieved["sensitivity"], achieved["specificity"]) == 0:
         logger.warning(
             "threshold %.4g of rule %s (target %s) calls all validation images the same",
             thresholds[best],
             rule,
-            goal,
+            target,
         )
-    goal_or_none = goal if rule in ("sensitivity", "specificity", "fixed") else None
-    return OperatingPoint(rule, goal_or_none, float(thresholds[best]), **achieved)
+    used_target = target if rule in ("sensitivity", "specificity", "fixed") else None
+    return OperatingPoint(rule, used_target, float(thresholds[best]), **achieved)
 
 
-def candidates(scores: Floats) -> Floats:
-    """Thresholds that tell the images apart in every possible way.
+def candidate_thresholds(scores: Floats) -> Floats:
+    """List the thresholds that separate the images in every possible way.
 
     Args:
         scores: (images,), in [0, 1].
 
     Returns:
-        Ascending, in [0, 1]: below all scores, midway between neighbours, above all scores; the last is left
-        out when a score is 1, because a threshold never exceeds 1.
+        Ascending, in [0, 1]: below all scores, midway between neighbours, above all scores; the last one is left out
+        when a score is 1, because a threshold never exceeds 1.
     """
     distinct = np.unique(scores)
     lower, upper = distinct[:-1], distinct[1:]
@@ -141,28 +133,28 @@ def candidates(scores: Floats) -> Floats:
     return np.concatenate([[distinct[0] / 2], middle, top])
 
 
-def _figures(sick: np.ndarray[Any, np.dtype[np.int64]], scores: Floats, thresholds: Floats) -> dict[str, Floats]:
-    """Decision measures at each ascending threshold, from sorted scores instead of one pass per threshold."""
+def _metrics_at(truth: NDArray[np.int64], scores: Floats, thresholds: Floats) -> dict[str, Floats]:
+    """Decision metrics at each ascending threshold, from sorted scores instead of one pass per threshold."""
     if thresholds.size == 1:
-        counts = {name: np.atleast_1d(count) for name, count in confusion(sick, scores, float(thresholds[0])).items()}
-        return decision_measures(counts)
-    missed = np.searchsorted(np.sort(scores[sick == 1]), thresholds, side="left").astype(np.float64)
-    spared = np.searchsorted(np.sort(scores[sick == 0]), thresholds, side="left").astype(np.float64)
-    positives, negatives = float(sick.sum()), float((1 - sick).sum())
-    return decision_measures(dict(zip(COUNTS, (positives - missed, negatives - spared, spared, missed), strict=True)))
+        counts = {name: np.atleast_1d(count) for name, count in confusion(truth, scores, float(thresholds[0])).items()}
+        return decision_metrics(counts)
+    missed = np.searchsorted(np.sort(scores[truth == 1]), thresholds, side="left").astype(np.float64)
+    cleared = np.searchsorted(np.sort(scores[truth == 0]), thresholds, side="left").astype(np.float64)
+    positives, negatives = float(truth.sum()), float((1 - truth).sum())
+    return decision_metrics(dict(zip(COUNTS, (positives - missed, negatives - cleared, cleared, missed), strict=True)))
 
 
-def _preference(rule: Rule, goal: float, figures: dict[str, Floats]) -> Floats:
+def _preference(rule: ThresholdRule, target: float, metrics: dict[str, Floats]) -> Floats:
     """Value of each threshold under a rule; the first (lowest) of the highest is chosen."""
-    sensitivity, specificity = figures["sensitivity"], figures["specificity"]
+    sensitivity, specificity = metrics["sensitivity"], metrics["specificity"]
     if rule == "sensitivity":
-        return np.where(sensitivity >= goal - SLACK, specificity, -1.0)
+        return np.where(sensitivity >= target - TOLERANCE, specificity, -1.0)
     if rule == "specificity":
-        # Adding a trace of specificity prefers the higher one among equal sensitivities.
-        reached = specificity >= goal - SLACK
+        # The small share of specificity prefers the higher one among equal sensitivities.
+        reached = specificity >= target - TOLERANCE
         return np.where(reached, sensitivity + 1e-9 * specificity, specificity - 2)
     if rule == "youden":
         return np.round(sensitivity + specificity - 1, 12)
     if rule in ("f1", "accuracy"):
-        return np.nan_to_num(np.round(figures[rule], 12), nan=-1.0)
+        return np.nan_to_num(np.round(metrics[rule], 12), nan=-1.0)
     return np.zeros(sensitivity.shape)

@@ -1,4 +1,4 @@
-"""Two models that were judged at different times, on the images that neither has learned from."""
+"""Predictions of two models that were evaluated at different times, on images that neither was trained on."""
 
 from __future__ import annotations
 
@@ -8,64 +8,63 @@ import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import CLASSES
+from cxr.data.split_table import TEST, TRAIN, VALIDATION
 from cxr.errors import DataError
-from cxr.evaluation.evaluate import TEST, VALIDATION
 
-TRAIN = "train"
 COLUMNS = ("sha256", "path", "group", "label", "split", "probability")
-"""Columns of judged images: every image of a split by its content, with a probability where it was judged."""
-LEAST_PER_CLASS = 10
-"""Images of each class that a side needs for a comparison."""
+"""Columns of a split with predictions: every image by its content, with a probability where it was predicted."""
+MIN_PER_CLASS = 10
+"""Number of images of each class that validation and test need for a comparison."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Images for a comparison.
+class PairedPredictions:
+    """Images of a comparison, with the predictions of both models.
 
     Attributes:
-        rows: validation and test images of the first model that the second has not learned from: sha256, path,
-            group, label, split, ``ours`` and ``theirs`` (calibrated probabilities, NaN in ``theirs`` where the
-            second model has not been asked yet).
-        set_aside: images left out.
+        rows: validation and test images of the first model that the second was not trained on: sha256, path, group,
+            label, split, ``ours`` and ``theirs`` (calibrated probabilities; NaN in ``theirs`` where the second model
+            has not predicted the image yet).
+        excluded: number of images left out.
     """
 
     rows: pd.DataFrame
-    set_aside: int
+    excluded: int
 
     @property
-    def unknown(self) -> pd.DataFrame:
-        """Rows that the second model has to be asked about."""
+    def missing(self) -> pd.DataFrame:
+        """Rows that the second model has not predicted yet."""
         return self.rows[self.rows["theirs"].isna()]
 
-    def answered(self, probability: pd.Series) -> Pair:
-        """Add answers of the second model.
+    def with_missing(self, probability: pd.Series) -> PairedPredictions:
+        """Add missing predictions of the second model.
 
         Args:
-            probability: calibrated probabilities, with the index of :attr:`unknown`.
+            probability: calibrated probabilities, with the index of :attr:`missing`.
 
         Returns:
-            A new pair.
+            A new object.
         """
-        return Pair(self.rows.assign(theirs=self.rows["theirs"].fillna(probability)), self.set_aside)
+        return PairedPredictions(self.rows.assign(theirs=self.rows["theirs"].fillna(probability)), self.excluded)
 
-    def too_few(self) -> str:
-        """Say whether too few images are left.
+    def shortage(self) -> str:
+        """Check that enough images are left.
 
         Returns:
-            Why there can be no comparison; empty if there can.
+            Why a comparison is impossible; empty if it is possible.
         """
         for split in (VALIDATION, TEST):
             counts = self.rows.loc[self.rows["split"] == split, "label"].value_counts()
             for label in CLASSES:
-                if (found := int(counts.get(label, 0))) < LEAST_PER_CLASS:
+                if (count := int(counts.get(label, 0))) < MIN_PER_CLASS:
                     return (
-                        f"expected at least {LEAST_PER_CLASS} {split} images of {label} that it has not learned from, "
-                        f"received {found}"
+                        f"expected at least {MIN_PER_CLASS} {split} images of {label} that it has not learned from, "
+                        f"received {count}"
                     )
         return ""
 
-    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Split into what :func:`cxr.evaluation.comparison.compare` takes.
+    def prediction_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Split into the two arguments of :func:`cxr.evaluation.comparison.compare_models`.
 
         Returns:
             Predictions of the first and of the second model.
@@ -74,11 +73,11 @@ class Pair:
         return common.assign(probability=self.rows["ours"]), common.assign(probability=self.rows["theirs"])
 
 
-def judged_images(splits: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Put every image of a split beside what a model said about it.
+def split_with_predictions(splits: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Join the images of a split with the predictions of a model.
 
     Args:
-        splits: assignment with the columns of :data:`COLUMNS` but probability.
+        splits: assignment with the columns :data:`COLUMNS`, except probability.
         predictions: validation and test images with path, split and probability (calibrated).
 
     Returns:
@@ -88,40 +87,40 @@ def judged_images(splits: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFra
         DataError: if the predictions belong to another split.
     """
     table = splits[[name for name in COLUMNS if name != "probability"]].merge(
-        predictions[["path", "split", "probability"]], on="path", how="left", suffixes=("", "_judged")
+        predictions[["path", "split", "probability"]], on="path", how="left", suffixes=("", "_predicted")
     )
-    judged = table["split"].isin((VALIDATION, TEST))
-    strangers = set(predictions["path"]) - set(table["path"])
-    if strangers or (table["split_judged"] != table["split"])[judged].any():
+    is_predicted = table["split"].isin((VALIDATION, TEST))
+    unknown_paths = set(predictions["path"]) - set(table["path"])
+    if unknown_paths or (table["split_predicted"] != table["split"])[is_predicted].any():
         raise DataError(
-            f"expected the split that the model was judged on, received one of {len(splits)} images that differs; "
+            f"expected the split that the model was evaluated on, received one of {len(splits)} images that differs; "
             "give the folder that `cxr evaluate` has read (splits)"
         )
     return table[list(COLUMNS)]
 
 
-def pair(ours: pd.DataFrame, theirs: pd.DataFrame, *, same_dataset: bool) -> Pair:
+def pair_predictions(ours: pd.DataFrame, theirs: pd.DataFrame, *, same_dataset: bool) -> PairedPredictions:
     """Find the images on which two models can be compared fairly.
 
-    An image is set aside if the second model was trained on it or on another image of its patient; a test image
-    also if the second model's threshold and epochs were chosen on it.
+    An image is excluded if the second model was trained on it or on another image of its patient. A test image is also
+    excluded if the threshold and the epoch of the second model were chosen on it.
 
     Args:
-        ours: judged images of the first model, :data:`COLUMNS`.
-        theirs: judged images of the second.
-        same_dataset: whether both name the patients alike.
+        ours: split with predictions of the first model, :data:`COLUMNS`.
+        theirs: split with predictions of the second.
+        same_dataset: whether both use the same names for patients.
 
     Returns:
-        The pair.
+        The paired predictions.
     """
     rows = ours[ours["split"].isin((VALIDATION, TEST))].reset_index(drop=True)
-    known = theirs.drop_duplicates("sha256").set_index("sha256")
+    by_content = theirs.drop_duplicates("sha256").set_index("sha256")
 
-    def met_in(*sides: str) -> pd.Series:
-        part = theirs[theirs["split"].isin(sides)]
-        return rows["sha256"].isin(part["sha256"]) | (same_dataset & rows["group"].isin(part["group"]))
+    def occurs_in(*splits: str) -> pd.Series:
+        images = theirs[theirs["split"].isin(splits)]
+        return rows["sha256"].isin(images["sha256"]) | (same_dataset & rows["group"].isin(images["group"]))
 
-    aside = met_in(TRAIN) | ((rows["split"] == TEST) & met_in(VALIDATION))
-    kept = rows[~aside].rename(columns={"probability": "ours"})
-    kept = kept.assign(theirs=kept["sha256"].map(known["probability"]).astype(np.float64))
-    return Pair(kept.reset_index(drop=True), int(aside.sum()))
+    is_excluded = occurs_in(TRAIN) | ((rows["split"] == TEST) & occurs_in(VALIDATION))
+    paired = rows[~is_excluded].rename(columns={"probability": "ours"})
+    paired = paired.assign(theirs=paired["sha256"].map(by_content["probability"]).astype(np.float64))
+    return PairedPredictions(paired.reset_index(drop=True), int(is_excluded.sum()))

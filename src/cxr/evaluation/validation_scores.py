@@ -1,4 +1,4 @@
-"""A model's answers for its validation films: what sensitivity and specificity a threshold has."""
+"""A model's probabilities for its validation images: the sensitivity and specificity of any threshold."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.files import VALIDATION_SCORES_FILE, read_arrays
+from cxr.files import PREDICTIONS_FILE, VALIDATION_SCORES_FILE, read_arrays
 
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """Calibrated probabilities of the validation films, with what they show.
+    """Calibrated probabilities of the validation images, with their labels.
 
     Attributes:
         probability: ``(n,)`` float64, calibrated probability of pneumonia, 0 to 1.
-        pneumonia: ``(n,)`` bool, whether the film shows pneumonia.
+        pneumonia: ``(n,)`` bool, whether the image shows pneumonia.
     """
 
     probability: NDArray[np.float64]
     pneumonia: NDArray[np.bool_]
 
     def sensitivity(self, threshold: float) -> float:
-        """Share of the films with pneumonia that are called so.
+        """Compute the share of the images with pneumonia that are called PNEUMONIA.
 
         Args:
-            threshold: probability at and above which a film is called PNEUMONIA, 0 to 1.
+            threshold: probability at and above which an image is called PNEUMONIA, 0 to 1.
 
         Returns:
-            0 to 1; NaN without such films.
+            0 to 1; NaN without such images.
         """
         return _share(self.probability[self.pneumonia] >= threshold)
 
     def specificity(self, threshold: float) -> float:
-        """Share of the films without pneumonia that are called NORMAL.
+        """Compute the share of the images without pneumonia that are called NORMAL.
 
         Args:
-            threshold: probability at and above which a film is called PNEUMONIA, 0 to 1.
+            threshold: probability at and above which an image is called PNEUMONIA, 0 to 1.
 
         Returns:
-            0 to 1; NaN without such films.
+            0 to 1; NaN without such images.
         """
         return _share(self.probability[~self.pneumonia] < threshold)
 
     def save(self, folder: Path) -> Path:
-        """Write ``validation.npz``: two arrays.
+        """Write both arrays to ``validation.npz``.
 
         Args:
             folder: an existing folder.
 
         Returns:
-            The file.
+            The written file.
         """
         path = folder / VALIDATION_SCORES_FILE
         np.savez_compressed(path, probability=self.probability, pneumonia=self.pneumonia)
@@ -78,21 +78,21 @@ class ValidationScores:
         return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
 
     @classmethod
-    def of_evaluation(cls, folder: Path) -> ValidationScores:
-        """Take the scores out of an evaluation.
+    def from_evaluation(cls, folder: Path) -> ValidationScores:
+        """Read the scores of an evaluation.
 
         Args:
-            folder: the evaluation, with ``predictions.parquet``.
+            folder: folder of the evaluation, with ``predictions.parquet``.
 
         Returns:
-            The scores of its validation films.
+            The scores of its validation images.
         """
         import pandas as pd
 
         from cxr.data.dataset import PNEUMONIA
         from cxr.data.split_table import VALIDATION
 
-        rows = pd.read_parquet(folder / "predictions.parquet", columns=["split", "label", "probability"])
+        rows = pd.read_parquet(folder / PREDICTIONS_FILE, columns=["split", "label", "probability"])
         rows = rows[rows["split"] == VALIDATION]
         return cls(rows["probability"].to_numpy(dtype=np.float64), (rows["label"] == PNEUMONIA).to_numpy(dtype=bool))
 

@@ -1,7 +1,7 @@
-"""Headers of JPEG and PNG files, walked from the first byte to the end mark without decoding a pixel.
+"""Headers of JPEG and PNG files, read from the first byte to the end mark without decoding a pixel.
 
-Decoders fill the missing part of a broken file with grey, and allocate what a header announces. Here both
-are settled beforehand: size, depth, colour and number of pictures are known, and that the file is whole.
+A decoder fills the missing part of a broken file with grey and allocates whatever size the header announces. This
+module reads size, bit depth, colour and number of images before decoding, and checks that the file is complete.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from cxr.errors import ImageError
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_OTHERS = {
+_JPEG_START = b"\xff\xd8\xff"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_OTHER_FORMATS = {
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"II*\0": "TIFF",
@@ -26,46 +26,30 @@ _OTHERS = {
     b"\0\0\0\x0cjP": "JPEG 2000",
 }
 
-# In a scan 0xFF is followed by 0 (a stuffed byte), a restart mark or more 0xFF; anything else ends the scan.
+# In a scan 0xFF is followed by 0 (a stuffed byte), a restart marker or another 0xFF. Anything else ends the scan.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+# An entry of EXIF's orientation tag (0x0112) with a value of 2 to 8, in either byte order.
+_ROTATION = re.compile(rb"\x01\x12.{6}\x00[\x02-\x08]|\x12\x01.{6}[\x02-\x08]\x00", re.DOTALL)
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SEGMENTS = _FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+_SCAN, _APP1, _APP2, _END = 0xDA, 0xE1, 0xE2, 0xD9
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Coded pixels of a JPEG between two restart marks: they decode without the rest of the file.
-
-    Attributes:
-        start: offset of the first byte.
-        end: offset after the last byte.
-        width: pixels per row if the blocks are laid out as one picture.
-        height: rows of that picture.
-    """
-
-    start: int
-    end: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of its picture before any pixel is decoded.
+class ImageHeader:
+    """What a file says about its image before any pixel is decoded.
 
     Attributes:
         format: ``"JPEG"`` or ``"PNG"``.
         width: pixels per row, as stored.
         height: rows, as stored.
-        mode: Pillow's word for the channels: ``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"`` or
-            ``"CMYK"``; ``"I;16"`` or for example ``"RGB;16"`` for a PNG of 16 bits.
+        mode: channels as Pillow names them: ``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"`` or ``"CMYK"``;
+            ``"I;16"`` or for example ``"RGB;16"`` for a PNG of 16 bits.
         bit_depth: bits per channel.
-        animated: whether the file holds more than one picture.
-        pieces: coded pixels of a JPEG with one scan, cut at its restart marks; empty for all other files.
-        size_at: byte offset of height and width in a JPEG's frame header.
+        animated: whether the file holds more than one image.
+        may_be_rotated: whether the EXIF data of a JPEG seem to say that the stored image is turned or mirrored.
     """
 
     format: str
@@ -74,14 +58,13 @@ class Header:
     mode: str
     bit_depth: int
     animated: bool = False
-    pieces: tuple[Piece, ...] = ()
-    size_at: int = 0
+    may_be_rotated: bool = False
 
 
-def read_header(data: bytes) -> Header:
-    """Walk through a JPEG or PNG file and check that it is whole.
+def read_header(data: bytes) -> ImageHeader:
+    """Read the header of a JPEG or PNG file and check that the file is complete.
 
-    Bytes after the end mark are allowed: many programs leave some.
+    Bytes after the end mark are allowed, because many programs write some.
 
     Args:
         data: the whole content of the file.
@@ -90,105 +73,69 @@ def read_header(data: bytes) -> Header:
         The header.
 
     Raises:
-        ImageError: ``empty``, ``not_an_image``, ``animated`` (other formats), ``truncated`` or ``corrupt``.
+        ImageError: ``empty``, ``not_an_image``, ``animated`` (GIF and WebP), ``truncated`` or ``corrupt``.
     """
     if not data:
         raise ImageError("empty", "expected an image, received 0 bytes")
-    if data.startswith(_JPEG):
+    if data.startswith(_JPEG_START):
         return _read_jpeg(data)
-    if data.startswith(_PNG):
+    if data.startswith(_PNG_START):
         return _read_png(data)
-    if len(data) < len(_PNG) and (_JPEG.startswith(data) or _PNG.startswith(data)):
+    if len(data) < len(_PNG_START) and (_JPEG_START.startswith(data) or _PNG_START.startswith(data)):
         raise ImageError("truncated", f"the file ends after {len(data)} bytes")
     raise _not_an_image(data)
 
 
 def _not_an_image(data: bytes) -> ImageError:
-    kind = next((kind for magic, kind in _OTHERS.items() if data.startswith(magic)), "")
+    content = next((name for start, name in _OTHER_FORMATS.items() if data.startswith(start)), "")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        kind = "WebP"
+        content = "WebP"
         if data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 2:
-            return ImageError("animated", "a WebP file with several pictures; export one as PNG or JPEG")
-    elif kind == "GIF" and data.count(b"\x21\xf9\x04") > 1:
-        return ImageError("animated", "a GIF file with several pictures; export one as PNG or JPEG")
+            return ImageError("animated", "a WebP file with several images; export one as PNG or JPEG")
+    elif content == "GIF" and data.count(b"\x21\xf9\x04") > 1:
+        return ImageError("animated", "a GIF file with several images; export one as PNG or JPEG")
     elif data[128:132] == b"DICM":
-        kind = "DICOM"
-    elif not kind:
-        kind = "text" if all(byte > 8 for byte in data[:512]) else "unknown"
-    return ImageError("not_an_image", f"expected a JPEG or PNG file, received content={kind}; convert it")
+        content = "DICOM"
+    elif not content:
+        content = "text" if all(byte > 8 for byte in data[:512]) else "unknown"
+    return ImageError("not_an_image", f"expected a JPEG or PNG file, received content={content}; convert it")
 
 
-def _read_jpeg(data: bytes) -> Header:
-    """Walk the segments of a JPEG file (ITU-T T.81, annex B)."""
-    position, interval, size_at = 2, 0, 0
-    frame, marker_of_frame = b"", 0
-    scans: list[tuple[int, int]] = []
-    animated = False
+def _read_jpeg(data: bytes) -> ImageHeader:
+    """Read the segments of a JPEG file (ITU-T T.81, annex B) up to the end mark."""
+    position, frame = 2, b""
+    has_scan = animated = may_be_rotated = False
     while True:
         marker, position = _next_marker(data, position)
-        if marker == 0xD9:
+        if marker == _END:
             break
         if marker not in _SEGMENTS:
-            raise ImageError("corrupt", f"unexpected JPEG mark 0x{marker:02x} at byte {position - 2}")
-        body, after = _segment(data, position)
+            raise ImageError("corrupt", f"unexpected JPEG marker 0x{marker:02x} at byte {position - 2}")
+        body, position = _read_segment(data, position)
         if marker in _FRAMES:
-            frame, marker_of_frame, size_at = body, marker, position + 3
-        elif marker == 0xDD:
-            interval = int.from_bytes(body[:2], "big")
-        elif marker == 0xE2 and body.startswith(b"MPF\0"):
-            animated = True
-        position = after
-        if marker == 0xDA:
-            end = _SCAN_END.search(data, position)
-            if end is None:
+            frame = body
+        animated |= marker == _APP2 and body.startswith(b"MPF\0")
+        may_be_rotated |= marker == _APP1 and _ROTATION.search(body) is not None
+        if marker == _SCAN:
+            has_scan = True
+            scan_end = _SCAN_END.search(data, position)
+            if scan_end is None:
                 raise _truncated(data)
-            scans.append((position, end.start()))
-            position = end.start()
-    if len(frame) < 9 or not scans:
-        raise ImageError("corrupt", "the JPEG file holds no picture")
-    precision, height, width, components = struct.unpack(">BHHB", frame[:6])
-    if width == 0 or height == 0 or components not in _JPEG_MODES or len(frame) < 6 + 3 * components:
-        raise ImageError("corrupt", f"JPEG frame of {width}x{height} pixels and {components} channels")
-    pieces: tuple[Piece, ...] = ()
-    # The blocks of a progressive file (0xC2) are spread over all its scans: it cannot be cut.
-    if len(scans) == 1 and marker_of_frame in (0xC0, 0xC1):
-        pieces = _pieces(data, scans[0], (width, height), _block_side(frame, components), interval)
-    return Header("JPEG", width, height, _JPEG_MODES[components], precision, animated, pieces, size_at)
-
-
-def _block_side(frame: bytes, components: int) -> tuple[int, int]:
-    """Width and height in pixels of the smallest coded unit."""
-    if components == 1:
-        return 8, 8
-    factors = [frame[7 + 3 * channel] for channel in range(components)]
-    return 8 * max(factor >> 4 for factor in factors), 8 * max(factor & 15 for factor in factors)
-
-
-def _pieces(
-    data: bytes, scan: tuple[int, int], size: tuple[int, int], block: tuple[int, int], interval: int
-) -> tuple[Piece, ...]:
-    """Cut a scan at its restart marks and check that none is missing: they count 0 to 7 in a circle."""
-    marks = list(_RESTART.finditer(data, *scan))
-    if 0 in block:
-        raise ImageError("corrupt", f"JPEG blocks of {block[0]}x{block[1]} pixels")
-    units = -(-size[0] // block[0]) * -(-size[1] // block[1])
-    expected = -(-units // interval) - 1 if interval else 0
-    if len(marks) != expected or any(mark[1][0] != 0xD0 + index % 8 for index, mark in enumerate(marks)):
-        raise ImageError("corrupt", f"expected {expected} restart marks in order, received marks={len(marks)}")
-    if not marks:
-        return (Piece(*scan, *size),)
-    starts = [scan[0], *(mark.end() for mark in marks)]
-    ends = [*(mark.start() for mark in marks), scan[1]]
-    counts = [interval] * expected + [units - interval * expected]
-    cuts = zip(starts, ends, counts, strict=True)
-    return tuple(Piece(start, end, count * block[0], block[1]) for start, end, count in cuts)
+            position = scan_end.start()
+    if len(frame) < 9 or not has_scan:
+        raise ImageError("corrupt", "the JPEG file holds no image")
+    bit_depth, height, width, channels = struct.unpack(">BHHB", frame[:6])
+    if width == 0 or height == 0 or channels not in _JPEG_MODES or len(frame) < 6 + 3 * channels:
+        raise ImageError("corrupt", f"JPEG frame of {width}x{height} pixels and {channels} channels")
+    return ImageHeader("JPEG", width, height, _JPEG_MODES[channels], bit_depth, animated, may_be_rotated)
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """Return the marker at a position and the offset behind it."""
     if position >= len(data):
         raise _truncated(data)
     if data[position] != 0xFF:
-        raise ImageError("corrupt", f"expected a mark at byte {position}, received 0x{data[position]:02x}")
+        raise ImageError("corrupt", f"expected a JPEG marker at byte {position}, received 0x{data[position]:02x}")
     while position < len(data) and data[position] == 0xFF:
         position += 1
     if position >= len(data):
@@ -196,7 +143,8 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     return data[position], position + 1
 
 
-def _segment(data: bytes, position: int) -> tuple[bytes, int]:
+def _read_segment(data: bytes, position: int) -> tuple[bytes, int]:
+    """Return the content of the segment at a position and the offset behind it."""
     if position + 2 > len(data):
         raise _truncated(data)
     length = int.from_bytes(data[position : position + 2], "big")
@@ -211,42 +159,42 @@ def _truncated(data: bytes) -> ImageError:
     return ImageError("truncated", f"the file ends after {len(data)} bytes, before its end mark")
 
 
-def _read_png(data: bytes) -> Header:
-    """Walk the chunks of a PNG file (ISO/IEC 15948) and check their sums."""
-    position, chunks = len(_PNG), 0
-    header: Header | None = None
-    animated, pixels = False, False
+def _read_png(data: bytes) -> ImageHeader:
+    """Read the chunks of a PNG file (ISO/IEC 15948) and verify their checksums."""
+    position = len(_PNG_START)
+    header: ImageHeader | None = None
+    animated = has_pixels = False
     while True:
         if position + 8 > len(data):
             raise _truncated(data)
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        length, chunk_type = struct.unpack(">I4s", data[position : position + 8])
         end = position + 12 + length
         if end > len(data):
             raise _truncated(data)
         body = memoryview(data)[position + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ImageError("corrupt", f"wrong check sum of the PNG chunk at byte {position}")
-        if chunks == 0:
-            header = _png_header(kind, bytes(body[4:]))
-        animated |= kind == b"acTL"
-        pixels |= kind == b"IDAT"
-        position, chunks = end, chunks + 1
-        if kind == b"IEND":
+            raise ImageError("corrupt", f"wrong checksum of the PNG chunk at byte {position}")
+        if header is None:
+            header = _png_header(chunk_type, bytes(body[4:]))
+        animated |= chunk_type == b"acTL"
+        has_pixels |= chunk_type == b"IDAT"
+        position = end
+        if chunk_type == b"IEND":
             break
-    if header is None or not pixels:
-        raise ImageError("corrupt", "the PNG file holds no picture")
-    return Header(header.format, header.width, header.height, header.mode, header.bit_depth, animated)
+    if not has_pixels:
+        raise ImageError("corrupt", "the PNG file holds no image")
+    return ImageHeader("PNG", header.width, header.height, header.mode, header.bit_depth, animated)
 
 
-def _png_header(kind: bytes, body: bytes) -> Header:
-    if kind != b"IHDR" or len(body) != 13:
+def _png_header(chunk_type: bytes, body: bytes) -> ImageHeader:
+    if chunk_type != b"IHDR" or len(body) != 13:
         raise ImageError("corrupt", "the PNG file does not begin with its header chunk")
-    width, height, depth, colour = struct.unpack(">IIBB", body[:10])
-    if colour not in _PNG_MODES or width == 0 or height == 0:
-        raise ImageError("corrupt", f"PNG header of {width}x{height} pixels and colour type {colour}")
-    mode = _PNG_MODES[colour]
-    if depth == 16:
+    width, height, bit_depth, colour_type = struct.unpack(">IIBB", body[:10])
+    if colour_type not in _PNG_MODES or width == 0 or height == 0:
+        raise ImageError("corrupt", f"PNG header of {width}x{height} pixels and colour type {colour_type}")
+    mode = _PNG_MODES[colour_type]
+    if bit_depth == 16:
         mode = "I;16" if mode == "L" else f"{mode};16"
-    elif depth == 1 and mode == "L":
+    elif bit_depth == 1 and mode == "L":
         mode = "1"
-    return Header("PNG", width, height, mode, depth)
+    return ImageHeader("PNG", width, height, mode, bit_depth)

@@ -1,4 +1,4 @@
-"""Hash of what a picture shows, so that a copy is found although its file differs."""
+"""Hash of what an image shows, which finds a copy even if its file differs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ HASH_SIDE = 32
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> str:
-    """Hash a picture by the signs of its coarsest cosine waves (pHash, Zauner 2010).
+    """Hash an image by its lowest frequencies (pHash, Zauner 2010).
 
     Args:
         grey: uint8 ``(height, width)``.
 
     Returns:
-        64 bits as 16 hexadecimal digits; re-encoded or resized copies differ in a few bits.
+        64 bits as 16 hexadecimal digits; the hashes of re-encoded or resized copies differ in a few bits.
     """
-    small = shrink(grey, HASH_SIDE)
-    waves = cv2.dct(small)[:8, :8].ravel()
-    # The first coefficient is the mean brightness: it is left out of the median that splits the others.
-    bits = waves > np.median(waves[1:])
+    frequencies = cv2.dct(shrink(grey, HASH_SIDE))[:8, :8].ravel()
+    # The first coefficient is the mean brightness. It does not count for the median that splits the others.
+    bits = frequencies > np.median(frequencies[1:])
     return np.packbits(bits).tobytes().hex()
 
 
 def shrink(grey: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """Shrink a picture to a square by averaging.
+    """Shrink an image to a square by averaging.
 
     Args:
         grey: uint8 ``(height, width)``.
-        side: pixels.
+        side: side of the square in pixels.
 
     Returns:
         float32 ``(side, side)``, grey levels 0 to 255.

@@ -1,19 +1,19 @@
 """Preprocessing recipes, one per source system: from a grey radiograph of any size to a small square array.
 
-A recipe is data, a :class:`Recipe`; :func:`apply` carries it out. Training and prediction call the same
-function, and the recipe travels with the weights inside the model card.
+A :class:`Recipe` holds only values; :func:`apply_recipe` applies them. Training and prediction call the same function,
+and the recipe is stored with the weights in the model's metadata.
 
 Two choices hold for all recipes:
 
-* **Grey.** The sources read three colour channels; radiographs are grey, and the few colour files of the
-  public set all have the same label, so colour would leak it. One channel is processed and repeated at the
-  network's input (:func:`as_input`). Filters that mix channels are corrected for it: a bilateral filter on
+* **Grey.** The source systems read three colour channels. Radiographs are grey, and the few colour files of the public
+  data set all have the same label, so colour would leak it. Here one channel is processed and then repeated at the
+  network's input (:func:`to_network_input`). Filters that mix channels are corrected for this: a bilateral filter on
   three equal channels sums three equal differences, so it equals the one-channel filter with a third of
   ``sigma colour``.
-* **Shrinking averages.** Where a source does not state its interpolation, images are shrunk with
-  ``cv2.INTER_AREA`` (every source pixel counts) and enlarged with ``cv2.INTER_LINEAR``. Linear interpolation
-  from 1,400 to 64 pixels reads 2 pixels in 22 and folds ribs and noise into false texture (aliasing),
-  differently for each scanner's resolution, which a network can learn as a shortcut.
+* **Averaging when shrinking.** Where a source does not state its interpolation, images are shrunk with
+  ``cv2.INTER_AREA`` (every source pixel counts) and enlarged with ``cv2.INTER_LINEAR``. Linear interpolation from 1,400
+  to 64 pixels reads 2 pixels in 22 and folds ribs and noise into false texture (aliasing). This texture depends on the
+  resolution of the scanner, and a network can learn it as a shortcut.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _MINIMUM = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to an image before a network sees it; the order of the fields is the order of the work.
+    """The operations on an image before a network sees it, in the order of the fields.
 
     Attributes:
-        name: key in :data:`RECIPES`, also when single values were replaced.
+        name: key in :data:`RECIPES`; it stays the same when single values are replaced.
         system: source system, ``"S0"`` to ``"S4"``.
         size: side of the output in pixels; the aspect ratio is not kept, as in the sources.
         channels: channels of the network's input (the stored array keeps one grey plane).
         equalise: whether the histogram is equalised over the whole image (S3).
-        clahe_clip: clip limit of contrast-limited adaptive histogram equalisation; 0 leaves it out (S0: 4).
+        clahe_clip: clip limit of contrast-limited adaptive histogram equalisation; 0 omits it (S0: 4).
         clahe_tiles: tiles per side of that equalisation.
-        bilateral_diameter: diameter of the bilateral filter in pixels; 0 leaves it out (S0: 8).
-        bilateral_sigma_colour: its sigma in colour, as the source gives it for three channels.
+        bilateral_diameter: diameter of the bilateral filter in pixels; 0 omits it (S0: 8).
+        bilateral_sigma_colour: its sigma in colour, as the source states it for three channels.
         bilateral_sigma_space: its sigma in space, in pixels.
-        morphology: side of the square kernel of a closing followed by an opening; 0 leaves it out (S3: 5).
+        morphology: side of the square kernel of a closing followed by an opening; 0 omits them (S3: 5).
         canny: whether Canny edges of the resized image become a second plane (S4's road map).
         canny_low: lower threshold of Canny's hysteresis, grey levels per pixel.
         canny_high: upper threshold.
@@ -80,17 +80,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = [
-            f"expected {key} of at least {least}, received {key}={getattr(self, key)}; "
+            f"expected {key} of at least {minimum}, received {key}={getattr(self, key)}; "
             f"correct it in recipes.{self.name}"
-            for key, least in _MINIMUM.items()
-            if getattr(self, key) < least
+            for key, minimum in _MINIMUM.items()
+            if getattr(self, key) < minimum
         ]
         if self.channels > 3:
             problems.append(f"expected channels to be 1, 2 or 3, received channels={self.channels}")
         if self.canny and self.channels < 2:
             problems.append(
                 f"expected channels=2 or 3 with canny=True, received channels={self.channels}; "
-                f"the edges need a channel of their own: set recipes.{self.name}.channels"
+                f"the edges need their own channel: set recipes.{self.name}.channels"
             )
         if self.canny_low > self.canny_high:
             problems.append(
@@ -110,7 +110,7 @@ class Recipe:
         return (self.size, self.size, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Make the recipe storable.
+        """Convert the recipe to a dictionary.
 
         Returns:
             Field name to value, for JSON.
@@ -119,7 +119,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Read what :meth:`to_dict` gave.
+        """Create a recipe from the result of :meth:`to_dict`.
 
         Args:
             values: field name to value.
@@ -151,15 +151,15 @@ RECIPES: dict[str, Recipe] = {
         Recipe("s4_resize", "S4", 224, 3),
     )
 }
-"""Name to recipe, each with the values of its source system."""
+"""Recipes by name, each with the values of its source system."""
 
 
 def recipe_named(name: str, **changes: Any) -> Recipe:
-    """Look a recipe up and replace single values.
+    """Return a recipe with single values replaced.
 
     Args:
         name: key of :data:`RECIPES`.
-        **changes: field name to value; ``None`` keeps the source's value.
+        **changes: field name to value; None keeps the value of the source system.
 
     Returns:
         The recipe, under the same name.
@@ -172,15 +172,15 @@ def recipe_named(name: str, **changes: Any) -> Recipe:
     return replace(RECIPES[name], **{key: value for key, value in changes.items() if value is not None})
 
 
-def apply(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Carry a recipe out on one image: filters at full size, then the resize, then the edges.
+def apply_recipe(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Apply a recipe to one image: filters at full size, then the resize, then the edges.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         grey: decoded image, ``(height, width)``, uint8, 0 black to 255 white.
 
     Returns:
-        ``(size, size, planes)``, uint8; plane 0 is grey, plane 1, with ``canny``, is 0 or 255.
+        ``(size, size, planes)``, uint8; plane 0 is grey, and with ``canny`` plane 1 is 0 or 255.
 
     Raises:
         ValueError: if the image is not a two-dimensional uint8 array.
@@ -194,7 +194,7 @@ def apply(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         tiles = (recipe.clahe_tiles, recipe.clahe_tiles)
         image = cv2.createCLAHE(clipLimit=recipe.clahe_clip, tileGridSize=tiles).apply(image)
     if recipe.bilateral_diameter:
-        # A third: see the module's note on three equal channels.
+        # A third of sigma: see the note of the module on three equal channels.
         image = cv2.bilateralFilter(
             image, recipe.bilateral_diameter, recipe.bilateral_sigma_colour / 3, recipe.bilateral_sigma_space
         )
@@ -202,8 +202,7 @@ def apply(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         kernel = np.ones((recipe.morphology, recipe.morphology), np.uint8)
         image = cv2.morphologyEx(image, cv2.MORPH_CLOSE, kernel)
         image = cv2.morphologyEx(image, cv2.MORPH_OPEN, kernel)
-    shrinks = min(image.shape) >= recipe.size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if min(image.shape) >= recipe.size else cv2.INTER_LINEAR
     image = cv2.resize(image, (recipe.size, recipe.size), interpolation=interpolation)
     planes = [image]
     if recipe.canny:
@@ -211,19 +210,19 @@ def apply(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.stack(planes, axis=-1))
 
 
-def as_input(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
-    """Scale prepared images to [0, 1] and give them the channels that the network expects.
+def to_network_input(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
+    """Scale prepared images to [0, 1] and expand them to the channels that the network expects.
 
     Args:
         images: ``(batch, height, width, planes)``, uint8.
         recipe: recipe that the images were prepared with.
 
     Returns:
-        ``(batch, height, width, channels)``, float32 in [0, 1]: grey in every channel; with ``canny`` the
-        last channel holds the edges.
+        ``(batch, height, width, channels)``, float32 in [0, 1]: grey in every channel; with ``canny`` the last channel
+        holds the edges.
 
     Raises:
-        ValueError: if the number of planes is not the recipe's.
+        ValueError: if the number of planes is not that of the recipe.
     """
     if images.ndim != 4 or images.shape[-1] != recipe.planes:
         raise ValueError(

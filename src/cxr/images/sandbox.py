@@ -1,4 +1,4 @@
-"""Decoding files of strangers in processes that can do nothing else, and that are replaced when they do not answer."""
+"""Decodes files of strangers in sandboxed processes that can do nothing else and are replaced if they hang."""
 
 from __future__ import annotations
 
@@ -18,61 +18,60 @@ import numpy as np
 
 import cxr
 from cxr.errors import ImageError, InstallationError
-from cxr.images.decoding import MAX_PIXELS, PROBLEMS, Picture
-from cxr.images.sandbox_process import ANSWER, PICTURE, READY, REQUEST
+from cxr.images.decoding import PROBLEMS, DecodedImage
+from cxr.images.sandbox_process import IMAGE, READY, REQUEST, RESPONSE
 
 MEMORY_BYTES = 1 << 30
-MAX_BYTES = 64 * 1024 * 1024
 START_SECONDS = 60.0
-"""How long a process may take to load the decoders; on an idle machine it is one second."""
+"""Time limit for loading the decoders; on an idle machine it takes one second."""
 
-_LONGEST_TEXT = 4096
+_MAX_TEXT_BYTES = 4096
 _PIPE_BYTES = 1 << 20
-_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""Variables that libraries are found by; nothing else of the environment is handed on."""
-_START = (
+_PASSED_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Environment variables with which libraries are found; a process gets no others."""
+_START_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from cxr.images.sandbox_process import main; main()"
 )
 
 
-class LimitedReader:
-    """Decodes pictures in other processes, bounded in size, pixels, time and memory. Threads may share one.
+class SandboxedDecoder:
+    """Decodes images in sandboxed processes with limits on file size, pixels, time and memory. It is thread-safe.
 
-    A process has no environment, cannot open a file, write one, start a process or use the network where the system
-    can forbid it (:func:`cxr.images.sandbox_rights.confine`). One that takes too long is killed. One that ends, because
-    of a file or killed from outside, is replaced, and the file is tried once more. A reader belongs to the process
-    that made it: after a fork, make another.
+    Where the system can forbid it (:func:`cxr.images.sandbox_rights.drop_rights`), a process cannot open or write a
+    file, start a process or use the network, and it has no environment. A process that takes too long is killed. A
+    process that ends, because of a file or because it was killed from outside, is replaced, and the file is tried once
+    more. A decoder belongs to the process that created it: after a fork, create another.
     """
 
     def __init__(
         self,
         *,
         processes: int = 1,
-        seconds: float = 10.0,
+        seconds: float,
         memory_bytes: int = MEMORY_BYTES,
-        max_bytes: int = MAX_BYTES,
-        max_pixels: int = MAX_PIXELS,
+        max_bytes: int,
+        max_pixels: int,
     ) -> None:
-        """Start the processes, without waiting for them.
+        """Start the processes without waiting for them.
 
         Args:
-            processes: files that can be decoded at the same time.
-            seconds: time for one file.
-            memory_bytes: memory of a process beyond what it takes before its first file (not on macOS).
+            processes: number of files that can be decoded at the same time.
+            seconds: time limit for one file.
+            memory_bytes: memory of a process beyond what it uses before its first file (not on macOS).
             max_bytes: largest file; larger ones are refused before they are sent.
-            max_pixels: largest number of pixels, decided before a pixel is decoded.
+            max_pixels: largest number of pixels, checked before a pixel is decoded.
         """
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._closed = False
-        # The last one used is the first one taken: its memory is still at hand.
+        # The process that was used last is taken first, because its memory is still in the caches.
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
         for _ in range(processes):
             self._idle.put(_Process(memory_bytes))
 
-    def __enter__(self) -> LimitedReader:
+    def __enter__(self) -> SandboxedDecoder:
         return self
 
     def __exit__(
@@ -80,27 +79,27 @@ class LimitedReader:
     ) -> None:
         self.close()
 
-    def read(self, data: bytes) -> Picture:
-        """Decode a file as :func:`cxr.images.decoding.decode_picture` does.
+    def decode(self, data: bytes) -> DecodedImage:
+        """Decode a file as :func:`cxr.images.decoding.decode_image` does.
 
-        Waits while all processes are at work.
+        Waits while all processes are busy.
 
         Args:
             data: the whole content of a JPEG, PNG or DICOM file.
 
         Returns:
-            The picture.
+            The decoded image.
 
         Raises:
-            ImageError: as :func:`cxr.images.decoding.decode_picture`; ``too_large`` also for bytes and memory,
-                ``too_slow``, and ``corrupt`` for a file on which the process ended twice.
+            ImageError: as :func:`cxr.images.decoding.decode_image`; ``too_large`` also for the file's size and for
+                memory, ``too_slow``, and ``corrupt`` for a file on which the process ended twice.
             InstallationError: if no process can be started.
-            ValueError: if the reader is closed.
+            ValueError: if the decoder is closed.
         """
         if len(data) > self._max_bytes:
             raise ImageError("too_large", f"expected at most {self._max_bytes} bytes, received bytes={len(data)}")
         if self._closed:
-            raise ValueError("expected an open reader, received one that was closed; make another")
+            raise ValueError("expected an open decoder, received one that was closed; create another")
         process = self._idle.get()
         try:
             for _ in range(2):
@@ -109,11 +108,11 @@ class LimitedReader:
                 except ImageError:
                     raise
                 except BaseException as error:
-                    # Its answer, if it still gives one, would be taken for that to the next file.
-                    process = self._another(process)
+                    # A late response of this process would be taken for the response to the next file.
+                    process = self._replace(process)
                     if isinstance(error, TimeoutError):
-                        message = f"expected to be read within {self._seconds:g} s, stopped after that"
-                        raise ImageError("too_slow", message) from None
+                        detail = f"expected to be decoded within {self._seconds:g} s, stopped after that"
+                        raise ImageError("too_slow", detail) from None
                     if not isinstance(error, _EndedError):
                         raise
             raise ImageError("corrupt", "the process that decodes it ended twice on this file")
@@ -123,16 +122,16 @@ class LimitedReader:
                 self._end_idle()
 
     def close(self) -> None:
-        """End the processes; those at work end after their file. Calling it again does nothing."""
+        """End the processes; busy ones end after their file. A second call does nothing."""
         self._closed = True
         self._end_idle()
 
-    def _another(self, process: _Process) -> _Process:
+    def _replace(self, process: _Process) -> _Process:
         process.stop()
-        # Its pipes are closed last: until then their numbers belong to nobody else.
-        another = _Process(self._memory_bytes)
+        # The old pipes are closed last, so that the new process cannot get their descriptor numbers.
+        replacement = _Process(self._memory_bytes)
         process.end()
-        return another
+        return replacement
 
     def _end_idle(self) -> None:
         while True:
@@ -143,48 +142,52 @@ class LimitedReader:
 
 
 class _EndedError(Exception):
-    """The process ended, or wrote what is no answer."""
+    """The process ended or wrote an invalid response."""
 
 
 class _Process:
-    """One process and its pipes."""
+    """One sandboxed process and its pipes."""
 
     def __init__(self, memory_bytes: int) -> None:
         root = str(Path(cxr.__file__).parents[1])
-        places = json.dumps([root, *(place for place in sys.path if Path(place).is_absolute() and place != root)])
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        # Threads of linear algebra would each reserve memory, and could not be started later.
+        import_paths = [root, *(path for path in sys.path if Path(path).is_absolute() and path != root)]
+        environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
+        # Each thread of linear algebra would reserve memory, and threads cannot be started later.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-c", _START, str(memory_bytes), places],
+            [sys.executable, "-I", "-S", "-B", "-c", _START_CODE, str(memory_bytes), json.dumps(import_paths)],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             cwd="/",
-            start_new_session=True,  # not ended by Ctrl-C in a terminal before its parent is
+            start_new_session=True,  # so that Ctrl-C in a terminal does not end it before its parent
         )
         pipes = (self._child.stdin, self._child.stdout)
-        self._requests, self._answers = (pipe.fileno() for pipe in pipes if pipe is not None)
-        for descriptor in (self._requests, self._answers):
+        self._requests, self._responses = (pipe.fileno() for pipe in pipes if pipe is not None)
+        for descriptor in (self._requests, self._responses):
             os.set_blocking(descriptor, False)
             if sys.platform == "linux":
-                with contextlib.suppress(OSError):  # only faster: fewer turns between the two
+                with contextlib.suppress(OSError):  # a larger pipe is only faster: fewer switches between the two
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._ready = False
 
-    def decode(self, data: bytes, max_pixels: int, seconds: float) -> Picture:
-        """Have a file decoded; TimeoutError and _EndedError say that the process is of no more use."""
+    @property
+    def process_id(self) -> int:
+        return self._child.pid
+
+    def decode(self, data: bytes, max_pixels: int, seconds: float) -> DecodedImage:
+        """Decode a file; after TimeoutError or _EndedError the process cannot be used any more."""
         self._wait_until_ready()
         deadline = time.monotonic() + seconds
         try:
             self._send(memoryview(REQUEST.pack(len(data), max_pixels, seconds)), deadline)
             self._send(memoryview(data), deadline)
-            kind, first, second, coloured = ANSWER.unpack(self._receive(ANSWER.size, deadline))
-            if kind == PICTURE and 0 < first * second <= max_pixels and 0 <= coloured <= 1:
+            kind, first, second, coloured_share = RESPONSE.unpack(self._receive(RESPONSE.size, deadline))
+            if kind == IMAGE and 0 < first * second <= max_pixels and 0 <= coloured_share <= 1:
                 grey = np.frombuffer(self._receive(first * second, deadline), dtype=np.uint8)
-                return Picture(grey.reshape(first, second), coloured)
-            if kind == PICTURE or first > _LONGEST_TEXT:
+                return DecodedImage(grey.reshape(first, second), coloured_share)
+            if kind == IMAGE or first > _MAX_TEXT_BYTES:
                 raise _EndedError
             text = self._receive(first, deadline).decode("utf-8", "replace")
         except (BrokenPipeError, ConnectionResetError):
@@ -213,36 +216,36 @@ class _Process:
             self._ready = self._receive(len(READY), time.monotonic() + START_SECONDS) == READY
         except TimeoutError:
             raise InstallationError(
-                f"expected a process that decodes pictures to start within {START_SECONDS:g} s; is the machine loaded?"
+                f"expected a process that decodes images to start within {START_SECONDS:g} s; is the machine loaded?"
             ) from None
         except _EndedError:
-            if self._child.wait() < 0:  # killed by somebody while it started
+            if self._child.wait() < 0:  # it was killed while it started
                 raise
             raise InstallationError(
-                f"expected a process that decodes pictures, received exit_status={self._child.returncode}; "
-                "what it wrote to stderr says what is missing"
+                f"expected a process that decodes images, received exit_status={self._child.returncode}; "
+                "its output on stderr says what is missing"
             ) from None
 
-    def _send(self, rest: memoryview, deadline: float) -> None:
-        while rest:
-            _wait(self._requests, select.POLLOUT, deadline)
-            rest = rest[os.write(self._requests, rest) :]
+    def _send(self, data: memoryview, deadline: float) -> None:
+        while data:
+            _wait_for_pipe(self._requests, select.POLLOUT, deadline)
+            data = data[os.write(self._requests, data) :]
 
     def _receive(self, size: int, deadline: float) -> bytearray:
         data = bytearray(size)
-        place, view = 0, memoryview(data)
-        while place < size:
-            _wait(self._answers, select.POLLIN, deadline)
-            count = os.readv(self._answers, [view[place:]])
+        received, view = 0, memoryview(data)
+        while received < size:
+            _wait_for_pipe(self._responses, select.POLLIN, deadline)
+            count = os.readv(self._responses, [view[received:]])
             if not count:
                 raise _EndedError
-            place += count
+            received += count
         return data
 
 
-def _wait(descriptor: int, event: int, deadline: float) -> None:
-    """Wait until a pipe is ready or was closed; TimeoutError at the deadline."""
-    waiting = select.poll()
-    waiting.register(descriptor, event)
-    if not waiting.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
+def _wait_for_pipe(descriptor: int, event: int, deadline: float) -> None:
+    """Wait until a pipe is ready or was closed; raise TimeoutError at the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
         raise TimeoutError

@@ -1,7 +1,7 @@
-"""The process that decodes pictures for :class:`cxr.images.sandbox.LimitedReader`; it knows nothing but its pipes.
+"""The process that decodes images for :class:`cxr.images.sandbox.SandboxedDecoder`; it has access to its pipes only.
 
-A request is a head (bytes, largest number of pixels, seconds) and a file's content; an answer is a head and either
-grey levels or a problem with its detail, two lines of text. Nothing is pickled.
+A request is a header (bytes, largest number of pixels, seconds) and the content of a file. A response is a header and
+either grey levels, or a problem and its detail as two lines of text. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -15,61 +15,62 @@ import cv2
 import numpy as np
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_picture
-from cxr.images.sandbox_rights import confine
+from cxr.images.decoding import decode_image
+from cxr.images.sandbox_rights import drop_rights
 
 READY = b"R"
 REQUEST = struct.Struct("<QQd")
-ANSWER = struct.Struct("<BIId")
+RESPONSE = struct.Struct("<BIId")
 """Kind, height, width, share of coloured pixels; or kind, number of bytes of text, 0, 0."""
-PICTURE, PROBLEM = 0, 1
+IMAGE, PROBLEM = 0, 1
 OPEN_FILES = 4
-"""Requests, nowhere twice, and answers."""
+"""Requests, the null device twice (as stdout and stderr), and responses."""
 
 
 def main() -> None:
-    """Answer requests from the standard input until it ends.
+    """Respond to requests on standard input until it ends.
 
-    The first argument of the program is the memory in bytes that decoding may take.
+    The first argument of the program is the memory in bytes that decoding may use.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when it's over
-    requests = open(0, "rb", closefd=False)  # noqa: SIM115  # until this process ends
-    answers = os.dup(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    requests = open(0, "rb", closefd=False)  # noqa: SIM115  # open until this process ends
+    responses = os.dup(1)
     _load_decoders()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # libraries write there what they think of a file
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
-    confine(int(sys.argv[1]), OPEN_FILES)
-    _write(answers, READY)
-    while len(head := requests.read(REQUEST.size)) == REQUEST.size:
-        size, max_pixels, seconds = REQUEST.unpack(head)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # libraries write their warnings about a file there
+        os.dup2(null_device, stream)
+    os.close(null_device)
+    drop_rights(int(sys.argv[1]), OPEN_FILES)
+    _write(responses, READY)
+    while len(header := requests.read(REQUEST.size)) == REQUEST.size:
+        size, max_pixels, seconds = REQUEST.unpack(header)
         data = requests.read(size)
-        # Ends this process by itself if nobody is left to end it.
+        # This process ends itself if its parent no longer exists to end it.
         signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
-        _write(answers, *_answer(data, max_pixels))
+        _write(responses, *_respond(data, max_pixels))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del data
 
 
-def _answer(data: bytes, max_pixels: int) -> tuple[bytes, bytes | memoryview]:
+def _respond(data: bytes, max_pixels: int) -> tuple[bytes, bytes | memoryview]:
+    """Decode a file and return the header and the body of the response."""
     try:
-        picture = decode_picture(data, max_pixels=max_pixels)
-        grey = np.ascontiguousarray(picture.grey)
-        return ANSWER.pack(PICTURE, *grey.shape, picture.coloured), grey.data.cast("B")
+        image = decode_image(data, max_pixels=max_pixels)
+        grey = np.ascontiguousarray(image.grey)
+        return RESPONSE.pack(IMAGE, *grey.shape, image.coloured_share), grey.data.cast("B")
     except ImageError as error:
         problem, detail = error.problem, error.detail
     except MemoryError:
-        problem, detail = "too_large", "the picture does not fit into the memory that it may take"
+        problem, detail = "too_large", "the image does not fit into the memory that may be used"
     except Exception:
-        # Whatever a decoder comes up with about a file that was made to confuse it: the next file is another.
+        # A decoder can raise anything on a file that was made to confuse it. The next file must still be decoded.
         problem, detail = "corrupt", "the content cannot be decoded"
     text = f"{problem}\n{detail}".encode()
-    return ANSWER.pack(PROBLEM, len(text), 0, 0.0), text
+    return RESPONSE.pack(PROBLEM, len(text), 0, 0.0), text
 
 
 def _load_decoders() -> None:
-    """Load all that decoding needs, as no file can be opened later, and start no threads."""
+    """Import everything that decoding needs, because no file can be opened later, and start no threads."""
     import gdcm  # noqa: F401
     import pydicom.datadict
     import pydicom.encaps
@@ -85,9 +86,9 @@ def _load_decoders() -> None:
 
 def _write(descriptor: int, *parts: bytes | memoryview) -> None:
     for part in parts:
-        rest = memoryview(part)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        remaining = memoryview(part)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
 
 
 if __name__ == "__main__":

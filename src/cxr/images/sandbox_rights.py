@@ -1,4 +1,4 @@
-"""Taking rights away from the process that calls it: what only computes needs no files, network or other processes."""
+"""Drops rights of the calling process: a process that only computes needs no files, network or other processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
-ALLOWED: dict[str, dict[str, int]] = {
+ALLOWED_CALLS: dict[str, dict[str, int]] = {
     "x86_64": {
         "read": 0, "write": 1, "readv": 19, "close": 3, "fstat": 5, "lseek": 8,
         "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12,
@@ -29,73 +29,74 @@ ALLOWED: dict[str, dict[str, int]] = {
         "madvise": 233, "getrandom": 278,
     },
 }  # fmt: skip
-"""Numbers of the system calls that are left, by processor. All others fail: opening, connecting, forking."""
+"""Numbers of the system calls that stay allowed, by processor. All others fail, such as open, connect and fork."""
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050001
-"""Answers of the filter; the last makes a call fail with EPERM."""
+"""Results of the filter; the last one makes a call fail with EPERM."""
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_void_p))
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def confine(memory_bytes: int, files: int) -> list[str]:
-    """Give up, for good, what a process that only computes can do without.
+def drop_rights(memory_bytes: int, files: int) -> list[str]:
+    """Permanently drop the rights that a computing process does not need.
 
-    No file can be written, no core is dumped, no file is opened beyond those that are open, no process is started,
-    and memory is bounded. On Linux (x86-64, ARM64) a filter moreover refuses every system call that is not in
-    :data:`ALLOWED`. What a system doesn't offer is left out: macOS bounds no memory and has no such filter.
+    After it no file can be written, no core is dumped, no file is opened beyond those that are open, no process is
+    started, and memory is limited. On Linux (x86-64, ARM64) a filter (seccomp) also refuses every system call that is
+    not in :data:`ALLOWED_CALLS`. A right that the system cannot drop is skipped: macOS limits no memory and has no such
+    filter.
 
     Args:
-        memory_bytes: memory that may be taken beyond what is taken now.
-        files: files that may be open, those that are open included.
+        memory_bytes: memory that may be allocated beyond the memory in use now.
+        files: number of files that may be open, including those that are open now.
 
     Returns:
-        What was given up: ``"files"``, ``"memory"``, ``"processes"``, ``"privileges"``, ``"calls"``.
+        What was dropped: ``"files"``, ``"memory"``, ``"processes"``, ``"privileges"``, ``"calls"``.
     """
-    done = []
-    library = ctypes.CDLL(None, use_errno=True)
-    machine = platform.machine()  # opens a file, at its first call on some systems
+    dropped = []
+    libc = ctypes.CDLL(None, use_errno=True)
+    machine = platform.machine()  # its first call opens a file on some systems
     with contextlib.suppress(OSError, ValueError):
         limit = _address_space() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        done.append("memory")
+        dropped.append("memory")
     for kind, limit in ((resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, files)):
         resource.setrlimit(kind, (limit, limit))
-    done.append("files")
+    dropped.append("files")
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # a superuser is not bound by it
-        done.append("processes")
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # it does not bind a superuser
+        dropped.append("processes")
     if sys.platform == "linux":
-        if library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
-            done.append("privileges")
-            if _filter_calls(library, machine):
-                done.append("calls")
-    return done
+        if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
+            dropped.append("privileges")
+            if _filter_calls(libc, machine):
+                dropped.append("calls")
+    return dropped
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has; OSError where that isn't told."""
+    """Return the size in bytes of this process's address space; raise OSError where the system does not tell."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _filter_calls(library: ctypes.CDLL, machine: str) -> bool:
-    """Install the filter (seccomp); False where the processor or the kernel has none."""
-    if machine not in ALLOWED:
+def _filter_calls(libc: ctypes.CDLL, machine: str) -> bool:
+    """Install the seccomp filter; return False where the processor or the kernel does not support it."""
+    if machine not in ALLOWED_CALLS:
         return False
-    numbers = sorted(ALLOWED[machine].values())
-    steps = [
+    numbers = sorted(ALLOWED_CALLS[machine].values())
+    instructions = [
         (_LOAD, 0, 0, 4),
         (_JUMP_IF_EQUAL, 1, 0, _ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0),
     ]
-    # A hit jumps over the rest of the list and over the refusal.
-    steps += [(_JUMP_IF_EQUAL, len(numbers) - index, 0, number) for index, number in enumerate(numbers)]
-    steps += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    program = _Program(len(steps), ctypes.cast(code, ctypes.c_void_p))
-    return bool(library.prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)
+    # A match jumps over the remaining numbers and over the refusal.
+    instructions += [(_JUMP_IF_EQUAL, len(numbers) - index, 0, number) for index, number in enumerate(numbers)]
+    instructions += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *fields) for fields in instructions))
+    program = _FilterProgram(len(instructions), ctypes.cast(code, ctypes.c_void_p))
+    return bool(libc.prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)

@@ -1,1 +1,1 @@
-"""From an image's bytes to an answer: predictor, refusal reference, explanation and batch scoring."""
+"""From the bytes of an image to a prediction: predictor, refusals, explanation and batch scoring."""

@@ -1,4 +1,4 @@
-"""Failures of requests to Kubeflow Pipelines, in plain words: what was expected, what came, what to do."""
+"""Explains failed requests to Kubeflow Pipelines: what was expected, what was received, what to do."""
 
 from __future__ import annotations
 
@@ -9,161 +9,170 @@ from urllib.parse import urlsplit
 
 from cxr.errors import ClusterError
 
-PASSING = (429, 500, 502, 503, 504)
-"""Statuses of failures that may pass."""
-LONGEST = 300
-"""Characters of a server's own words that are shown."""
+RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
+"""HTTP statuses of failures that may be temporary."""
+MAX_MESSAGE_LENGTH = 300
+"""Characters of a server's own message that are shown."""
 
 
-class NoContactError(ClusterError):
-    """The server did not answer, or is in trouble: it may do so later."""
+class ServerUnavailableError(ClusterError):
+    """The server did not respond or reported a failure of its own; it may work again later."""
 
 
 class NameTakenError(ClusterError):
-    """Something of this name is there already."""
+    """Another object has this name."""
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RequestFailure:
     """Why a request failed.
 
     Attributes:
-        error: the failure in words.
-        passing: whether it may pass, and the request was not carried out.
-        broken: whether the connection broke after the request was sent, which may have been carried out.
+        error: the error to raise.
+        temporary: whether the failure may be temporary and the request was not carried out.
+        connection_broke: whether the connection broke after the request was sent; it may have been carried out.
     """
 
     error: ClusterError
-    passing: bool = False
-    broken: bool = False
+    temporary: bool = False
+    connection_broke: bool = False
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked of whom, for the words of a failure.
+class RequestContext:
+    """What was requested of which server, for the message of an error.
 
     Attributes:
         host: address of the server.
-        doing: what it was to do, to continue "expected Kubeflow Pipelines to ...".
-        seconds: how long it had for the answer.
-        token: where the token came from, e.g. ``"KFP_TOKEN"``.
-        sent_token: whether there was one.
-        ca_file: certificates of the authorities that are trusted; None for the usual ones.
-        order: whether it changes something, so that sending it twice would do harm.
+        purpose: what the server should do, to continue "expected Kubeflow Pipelines to ...".
+        timeout: seconds that the server had for the response.
+        token_source: where the token came from, e.g. ``"KFP_TOKEN"``.
+        has_token: whether a token was sent.
+        ca_file: certificates of the trusted authorities; None for the usual ones.
+        idempotent: whether sending the request twice does no harm.
     """
 
     host: str
-    doing: str
-    seconds: int
-    token: str
-    sent_token: bool
+    purpose: str
+    timeout: int
+    token_source: str
+    has_token: bool
     ca_file: Path | None
-    order: bool
+    idempotent: bool
 
 
-def not_kubeflow(asked: Asked) -> ClusterError:
-    """Make the error about an answer that is not of Kubeflow Pipelines.
+def unexpected_response(request: RequestContext) -> ClusterError:
+    """Make the error for a response that does not come from Kubeflow Pipelines' API.
 
     Args:
-        asked: what was asked of whom.
+        request: what was requested of which server.
 
     Returns:
         The error.
     """
     return ClusterError(
-        _sentence(asked, f"the answer is a page, not the API's: a login page, perhaps; {_login(asked)}")
+        _message(request, f"the response is a page, not the API's: a login page, perhaps; {_login_hint(request)}")
     )
 
 
-def refusal(error: Exception, asked: Asked) -> Refusal | None:
-    """Tell why a request failed.
+def explain_failure(error: Exception, request: RequestContext) -> RequestFailure | None:
+    """Explain why a request failed.
 
     Args:
         error: what the client raised.
-        asked: what was asked of whom.
+        request: what was requested of which server.
 
     Returns:
-        The failure in words; None if the error is none of the connection or the server.
+        The failure; None if the error comes neither from the connection nor from the server.
     """
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
     if isinstance(error, AttributeError | UnicodeDecodeError) and isinstance(error.__context__, ApiException):
-        error = error.__context__  # the client stumbles over bodies that are not text, or not there (TLS)
+        error = error.__context__  # the client cannot handle bodies that are no text or missing (TLS)
     if isinstance(error, ApiException):
         if error.status:
-            return _status(int(error.status), _own_words(error.body, error.reason), asked)
-        return Refusal(ClusterError(_sentence(asked, _certificate(str(error.reason), asked))))
+            return _explain_status(int(error.status), _server_message(error.body, error.reason), request)
+        return RequestFailure(ClusterError(_message(request, _explain_tls(str(error.reason), request))))
     if isinstance(error, HTTPError | OSError):
-        return _silence(error, asked)
+        return _explain_no_response(error, request)
     return None
 
 
-def _status(status: int, told: str, asked: Asked) -> Refusal:
-    """Words for an answer with a status of failure."""
+def _explain_status(status: int, server_message: str, request: RequestContext) -> RequestFailure:
+    """Explain a response with a status of failure."""
+    detail = f"({status}: {server_message})"
     if 300 <= status < 400:
-        return Refusal(ClusterError(_sentence(asked, f"it sends elsewhere ({status}), to log in; {_login(asked)}")))
+        reason = f"it redirects ({status}) to a login page; {_login_hint(request)}"
+        return RequestFailure(ClusterError(_message(request, reason)))
     if status == 401:
-        why = "does not accept the token" if asked.sent_token else "wants a token and received none"
-        return Refusal(ClusterError(_sentence(asked, f"it {why} ({status}: {told}); {_login(asked)}")))
+        reason = "does not accept the token" if request.has_token else "requires a token and received none"
+        return RequestFailure(ClusterError(_message(request, f"it {reason} {detail}; {_login_hint(request)}")))
     if status == 403:
-        why = f"this token has no leave for it ({status}: {told}); ask for the right in this namespace"
-        return Refusal(ClusterError(_sentence(asked, why if asked.sent_token else f"{why}, or {_login(asked)}")))
+        reason = f"this token has no permission for it {detail}; ask for the permission in this namespace"
+        reason = reason if request.has_token else f"{reason}, or {_login_hint(request)}"
+        return RequestFailure(ClusterError(_message(request, reason)))
     if status == 404:
-        what = f"it is not there ({status}: {told})" if told else f"there is a server, but no such path ({status})"
-        return Refusal(ClusterError(_sentence(asked, f"{what}; check kubeflow.host and what was asked for")))
+        reason = (
+            f"it does not exist {detail}" if server_message else f"the server responds, but has no such path ({status})"
+        )
+        return RequestFailure(ClusterError(_message(request, f"{reason}; check kubeflow.host and the name or id")))
     if status == 409:
-        return Refusal(NameTakenError(_sentence(asked, f"the name is taken ({status}: {told}); choose another one")))
-    if status in PASSING:
-        why = f"the server is in trouble ({status}: {told}); look at the log of the deployment ml-pipeline, try later"
-        return Refusal(NoContactError(_sentence(asked, why)), passing=True)
-    return Refusal(ClusterError(_sentence(asked, f"it refuses ({status}: {told})")))
+        return RequestFailure(NameTakenError(_message(request, f"the name is taken {detail}; choose another one")))
+    if status in RETRYABLE_STATUSES:
+        reason = f"the server has a problem {detail}; look at the log of the deployment ml-pipeline, try again later"
+        return RequestFailure(ServerUnavailableError(_message(request, reason)), temporary=True)
+    return RequestFailure(ClusterError(_message(request, f"it refuses {detail}")))
 
 
-def _silence(error: Exception, asked: Asked) -> Refusal:
-    """Words for no answer at all."""
+def _explain_no_response(error: Exception, request: RequestContext) -> RequestFailure:
+    """Explain that there was no response at all."""
     from urllib3 import exceptions
 
-    name = urlsplit(asked.host).hostname
+    name = urlsplit(request.host).hostname
     check = "check kubeflow.host (or KFP_HOST), the network and whether the port is forwarded"
+    connection_broke = False
     if isinstance(error, exceptions.NameResolutionError):
-        return Refusal(NoContactError(_sentence(asked, f"no machine is known by the name {name!r}; {check}")))
-    if isinstance(error, exceptions.NewConnectionError):
-        return Refusal(NoContactError(_sentence(asked, f"nothing listens there; {check}")))
-    if isinstance(error, exceptions.ConnectTimeoutError):
-        return Refusal(NoContactError(_sentence(asked, f"{name} cannot be reached (no contact in time); {check}")))
-    if isinstance(error, exceptions.ReadTimeoutError):
-        why = f"no answer within timeout={asked.seconds} s; {_unsure(asked, 'raise kubeflow.timeout, or try later')}"
-        return Refusal(NoContactError(_sentence(asked, why)))
-    why = f"the connection broke ({_first_line(str(error)) or type(error).__name__}); {_unsure(asked, 'try again')}"
-    return Refusal(NoContactError(_sentence(asked, why)), broken=True)
+        reason = f"the host name {name!r} is unknown; {check}"
+    elif isinstance(error, exceptions.NewConnectionError):
+        reason = f"nothing listens there; {check}"
+    elif isinstance(error, exceptions.ConnectTimeoutError):
+        reason = f"{name} cannot be reached (no connection in time); {check}"
+    elif isinstance(error, exceptions.ReadTimeoutError):
+        advice = _advice(request, "raise kubeflow.timeout, or try again later")
+        reason = f"no response within timeout={request.timeout} s; {advice}"
+    else:
+        connection_broke = True
+        problem = _first_line(str(error)) or type(error).__name__
+        reason = f"the connection broke ({problem}); {_advice(request, 'try again')}"
+    return RequestFailure(ServerUnavailableError(_message(request, reason)), connection_broke=connection_broke)
 
 
-def _unsure(asked: Asked, otherwise: str) -> str:
-    """What to do when nobody knows whether a request was carried out."""
-    look = "it may have been done all the same: look with `cxr kubeflow status` before you run the command again"
-    return look if asked.order else otherwise
+def _advice(request: RequestContext, retry: str) -> str:
+    """What to do when it is not known whether a request was carried out."""
+    check = "it may have been done all the same: look with `cxr kubeflow status` before you run the command again"
+    return retry if request.idempotent else check
 
 
-def _certificate(reason: str, asked: Asked) -> str:
-    """Words for a failure of TLS."""
-    words = _first_line(reason.partition("\n")[2]) or reason
+def _explain_tls(reason: str, request: RequestContext) -> str:
+    """Explain a failure of TLS."""
+    detail = _first_line(reason.partition("\n")[2]) or reason
     if "WRONG_VERSION_NUMBER" in reason or "record layer" in reason:
-        return f"the server does not speak TLS ({words}); write http:// in kubeflow.host if that is meant"
-    trusted = f"ca_file={asked.ca_file}" if asked.ca_file else "the usual authorities"
-    return f"its certificate is not accepted by {trusted} ({words}); name your authority's file in kubeflow.ca_file"
+        return f"the server does not speak TLS ({detail}); write http:// in kubeflow.host if that is intended"
+    trusted = f"ca_file={request.ca_file}" if request.ca_file else "the usual authorities"
+    return f"its certificate is not accepted by {trusted} ({detail}); name your authority's file in kubeflow.ca_file"
 
 
-def _login(asked: Asked) -> str:
-    return f"set a valid token in {asked.token}"
+def _login_hint(request: RequestContext) -> str:
+    return f"set a valid token in {request.token_source}"
 
 
-def _sentence(asked: Asked, why: str) -> str:
-    return f"expected Kubeflow Pipelines to {asked.doing}, received host={asked.host}: {why}"
+def _message(request: RequestContext, reason: str) -> str:
+    return f"expected Kubeflow Pipelines to {request.purpose}, received host={request.host}: {reason}"
 
 
-def _own_words(body: object, reason: object) -> str:
-    """What a server says itself: of JSON the message, of a page nothing."""
+def _server_message(body: object, reason: object) -> str:
+    """The server's own message; empty for an HTML page."""
     text = body if isinstance(body, str) else ""
     try:
         values = json.loads(text)
@@ -176,4 +185,4 @@ def _own_words(body: object, reason: object) -> str:
 
 def _first_line(text: str) -> str:
     line = text.strip().partition("\n")[0]
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+    return line if len(line) <= MAX_MESSAGE_LENGTH else f"{line[:MAX_MESSAGE_LENGTH]}..."

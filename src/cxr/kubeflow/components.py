@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import types
@@ -10,76 +11,71 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from cxr.steps import step
-from cxr.steps.base import Keeps, Reads, Step, Writes
+from cxr.steps import STEPS, load_step
+from cxr.steps.base import Input, Output, Step, WorkingFolder
 
 if TYPE_CHECKING:
     from kfp.dsl import base_component
 
-DATA_IMAGE, TRAIN_IMAGE = "cxr-data", "cxr-train"
-IMAGES: dict[str, str] = {
-    "fetch": DATA_IMAGE,
-    "validate": DATA_IMAGE,
-    "resplit": DATA_IMAGE,
-    "preprocess": DATA_IMAGE,
-    "reference": DATA_IMAGE,
-    "train": TRAIN_IMAGE,
-    "evaluate": TRAIN_IMAGE,
-    "ensemble": TRAIN_IMAGE,
-    "register": TRAIN_IMAGE,
-    "predict": TRAIN_IMAGE,
-    "outcome": TRAIN_IMAGE,
-}
-"""Steps that are components, with the image that each one runs in."""
-USER = 10001
-"""User of the images."""
-ABSENT = "null"
-"""Text of a parameter without a value: optional inputs of container components differ between versions of Kubeflow."""
-WORKING = "/tmp"
-"""Where a container may write what is no output."""
+CONTAINER_USER = 10001
+"""Id of the user that the images run as."""
+NO_VALUE = "null"
+"""Text of a parameter without a value. Optional inputs of container components differ between versions of Kubeflow."""
+WORKING_FOLDER = "/tmp"
+"""Folder of a container for files that are no output."""
 
 
-def component(name: str, models: Sequence[str]) -> base_component.BaseComponent:
+@functools.cache
+def component_images() -> dict[str, str]:
+    """Find the steps that are components.
+
+    Returns:
+        Step name to the image that it runs in.
+    """
+    images = {name: load_step(name).container_image for name in STEPS}
+    return {name: image for name, image in images.items() if image is not None}
+
+
+def build_component(name: str, models: Sequence[str]) -> base_component.BaseComponent:
     """Make the component of a step.
 
-    Parameters become inputs with the step's own defaults, paths become artifacts (folders), working folders and
-    folders that need not be given become text inputs. A step that reads a folder with one folder per model gets one
-    input per model.
+    Parameters become inputs with the step's own defaults, paths become artifacts (folders). Working folders and
+    optional folders become text inputs. A step that reads a folder with one folder per model gets one input per model.
 
     Args:
-        name: the step, a key of :data:`IMAGES`.
-        models: names of the models, for steps that read them all.
+        name: the step, a key of :func:`component_images`.
+        models: names of the models, for steps that read all of them.
 
     Returns:
         A container component; calling it inside a pipeline adds a task.
     """
     from kfp import dsl
 
-    found = step(name)
-    parameters, words = _interface(found, models)
+    step_class = load_step(name)
+    inputs, flags = _interface(step_class, models)
 
-    def spec(*given: Any) -> dsl.ContainerSpec:
-        values = dict(zip((one.name for one in parameters), given, strict=True))
-        args: list[Any] = []
-        for flag, source in words:
-            value = values[source]
-            args += [f"--{flag}", value.path if hasattr(value, "path") else value]
-        args += ["--executor_input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
-        return dsl.ContainerSpec(image=IMAGES[name], command=["cxr", name], args=args)
+    def container_spec(*values: Any) -> dsl.ContainerSpec:
+        values_by_input = dict(zip((parameter.name for parameter in inputs), values, strict=True))
+        arguments: list[Any] = []
+        for flag, input_name in flags:
+            value = values_by_input[input_name]
+            arguments += [f"--{flag}", value.path if hasattr(value, "path") else value]
+        arguments += ["--executor_input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
+        return dsl.ContainerSpec(image=component_images()[name], command=["cxr", name], args=arguments)
 
-    spec.__name__ = name
-    spec.__doc__ = _description(found, models)
-    spec.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    made: base_component.BaseComponent = dsl.container_component(spec)
-    return made
+    container_spec.__name__ = name
+    container_spec.__doc__ = _description(step_class, models)
+    container_spec.__signature__ = inspect.Signature(inputs)  # type: ignore[attr-defined]
+    component: base_component.BaseComponent = dsl.container_component(container_spec)
+    return component
 
 
-def write(folder: Path, models: Sequence[str]) -> list[Path]:
+def write_components(folder: Path, models: Sequence[str]) -> list[Path]:
     """Write ``<step>/component.yaml`` of every component.
 
     Args:
         folder: the folder ``components``.
-        models: names of the models, for steps that read them all.
+        models: names of the models, for steps that read all of them.
 
     Returns:
         The files.
@@ -87,95 +83,95 @@ def write(folder: Path, models: Sequence[str]) -> list[Path]:
     from kfp.compiler import Compiler
 
     files = []
-    for name in IMAGES:
+    for name in component_images():
         path = folder / name / "component.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Compiler().compile(component(name, models), str(path))
+        Compiler().compile(build_component(name, models), str(path))
         files.append(path)
     return files
 
 
-def argument(found: type[Step], field: str, value: object) -> Any:
-    """Bring a value of ``params.yaml`` into the type of the component's input.
+def component_argument(step_class: type[Step], field: str, value: object) -> Any:
+    """Convert a value of ``params.yaml`` to the type of the component's input.
 
     Args:
-        found: the step's class.
+        step_class: the step's class.
         field: one of its parameters.
         value: the value.
 
     Returns:
-        A value that Kubeflow takes; the step reads the same from it.
+        A value that Kubeflow accepts and that the step reads as ``value``.
     """
-    if not _nullable(found.model_fields[field].annotation):
-        kind = _input_type(found, field)
+    if not _nullable(step_class.model_fields[field].annotation):
+        kind = _input_type(step_class, field)
         return kind(value) if kind in {float, list, str} else value
     if value is None:
-        return ABSENT
+        return NO_VALUE
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def pieces(field: str, name: str) -> str:
-    """Name the input that is one model's folder of a field that reads the folders of all models.
+def model_input_name(field: str, model: str) -> str:
+    """Name the input for one model's folder, for a field that reads the folders of all models.
 
     Args:
         field: the field, e.g. ``"models"``.
-        name: the model.
+        model: name of the model.
 
     Returns:
         For example ``"models_three_block"``.
     """
-    return f"{field}_{name}"
+    return f"{field}_{model}"
 
 
-def _interface(found: type[Step], models: Sequence[str]) -> tuple[list[inspect.Parameter], list[tuple[str, str]]]:
-    """Inputs and outputs of a component, and which flag each one fills."""
+def _interface(step_class: type[Step], models: Sequence[str]) -> tuple[list[inspect.Parameter], list[tuple[str, str]]]:
+    """Inputs and outputs of a component, and pairs of a flag and the input that fills it."""
     from kfp import dsl
 
     inputs: list[inspect.Parameter] = []
-    words: list[tuple[str, str]] = []
+    flags: list[tuple[str, str]] = []
 
     def add(flag: str, name: str, annotation: object, default: object = inspect.Parameter.empty) -> None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         inputs.append(inspect.Parameter(name, kind, annotation=annotation, default=default))
-        words.append((flag, name))
+        flags.append((flag, name))
 
-    for field, role in found.artifacts().items():
-        if isinstance(role, Reads) and role.each:
-            for name in models:
-                add(f"{field}.{name}", pieces(field, name), dsl.Input[_artifact(role.each)])
-        elif isinstance(role, Reads) and not _on_a_volume(found, field):
-            add(field, field, dsl.Input[_artifact(role.kind)])
-        elif isinstance(role, Writes):
-            add(field, field, dsl.Output[_artifact(role.kind)])
-    for field, role in found.artifacts().items():
-        if isinstance(role, Keeps):
-            add(field, field, str, f"{WORKING}/{field}")
-        elif _on_a_volume(found, field):
-            add(field, field, str, ABSENT)
-    for field in found.parameters():
-        info = found.model_fields[field]
+    for field, artifact in step_class.artifacts().items():
+        if isinstance(artifact, Input) and artifact.item_kind:
+            for model in models:
+                add(f"{field}.{model}", model_input_name(field, model), dsl.Input[_artifact_type(artifact.item_kind)])
+        elif isinstance(artifact, Input) and not _is_path_input(step_class, field):
+            add(field, field, dsl.Input[_artifact_type(artifact.kind)])
+        elif isinstance(artifact, Output):
+            add(field, field, dsl.Output[_artifact_type(artifact.kind)])
+    for field, artifact in step_class.artifacts().items():
+        if isinstance(artifact, WorkingFolder):
+            add(field, field, str, f"{WORKING_FOLDER}/{field}")
+        elif _is_path_input(step_class, field):
+            add(field, field, str, NO_VALUE)
+    for field in step_class.parameters():
+        info = step_class.model_fields[field]
         if info.is_required():
-            add(field, field, _input_type(found, field))
+            add(field, field, _input_type(step_class, field))
         else:
-            default = argument(found, field, _plain(info.get_default(call_default_factory=True)))
-            add(field, field, _input_type(found, field), default)
-    inputs.sort(key=lambda one: one.default is not inspect.Parameter.empty)
-    return inputs, words
+            default = component_argument(step_class, field, _yaml_value(info.get_default(call_default_factory=True)))
+            add(field, field, _input_type(step_class, field), default)
+    inputs.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    return inputs, flags
 
 
-def _description(found: type[Step], models: Sequence[str]) -> str:
+def _description(step_class: type[Step], models: Sequence[str]) -> str:
     """Docstring from which Kubeflow takes the texts of its page."""
-    lines = [(found.__doc__ or "").strip().splitlines()[0], "", "Args:"]
-    for field, info in found.model_fields.items():
-        role = found.artifacts().get(field)
-        each = isinstance(role, Reads) and role.each
-        names = [pieces(field, name) for name in models] if each else [field]
+    lines = [(step_class.__doc__ or "").strip().splitlines()[0], "", "Args:"]
+    for field, info in step_class.model_fields.items():
+        artifact = step_class.artifacts().get(field)
+        one_per_model = isinstance(artifact, Input) and artifact.item_kind
+        names = [model_input_name(field, model) for model in models] if one_per_model else [field]
         lines += [f"    {name}: {info.description}" for name in names]
     return "\n".join(lines)
 
 
-def _artifact(kind: str) -> Any:
-    """Kubeflow's type of an artifact: its page shows models and data sets as such."""
+def _artifact_type(kind: str) -> Any:
+    """Kubeflow's type of an artifact; its page shows models and data sets as such."""
     from kfp import dsl
 
     return {"Dataset": dsl.Dataset, "Prepared": dsl.Dataset, "Model": dsl.Model, "Ensemble": dsl.Model}.get(
@@ -183,15 +179,15 @@ def _artifact(kind: str) -> Any:
     )
 
 
-def _on_a_volume(found: type[Step], field: str) -> bool:
-    """Whether a folder that need not be given is named by its path in the container, and no task's output."""
-    role = found.artifacts()[field]
-    return isinstance(role, Reads) and role.optional and _nullable(found.model_fields[field].annotation)
+def _is_path_input(step_class: type[Step], field: str) -> bool:
+    """Whether an optional folder is given as a path in the container and not as the output of another task."""
+    artifact = step_class.artifacts()[field]
+    return isinstance(artifact, Input) and artifact.optional and _nullable(step_class.model_fields[field].annotation)
 
 
-def _input_type(found: type[Step], field: str) -> Any:
+def _input_type(step_class: type[Step], field: str) -> Any:
     """Type of the input that a parameter becomes."""
-    annotation = found.model_fields[field].annotation
+    annotation = step_class.model_fields[field].annotation
     if _nullable(annotation):
         return str
     origin = get_origin(annotation) or annotation
@@ -203,7 +199,9 @@ def _input_type(found: type[Step], field: str) -> Any:
         return dict
     if origin in {bool, int, float, str}:
         return origin
-    raise TypeError(f"expected a parameter that Kubeflow has a type for, received {found.name}.{field}: {annotation}")
+    raise TypeError(
+        f"expected a parameter of a type that Kubeflow knows, received {step_class.name}.{field}: {annotation}"
+    )
 
 
 def _nullable(annotation: Any) -> bool:
@@ -212,7 +210,7 @@ def _nullable(annotation: Any) -> bool:
     return get_origin(annotation) in {Union, types.UnionType, typing.Optional} and type(None) in get_args(annotation)
 
 
-def _plain(value: object) -> object:
+def _yaml_value(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

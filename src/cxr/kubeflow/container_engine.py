@@ -1,4 +1,4 @@
-"""Runs of compiled pipelines in containers of this machine: docker, or podman through its socket."""
+"""Runs compiled pipelines in containers on this machine, with docker, or with podman through its socket."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import InstallationError, PipelineError
-from cxr.kubeflow.components import USER
-from cxr.lineage.provenance import IMAGE_DIGEST
+from cxr.kubeflow.components import CONTAINER_USER
+from cxr.lineage.provenance import IMAGE_DIGEST_VARIABLE
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-HOST = "DOCKER_HOST"
-"""Environment variable with the engine's address, for every client of docker."""
+HOST_VARIABLE = "DOCKER_HOST"
+"""Environment variable with the engine's address, which every docker client reads."""
 SOCKETS = (
     "/var/run/docker.sock",
     "~/.docker/run/docker.sock",
     "$XDG_RUNTIME_DIR/podman/podman.sock",
     "/run/podman/podman.sock",
 )
-"""Where engines listen when the variable is not set."""
-LAST_WORDS = 10
-"""Seconds that a container has to end by itself when the run is interrupted."""
+"""Sockets of engines, for when the variable is not set."""
+STOP_TIMEOUT = 10
+"""Seconds that a container has to stop by itself when the run is interrupted."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A container that ended badly.
+class ContainerFailure:
+    """A container that failed.
 
     Attributes:
-        command: what ran in it, its first words.
+        command: the first two words of its command.
         status: its exit status.
     """
 
@@ -44,66 +44,63 @@ class Ended:
     status: int
 
     def __str__(self) -> str:
-        killed = " (killed: more memory than there is, or by hand)" if self.status == 137 else ""
+        killed = " (killed: not enough memory, or by hand)" if self.status == 137 else ""
         return f"exit status {self.status} of `{self.command}`{killed}"
 
 
 @dataclass
-class Engine:
-    """The engine of this machine.
+class ContainerEngine:
+    """The container engine of this machine.
 
     Attributes:
-        rootless: whether it runs as an ordinary user; its root is then that user.
-        failures: containers of the last run that ended badly, and did not end well when they were tried again.
+        rootless: whether it runs as an ordinary user; root in its containers is then that user.
+        failures: command to failure of the containers of the last run that failed and did not succeed when retried.
     """
 
     rootless: bool
-    failures: dict[tuple[str, ...], Ended] = field(default_factory=dict)
+    failures: dict[tuple[str, ...], ContainerFailure] = field(default_factory=dict)
 
     @classmethod
-    def find(cls) -> Engine:
-        """Find the engine, and name it in the environment where kfp looks for it.
+    def find(cls) -> ContainerEngine:
+        """Find the engine, and set its address in the environment variable that kfp reads.
 
         Returns:
-            The first that answers.
+            The first engine that responds.
 
         Raises:
-            InstallationError: if none does.
+            InstallationError: if none responds.
         """
         import docker
 
-        given = os.environ.get(HOST)
-        places = [given] if given else [f"unix://{path}" for path in _sockets()]
-        for place in places:
+        configured = os.environ.get(HOST_VARIABLE)
+        addresses = [configured] if configured else [f"unix://{path}" for path in _existing_sockets()]
+        for address in addresses:
             client = None
             try:
-                client = docker.DockerClient(base_url=place, version="auto")
+                client = docker.DockerClient(base_url=address, version="auto")
                 options = client.info().get("SecurityOptions") or ()
             except docker.errors.DockerException:
                 continue
             finally:
                 if client is not None:
                     client.close()
-            os.environ[HOST] = place
+            os.environ[HOST_VARIABLE] = address
             return cls(rootless="name=rootless" in options)
         raise InstallationError(
-            f"expected docker, or podman with its socket, to answer; received {HOST}={given or ''!r} and an answer "
-            f"from none of: {', '.join(places) or 'no socket'}; start docker, or podman with `systemctl --user start "
-            f"podman.socket` or `podman system service --time 0 unix:///tmp/podman.sock`, and set {HOST} to its address"
+            "expected docker, or podman with its socket, to respond; received "
+            f"{HOST_VARIABLE}={configured or ''!r} and no response from: {', '.join(addresses) or 'no socket'}; start "
+            "docker, or podman with `systemctl --user start podman.socket` or `podman system service --time 0 "
+            f"unix:///tmp/podman.sock`, and set {HOST_VARIABLE} to its address"
         )
 
     def prepare(self, folder: Path) -> None:
-        """Make a folder in which containers may write, whoever they run as.
-
-        Args:
-            folder: the folder.
-        """
+        """Create a folder in which containers may write, whichever user they run as."""
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0 and not self.rootless:
-            os.chown(folder, USER, -1)
+            os.chown(folder, CONTAINER_USER, -1)
 
     def options(self, environment: Mapping[str, str], shared_memory: str) -> dict[str, Any]:
-        """Say how containers run here: as on a cluster, as nobody special and with a read-only root file system.
+        """Options of containers, as on a cluster: a user without rights and a read-only root file system.
 
         Args:
             environment: variables for every container.
@@ -113,12 +110,12 @@ class Engine:
             Arguments of ``kfp.local.DockerRunner``.
         """
         if self.rootless:
-            user = "0:0"  # who is the person that runs this
+            user = "0:0"  # root in the container is the user who runs this command
         elif os.getuid() == 0:
-            user = str(USER)
+            user = str(CONTAINER_USER)
         else:
-            user = f"{os.getuid()}:{os.getgid()}"  # whose files the outputs will be
-        chosen = {
+            user = f"{os.getuid()}:{os.getgid()}"  # the outputs will belong to the user who runs this command
+        options = {
             "environment": dict(environment),
             "user": user,
             "read_only": True,
@@ -127,49 +124,49 @@ class Engine:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
         }
-        if shares_network():
-            return chosen | {"network_mode": "host"}
-        return chosen | {"extra_hosts": {"host.docker.internal": "host-gateway"}}
+        if shares_host_network():
+            return options | {"network_mode": "host"}
+        return options | {"extra_hosts": {"host.docker.internal": "host-gateway"}}
 
     def run(self, package: Path, root: Path, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         """Run a compiled pipeline, step by step.
 
         Args:
             package: file that kfp's compiler wrote.
-            root: folder for the outputs, as :meth:`prepare` makes it.
-            options: what :meth:`options` gave.
+            root: folder for the outputs, as :meth:`prepare` creates it.
+            options: result of :meth:`options`.
             arguments: values for the pipeline's own arguments.
 
         Raises:
-            PipelineError: if a step failed; those after it did not run.
-            InstallationError: if an image is not here.
+            PipelineError: if a step failed; the steps after it did not run.
+            InstallationError: if an image is not on this machine.
         """
         from kfp import components, local
 
         self.failures.clear()
         pipeline = components.load_component_from_file(str(package))
         local.init(runner=local.DockerRunner(**options), pipeline_root=str(root.resolve()), raise_on_error=True)
-        with self._asking(), warnings.catch_warnings():
-            # Processor time, memory and tolerations are a cluster's.
+        with self._own_container_runner(), warnings.catch_warnings():
+            # CPU, memory and tolerations have an effect only on a cluster.
             warnings.filterwarnings("ignore", message=r"Task .* have no effect in the current local runner")
             try:
                 pipeline(**arguments)
             except RuntimeError as error:
-                # What is no container's failure is kfp's own, in its words.
-                self.failures = self.failures or {(): Ended(str(error), 1)}
-        # Asked here too: an exit handler that ends well could hide a step that did not.
+                # Without a failed container the error comes from kfp itself.
+                self.failures = self.failures or {(): ContainerFailure(str(error), 1)}
+        # Checked here, because an exit handler that succeeds could hide a failed step.
         if self.failures:
-            said = "; ".join(map(str, self.failures.values()))
+            failures = "; ".join(map(str, self.failures.values()))
             raise PipelineError(
-                f"expected every step to end well, received {said}; its own words stand above, its files are in {root}"
+                f"expected every step to succeed, received {failures}; its own output is above, its files are in {root}"
             )
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Have kfp's containers stay until they were asked how they ended.
+    def _own_container_runner(self) -> Iterator[None]:
+        """Let kfp start containers with :meth:`_run_container`, which keeps them until their exit status is read.
 
-        kfp 2.17 has the engine remove each container as soon as it ends, and takes one that is gone before it could
-        be asked for a success: a step that fails at once would pass.
+        kfp 2.17 lets the engine remove each container as soon as it ends. If the container is gone before its status
+        is read, kfp counts it as a success: a step that fails at once would pass.
         """
         from kfp.local import docker_task_handler
 
@@ -186,13 +183,13 @@ class Engine:
         import docker
 
         try:
-            found = client.images.get(image)
+            local_image = client.images.get(image)
         except docker.errors.ImageNotFound:
             raise InstallationError(
                 f"expected the image to be on this machine, received image={image}; build it with `make images`"
             ) from None
-        environment = {**options.pop("environment", {}), IMAGE_DIGEST: found.id}
-        container = client.containers.create(found, command, volumes=volumes, environment=environment, **options)
+        environment = {**options.pop("environment", {}), IMAGE_DIGEST_VARIABLE: local_image.id}
+        container = client.containers.create(local_image, command, volumes=volumes, environment=environment, **options)
         try:
             container.start()
             for line in container.logs(stream=True, follow=True):
@@ -200,35 +197,31 @@ class Engine:
             status = int(container.wait()["StatusCode"])
         except BaseException:
             with contextlib.suppress(docker.errors.APIError):
-                container.stop(timeout=LAST_WORDS)
+                container.stop(timeout=STOP_TIMEOUT)
             raise
         finally:
             container.remove(force=True)
-        words = tuple(map(str, command))
-        self.failures.pop(words, None)
+        key = tuple(map(str, command))
+        self.failures.pop(key, None)
         if status:
-            self.failures[words] = Ended(" ".join(words[:2]), status)
+            self.failures[key] = ContainerFailure(" ".join(key[:2]), status)
         return status
 
 
-def shares_network() -> bool:
-    """Whether containers can have this machine's own network, and so reach a server that listens to it alone.
+def shares_host_network() -> bool:
+    """Whether containers can use this machine's own network and so reach a server on its loopback address.
 
     Returns:
-        True on Linux; elsewhere engines run in a virtual machine.
+        True on Linux; on other systems engines run in a virtual machine.
     """
     return sys.platform == "linux"
 
 
 def host_name() -> str:
-    """Name of this machine as containers know it.
-
-    Returns:
-        An address or a name.
-    """
-    return "127.0.0.1" if shares_network() else "host.docker.internal"
+    """Name or address of this machine as its containers know it."""
+    return "127.0.0.1" if shares_host_network() else "host.docker.internal"
 
 
-def _sockets() -> list[Path]:
-    paths = (Path(os.path.expandvars(place)).expanduser() for place in SOCKETS)
+def _existing_sockets() -> list[Path]:
+    paths = (Path(os.path.expandvars(socket)).expanduser() for socket in SOCKETS)
     return [path for path in paths if path.exists()]

@@ -9,122 +9,122 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParameterError
-from cxr.kubeflow import CONTAINERS
-from cxr.kubeflow.components import IMAGES
+from cxr.kubeflow import CONTAINERS_SECTION
+from cxr.kubeflow.components import component_images
 
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
-"""How Kubernetes writes amounts of processor time and memory."""
+"""How Kubernetes writes amounts of CPU time and memory."""
 
 
-class _Settings(BaseModel):
+class _SettingsModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Resources(_Settings):
-    """What a step's container is given."""
+class ContainerResources(_SettingsModel):
+    """CPU, memory and time of a step's container."""
 
     cpu: str = Field("1", pattern=QUANTITY)
-    """Processor cores."""
+    """CPU cores."""
     memory: str = Field("2Gi", pattern=QUANTITY)
     """Memory."""
     hours: float = Field(1.0, gt=0)
-    """Time after which the container is ended as failed."""
+    """Time after which the container is stopped and counts as failed."""
 
 
-class Gpu(_Settings):
+class GpuSettings(_SettingsModel):
     """The GPU that training gets."""
 
     count: int = Field(0, ge=0, le=64)
-    """GPUs for each training; 0 trains on processor cores."""
+    """GPUs for each training; 0 trains on CPU cores."""
     type: str = Field("nvidia.com/gpu", min_length=1)
-    """Name of the resource."""
+    """Name of the Kubernetes resource."""
     node_selector: dict[str, str] = {}
-    """Labels of the nodes that have them."""
+    """Labels of the nodes that have GPUs."""
     tolerations: list[dict[str, str | int]] = []
-    """Taints of these nodes that training accepts, as Kubernetes writes them."""
+    """Tolerations for the taints of these nodes, as Kubernetes writes them."""
 
 
-class Retries(_Settings):
-    """How often a step that failed is tried again."""
+class RetrySettings(_SettingsModel):
+    """How often a failed step is retried."""
 
     count: int = Field(3, ge=0, le=20)
-    """Further tries."""
+    """Number of retries."""
     seconds: int = Field(30, ge=0)
-    """Pause before the first one."""
+    """Pause before the first retry."""
     factor: float = Field(2.0, ge=1)
-    """What each further pause is multiplied by."""
+    """Factor by which the pause grows with each retry."""
     longest: int = Field(600, ge=0)
     """Longest pause, in seconds."""
 
 
-class Checkpoints(_Settings):
-    """The disk that keeps a training's checkpoint while its node is replaced."""
+class CheckpointDisk(_SettingsModel):
+    """The disk that keeps a training's checkpoints when its node is replaced."""
 
     size: str | None = Field(None, pattern=QUANTITY)
-    """Size of the disk for each model; null keeps checkpoints in the container, and a lost node costs all epochs."""
+    """Size of the disk for each model. null keeps checkpoints in the container; a lost node loses all epochs."""
     storage_class: str = ""
-    """Storage class; empty takes the cluster's own."""
+    """Storage class; empty takes the default of the cluster."""
 
 
-class Volume(_Settings):
-    """Images that lie on a volume of the cluster, for scoring."""
+class ImageVolume(_SettingsModel):
+    """A volume of the cluster with images to score."""
 
     claim: str | None = None
-    """Name of the volume's claim; null mounts nothing."""
+    """Name of the volume claim; null mounts nothing."""
     path: str = Field("/images", pattern="^/.+")
-    """Where it is mounted."""
+    """Path in the container at which it is mounted."""
 
 
-class Secrets(_Settings):
+class SecretNames(_SettingsModel):
     """Names of the Kubernetes secrets whose keys become environment variables."""
 
     s3: str | None = None
-    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL; null: the nodes' own rights."""
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL; null uses the rights of the nodes."""
     mlflow: str | None = None
     """Secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     image_pull: str | None = None
-    """Secret of the registry."""
+    """Secret for pulling images from the registry."""
 
 
-class Containers(_Settings):
+class ContainerSettings(_SettingsModel):
     """How the steps run on a cluster."""
 
     registry: str = ""
-    """What stands before the images' names; empty: images of this machine."""
+    """Prefix of the image names; empty takes the images of this machine."""
     version: str = Field("latest", min_length=1)
     """Tag of the images, as ``make images VERSION=...`` gives it."""
     digests: dict[str, str] = {}
-    """Image name to sha256:...; such an image is taken by its digest, which versions then name."""
+    """Image name to sha256:...; such an image is pulled by its digest, and registered versions record the digest."""
     pull: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When nodes fetch images."""
+    """When nodes pull images."""
     caching: bool = True
-    """Whether a step with the same inputs is not run again; never with the tag latest, which doesn't name the code."""
+    """Whether outputs of a step with the same inputs are reused; never with the tag latest, which can be any code."""
     tracking_uri: str | None = None
-    """Address of MLflow as the containers reach it; null takes that of the section tracking."""
+    """Address of MLflow as the containers reach it; null takes the one of the section tracking."""
     remote: str | None = None
-    """DVC remote (s3://...) from which the version of data.dvc is taken; null fetches as the section fetch says."""
+    """DVC remote (s3://...) from which the version in data.dvc is fetched; null fetches as the section fetch says."""
     transfer: bool = False
-    """Whether the networks of the section transfer are trained too."""
+    """Whether the models of the section transfer are trained too."""
     api: str | None = None
-    """Address of Kubeflow's API inside the cluster, which the end of a run asks how the run went; null asks nobody."""
-    gpu: Gpu = Gpu()
+    """Address of Kubeflow's API inside the cluster, where the last step reads how the run ended; null does not ask."""
+    gpu: GpuSettings = GpuSettings()
     """The GPU that training gets."""
     shared_memory: str | None = Field(None, pattern=QUANTITY)
-    """Size of /dev/shm while training; null leaves it."""
-    checkpoints: Checkpoints = Checkpoints()
+    """Size of /dev/shm while training; null keeps the default."""
+    checkpoints: CheckpointDisk = CheckpointDisk()
     """The disk for checkpoints."""
-    images: Volume = Volume()
+    images: ImageVolume = ImageVolume()
     """Volume with images to score."""
-    retries: Retries = Retries()
-    """Further tries of the steps that may be tried again."""
-    secrets: Secrets = Secrets()
-    """Secrets."""
-    resources: dict[str, Resources] = {}
-    """Step to its resources; ``default`` is for the others."""
+    retries: RetrySettings = RetrySettings()
+    """Retries of the steps that may be retried."""
+    secrets: SecretNames = SecretNames()
+    """Kubernetes secrets."""
+    resources: dict[str, ContainerResources] = {}
+    """Step to its resources; ``default`` is for all other steps."""
 
     @field_validator("digests")
     @classmethod
-    def _are_digests(cls, digests: dict[str, str]) -> dict[str, str]:
+    def _check_digests(cls, digests: dict[str, str]) -> dict[str, str]:
         wrong = [
             f"{name}={value}" for name, value in digests.items() if not re.fullmatch(r"sha256:[0-9a-f]{64}", value)
         ]
@@ -134,38 +134,39 @@ class Containers(_Settings):
 
     @field_validator("resources")
     @classmethod
-    def _of_steps(cls, resources: dict[str, Resources]) -> dict[str, Resources]:
-        unknown = sorted(set(resources) - set(IMAGES) - {"default"})
+    def _check_step_names(cls, resources: dict[str, ContainerResources]) -> dict[str, ContainerResources]:
+        steps = component_images()
+        unknown = sorted(set(resources) - set(steps) - {"default"})
         if unknown:
-            raise ValueError(f"keys among default, {', '.join(IMAGES)}; unknown: {', '.join(unknown)}")
+            raise ValueError(f"keys among default, {', '.join(steps)}; unknown: {', '.join(unknown)}")
         return resources
 
     @model_validator(mode="after")
-    def _remote_has_an_address(self) -> Self:
+    def _check_remote(self) -> Self:
         if self.remote is not None and "://" not in self.remote and not self.remote.startswith("/"):
             raise ValueError(f"a DVC remote such as s3://bucket/prefix, received remote={self.remote!r}")
         return self
 
     @classmethod
     def read(cls, sections: Mapping[str, Any]) -> Self:
-        """Take the settings from a parameter file.
+        """Read the settings from a parameter file.
 
         Args:
-            sections: its sections.
+            sections: sections of the file.
 
         Returns:
-            The settings; defaults where there is no such section.
+            The settings; all defaults if the section is missing.
 
         Raises:
             ParameterError: listing all unknown and wrong values.
         """
         try:
-            return cls.model_validate(sections.get(CONTAINERS) or {})
+            return cls.model_validate(sections.get(CONTAINERS_SECTION) or {})
         except ValidationError as error:
-            raise ParameterError([_sentence(problem) for problem in error.errors()]) from None
+            raise ParameterError([_describe_problem(problem) for problem in error.errors()]) from None
 
-    def image(self, name: str) -> str:
-        """Reference of an image.
+    def image_reference(self, name: str) -> str:
+        """Full reference of an image.
 
         Args:
             name: its name without registry, e.g. ``"cxr-train"``.
@@ -176,32 +177,32 @@ class Containers(_Settings):
         path = f"{self.registry.rstrip('/')}/{name}" if self.registry else name
         return f"{path}@{self.digests[name]}" if name in self.digests else f"{path}:{self.version}"
 
-    def names_code(self, name: str) -> bool:
-        """Whether an image's reference changes when the code in it does.
+    def pins_code(self, name: str) -> bool:
+        """Whether the reference of an image changes when its code changes.
 
         Args:
-            name: its name.
+            name: name of the image without registry.
 
         Returns:
             False for the tag ``latest``.
         """
         return name in self.digests or self.version != "latest"
 
-    def of(self, step: str) -> Resources:
+    def resources_of(self, step: str) -> ContainerResources:
         """Resources of a step.
 
         Args:
-            step: its name.
+            step: name of the step.
 
         Returns:
-            Its own, else the default ones.
+            Its own resources; else those of ``default``.
         """
-        return self.resources.get(step) or self.resources.get("default") or Resources()
+        return self.resources.get(step) or self.resources.get("default") or ContainerResources()
 
 
-def _sentence(problem: Any) -> str:
-    name = ".".join([CONTAINERS, *map(str, problem["loc"])])
+def _describe_problem(problem: Any) -> str:
+    name = ".".join([CONTAINERS_SECTION, *map(str, problem["loc"])])
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name}={problem['input']!r}; docs/kubeflow.md lists what there is"
+        return f"unknown parameter {name}={problem['input']!r}; docs/kubeflow.md lists the parameters"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"expected {name} to be {message}, received {name}={problem['input']!r}"

@@ -1,23 +1,27 @@
-"""Cron expressions as Kubeflow Pipelines reads them: six fields, checked, put into words, and their dates.
+"""Cron expressions as Kubeflow Pipelines reads them: checked, described, and their dates.
 
-Kubeflow parses with robfig/cron 1.2: seconds come first, and an expression of five fields is *not* refused but
-read as seconds, minutes, hours, day and month. Day of month and day of week must both match if one of them
-has a star, else one of them is enough. A schedule has no time zone of its own: it is the cluster's
-(``CRON_SCHEDULE_TIMEZONE`` of the deployment ml-pipeline-scheduledworkflow), UTC unless that is changed.
+Kubeflow parses expressions with robfig/cron 1.2. ``croniter`` computes the dates and ``cron_descriptor`` the texts;
+this module covers the differences:
+
+- Seconds come first, and an expression of five fields is *not* refused but read as second, minute, hour, day and month.
+- ``L``, ``#``, ranges such as ``FRI-MON`` and Sunday as 7 are refused.
+- A date must match day of month and day of week if one of them contains a star (also ``*/10`` or ``3,*``); otherwise
+  it must match one of them.
+- A local time that daylight saving skips has no run, and one that occurs twice has two runs.
+
+A schedule has no time zone of its own. It is the cluster's (``CRON_SCHEDULE_TIMEZONE`` of the deployment
+ml-pipeline-scheduledworkflow), which is UTC unless somebody changed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import groupby
 from zoneinfo import ZoneInfo
 
-DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 MACROS = {
     "@yearly": "0 0 0 1 1 *",
     "@annually": "0 0 0 1 1 *",
@@ -27,188 +31,149 @@ MACROS = {
     "@midnight": "0 0 0 * * *",
     "@hourly": "0 0 * * * *",
 }
-HORIZON = timedelta(days=366 * 5)
+FIELDS: dict[str, tuple[int, int, str]] = {
+    "second": (0, 59, ""),
+    "minute": (0, 59, ""),
+    "hour": (0, 23, ""),
+    "day of month": (1, 31, ""),
+    "month": (1, 12, "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"),
+    "day of week": (0, 6, "SUN MON TUE WED THU FRI SAT"),
+}
+"""Field to its smallest and largest number, and the names of these numbers."""
+MAX_LISTED = 4
+"""A step with at most so many numbers is described by its numbers: ``*/25`` hours are not "every 25 hours"."""
+HORIZON_YEARS = 5
 """Kubeflow gives up after five years without a date."""
-LISTED = 4
-"""More times a day than this are described by their fields, not one by one."""
 
 
 @dataclass(frozen=True)
-class Field:
-    """One field of an expression.
-
-    Attributes:
-        values: the numbers that match.
-        star: whether a ``*`` or ``?`` stands in it, even with a step.
-    """
-
-    values: frozenset[int]
-    star: bool
-
-
-@dataclass(frozen=True)
-class Cron:
+class CronSchedule:
     """A schedule.
 
     Attributes:
-        text: the expression with six fields, as it is sent to Kubeflow.
-        note: what was made of the expression if it was another one; empty if nothing was.
+        expression: the expression with six fields, as it is sent to Kubeflow.
+        note: how the expression was completed; empty if it had six fields.
+        fields: the six fields in numbers, for croniter and cron_descriptor.
+        both_days: whether day of month and day of week must both match.
     """
 
-    text: str
+    expression: str
     note: str
-    second: int
-    minute: Field
-    hour: Field
-    day: Field
-    month: Field
-    weekday: Field
+    fields: tuple[str, ...]
+    both_days: bool
 
     def dates(self, after: datetime, zone: tzinfo) -> Iterator[datetime]:
-        """Moments at which it fires.
+        """Times at which it starts a run.
 
         Args:
-            after: a moment with a time zone; only later ones are given.
+            after: a time with a time zone; only later ones are returned.
             zone: time zone of the cluster's schedules.
 
         Yields:
-            Moments in that zone, in order, at most five years ahead.
+            Times in that zone, in order, until none comes within five years.
         """
-        after = after.astimezone(UTC)  # within one zone Python compares clocks, not moments
-        day, last = after.astimezone(zone).date(), (after + HORIZON).astimezone(zone).date()
-        while day <= last:
-            if self._on(day):
-                yield from (moment for moment in self._of(day, zone) if moment > after)
-            day += timedelta(days=1)
+        after = after.astimezone(UTC)  # within one zone Python compares clock times and ignores their offsets
+        start = _midnight(after, zone) - timedelta(seconds=1)
+        for _, times in groupby(self._local_times(start), key=datetime.date):
+            yield from (time.astimezone(zone) for time in _in_utc(times, zone) if time > after)
 
     def last(self, until: datetime, zone: tzinfo) -> datetime | None:
-        """The latest moment at which it should have fired.
+        """The latest time at which it should have started a run.
 
         Args:
-            until: a moment with a time zone.
+            until: a time with a time zone.
             zone: time zone of the cluster's schedules.
 
         Returns:
-            The moment, not after ``until``; None if there is none within five years.
+            The time, not after ``until``; None if there is none within five years.
         """
         until = until.astimezone(UTC)
-        day, first = until.astimezone(zone).date(), (until - HORIZON).astimezone(zone).date()
-        while day >= first:
-            if self._on(day):
-                for moment in reversed(self._of(day, zone)):
-                    if moment <= until:
-                        return moment
-            day -= timedelta(days=1)
+        end = _midnight(until, zone) + timedelta(days=1)
+        for _, times in groupby(self._local_times(end, backwards=True), key=datetime.date):
+            for time in reversed(_in_utc(times, zone)):
+                if time <= until:
+                    return time.astimezone(zone)
         return None
 
-    def words(self, zone: str) -> str:
-        """Say it in words.
+    def describe(self, zone: str) -> str:
+        """Describe it in English.
 
         Args:
             zone: name of the time zone.
 
         Returns:
-            For example ``"every Monday 02:00 UTC"``.
+            For example ``"At 02:00, only on Monday (UTC)"``.
         """
-        days = self._days_in_words()
-        if len(self.month.values) < len(MONTHS):
-            days += f" in {_joined([MONTHS[number - 1] for number in sorted(self.month.values)])}"
-        return f"{days} {self._times_in_words()} {zone}"
+        second, minute, hour, day, month, weekday = self.fields
+        if "*" in {day, weekday}:
+            text = _describe(minute, hour, day, month, weekday)
+        else:
+            # cron_descriptor does not tell whether both days must match, or one of them.
+            weekdays = _describe("0", "0", "*", "*", weekday).removeprefix("At 00:00, ").removeprefix("only ")
+            relation = "but only" if self.both_days else "and also"
+            text = f"{_describe(minute, hour, day, month, '*')}, {relation} {weekdays}"
+        return f"{text}{f', at second {second}' if second != '0' else ''} ({zone})"
 
-    def _on(self, day: date) -> bool:
-        """Whether it fires on a day, as robfig/cron decides."""
-        if day.month not in self.month.values:
-            return False
-        of_month, of_week = day.day in self.day.values, day.isoweekday() % 7 in self.weekday.values
-        return of_month and of_week if self.day.star or self.weekday.star else of_month or of_week
+    def _local_times(self, start: datetime, *, backwards: bool = False) -> Iterator[datetime]:
+        """Clock times without a time zone, after the start or before it."""
+        from croniter import croniter
 
-    def _of(self, day: date, zone: tzinfo) -> list[datetime]:
-        """Moments of a day of the zone, where the clock may leave an hour out or show one twice."""
-        moment = datetime.combine(day, time(), zone).astimezone(UTC)
-        end = datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)
-        found = []
-        while moment < end:
-            local = moment.astimezone(zone)
-            if local.hour in self.hour.values and local.minute in self.minute.values:
-                found.append(local.replace(second=self.second))
-            moment += timedelta(minutes=1)
-        return found
-
-    def _days_in_words(self) -> str:
-        days = f"on day {_joined([str(number) for number in sorted(self.day.values)])} of the month"
-        weekdays = f"every {_weekdays(sorted(self.weekday.values))}"
-        all_days, all_weekdays = len(self.day.values) == 31, len(self.weekday.values) == len(DAYS)
-        if all_days and all_weekdays:
-            return "every day"
-        either = not (self.day.star or self.weekday.star)
-        if either:
-            # One field alone decides nothing here: each date that fits either of them counts.
-            return "every day" if all_days or all_weekdays else f"{days} and also {weekdays}"
-        if all_weekdays:
-            return days
-        return weekdays if all_days else f"{days} if it is a {_joined(_names(sorted(self.weekday.values)), 'or')}"
-
-    def _times_in_words(self) -> str:
-        hours, minutes = sorted(self.hour.values), sorted(self.minute.values)
-        if len(hours) * len(minutes) <= LISTED:
-            return _joined([f"{hour:02}:{minute:02}{self._seconds()}" for hour in hours for minute in minutes])
-        past = "every minute" if len(minutes) == 60 else f"at minute {_joined([str(one) for one in minutes])}"
-        of = "every hour" if len(hours) == 24 else f"the hours {_joined([str(one) for one in hours])}"
-        return f"{past} of {of}{f', second {self.second},' if self.second else ''}"
-
-    def _seconds(self) -> str:
-        return f":{self.second:02}" if self.second else ""
+        times = croniter(
+            " ".join(self.fields),
+            start,
+            datetime,
+            day_or=not self.both_days,
+            second_at_beginning=True,
+            max_years_between_matches=HORIZON_YEARS,
+        )
+        iterator: Iterator[datetime] = times.all_prev() if backwards else times.all_next()
+        return iterator
 
 
-def parse_cron(expression: str) -> Cron:
+def parse_cron(expression: str) -> CronSchedule:
     """Read a cron expression.
 
     Args:
         expression: six fields (second, minute, hour, day of month, month, day of week), the five of crontab,
-            or a word such as ``@weekly``.
+            or a macro such as ``@weekly``.
 
     Returns:
         The schedule.
 
     Raises:
-        ValueError: in words that continue "expected cron to be ...".
+        ValueError: with a message that continues "expected cron to be ...".
     """
     text = " ".join(expression.split())
-    words = MACROS.get(text.lower(), text).split(" ")
-    note = f"{text} is {' '.join(words)}" if text.startswith("@") else ""
-    if len(words) == 5:
-        words = ["0", *words]
+    fields = MACROS.get(text.lower(), text).split(" ")
+    note = f"{text} is {' '.join(fields)}" if text.startswith("@") else ""
+    if len(fields) == 5:
+        fields = ["0", *fields]
         note = (
-            f"{text} has five fields: read as {' '.join(words)}, since Kubeflow takes six and would read the first "
+            f"{text} has five fields: read as {' '.join(fields)}, since Kubeflow takes six and would read the first "
             "one as seconds"
         )
-    if len(words) != 6:
+    if len(fields) != 6:
         raise ValueError(
             "six fields (second minute hour day month weekday, e.g. '0 0 2 * * MON'), the five of crontab, or one of "
             f"{', '.join(MACROS)}"
         )
-    seconds = _field(words[0], "second", 0, 59)
-    if len(seconds.values) > 1:
+    numeric, numbers = zip(*map(_read_field, FIELDS, fields), strict=True)
+    if len(numbers[0]) > 1:
         raise ValueError(
-            f"one second of the minute in the first of six fields, such as '0', and not {words[0]!r}, which starts "
-            f"{len(seconds.values)} runs within a minute"
+            f"one second of the minute in the first of six fields, such as '0', and not {fields[0]!r}, which starts "
+            f"{len(numbers[0])} runs within a minute"
         )
-    found = Cron(
-        text=" ".join(words),
-        note=note,
-        second=min(seconds.values),
-        minute=_field(words[1], "minute", 0, 59),
-        hour=_field(words[2], "hour", 0, 23),
-        day=_field(words[3], "day of month", 1, 31),
-        month=_field(words[4], "month", 1, 12, MONTHS),
-        weekday=_field(words[5], "day of week", 0, 6, DAYS),
-    )
-    if next(found.dates(datetime.now(UTC), UTC), None) is None:
+    second, minute, hour, day, month, weekday = (str(min(numbers[0])), *numeric[1:])
+    both_days = not {"*", "?"}.isdisjoint(fields[3] + fields[5])
+    if not both_days and (len(numbers[3]) == 31 or len(numbers[5]) == 7):
+        day = weekday = "*"  # one matching field is enough, and one of them matches each day
+    schedule = CronSchedule(" ".join(fields), note, (second, minute, hour, day, month, weekday), both_days)
+    if next(schedule.dates(datetime.now(UTC), UTC), None) is None:
         raise ValueError("a date that comes within five years")
-    return found
+    return schedule
 
 
-def time_zone(name: str) -> tzinfo:
+def find_time_zone(name: str) -> tzinfo:
     """Find a time zone.
 
     Args:
@@ -218,7 +183,7 @@ def time_zone(name: str) -> tzinfo:
         The zone. UTC needs no time zone data, which slim images lack.
 
     Raises:
-        ValueError: if this machine knows no such zone; it continues "expected time_zone to be ...".
+        ValueError: if this machine does not know the zone; the message continues "expected time_zone to be ...".
     """
     if name == "UTC":
         return UTC
@@ -228,49 +193,54 @@ def time_zone(name: str) -> tzinfo:
         raise ValueError("UTC, or a time zone that this machine knows, such as Europe/Berlin") from None
 
 
-def _field(text: str, name: str, low: int, high: int, names: Sequence[str] = ()) -> Field:
-    """Read one field: a list of numbers, names, ranges and steps."""
-    values: set[int] = set()
-    star = False
+def _read_field(name: str, text: str) -> tuple[str, set[int]]:
+    """Read one field: a list of numbers, names, ranges and steps.
+
+    Returns:
+        The field with numbers alone, and the numbers that match.
+    """
+    low, high, names = FIELDS[name]
+    known = names.split()
+    value = "|".join([r"\d+", *known])
+    pattern = re.compile(rf"(?:[*?]|({value})(?:-({value}))?)(?:/(\d+))?", re.ASCII | re.IGNORECASE)
+    parts: list[str] = []
+    numbers: set[int] = set()
     for part in text.split(","):
-        span, slash, step_text = part.partition("/")
-        step = _number(step_text, name, part) if slash else 1
+        match = pattern.fullmatch(part)
+        if match is None:
+            hint = f" or {', '.join(known)}" if known else ""
+            raise ValueError(f"numbers, ranges, lists and steps{hint} in the field {name}, and not {part!r}")
+        first, last = (known.index(end.upper()) + low if end and end.isalpha() else end for end in match.groups()[:2])
+        step = int(match[3] or 1)
         if step == 0:
             raise ValueError(f"{name} with a step above 0, and not {part!r}")
-        first, dash, last = span.partition("-")
-        if first in {"*", "?"} and not dash:
-            start, end = low, high
-            star = True
-        else:
-            start = _number(first, name, part, low, names)
-            end = _number(last, name, part, low, names) if dash else high if slash else start
+        start = low if first is None else int(first)
+        end = int(last) if last is not None else high if first is None or match[3] else start
         if not low <= start <= end <= high:
-            sunday = "; Kubeflow writes Sunday as 0 or SUN" if high == 6 and 7 in (start, end) else ""
+            sunday = "; Kubeflow writes Sunday as 0 or SUN" if high == 6 and 7 in {start, end} else ""
             raise ValueError(f"{name} from {low} to {high}, smaller first, and not {part!r}{sunday}")
-        values.update(range(start, end + 1, step))
-    return Field(frozenset(values), star)
+        matching = range(start, end + 1, step)
+        numbers |= set(matching)
+        if (step > 1 and len(matching) <= MAX_LISTED) or start == end:
+            parts += map(str, matching)
+        else:
+            span = "*" if first is None else f"{start}-{end}"
+            parts.append(span if step == 1 else f"{span}/{step}")
+    return ",".join(parts), numbers
 
 
-def _number(text: str, name: str, part: str, low: int = 0, names: Sequence[str] = ()) -> int:
-    """A number, or the first three letters of a day or month."""
-    short = [one[:3].lower() for one in names]
-    if text.lower() in short:
-        return low + short.index(text.lower())
-    if not (text.isascii() and text.isdigit()):
-        known = f" or {', '.join(one.upper() for one in short)}" if short else ""
-        raise ValueError(f"numbers, ranges, lists and steps{known} in the field {name}, and not {part!r}")
-    return int(text)
+def _midnight(moment: datetime, zone: tzinfo) -> datetime:
+    """Start of the day of a time in a zone, as a clock time without the zone."""
+    return moment.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
 
 
-def _weekdays(numbers: Sequence[int]) -> str:
-    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return f"day from {DAYS[numbers[0]]} to {DAYS[numbers[-1]]}"
-    return _joined(_names(numbers))
+def _in_utc(local_times: Iterable[datetime], zone: tzinfo) -> list[datetime]:
+    """Convert the clock times of one day: a time that is skipped gives none, and one that occurs twice gives two."""
+    pairs = [(local, local.replace(tzinfo=zone, fold=fold).astimezone(UTC)) for local in local_times for fold in (0, 1)]
+    return sorted({moment for local, moment in pairs if moment.astimezone(zone).replace(tzinfo=None, fold=0) == local})
 
 
-def _names(numbers: Sequence[int]) -> list[str]:
-    return [DAYS[number] for number in numbers]
+def _describe(*fields: str) -> str:
+    from cron_descriptor import Options, get_description
 
-
-def _joined(words: Sequence[str], last: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+    return str(get_description(" ".join(fields), Options(use_24hour_time_format=True, locale_code="en_US")))

@@ -1,4 +1,4 @@
-"""An MLflow server for runs on this machine: containers reach it, other machines don't."""
+"""An MLflow server for runs on this machine. Only this machine and its containers reach it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pathlib import Path
 from cxr.errors import InstallationError
 from cxr.kubeflow.container_engine import host_name
 
-PATIENCE = 180
+START_TIMEOUT = 180
 """Seconds that the server may take to start on a busy machine."""
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run a server whose store and files are in a folder.
+def run_tracking_server(folder: Path) -> Iterator[str]:
+    """Run a server that keeps its store and its files in a folder.
 
     Args:
-        folder: the folder; made if it isn't there.
+        folder: the folder; it is created if it does not exist.
 
     Yields:
         The server's address as containers reach it.
 
     Raises:
-        InstallationError: if it doesn't start.
+        InstallationError: if it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
@@ -45,37 +45,38 @@ def serving(folder: Path) -> Iterator[str]:
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port},{host_name()}:{port}"),
     ]
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    written = folder / "server.log"
-    with written.open("ab") as file:
+    log_file = folder / "server.log"
+    with log_file.open("ab") as file:
         server = subprocess.Popen(
             command, stdout=file, stderr=file, env=environment, cwd=folder, start_new_session=True
         )
     try:
-        _wait(server, f"http://127.0.0.1:{port}/health", written)
+        _wait_until_healthy(server, f"http://127.0.0.1:{port}/health", log_file)
         yield f"http://{host_name()}:{port}"
     finally:
-        _end(server)
+        _stop(server)
 
 
-def _wait(server: subprocess.Popen[bytes], health: str, written: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _wait_until_healthy(server: subprocess.Popen[bytes], health: str, log_file: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while server.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(health, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    last = written.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+    last_lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
     raise InstallationError(
-        f"expected MLflow's server to start, received exit status {server.poll()}, {' / '.join(last)}; see {written}"
+        f"expected MLflow's server to start, received exit status {server.poll()}, {' / '.join(last_lines)}; "
+        f"see {log_file}"
     )
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server with its workers, which are of one group."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """Stop the server and its workers, which are in the same process group."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, how)
+            os.killpg(server.pid, signal_number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(timeout=10)
             return

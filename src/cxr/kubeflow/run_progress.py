@@ -1,4 +1,4 @@
-"""Following a run to its end, with a line for each change of a task."""
+"""Follows a run to its end, with a line for each change of a task's state."""
 
 from __future__ import annotations
 
@@ -8,69 +8,70 @@ from collections.abc import Callable
 from typing import Any
 
 from cxr.errors import ClusterError
-from cxr.kubeflow.api_errors import NoContactError
-from cxr.kubeflow.cluster import Cluster
+from cxr.kubeflow.api_errors import ServerUnavailableError
+from cxr.kubeflow.cluster import KubeflowCluster
 
 log = logging.getLogger(__name__)
 
-ENDED = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
-PATIENCE = 600.0
-"""Seconds for which the server may be away while a run is followed: the run does not need it."""
+FINAL_STATES = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
+OUTAGE_TIMEOUT = 600.0
+"""Seconds for which the server may be unavailable while a run is followed: the run does not need it."""
 
 
-def follow(cluster: Cluster, run_id: str, seconds: float, show: Callable[[str], None]) -> None:
-    """Watch a run until it ends.
+def follow_run(cluster: KubeflowCluster, run_id: str, interval: float, show: Callable[[str], None]) -> None:
+    """Follow a run until it ends.
 
     Args:
         cluster: where it runs.
         run_id: the server's id.
-        seconds: pause between two looks.
-        show: takes each line.
+        interval: seconds between two requests.
+        show: called with each line.
 
     Raises:
-        ClusterError: if it does not succeed, naming the tasks that failed; or if the server stays away.
+        ClusterError: if the run does not succeed, with the tasks that failed; or if the server stays unavailable.
     """
-    show("following the run; it goes on if this command is interrupted")
-    told: dict[str, str] = {}
-    heard = time.monotonic()
+    show("following the run; it continues if this command is interrupted")
+    shown_states: dict[str, str] = {}
+    last_response = time.monotonic()
     while True:
         try:
-            run = cluster.run(run_id)
-        except NoContactError as error:
-            if time.monotonic() - heard > PATIENCE:
+            run = cluster.get_run(run_id)
+        except ServerUnavailableError as error:
+            if time.monotonic() - last_response > OUTAGE_TIMEOUT:
                 raise
-            log.warning("%s; the run goes on, and so does this command", error)
-            time.sleep(seconds)
+            log.warning("%s; the run continues, and so does this command", error)
+            time.sleep(interval)
             continue
-        heard = time.monotonic()
-        for task in tasks(run):
-            if told.get(task.task_id) != task.state:
-                told[task.task_id] = task.state
-                show(f"  {task.display_name}: {task.state.lower()}{_took(task)}")
-        if run.state in ENDED:
+        last_response = time.monotonic()
+        for task in visible_tasks(run):
+            if shown_states.get(task.task_id) != task.state:
+                shown_states[task.task_id] = task.state
+                duration = _format_duration(task.start_time, task.end_time)
+                show(f"  {task.display_name}: {task.state.lower()}{duration}")
+        if run.state in FINAL_STATES:
             break
-        time.sleep(seconds)
+        time.sleep(interval)
     if run.state != "SUCCEEDED":
-        raise ClusterError(failure(run))
-    show(f"run {run_id} succeeded{_took(run)}")
+        raise ClusterError(describe_failure(run))
+    show(f"run {run_id} succeeded{_format_duration(run.created_at, run.finished_at)}")
 
 
-def tasks(run: Any) -> list[Any]:
-    """Tasks of a run as its author knows them.
+def visible_tasks(run: Any) -> list[Any]:
+    """Tasks of a run that its author knows.
 
     Args:
         run: a ``V2beta1Run``.
 
     Returns:
-        Its tasks with a state, in the order in which they began, without the whole and without Kubeflow's helpers.
+        Its tasks with a state, in the order in which they started, without the task for the whole run and without
+        Kubeflow's helpers.
     """
-    every = (run.run_details.task_details if run.run_details else None) or []
-    own = [task for task in every if task.state and not _helper(task)]
-    return sorted(own, key=lambda task: str(task.start_time or task.create_time or ""))
+    own_tasks = [task for task in _all_tasks(run) if task.state and not _is_helper(task)]
+    return sorted(own_tasks, key=lambda task: str(task.start_time or task.create_time or ""))
 
 
-def failure(run: Any) -> str:
-    """Say why a run did not succeed.
+def describe_failure(run: Any) -> str:
+    """Explain why a run did not succeed.
 
     Args:
         run: a ``V2beta1Run`` that has ended.
@@ -78,30 +79,33 @@ def failure(run: Any) -> str:
     Returns:
         A sentence for the run, and a line for each task that failed by itself.
     """
-    every = (run.run_details.task_details if run.run_details else None) or []
-    failed = [task for task in every if task.state == "FAILED"]
-    above = {task.parent_task_id for task in failed}
-    # What holds a failed task fails with it: the innermost ones are those to look at.
-    culprits = [task for task in failed if task.task_id not in above and task.display_name != "root"]
-    names = ", ".join(dict.fromkeys(task.display_name for task in culprits)) or "no task told"
+    failed = [task for task in _all_tasks(run) if task.state == "FAILED"]
+    parents = {task.parent_task_id for task in failed}
+    # The parents of a failed task fail with it, so the innermost tasks are the causes.
+    causes = [task for task in failed if task.task_id not in parents and task.display_name != "root"]
+    names = ", ".join(dict.fromkeys(task.display_name for task in causes)) or "no task reported"
     lines = [f"expected run={run.run_id} to succeed, received state={run.state}: {names}"]
-    lines += [f"{task.display_name}: {_words(task.error)}" for task in culprits if _words(task.error)]
-    if _words(run.error):
-        lines.append(_words(run.error))
-    return "\n".join([*lines, "read the task's log in Kubeflow's page, then submit again: what succeeded is cached"])
+    lines += [f"{task.display_name}: {_error_message(task)}" for task in causes if _error_message(task)]
+    if _error_message(run):
+        lines.append(_error_message(run))
+    return "\n".join(
+        [*lines, "read the task's log in Kubeflow's page, then submit again: steps that succeeded are cached"]
+    )
 
 
-def _helper(task: Any) -> bool:
-    """Whether a task is the whole run, or one that Kubeflow puts before or around the author's."""
+def _all_tasks(run: Any) -> list[Any]:
+    return (run.run_details.task_details if run.run_details else None) or []
+
+
+def _is_helper(task: Any) -> bool:
+    """Whether a task is the whole run, or one that Kubeflow puts before or around the author's tasks."""
     name = task.display_name or ""
     return name in {"root", "executor"} or name.endswith("-driver")
 
 
-def _words(error: Any) -> str:
-    return (error.message or "").strip() if error else ""
+def _error_message(task_or_run: Any) -> str:
+    return (task_or_run.error.message or "").strip() if task_or_run.error else ""
 
 
-def _took(one: Any) -> str:
-    begun = getattr(one, "start_time", None) or getattr(one, "created_at", None)
-    ended = getattr(one, "end_time", None) or getattr(one, "finished_at", None)
-    return f" after {(ended - begun).total_seconds():.0f} s" if begun and ended and ended >= begun else ""
+def _format_duration(start: Any, end: Any) -> str:
+    return f" after {(end - start).total_seconds():.0f} s" if start and end and end >= start else ""

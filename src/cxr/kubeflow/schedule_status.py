@@ -1,4 +1,4 @@
-"""Whether a schedule fired when it should have."""
+"""Whether a schedule started its runs when it should have."""
 
 from __future__ import annotations
 
@@ -6,91 +6,92 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cxr.kubeflow.cron import Cron, parse_cron, time_zone
+from cxr.kubeflow.cron import CronSchedule, find_time_zone, parse_cron
 
-GOING_ON = frozenset({"PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"})
+UNFINISHED_STATES = frozenset({"PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"})
 
 
 @dataclass(frozen=True)
-class Firing:
+class ScheduleStatus:
     """The state of one recurring run.
 
     Attributes:
         identity: the server's id.
         enabled: False if it is paused.
-        words: when it fires, in words; the server's own expression if it cannot be read.
-        last: the newest run, or None.
-        next: when it fires next; None if it is paused, or never.
-        problem: why it did not fire when it should have; empty if it did.
+        description: when it starts runs; the server's own expression if it cannot be read.
+        last_run: the newest run; None if there is none.
+        next_date: when it starts the next run; None if it is paused, or never.
+        problem: why it did not start a run when it should have; empty if it did.
     """
 
     identity: str
     enabled: bool
-    words: str
-    last: Any
-    next: datetime | None
+    description: str
+    last_run: Any
+    next_date: datetime | None
     problem: str
 
 
-def firing(recurring: Any, runs: list[Any], zone: str, tolerance: timedelta, now: datetime) -> Firing:
-    """Judge a recurring run by the runs that it started.
+def check_schedule(
+    recurring_run: Any, runs: list[Any], zone: str, tolerance: timedelta, now: datetime
+) -> ScheduleStatus:
+    """Check a recurring run by the runs that it started.
 
     Args:
-        recurring: a ``V2beta1RecurringRun``.
+        recurring_run: a ``V2beta1RecurringRun``.
         runs: its runs, the newest first.
         zone: time zone of the cluster's schedules.
-        tolerance: how late a run may begin.
-        now: the present moment, with a time zone.
+        tolerance: how late a run may start.
+        now: the current time, with a time zone.
 
     Returns:
-        What was found.
+        Its state.
     """
-    enabled = recurring.status != "DISABLED"
-    last = runs[0] if runs else None
-    schedule = recurring.trigger.cron_schedule if recurring.trigger else None
+    enabled = recurring_run.status != "DISABLED"
+    last_run = runs[0] if runs else None
+    schedule = recurring_run.trigger.cron_schedule if recurring_run.trigger else None
     text = schedule.cron if schedule else ""
     try:
         cron = parse_cron(text)
     except ValueError:
-        words = f"cron {text!r}" if text else "no cron, but a period"
-        return Firing(recurring.recurring_run_id, enabled, words, last, None, "")
-    return Firing(
-        identity=recurring.recurring_run_id,
+        description = f"cron {text!r}" if text else "no cron, but a period"
+        return ScheduleStatus(recurring_run.recurring_run_id, enabled, description, last_run, None, "")
+    return ScheduleStatus(
+        identity=recurring_run.recurring_run_id,
         enabled=enabled,
-        words=cron.words(zone),
-        last=last,
-        next=next(cron.dates(now, time_zone(zone)), None) if enabled else None,
-        problem=_missed(recurring, cron, runs, zone, tolerance, now) if enabled else "",
+        description=cron.describe(zone),
+        last_run=last_run,
+        next_date=next(cron.dates(now, find_time_zone(zone)), None) if enabled else None,
+        problem=_missed_run(recurring_run, cron, runs, zone, tolerance, now) if enabled else "",
     )
 
 
-def _missed(recurring: Any, cron: Cron, runs: list[Any], zone: str, tolerance: timedelta, now: datetime) -> str:
-    """Why there is no run for the last date that has passed; empty if there is one, or none was due."""
-    local = time_zone(zone)
-    due = cron.last(now - tolerance, local)
-    made = recurring.created_at
-    if due is None or (made is not None and due <= made):
+def _missed_run(
+    recurring_run: Any, cron: CronSchedule, runs: list[Any], zone: str, tolerance: timedelta, now: datetime
+) -> str:
+    """Why there is no run for the last date; empty if there is one, or none was due."""
+    local_zone = find_time_zone(zone)
+    due = cron.last(now - tolerance, local_zone)
+    created = recurring_run.created_at
+    if due is None or (created is not None and due <= created):
         return ""
-    # A run is named by the date that it was due at; one that waited for another may carry a later one.
-    if any(moment >= due for run in runs for moment in (run.scheduled_at, run.created_at) if moment is not None):
+    # scheduled_at is the date that a run was due; a run that waited for another one may have a later date.
+    if any(date >= due for run in runs for date in (run.scheduled_at, run.created_at) if date is not None):
         return ""
-    what = f"expected a run at {due:%a %Y-%m-%d %H:%M:%S} {zone}, received none by {now.astimezone(local):%a %H:%M}"
-    busy = [run.run_id for run in runs if run.state in GOING_ON]
-    if busy and len(busy) >= int(recurring.max_concurrency or 1):
-        return f"{what}: {', '.join(busy)} is still going on, and max_concurrency={recurring.max_concurrency}"
+    problem = (
+        f"expected a run at {due:%a %Y-%m-%d %H:%M:%S} {zone}, received none by {now.astimezone(local_zone):%a %H:%M}"
+    )
+    unfinished = [run.run_id for run in runs if run.state in UNFINISHED_STATES]
+    if unfinished and len(unfinished) >= int(recurring_run.max_concurrency or 1):
+        return (
+            f"{problem}: {', '.join(unfinished)} is still running, and max_concurrency={recurring_run.max_concurrency}"
+        )
     return (
-        f"{what}: unless it was paused then, look at the log of the deployment ml-pipeline-scheduledworkflow, "
-        "and make the schedule anew with `cxr kubeflow schedule`"
+        f"{problem}: unless it was paused then, look at the log of the deployment ml-pipeline-scheduledworkflow, "
+        "and create the schedule again with `cxr kubeflow schedule`"
     )
 
 
-def utc(moment: datetime | None) -> str:
-    """Write a moment.
-
-    Args:
-        moment: with a time zone; None is unknown.
-
-    Returns:
-        For example ``"2026-11-23 02:00:04 UTC"``, or ``"-"``.
-    """
+def format_utc(moment: datetime | None) -> str:
+    """Format a time with a time zone, e.g. ``"2026-11-23 02:00:04 UTC"``; ``"-"`` for None."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else "-"

@@ -1,1 +1,1 @@
-"""Where a model version comes from, and how to make it again."""
+"""Where a model version comes from, and how to reproduce it."""

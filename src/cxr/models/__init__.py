@@ -1,1 +1,1 @@
-"""The networks by name, their shared blocks, their metadata and the Keras backend."""
+"""The networks by name, their shared blocks, pretrained weights, the model's metadata and the Keras backend."""

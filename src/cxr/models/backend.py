@@ -1,57 +1,38 @@
-"""Keras and its backend: loading them without their greetings on the terminal, and what differs between backends."""
+"""Keras and its backend: how they are imported, and what differs between backends."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.fast_import import load
+from cxr.fast_import import import_without_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GREETINGS = re.compile(r"^(I0000 |WARNING: All log messages before absl)")
-"""Lines that TensorFlow's libraries write while they load, whatever their log level is set to."""
-NOT_NEEDED = ("jax", "matplotlib", "sklearn")
-"""What Keras and TensorFlow import where it is installed, for parts of theirs that nothing here uses."""
-
 
 def load_keras() -> None:
-    """Import Keras and its backend; of what they write to stderr, greetings are dropped and the rest is passed on.
+    """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another.
 
-    The libraries write to the file descriptor itself, so that Python's own redirection does not reach them.
+    TensorFlow reads the level while it loads. A few lines that it writes before it has read the level remain.
     """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as written:
-        terminal = os.dup(2)
-        os.dup2(written.fileno(), 2)
-        try:
-            load("keras", without=[name for name in NOT_NEEDED if name != backend_name()])
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            written.seek(0)
-            for line in written.read().decode(errors="replace").splitlines(keepends=True):
-                if not GREETINGS.match(line):
-                    sys.stderr.write(line)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_without_garbage_collection("keras")
 
 
 def backend_name() -> str:
-    """Name of the backend that Keras takes here, without the seconds that importing it takes.
+    """Name the backend that Keras will use, without the seconds that importing Keras takes.
 
     Returns:
-        ``KERAS_BACKEND``, else what Keras's own configuration file says, else ``"tensorflow"``: Keras's own order.
+        ``KERAS_BACKEND``, else what Keras's own configuration file says, else ``"tensorflow"``: the order of Keras.
     """
-    named = os.environ.get("KERAS_BACKEND")
-    if named:
-        return named
+    name = os.environ.get("KERAS_BACKEND")
+    if name:
+        return name
     try:
         return str(json.loads((keras_home() / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
     except (OSError, ValueError):
@@ -59,7 +40,7 @@ def backend_name() -> str:
 
 
 def keras_home() -> Path:
-    """Folder of Keras's own configuration, and of the weights it has fetched, under ``models/``.
+    """Find the folder of Keras's own configuration and, under ``models/``, of the weights that it has downloaded.
 
     Returns:
         ``KERAS_HOME``, else ``~/.keras``.
@@ -67,14 +48,14 @@ def keras_home() -> Path:
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
 
 
-def gradient_of(score: Callable[[Any], Any]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Make the function that gives a score's gradient: the one thing that Keras has no common word for.
+def gradient_function(score: Callable[[Any], Any]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Make the function that computes the gradient of a score. Keras itself has none that works on every backend.
 
     Args:
         score: from a tensor of any shape to a scalar tensor, by Keras layers and operations.
 
     Returns:
-        From an array to the gradient at it, same shape, float32. It may be called from several threads.
+        Function from an array to the gradient there: same shape, float32. Several threads may call it.
     """
     import keras
 

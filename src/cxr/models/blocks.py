@@ -8,13 +8,13 @@ from keras import layers
 
 
 def convolution(x: Any, channels: int, kernel: int, name: str, *, batch_normalisation: bool = False) -> Any:
-    """Convolve and rectify.
+    """Add a convolution with ReLU.
 
     Args:
         x: tensor ``(batch, height, width, channels)``.
-        channels: of the output.
+        channels: channels of the output.
         kernel: side of the square kernel, pixels.
-        name: of the layer.
+        name: name of the layer.
         batch_normalisation: whether to normalise before the activation.
 
     Returns:
@@ -23,16 +23,16 @@ def convolution(x: Any, channels: int, kernel: int, name: str, *, batch_normalis
     if not batch_normalisation:
         return layers.Conv2D(channels, kernel, activation="relu", name=name)(x)
     x = layers.Conv2D(channels, kernel, name=name)(x)
-    return _normalised(x, name)
+    return _normalise_and_rectify(x, name)
 
 
 def dense(x: Any, units: int, name: str, *, batch_normalisation: bool = False) -> Any:
-    """Connect fully and rectify.
+    """Add a dense layer with ReLU.
 
     Args:
         x: tensor ``(batch, features)``.
-        units: of the output.
-        name: of the layer.
+        units: number of outputs.
+        name: name of the layer.
         batch_normalisation: whether to normalise before the activation.
 
     Returns:
@@ -41,11 +41,11 @@ def dense(x: Any, units: int, name: str, *, batch_normalisation: bool = False) -
     if not batch_normalisation:
         return layers.Dense(units, activation="relu", name=name)(x)
     x = layers.Dense(units, name=name)(x)
-    return _normalised(x, name)
+    return _normalise_and_rectify(x, name)
 
 
 def probability(x: Any) -> Any:
-    """Give the probability of pneumonia, in float32 whatever the precision of the other layers.
+    """Add the sigmoid output: the probability of pneumonia, in float32 whatever the precision of the other layers.
 
     Args:
         x: tensor ``(batch, features)``.
@@ -56,6 +56,6 @@ def probability(x: Any) -> Any:
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(x)
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _normalise_and_rectify(x: Any, name: str) -> Any:
     x = layers.BatchNormalization(name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -1,4 +1,4 @@
-"""The card that travels with a network's weights: everything else that a prediction depends on."""
+"""The metadata that travels with a network's weights: everything else that a prediction depends on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE, write_text
 
 MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
-"""Folders of an ensemble: what prediction needs, and how it was judged."""
+"""Folders of an ensemble: what prediction needs, and its evaluation."""
 
-MEMBERS = "members"
-"""Folder inside an ensemble's model folder, with one model's folder per member that has a weight."""
+MEMBERS_FOLDER = "members"
+"""Folder inside an ensemble's model folder, with one model's folder for each member whose weight is above 0."""
 
 
 @dataclass(frozen=True)
@@ -24,48 +24,47 @@ class Member:
 
     Attributes:
         model: name of the model.
-        weight: factor of its log odds, at least 0; a member of weight 0 is listed and never loaded.
-        card: its calibrated card.
+        weight: factor of its log odds, at least 0. A member of weight 0 is listed but never loaded.
+        card: its calibrated metadata.
     """
 
     model: str
     weight: float
-    card: ModelCard
+    card: ModelMetadata
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """What a trained network is, kept as ``card.json`` beside ``model.keras``; or what an ensemble is.
+class ModelMetadata:
+    """What a trained network or an ensemble is, kept as ``card.json`` beside the weights.
 
-    Training writes it without calibration; evaluation completes it with :meth:`completed`. An ensemble has no
-    network, recipe or input of its own: its members have.
+    Training writes it without calibration; evaluation adds it with :meth:`with_calibration`. An ensemble has no
+    network, recipe or input of its own; its members have.
 
     Attributes:
         model: the model's name in ``params.yaml``.
-        system: source system whose network this is, e.g. ``"S2"``.
-        recipe: the image recipe as a dict, as :meth:`cxr.images.recipes.Recipe.to_dict` gives it; of an ensemble
-            only ``name``, the members' recipes.
+        system: source system of the network, e.g. ``"S2"``.
+        recipe: the image recipe as :meth:`cxr.images.recipes.Recipe.to_dict` gives it; of an ensemble only ``name``,
+            which joins the recipes of the members.
         input_shape: shape of one network input, ``(height, width, channels)``; empty for an ensemble.
         parameters: number of weights.
-        seed: seed of the training run; 0 for an ensemble, whose weights are fitted without chance.
-        dataset: ``{"name": ..., "kind": "phantom" | "patients", "source": ..., "licence": ...}``, as in the data
-            folder's card; older cards lack the last two.
-        data_digest: content version of the images (manifest digest).
+        seed: seed of the training run; 0 for an ensemble, whose weights are fitted without random numbers.
+        dataset: ``{"name": ..., "kind": "phantom" | "patients", "source": ..., "licence": ...}``, as in the metadata
+            of the data folder; older files lack the last two.
+        data_digest: content version of the images (digest of the manifest).
         split_protocol: how the images were split, e.g. ``"patients-70-15-15"`` or ``"official"``.
         split_digest: digest of the assignment image -> split.
-        data_md5: DVC's hash of the data folder; None where DVC doesn't track it.
+        data_md5: DVC's hash of the data folder; None where DVC does not track it.
         git_commit: commit of the code, with ``-dirty`` when files differed; None outside a checkout.
-        environment: pinned requirement file with its digest, see :func:`cxr.lineage.provenance.environment`; None if
-            unknown, as in older cards.
+        environment: pinned requirement file with its digest, see
+            :func:`cxr.lineage.provenance.describe_environment`; None if unknown, as in older files.
         pipeline_run: run of the pipeline; None for a step run by hand or by DVC.
-        image_digest: container image that the step ran in; None outside of one.
-        training: evidence of the training run: device, framework, driver, seconds, epochs ...
-        classes: class names; the index is the training target.
+        image_digest: container image that the step ran in; None outside a container.
+        training: facts about the training run: device, framework, driver, seconds, epochs ...
+        classes: class names; the index is the training label.
         temperature: calibration temperature T of ``sigmoid(logit(p) / T)``; None before evaluation.
-        threshold: calibrated probability at and above which an image is called PNEUMONIA; None before
-            evaluation.
-        threshold_rule: words for how the threshold was chosen; None before evaluation.
-        members: models that an ensemble pools, those of weight 0 too; empty for a single network.
+        threshold: calibrated probability at and above which an image is called PNEUMONIA; None before evaluation.
+        threshold_rule: sentence on how the threshold was chosen; None before evaluation.
+        members: models of an ensemble, those of weight 0 too; empty for a single network.
     """
 
     model: str
@@ -101,29 +100,31 @@ class ModelCard:
         return self.temperature is not None and self.threshold is not None
 
     @property
-    def pooled(self) -> tuple[Member, ...]:
-        """Members that have a weight, in order."""
+    def weighted_members(self) -> tuple[Member, ...]:
+        """Members whose weight is above 0, in order."""
         return tuple(member for member in self.members if member.weight > 0)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files that prediction reads beside this card, relative to its folder."""
+        """Files that prediction reads beside ``card.json``, relative to its folder."""
         if not self.members:
             return (NETWORK_FILE,)
         return tuple(
-            f"{MEMBERS}/{member.model}/{name}" for member in self.pooled for name in (NETWORK_FILE, METADATA_FILE)
+            f"{MEMBERS_FOLDER}/{member.model}/{name}"
+            for member in self.weighted_members
+            for name in (NETWORK_FILE, METADATA_FILE)
         )
 
-    def completed(self, temperature: float, threshold: float, rule: str) -> ModelCard:
-        """Add what evaluation chose on the validation images.
+    def with_calibration(self, temperature: float, threshold: float, rule: str) -> ModelMetadata:
+        """Add the temperature and the threshold that evaluation chose on the validation images.
 
         Args:
             temperature: calibration temperature, above 0.
             threshold: operating point on the calibrated probability, 0 to 1.
-            rule: words for how the threshold was chosen.
+            rule: sentence on how the threshold was chosen.
 
         Returns:
-            A new card; this one stays as it is.
+            New metadata; this object stays as it is.
 
         Raises:
             ValueError: if temperature or threshold is out of bounds or not finite.
@@ -135,47 +136,50 @@ class ModelCard:
         return replace(self, temperature=float(temperature), threshold=float(threshold), threshold_rule=rule)
 
     def write(self, folder: Path) -> Path:
-        """Write ``card.json`` so that a reader sees the old card or the new one, never a part.
+        """Write ``card.json``, whole or not at all.
 
         Args:
             folder: the model's folder, which must exist.
 
         Returns:
-            The file written.
+            The written file.
         """
         path = folder / METADATA_FILE
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
         return path
 
     @classmethod
-    def read(cls, folder: Path) -> ModelCard:
-        """Read the card of a model's folder.
+    def read(cls, folder: Path) -> ModelMetadata:
+        """Read the metadata of a model's folder.
 
         Args:
             folder: folder that holds ``card.json``.
 
         Returns:
-            The card.
+            The metadata.
 
         Raises:
-            MissingInputError: if there is no card, or it isn't one of this version.
+            MissingInputError: if the file is missing, or has other fields than this version of the program expects.
         """
         path = folder / METADATA_FILE
         try:
-            return cls._of(json.loads(path.read_text(encoding="utf-8")))
+            return cls._from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise MissingInputError(
-                f"expected a model card with the fields of ModelCard, received {path}={error!r}; "
-                "run `cxr train`, and `cxr evaluate` for the calibrated card"
+                f"expected model metadata with the fields of ModelMetadata, received {path}={error!r}; "
+                "run `cxr train`, and `cxr evaluate` for the calibration"
             ) from error
 
     @classmethod
-    def _of(cls, values: dict[str, Any]) -> ModelCard:
-        known = {item.name for item in fields(cls)}
+    def _from_dict(cls, values: dict[str, Any]) -> ModelMetadata:
+        known = {attribute.name for attribute in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown fields {', '.join(unknown)}")
-        members = tuple(Member(one["model"], one["weight"], cls._of(one["card"])) for one in values.get("members", ()))
+        members = tuple(
+            Member(member["model"], member["weight"], cls._from_dict(member["card"]))
+            for member in values.get("members", ())
+        )
         shape, classes = tuple(values["input_shape"]), tuple(values["classes"])
         return cls(**{**values, "classes": classes, "input_shape": shape, "members": members})
 
@@ -191,11 +195,11 @@ def model_folders(models: Path, evaluations: Path, transfer: Path | None = None)
     Returns:
         Name to the folder of the trained model and of its evaluation, by name, transfer networks last.
     """
-    pairs = [(models, evaluations)]
+    folders = [(models, evaluations)]
     if transfer is not None:
-        pairs.append((transfer / "models", transfer / "evaluations"))
+        folders.append((transfer / "models", transfer / "evaluations"))
     return {
         path.parent.name: (trained / path.parent.name, path.parent)
-        for trained, judged in pairs
-        for path in sorted(judged.glob(f"[!.]*/{METADATA_FILE}"))
+        for trained, evaluated in folders
+        for path in sorted(evaluated.glob(f"[!.]*/{METADATA_FILE}"))
     }

@@ -1,7 +1,7 @@
 """S0: residual network of 4x4 separable convolutions.
 
-At 299x299x3 it has exactly 157,010 parameters, 154,866 of them trainable. The kernel of the stem and of the
-shortcuts, which the source's description leaves open, follows from that count: 4x4 everywhere.
+At 299x299x3 it has exactly 157,010 parameters, 154,866 of them trainable. The source does not state the kernel of the
+stem and of the shortcuts; it follows from that count: 4x4 everywhere.
 """
 
 from __future__ import annotations

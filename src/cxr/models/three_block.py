@@ -1,4 +1,4 @@
-"""S2: three convolution blocks, chosen by its source for AUC."""
+"""S2: three convolution blocks, which its source chose by AUROC."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""All figures that the project draws, in one style."""
+"""All plots of the project except those of drift and of the data report, and their common style."""

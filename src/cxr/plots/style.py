@@ -1,4 +1,4 @@
-"""House style of the figures: readable at half size and safe for colour-blind readers."""
+"""The common style of all figures: readable at half size, and safe for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any, BinaryIO
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 COLOURS = {NORMAL: BLUE, PNEUMONIA: VERMILLION}
-"""Okabe and Ito's palette; blue is healthy, vermillion is pneumonia, in every figure of the project."""
+"""Palette of Okabe and Ito. Blue is normal and vermillion is pneumonia, in every figure of the project."""
 
 INK, GREY, FAINT = "#222222", "#6B6B6B", "#E3E3E3"
 DPI = 150
@@ -49,13 +51,13 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Caption:
-    """What a figure is about, written under its title.
+    """What a figure is about. It is written under the title.
 
     Attributes:
         model: name of the model.
         dataset: name of the data set.
         protocol: split protocol.
-        phantom: whether the images are drawn phantoms, which the figure then says in colour.
+        phantom: whether the images are drawn phantoms. If so, the figure has a coloured badge.
     """
 
     model: str
@@ -64,30 +66,26 @@ class Caption:
     phantom: bool
 
     @classmethod
-    def of(cls, card: ModelCard) -> Caption:
-        """Caption for figures of a trained model.
-
-        Args:
-            card: the model's card.
-
-        Returns:
-            The caption.
-        """
-        return cls(card.model, card.dataset["name"], f"{card.split_protocol} split", card.dataset_kind == "phantom")
+    def of(cls, metadata: ModelMetadata) -> Caption:
+        """Make the caption for figures of a trained model."""
+        dataset, protocol = metadata.dataset["name"], f"{metadata.split_protocol} split"
+        return cls(metadata.model, dataset, protocol, metadata.dataset_kind == "phantom")
 
 
 @contextmanager
-def framed(title: str, caption: Caption, detail: str, size: tuple[float, float] = (6.4, 6.0)) -> Iterator[Figure]:
-    """Open a figure with title and caption; the space under them is left to the caller.
+def titled_figure(
+    title: str, caption: Caption, detail: str, size: tuple[float, float] = (6.4, 6.0)
+) -> Iterator[Figure]:
+    """Open a figure with title and caption. The caller draws into the space below them.
 
     Args:
-        title: what the figure answers, in words.
-        caption: what it is about.
-        detail: one more fact for the caption.
+        title: the question that the figure answers.
+        caption: what the figure is about.
+        detail: a further fact for the caption.
         size: width and height in inches.
 
     Yields:
-        The figure, in the house style while the block lasts.
+        The figure. The common style applies inside the block.
     """
     with mpl.rc_context(STYLE):
         height = size[1]
@@ -95,8 +93,8 @@ def framed(title: str, caption: Caption, detail: str, size: tuple[float, float] 
         figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout=space)
         FigureCanvasAgg(figure)
         figure.text(0.18 / size[0], 1 - 0.15 / height, title, fontsize=14, fontweight="bold", va="top")
-        words = f"{caption.model}  ·  {caption.dataset}, {caption.protocol}  ·  {detail}"
-        figure.text(0.18 / size[0], 1 - 0.46 / height, words, fontsize=9.5, color=GREY, va="top")
+        subtitle = f"{caption.model}  ·  {caption.dataset}, {caption.protocol}  ·  {detail}"
+        figure.text(0.18 / size[0], 1 - 0.46 / height, subtitle, fontsize=9.5, color=GREY, va="top")
         if caption.phantom:
             figure.text(
                 1 - 0.18 / size[0],
@@ -112,8 +110,8 @@ def framed(title: str, caption: Caption, detail: str, size: tuple[float, float] 
         yield figure
 
 
-def save(figure: Figure, target: Path | BinaryIO) -> None:
-    """Write a figure as PNG without date or program version, so that the same figure is the same file.
+def save_png(figure: Figure, target: Path | BinaryIO) -> None:
+    """Write a figure as PNG, without date and program version, so that the same figure gives the same file.
 
     Args:
         figure: the figure.
@@ -123,46 +121,38 @@ def save(figure: Figure, target: Path | BinaryIO) -> None:
         figure.savefig(target, dpi=DPI, format="png", metadata={"Software": None})
 
 
-def data_address(figure: Figure) -> str:
-    """Put a figure into the address of an image, for a page that has no files beside it.
-
-    Args:
-        figure: the figure.
-
-    Returns:
-        ``data:image/png;base64,...``.
-    """
+def png_data_uri(figure: Figure) -> str:
+    """Encode a figure as a data URI, ``data:image/png;base64,...``, for a page without further files."""
     target = io.BytesIO()
-    save(figure, target)
+    save_png(figure, target)
     return f"data:image/png;base64,{base64.b64encode(target.getvalue()).decode('ascii')}"
 
 
-def faded(colour: str, strength: float = 0.55) -> tuple[float, ...]:
+def use_percent(*axes: Axis) -> None:
+    """Label axes of shares in percent."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
+def mix_with_white(colour: str, strength: float = 0.55) -> tuple[float, ...]:
     """Mix a colour with white.
 
     Args:
-        colour: any colour that matplotlib knows.
+        colour: a colour that matplotlib knows.
         strength: 1 keeps the colour, 0 gives white.
 
     Returns:
         Red, green, blue in [0, 1].
     """
-    return tuple(1 - strength * (1 - part) for part in mpl.colors.to_rgb(colour))
+    return tuple(1 - strength * (1 - channel) for channel in mpl.colors.to_rgb(colour))
 
 
-def percent(value: float) -> str:
-    """Format a share.
-
-    Args:
-        value: in [0, 1], or NaN.
-
-    Returns:
-        For example ``"95.1 %"``, or ``"unknown"``.
-    """
+def format_percent(value: float) -> str:
+    """Format a share in [0, 1], for example ``"95.1 %"``; NaN gives ``"unknown"``."""
     return f"{100 * value:.1f} %" if np.isfinite(value) else "unknown"
 
 
-def with_interval(entry: Mapping[str, float]) -> str:
+def format_interval(entry: Mapping[str, float]) -> str:
     """Format a measure with its interval.
 
     Args:
@@ -176,8 +166,8 @@ def with_interval(entry: Mapping[str, float]) -> str:
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def bars(entry: Mapping[str, float]) -> list[list[float]] | None:
-    """Lengths of error bars.
+def error_bars(entry: Mapping[str, float]) -> list[list[float]] | None:
+    """Return the lengths of the error bars of a value.
 
     Args:
         entry: value, low and high.
@@ -190,13 +180,6 @@ def bars(entry: Mapping[str, float]) -> list[list[float]] | None:
     return [[max(0.0, entry["value"] - entry["low"])], [max(0.0, entry["high"] - entry["value"])]]
 
 
-def images_of(test: Mapping[str, Any]) -> str:
-    """Say what was measured on.
-
-    Args:
-        test: a split's entry of the evaluation's report.
-
-    Returns:
-        For example ``"879 test images of 615 patients"``.
-    """
+def describe_test_images(test: Mapping[str, Any]) -> str:
+    """Describe the test images of an evaluation's report, for example ``"879 test images of 615 patients"``."""
     return f"{test['images']} test images of {test['patients']} patients"

@@ -1,49 +1,49 @@
-"""The promotion log without its store: which version was served when, and which one is one step back."""
+"""The promotion log without its store: which version was champion when, and which one a rollback returns to."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ALIASES = (CHAMPION, CHALLENGER)
-"""Aliases that the log tells about: the version that is served, and the one that may be next."""
+"""Aliases in the log: the version that is served, and the one that may be next."""
 
-Kind = Literal["run", "person", "rollback", "release"]
+EntryKind = Literal["run", "person", "rollback", "release"]
 """Who moved or left the aliases: a register run; a person in MLflow's page; ``cxr rollback``; ``cxr release``."""
 
-Places = Mapping[str, str | None]
-"""Alias to version, None where nobody has it; an alias that is missing is nobody's."""
+AliasVersions = Mapping[str, str | None]
+"""Alias to version; None, or a missing alias, means that no version has it."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class PromotionEntry:
     """One entry of the promotion log; entries are only ever added.
 
     Attributes:
-        number: place in the log, from 1.
-        time: when it was written, with time zone; of a person's change when it was first seen.
-        kind: what it tells about.
+        number: position in the log, from 1.
+        time: when it was written, with time zone; for a person's change, when the change was first noticed.
+        kind: what it records.
         who: account and machine, or pipeline run, or ``"a person"``.
         before: aliases before.
         after: aliases after.
-        held: aliases that stand as a person has set them; a run never moves them.
-        candidate: version that was looked at, None where there was none.
-        reasons: sentences: why the candidate was not promoted, or what the person gave as reason.
-        figures: what was compared, by name.
-        applied: whether the registry is known to say what ``after`` says.
+        manual_aliases: aliases that a person has set; a run never moves them.
+        candidate: version that the decision was about; None if there was none.
+        reasons: sentences: why the candidate was not promoted, or the reason that a person gave.
+        figures: figures of the comparison, by name.
+        applied: whether the registry is known to agree with ``after``.
     """
 
     number: int
     time: datetime
-    kind: Kind
+    kind: EntryKind
     who: str
-    before: Places
-    after: Places
-    held: tuple[str, ...] = ()
+    before: AliasVersions
+    after: AliasVersions
+    manual_aliases: tuple[str, ...] = ()
     candidate: str | None = None
     reasons: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -60,41 +60,49 @@ class Entry:
         return self.before.get(CHAMPION) != self.champion
 
     def to_json(self) -> str:
-        """Write the entry as one line.
-
-        Returns:
-            JSON without ``number`` and ``applied``, which the store keeps apart.
-        """
-        values = {key: value for key, value in asdict(self).items() if key not in {"number", "applied"}}
-        return json.dumps({**values, "time": self.time.isoformat()})
+        """Write the entry as one line of JSON, without ``number`` and ``applied``, which the store keeps separately."""
+        return json.dumps(
+            {
+                "time": self.time.isoformat(),
+                "kind": self.kind,
+                "who": self.who,
+                "before": dict(self.before),
+                "after": dict(self.after),
+                "held": self.manual_aliases,
+                "candidate": self.candidate,
+                "reasons": self.reasons,
+                "figures": dict(self.figures),
+            }
+        )
 
     @classmethod
-    def from_json(cls, number: int, text: str, *, applied: bool) -> Entry:
-        """Read what :meth:`to_json` has written.
+    def from_json(cls, number: int, text: str, *, applied: bool) -> PromotionEntry:
+        """Read a line that :meth:`to_json` has written.
 
         Args:
-            number: place in the log.
+            number: position in the log.
             text: the line.
-            applied: whether the registry is known to follow it.
+            applied: whether the registry is known to agree with it.
 
         Returns:
             The entry.
         """
         values: dict[str, Any] = json.loads(text)
-        lists = {key: tuple(values[key]) for key in ("held", "reasons")}
+        time, manual, reasons = values.pop("time"), values.pop("held"), values.pop("reasons")
         return cls(
-            **{**values, **lists, "time": datetime.fromisoformat(values["time"])}, number=number, applied=applied
+            **values,
+            number=number,
+            time=datetime.fromisoformat(time),
+            manual_aliases=tuple(manual),
+            reasons=tuple(reasons),
+            applied=applied,
         )
 
     def sentence(self) -> str:
-        """Say what happened to the champion.
-
-        Returns:
-            A clause without time.
-        """
+        """Say in a clause, without the time, what happened to the champion."""
         before, after = self.before.get(CHAMPION), self.champion
-        became = f"version {after} became champion" if after else "nobody is champion any more"
         if self.moved:
+            became = f"version {after} became champion" if after else "nobody is champion any more"
             instead = f" instead of version {before}" if before and after else ""
             how = {
                 "run": "promoted by a run",
@@ -109,21 +117,59 @@ class Entry:
         return f"{stays}; version {self.candidate} was not promoted" if self.candidate else stays
 
 
-def champion_on(entries: Sequence[Entry], moment: datetime) -> Entry | None:
-    """Find the entry that tells who was champion at a moment.
+EMPTY_LOG = PromotionEntry(0, datetime.min.replace(tzinfo=UTC), "person", "", {}, {}, applied=True)
+"""Stands for the last entry of a log that has none."""
+
+
+@dataclass(frozen=True)
+class AliasState:
+    """Which versions have the aliases, as log and registry agree.
+
+    Attributes:
+        last_entry: the log's last entry; :data:`EMPTY_LOG` if there is none.
+        versions: alias to version; None if no version has it.
+        manual_aliases: aliases that a person has set.
+    """
+
+    last_entry: PromotionEntry
+    versions: AliasVersions
+    manual_aliases: tuple[str, ...]
+
+    @property
+    def champion(self) -> str | None:
+        """Version that is champion."""
+        return self.versions[CHAMPION]
+
+    def records(self, candidate: str, after: AliasVersions, reasons: Sequence[str] | None) -> bool:
+        """Whether the log's last entry records a run's decision already: the same run again adds nothing.
+
+        Args:
+            candidate: version of the challenger.
+            after: aliases after the decision.
+            reasons: sentences of the broken rules; None if no rule was looked at.
+        """
+        last = self.last_entry
+        same = (last.kind, last.candidate, dict(last.after)) == ("run", candidate, dict(after))
+        return same and (reasons is None or last.reasons == tuple(reasons))
+
+
+def champion_on(entries: Sequence[PromotionEntry], moment: datetime) -> PromotionEntry | None:
+    """Find the entry that says who was champion at a moment.
 
     Args:
         entries: the log, oldest first.
         moment: with time zone.
 
     Returns:
-        The last entry up to the moment, None if the log begins later.
+        The last entry up to the moment; None if the log begins later.
     """
     return next((entry for entry in reversed(entries) if entry.time <= moment), None)
 
 
-def champions_between(entries: Sequence[Entry], start: datetime, end: datetime) -> list[tuple[datetime, str | None]]:
-    """List who was champion in a span of time.
+def champions_between(
+    entries: Sequence[PromotionEntry], start: datetime, end: datetime
+) -> list[tuple[datetime, str | None]]:
+    """List who was champion in a period.
 
     Args:
         entries: the log, oldest first.
@@ -131,7 +177,7 @@ def champions_between(entries: Sequence[Entry], start: datetime, end: datetime) 
         end: end, with time zone.
 
     Returns:
-        Moment from which, and version, None for nobody; the first moment is ``start``.
+        Pairs of start time and version, None for nobody; the first time is ``start``.
     """
     first = champion_on(entries, start)
     spans: list[tuple[datetime, str | None]] = [(start, first.champion if first else None)]
@@ -141,26 +187,41 @@ def champions_between(entries: Sequence[Entry], start: datetime, end: datetime) 
     return spans
 
 
-def one_step_back(entries: Sequence[Entry]) -> str | None:
+def became_champion(entries: Sequence[PromotionEntry], version: str | None, moment: datetime) -> PromotionEntry | None:
+    """Find the entry by which a version, or nobody, became champion.
+
+    Args:
+        entries: the log, oldest first.
+        version: the version; None for nobody.
+        moment: with time zone; later entries are ignored.
+
+    Returns:
+        The last such entry; None if there is none.
+    """
+    matches = (entry for entry in reversed(entries) if entry.time <= moment)
+    return next((entry for entry in matches if entry.moved and entry.champion == version), None)
+
+
+def previous_champion(entries: Sequence[PromotionEntry]) -> str | None:
     """Find the version that a rollback returns to.
 
-    Going back twice goes back two steps: a rollback takes versions off the pile that promotions have made.
+    Two rollbacks go back two steps: promotions push versions on a stack, and a rollback takes them off.
 
     Args:
         entries: the log, oldest first.
 
     Returns:
-        The version, None if there was no other champion before.
+        The version; None if there was no other champion before.
     """
-    pile: list[str] = []
+    stack: list[str] = []
     current = None
     for entry in entries:
         current = entry.champion
         if current is None or not entry.moved:
             continue
         if entry.kind == "rollback":
-            while pile and pile[-1] != current:
-                pile.pop()
-        if not pile or pile[-1] != current:
-            pile.append(current)
-    return next((version for version in reversed(pile) if version != current), None)
+            while stack and stack[-1] != current:
+                stack.pop()
+        if not stack or stack[-1] != current:
+            stack.append(current)
+    return next((version for version in reversed(stack) if version != current), None)

@@ -1,70 +1,152 @@
-"""The files of a registration: decision.json, a page with plots, and the images that were compared."""
+"""What a register run did: in sentences, as decision.json, as a page with plots, and the images that were compared."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
-
-from cxr.evaluation.evaluate import TEST
+from cxr.data.split_table import TEST
 from cxr.files import write_json
-from cxr.plots.comparison import differences, disagreements, roc_pair
-from cxr.plots.style import Caption, data_address
-from cxr.promotion.registration import Registration
-from cxr.promotion.rules import AUROC, SENSITIVITY
+from cxr.promotion.comparison import VersionComparison
+from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
+from cxr.promotion.rules import AUROC, SENSITIVITY, PromotionDecision, PromotionPolicy, VersionFacts
 
-JSON_NAME, PAGE_NAME, IMAGES_NAME = "decision.json", "decision.html", "comparison.parquet"
+DECISION_FILE, PAGE_FILE, IMAGES_FILE = "decision.json", "decision.html", "comparison.parquet"
 
 
-def write_decision(folder: Path, registration: Registration, rows: pd.DataFrame | None = None) -> None:
-    """Write what was compared, each rule with its figure, and the outcome.
+@dataclass(frozen=True)
+class Registration:
+    """What a register run did.
+
+    Attributes:
+        registered_name: name of the registered model.
+        tracking_uri: address of the store.
+        candidates: facts of this run's models, best on validation first.
+        new_versions: versions that this run has added; the others existed already.
+        aliases: alias to version after the run; None if no version has it.
+        manual_aliases: aliases that a person has set.
+        decision: about the champion; None if no model could be a challenger.
+        comparison: challenger and champion on the same images; None if the rules need no comparison.
+        policy: limits of the rules.
+        entry: number of the entry in the promotion log; None if the log said the same already.
+        notes: further sentences for the reader.
+    """
+
+    registered_name: str
+    tracking_uri: str
+    candidates: tuple[VersionFacts, ...]
+    new_versions: tuple[str, ...]
+    aliases: AliasVersions
+    manual_aliases: tuple[str, ...]
+    decision: PromotionDecision | None
+    comparison: VersionComparison | None
+    policy: PromotionPolicy
+    entry: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def on_phantoms(self) -> bool:
+        """Whether a model of this run was trained on phantoms."""
+        return any(facts.dataset_kind == "phantom" for facts in self.candidates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values for ``decision.json``."""
+        return {
+            "registered_name": self.registered_name,
+            "tracking_uri": self.tracking_uri,
+            "candidates": [facts.to_dict() for facts in self.candidates],
+            "new": self.new_versions,
+            "aliases": dict(self.aliases),
+            "held": self.manual_aliases,
+            "decision": asdict(self.decision) if self.decision else None,
+            "match": self.comparison.to_dict() if self.comparison else None,
+            "policy": asdict(self.policy),
+            "entry": self.entry,
+            "notes": self.notes,
+        }
+
+    def headline(self) -> str:
+        """Say in one sentence, without full stop, who is challenger and champion."""
+        sentence = f"{self.registered_name}: {self._alias_sentence()}"
+        decision = self.decision
+        if decision is None:
+            return sentence
+        if decision.promote:
+            return f"{sentence} (promoted by this run)"
+        if not decision.rules:
+            return f"{sentence} (as before)"
+        return f"{sentence}; version {decision.candidate} was not promoted: {'; '.join(decision.reasons)}"
+
+    def outcome(self) -> str:
+        """Say the same for the top of a page that lists the reasons itself."""
+        sentence = self._alias_sentence()
+        promoted = " Promoted by this run." if self.decision and self.decision.promote else ""
+        return f"{sentence[0].upper()}{sentence[1:]}.{promoted}"
+
+    def _alias_sentence(self) -> str:
+        return f"challenger is {self._holder(CHALLENGER)}, champion is {self._holder(CHAMPION)}"
+
+    def _holder(self, alias: str) -> str:
+        version = self.aliases.get(alias)
+        if version is None:
+            return "nobody"
+        return f"version {version}{' (chosen by a person)' if alias in self.manual_aliases else ''}"
+
+
+def write_decision(folder: Path, registration: Registration) -> None:
+    """Write the comparison, each rule with its figure, and the outcome.
 
     Args:
         folder: where to write; must exist.
         registration: what the run did.
-        rows: images that challenger (``ours``) and champion (``theirs``) were compared on; None without a
-            comparison.
     """
-    write_json(folder / JSON_NAME, registration.to_dict())
-    if rows is not None:
-        named = rows.rename(columns={"ours": "challenger", "theirs": "champion"})
-        named.to_parquet(folder / IMAGES_NAME, index=False)
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    write_json(folder / DECISION_FILE, registration.to_dict())
+    comparison, decision = registration.comparison, registration.decision
+    if comparison is not None and comparison.rows is not None:
+        images = comparison.rows.rename(columns={"ours": "challenger", "theirs": "champion"})
+        images.to_parquet(folder / IMAGES_FILE, index=False)
     environment = Environment(
         loader=PackageLoader("cxr.promotion"),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    decision = registration.decision
-    candidate = next((one for one in registration.candidates if decision and one.version == decision.candidate), None)
-    page = environment.get_template(PAGE_NAME).render(
-        one=registration,
-        candidate=candidate,
-        match=registration.match,
-        comparison=registration.match.comparison if registration.match else None,
-        plots=_plots(registration, rows),
+    candidates = {facts.version: facts for facts in registration.candidates}
+    page = environment.get_template(PAGE_FILE).render(
+        registration=registration,
+        candidate=candidates.get(decision.candidate) if decision else None,
+        comparison=comparison,
+        result=comparison.result if comparison else None,
+        plots=_plots(registration),
     )
-    (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
 
 
-def _plots(registration: Registration, rows: pd.DataFrame | None) -> list[tuple[str, str]]:
-    """Words for who cannot see the plot, and the plot as a data address."""
-    match, policy = registration.match, registration.policy
-    if rows is None or match is None or match.comparison is None:
+def _plots(registration: Registration) -> list[tuple[str, str]]:
+    """Pairs of alternative text and plot as a data URL."""
+    from cxr.plots.comparison import plot_differences, plot_disagreements, plot_roc_pair
+    from cxr.plots.style import Caption, png_data_uri
+
+    comparison, policy = registration.comparison, registration.policy
+    if comparison is None or comparison.rows is None or comparison.result is None:
         return []
-    found = match.comparison
-    first = registration.candidates[0]
+    result, first = comparison.result, registration.candidates[0]
     caption = Caption(
         registration.registered_name, first.dataset, f"{first.split_protocol} split", registration.on_phantoms
     )
-    test = rows[rows["split"] == TEST]
+    test = comparison.rows[comparison.rows["split"] == TEST]
     margins = {AUROC: policy.margin, SENSITIVITY: policy.sensitivity_margin}
     return [
-        ("Differences on test with their intervals and margins", data_address(differences(found, margins, caption))),
-        ("ROC curves of challenger and champion", data_address(roc_pair(test, found, caption))),
+        (
+            "Differences on test with their intervals and margins",
+            png_data_uri(plot_differences(result, margins, caption)),
+        ),
+        ("ROC curves of challenger and champion", png_data_uri(plot_roc_pair(test, result, caption))),
         (
             "Probabilities of challenger and champion for each test image",
-            data_address(disagreements(test, found, caption)),
+            png_data_uri(plot_disagreements(test, result, caption)),
         ),
     ]

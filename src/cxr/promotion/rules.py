@@ -1,29 +1,36 @@
-"""Which version may be served: rules over facts, without any registry.
+"""Which version may be served: rules that look at facts, without any registry.
 
-Validation chooses the challenger, and says whether it is better than the champion. The test images can only refuse
-it: by floors, and where the challenger is worse than the champion on them by more than chance and a margin. Test
-thus never chooses between models.
+Validation chooses the challenger, and decides whether it is better than the champion. The test images can only refuse
+it: by limits of its own, and if the challenger is worse than the champion on them by more than chance and a margin.
+Test images thus never choose between models.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxr.evaluation.comparison import Comparison, Difference
+    from cxr.evaluation.comparison import MetricDifference, ModelComparison
+    from cxr.promotion.comparison import VersionComparison
 
 ROUNDING = 1e-9
-"""Differences below this are none."""
+"""Smaller differences count as none."""
 
 AUROC, SENSITIVITY = "auroc", "sensitivity"
 """Figures of the comparison on test that the rules look at."""
 
+PINNED = "pinned"
+"""Tag by which a person keeps a version where it is; any value except false, no and 0."""
+
+GPU_EVIDENCE = {"device": "device", "framework": "framework", "driver": "driver", "train_seconds": "seconds"}
+"""Tags that prove a training on a GPU, with their names for messages; without all of them it is only a claim."""
+
 
 @dataclass(frozen=True)
-class Facts:
+class VersionFacts:
     """What the rules look at in a version.
 
     Attributes:
@@ -33,7 +40,7 @@ class Facts:
         dataset_kind: ``"phantom"`` or ``"patients"``.
         gpu: whether it was trained on a GPU.
         device: name of the device it was trained on.
-        evidence_missing: what a proof of training on a GPU lacks, e.g. ``"driver"``.
+        evidence_missing: what the proof of training on a GPU lacks, e.g. ``"driver"``.
         data_digest: content version of the images.
         split_protocol: how the images were split.
         split_digest: digest of the assignment image -> split.
@@ -42,7 +49,7 @@ class Facts:
         test_sensitivity: sensitivity on the test images at the model's threshold; NaN if unknown.
         test_calibration_error: calibration error on the test images; NaN if unknown.
         pinned: whether a person has pinned it with a tag.
-        absent: files without which it cannot answer and that are gone.
+        missing_files: files that prediction needs and the store has lost.
     """
 
     model: str
@@ -60,11 +67,57 @@ class Facts:
     test_sensitivity: float
     test_calibration_error: float
     pinned: bool = False
-    absent: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
+
+    @classmethod
+    def from_tags(cls, version: str, tags: Mapping[str, str], missing_files: tuple[str, ...]) -> VersionFacts:
+        """Read the facts from a version's tags; what no tag says is unknown.
+
+        Args:
+            version: number in the registry.
+            tags: the version's tags.
+            missing_files: files that prediction needs and the store has lost.
+
+        Returns:
+            The facts.
+        """
+
+        def figure(name: str) -> float:
+            try:
+                return float(tags.get(name, "nan"))
+            except ValueError:
+                return math.nan
+
+        texts = ("model", "dataset", "dataset_kind", "device", "data_digest", "split_protocol", "split_digest")
+        figures = ("validation_auroc", "test_auroc", "test_sensitivity", "test_calibration_error")
+        values: dict[str, Any] = {name: tags.get(name, "") for name in texts}
+        values |= {name: figure(name) for name in figures}
+        return cls(
+            **values,
+            version=version,
+            gpu=tags.get("gpu") == "yes",
+            evidence_missing=tuple(name for tag, name in GPU_EVIDENCE.items() if not tags.get(tag)),
+            pinned=is_pinned(tags),
+            missing_files=missing_files,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values for ``decision.json``."""
+        values = asdict(self)
+        return values | {"absent": values.pop("missing_files")}
+
+
+def is_pinned(tags: Mapping[str, str]) -> bool:
+    """Whether a person has pinned a version.
+
+    Args:
+        tags: the version's tags.
+    """
+    return tags.get(PINNED, "false").lower() not in {"false", "no", "0"}
 
 
 @dataclass(frozen=True)
-class Policy:
+class PromotionPolicy:
     """Limits of the rules: the section ``promotion`` of ``params.yaml``.
 
     Attributes:
@@ -72,7 +125,7 @@ class Policy:
         min_auroc: lowest AUROC on the test images.
         min_sensitivity: lowest sensitivity on the test images at the model's threshold.
         max_calibration_error: highest calibration error on the test images.
-        min_gain: how much higher than the champion's the AUROC on validation must be; a tie never suffices.
+        min_gain: how much higher than the champion's the AUROC on validation must be; a tie is never enough.
         margin: how much lower the AUROC on test may be at the lower end of the difference's interval.
         sensitivity_margin: the same for the sensitivity at the specificity.
         specificity: specificity that both models keep when their sensitivities are compared.
@@ -81,48 +134,29 @@ class Policy:
         seed: seed of the bootstrap.
     """
 
-    require_gpu: bool = True
-    min_auroc: float = 0.9
-    min_sensitivity: float = 0.9
-    max_calibration_error: float = 0.15
-    min_gain: float = 0.0
-    margin: float = 0.005
-    sensitivity_margin: float = 0.05
-    specificity: float = 0.9
-    confidence: float = 0.95
-    resamples: int = 2000
-    seed: int = 0
+    require_gpu: bool
+    min_auroc: float
+    min_sensitivity: float
+    max_calibration_error: float
+    min_gain: float
+    margin: float
+    sensitivity_margin: float
+    specificity: float
+    confidence: float
+    resamples: int
+    seed: int
 
 
 @dataclass(frozen=True)
-class Match:
-    """Champion and challenger on the same images.
-
-    Attributes:
-        comparison: their figures, challenger first; None if too few images are left.
-        images: test images that both are compared on.
-        set_aside: test and validation images left out because the champion has learned from their patients.
-        afresh: images that the champion was asked about now, because it had not seen them yet.
-        reason: why there is no comparison; empty if there is one.
-    """
-
-    comparison: Comparison | None
-    images: int = 0
-    set_aside: int = 0
-    afresh: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule and how it went.
+class RuleResult:
+    """One rule and its result.
 
     Attributes:
         name: short name.
-        passed: whether it was kept.
-        figure: what was found.
-        limit: what was asked for.
-        sentence: both in words.
+        passed: whether the rule is kept.
+        figure: the value that was found.
+        limit: the value that the rule demands.
+        sentence: both in a sentence.
     """
 
     name: str
@@ -133,30 +167,30 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Decision:
+class PromotionDecision:
     """Whether the challenger becomes champion, and why.
 
     Attributes:
-        promote: whether the alias is to be moved.
+        promote: whether the alias has to move.
         candidate: version of the challenger.
-        champion: version that is champion after the decision, None if there is none.
-        recommended: whether only a person's own choice stands in the way.
-        rules: all rules that were looked at, in order; empty when the challenger is champion already.
+        champion: version that is champion after the decision; None if there is none.
+        recommended: whether only a person's own choice prevents the promotion.
+        rules: results of all rules in order; empty when the challenger is champion already.
     """
 
     promote: bool
     candidate: str
     champion: str | None
     recommended: bool
-    rules: tuple[Rule, ...]
+    rules: tuple[RuleResult, ...]
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Sentences of the rules that were broken."""
+        """Sentences of the broken rules."""
         return tuple(rule.sentence for rule in self.rules if not rule.passed)
 
 
-def choose(candidates: Sequence[Facts]) -> Facts | None:
+def choose_challenger(candidates: Sequence[VersionFacts]) -> VersionFacts | None:
     """Choose the challenger: the highest AUROC on validation, the first of equals.
 
     Args:
@@ -165,77 +199,61 @@ def choose(candidates: Sequence[Facts]) -> Facts | None:
     Returns:
         The challenger, or None if no candidate has a known AUROC.
     """
-    known = [one for one in candidates if not math.isnan(one.validation_auroc)]
-    return max(known, key=lambda one: one.validation_auroc, default=None)
-
-
-def comparable(candidate: Facts, champion: Facts | None) -> bool:
-    """Whether two versions are compared on images at all.
-
-    Args:
-        candidate: the challenger.
-        champion: the version that is champion now, None if there is none.
-
-    Returns:
-        False where the rules need no comparison: no other champion, or drawn images on one side only.
-    """
-    if champion is None or champion.version == candidate.version:
-        return False
-    return candidate.dataset_kind == champion.dataset_kind
+    known = [facts for facts in candidates if not math.isnan(facts.validation_auroc)]
+    return max(known, key=lambda facts: facts.validation_auroc, default=None)
 
 
 def decide(
-    candidate: Facts,
-    champion: Facts | None,
-    policy: Policy,
+    candidate: VersionFacts,
+    champion: VersionFacts | None,
+    policy: PromotionPolicy,
     *,
-    match: Match | None = None,
+    comparison: VersionComparison | None = None,
     chosen_by_person: bool = False,
-) -> Decision:
+) -> PromotionDecision:
     """Decide whether a challenger becomes champion; a tie keeps the champion.
 
     Args:
         candidate: the challenger.
-        champion: the version that is champion now, None if there is none.
+        champion: the version that is champion now; None if there is none.
         policy: the limits.
-        match: both on the same images, where they are :func:`comparable`.
+        comparison: both on the same images, if :func:`cxr.promotion.comparison.are_comparable`.
         chosen_by_person: whether a person has chosen the champion.
 
     Returns:
-        The decision with every rule.
+        The decision with the result of every rule.
     """
     if champion is not None and champion.version == candidate.version:
-        return Decision(False, candidate.version, champion.version, False, ())
+        return PromotionDecision(False, candidate.version, champion.version, False, ())
     rules = [
-        _whole(candidate),
-        _device(candidate, policy),
-        _floor("AUROC", candidate.test_auroc, policy.min_auroc),
-        _floor("sensitivity", candidate.test_sensitivity, policy.min_sensitivity),
-        _ceiling("calibration error", candidate.test_calibration_error, policy.max_calibration_error),
+        _check_files(candidate),
+        _check_device(candidate, policy),
+        _check_floor("AUROC", candidate.test_auroc, policy.min_auroc),
+        _check_floor("sensitivity", candidate.test_sensitivity, policy.min_sensitivity),
+        _check_ceiling("calibration error", candidate.test_calibration_error, policy.max_calibration_error),
     ]
     if champion is not None:
-        rules += _against(candidate, champion, match, policy)
-    fit = all(rule.passed for rule in rules)
-    free = True
-    if champion is not None and (chosen_by_person or champion.pinned):
+        rules += _check_against_champion(candidate, champion, comparison, policy)
+    suitable = all(rule.passed for rule in rules)
+    person_decides = champion is not None and (chosen_by_person or champion.pinned)
+    if champion is not None and person_decides:
         how = "pinned" if champion.pinned else "chosen by a person"
-        free = False
         sentence = f"a person has chosen version {champion.version} as champion; a run never overrules that"
         if champion.pinned:
             sentence = f"version {champion.version} is pinned as champion; a run never overrules that"
-        rules.append(Rule("person", False, how, "not chosen by a person", sentence))
-    promote = fit and free
-    after = candidate.version if promote else champion.version if champion else None
-    return Decision(promote, candidate.version, after, fit and not free, tuple(rules))
+        rules.append(RuleResult("person", False, how, "not chosen by a person", sentence))
+    promote = suitable and not person_decides
+    champion_after = candidate.version if promote else champion.version if champion else None
+    return PromotionDecision(promote, candidate.version, champion_after, suitable and person_decides, tuple(rules))
 
 
-def _whole(candidate: Facts) -> Rule:
-    passed = not candidate.absent
-    sentence = "all its files are in the store" if passed else f"it has lost {', '.join(candidate.absent)}"
-    return Rule("files", passed, ", ".join(candidate.absent), "", sentence)
+def _check_files(candidate: VersionFacts) -> RuleResult:
+    passed, missing = not candidate.missing_files, ", ".join(candidate.missing_files)
+    sentence = "all its files are in the store" if passed else f"it has lost {missing}"
+    return RuleResult("files", passed, missing, "", sentence)
 
 
-def _device(candidate: Facts, policy: Policy) -> Rule:
+def _check_device(candidate: VersionFacts, policy: PromotionPolicy) -> RuleResult:
     proven = candidate.gpu and not candidate.evidence_missing
     passed = proven or not policy.require_gpu
     sentence = f"trained on {'a GPU' if candidate.gpu else 'a CPU'} ({candidate.device or 'unknown device'})"
@@ -243,64 +261,69 @@ def _device(candidate: Facts, policy: Policy) -> Rule:
         sentence += f", as it says without {', '.join(candidate.evidence_missing)}"
     if not passed:
         sentence += "; the policy wants proof of a GPU: train on one, or set promotion.require_gpu to false for a trial"
-    return Rule("gpu", passed, proven, policy.require_gpu, sentence)
+    return RuleResult("gpu", passed, proven, policy.require_gpu, sentence)
 
 
-def _floor(name: str, figure: float, limit: float) -> Rule:
-    passed = figure >= limit  # false for NaN: an unknown figure passes nothing
-    return _limit(name, figure, limit, passed, "reaches" if passed else "is below", "floor")
+def _check_floor(name: str, figure: float, limit: float) -> RuleResult:
+    passed = figure >= limit  # false for NaN: an unknown figure passes no rule
+    return _limit_result(name, figure, limit, passed, "reaches" if passed else "is below", "floor")
 
 
-def _ceiling(name: str, figure: float, limit: float) -> Rule:
+def _check_ceiling(name: str, figure: float, limit: float) -> RuleResult:
     passed = figure <= limit
-    return _limit(name, figure, limit, passed, "keeps" if passed else "is above", "ceiling")
+    return _limit_result(name, figure, limit, passed, "keeps" if passed else "is above", "ceiling")
 
 
-def _limit(name: str, figure: float, limit: float, passed: bool, word: str, bound: str) -> Rule:
-    unknown = math.isnan(figure)
-    found, word = ("unknown", "cannot be held against") if unknown else (f"{figure:.4f}", word)
-    sentence = f"test {name} {found} {word} the {bound} of {limit:.4f}"
-    return Rule(name.lower().replace(" ", "_"), passed, figure, limit, sentence)
+def _limit_result(name: str, figure: float, limit: float, passed: bool, verb: str, bound: str) -> RuleResult:
+    text = f"{figure:.4f}"
+    if math.isnan(figure):
+        text, verb = "unknown", "cannot be held against"
+    sentence = f"test {name} {text} {verb} the {bound} of {limit:.4f}"
+    return RuleResult(name.lower().replace(" ", "_"), passed, figure, limit, sentence)
 
 
-def _against(candidate: Facts, champion: Facts, match: Match | None, policy: Policy) -> list[Rule]:
+def _check_against_champion(
+    candidate: VersionFacts, champion: VersionFacts, comparison: VersionComparison | None, policy: PromotionPolicy
+) -> list[RuleResult]:
     if candidate.dataset_kind != champion.dataset_kind:
-        kinds = {"phantom": "phantoms", "patients": "patients"}
-        ours, theirs = (kinds.get(one.dataset_kind, "unknown images") for one in (candidate, champion))
+        names = {"phantom": "phantoms", "patients": "patients"}
+        ours, theirs = (names.get(facts.dataset_kind, "unknown images") for facts in (candidate, champion))
         passed = candidate.dataset_kind == "patients" and champion.dataset_kind == "phantom"
-        word = "may replace" if passed else "never replaces"
-        sentence = f"trained on {ours}: it {word} version {champion.version}, trained on {theirs}"
-        return [Rule("data", passed, candidate.dataset_kind, champion.dataset_kind, sentence)]
-    if match is None or match.comparison is None:
-        why = match.reason if match else "they were not put side by side"
-        sentence = f"it cannot be compared with champion version {champion.version}: {why}"
-        return [Rule("comparable", False, "not comparable", "comparable", sentence)]
-    found = match.comparison
-    own, other = found.validation[AUROC]
-    gain = own - other
+        verb = "may replace" if passed else "never replaces"
+        sentence = f"trained on {ours}: it {verb} version {champion.version}, trained on {theirs}"
+        return [RuleResult("data", passed, candidate.dataset_kind, champion.dataset_kind, sentence)]
+    if comparison is None or comparison.result is None:
+        reason = comparison.reason if comparison else "they were not put side by side"
+        sentence = f"it cannot be compared with champion version {champion.version}: {reason}"
+        return [RuleResult("comparable", False, "not comparable", "comparable", sentence)]
+    result = comparison.result
+    candidate_auroc, champion_auroc = result.validation[AUROC]
+    gain = candidate_auroc - champion_auroc
     better = gain > policy.min_gain + ROUNDING  # false for NaN, and for a tie
     sentence = (
-        f"validation AUROC {own:.4f} against {other:.4f} of champion version {champion.version}: "
+        f"validation AUROC {candidate_auroc:.4f} against {champion_auroc:.4f} of champion version {champion.version}: "
         f"{gain:+.4f}, where more than {policy.min_gain:+.4f} is asked for"
     )
     return [
-        Rule("better_on_validation", better, gain, policy.min_gain, sentence),
-        _not_worse("auroc_on_test", "AUROC", found.test[AUROC], policy.margin, found),
-        _not_worse(
+        RuleResult("better_on_validation", better, gain, policy.min_gain, sentence),
+        _check_not_worse("auroc_on_test", "AUROC", result.test[AUROC], policy.margin, result),
+        _check_not_worse(
             "sensitivity_on_test",
             f"sensitivity at {100 * policy.specificity:g} % specificity",
-            found.test[SENSITIVITY],
+            result.test[SENSITIVITY],
             policy.sensitivity_margin,
-            found,
+            result,
         ),
     ]
 
 
-def _not_worse(name: str, words: str, found: Difference, margin: float, comparison: Comparison) -> Rule:
-    passed = found.low >= -margin - ROUNDING  # false for NaN
+def _check_not_worse(
+    name: str, label: str, difference: MetricDifference, margin: float, result: ModelComparison
+) -> RuleResult:
+    passed = difference.low >= -margin - ROUNDING  # false for NaN
     sentence = (
-        f"test {words} {found.ours:.4f} against {found.theirs:.4f}: {found.difference:+.4f} "
-        f"({100 * comparison.confidence:g} % interval {found.low:+.4f} to {found.high:+.4f}), "
+        f"test {label} {difference.ours:.4f} against {difference.theirs:.4f}: {difference.difference:+.4f} "
+        f"({100 * result.confidence:g} % interval {difference.low:+.4f} to {difference.high:+.4f}), "
         f"where it may lose {margin:.4f} at most"
     )
-    return Rule(name, passed, found.low, -margin, sentence)
+    return RuleResult(name, passed, difference.low, -margin, sentence)

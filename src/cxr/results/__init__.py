@@ -1,1 +1,1 @@
-"""The results page: kept figures of all models, compared with published ones."""
+"""The page of results: measures of all models, compared with published results."""

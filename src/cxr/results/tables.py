@@ -1,4 +1,4 @@
-"""The tables of a section: one row per model, kept figures beside those of others."""
+"""The tables of a section: one row per model, with what others report beside it."""
 
 from __future__ import annotations
 
@@ -6,73 +6,72 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr.results.result import Result
-from cxr.results.source_figures import PUBLISHED, SOURCES, Bar, Figure
-from cxr.results.text import (
+from cxr.evaluation.metrics import METRICS
+from cxr.results.formatting import (
     UNKNOWN,
-    commit_of,
-    difference,
-    entry_of,
-    heading,
-    interval,
-    number,
-    or_unknown,
-    stated,
-    table,
-    value_of,
+    format_commit,
+    format_difference,
+    format_interval,
+    format_known,
+    format_measure,
+    format_number,
+    format_reported,
+    format_value,
+    markdown_table,
+    measure_heading,
 )
+from cxr.results.model_result import ModelResult
+from cxr.results.reported_results import PUBLISHED, SOURCE_SYSTEMS, PerformanceTarget, ReportedResult
 
-BASELINE = "file facts alone"
+THRESHOLD_MEASURES = ("sensitivity", "specificity", "accuracy")
+"""Measures of the first table; the next one has all others of the summary."""
+METADATA_BASELINE = "metadata baseline"
 
 
-def chosen(models: Sequence[Result]) -> str:
-    """Compare models at the threshold chosen on validation, with the two checks of their AUROC.
+def metadata_baseline(models: Sequence[ModelResult]) -> Mapping[str, Any]:
+    """Return the measures of the metadata baseline, which is the same for all models of a split.
 
     Args:
         models: results of one data set and split.
 
     Returns:
-        A Markdown table, with a row for the classifier that sees no image.
+        Measure to value, low and high; empty if none of the models has it.
     """
-    measures = ("sensitivity", "specificity", "accuracy")
-    rows = []
-    for one in models:
-        figures = one.facts["metrics"]["test"]["at_threshold"]
-        hidden = check(one, "lungs_hidden")
-        drop = hidden.get("drop", {}).get("value")
-        rows.append(
-            [
-                f"**{one.model}**",
-                number(one.validation_auroc, 4),
-                entry_of("auroc", figures),
-                entry_of("auroc", hidden),
-                or_unknown(drop, lambda value: number(value, 4)),
-                *(entry_of(name, figures) for name in measures),
-                or_unknown(one.facts["threshold"], lambda value: number(value, 3)),
-            ]
-        )
-    baseline = next((found for one in models if (found := check(one, "metadata"))), {})
-    rows.append([BASELINE, UNKNOWN, entry_of("auroc", baseline), *[UNKNOWN] * (len(measures) + 3)])
-    names = ["Validation AUROC", "AUROC", "AUROC, lungs hidden", "Drop", *(heading(name) for name in measures)]
-    return table(["Model", *names, "Threshold"], rows)
+    return next((check for result in models if (check := result.shortcut_check("metadata"))), {})
 
 
-def check(result: Result, name: str) -> Mapping[str, Any]:
-    """Find one of the two checks of a result.
+def threshold_table(models: Sequence[ModelResult]) -> str:
+    """Compare models at the threshold chosen on validation, with the two shortcut checks.
 
     Args:
-        result: a kept result.
-        name: ``metadata`` or ``lungs_hidden``.
+        models: results of one data set and split.
 
     Returns:
-        What was measured; empty if it was not.
+        A Markdown table; the last row is the metadata baseline.
     """
-    found = (result.facts["metrics"].get("honesty") or {}).get(name)
-    return found or {}
+    measures = THRESHOLD_MEASURES
+    rows = []
+    for result in models:
+        entries, hidden = result.test["at_threshold"], result.shortcut_check("lungs_hidden")
+        rows.append(
+            [
+                f"**{result.model}**",
+                format_number(result.validation_auroc, 4),
+                format_measure("auroc", entries),
+                format_measure("auroc", hidden),
+                format_number(hidden.get("drop", {}).get("value"), 4),
+                *(format_measure(measure, entries) for measure in measures),
+                format_number(result.facts["threshold"], 3),
+            ]
+        )
+    baseline_auroc = format_measure("auroc", metadata_baseline(models))
+    rows.append([METADATA_BASELINE, UNKNOWN, baseline_auroc, *[UNKNOWN] * (len(measures) + 3)])
+    headings = ["Validation AUROC", "AUROC", "AUROC, lungs hidden", "Drop", *map(measure_heading, measures)]
+    return markdown_table(["Model", *headings, "Threshold"], rows)
 
 
-def further(models: Sequence[Result]) -> str:
-    """Further figures at that threshold, and the calibration.
+def further_measures_table(models: Sequence[ModelResult]) -> str:
+    """Write further measures at that threshold, and the calibration.
 
     Args:
         models: results of one data set and split.
@@ -80,99 +79,113 @@ def further(models: Sequence[Result]) -> str:
     Returns:
         A Markdown table.
     """
-    measures = ("average_precision", "precision", "f1", "brier", "calibration_error")
-    rows = []
-    for one in models:
-        test = one.facts["metrics"]["test"]
-        before = test["uncalibrated_at_half"]["calibration_error"]["value"]
-        rows.append(
-            [
-                f"**{one.model}**",
-                *(entry_of(name, test["at_threshold"]) for name in measures),
-                number(before, 3),
-                or_unknown(one.facts["temperature"], lambda value: number(value, 2)),
-            ]
-        )
-    names = [heading(name) for name in measures]
-    return table(["Model", *names, "Calibration error, uncalibrated", "Temperature"], rows)
+    shown = ("auroc", *THRESHOLD_MEASURES)
+    measures = [name for name, metric in METRICS.items() if metric.in_summary and name not in shown]
+    rows = [
+        [
+            f"**{result.model}**",
+            *(format_measure(measure, result.test["at_threshold"]) for measure in measures),
+            format_number(result.test["uncalibrated_at_half"]["calibration_error"]["value"], 3),
+            format_number(result.facts["temperature"], 2),
+        ]
+        for result in models
+    ]
+    headings = [*map(measure_heading, measures), "Calibration error, uncalibrated", "Temperature"]
+    return markdown_table(["Model", *headings], rows)
 
 
-def beside(models: Sequence[Result], protocol: str) -> str:
-    """Figures at 0.5 without calibration, beside those of the source systems and published ones.
+def reported_results_table(models: Sequence[ModelResult], protocol: str) -> str:
+    """Write measures at 0.5 without calibration, beside those of the source systems and published ones.
 
     Args:
         models: results of one data set and split.
-        protocol: its split protocol; figures of others stand only beside their own.
+        protocol: its split protocol. Results of others appear only beside results of the same protocol.
 
     Returns:
         A Markdown table.
     """
     measures = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "f1", "log_loss")
     rows = []
-    for one in models:
-        test = one.facts["metrics"]["test"]
-        figures = {**test["uncalibrated_at_half"], "auroc": test["at_threshold"]["auroc"]}
-        source = _source(one, protocol)
-        against = _against(figures, source) if source else ""
-        rows.append([f"**{one.model}**", *(entry_of(name, figures) for name in measures), against])
+    for result in models:
+        entries = {**result.test["uncalibrated_at_half"], "auroc": result.test["at_threshold"]["auroc"]}
+        source = _source_system(result, protocol)
+        differences = _format_differences(entries, source) if source else ""
+        rows.append([f"**{result.model}**", *(format_measure(measure, entries) for measure in measures), differences])
         if source:
-            rows.append(_quoted(source, measures))
-    rows += [
-        _quoted(figure, measures) for figure in PUBLISHED if protocol in figure.protocols and not models[0].phantom
+            rows.append(_reported_row(source, measures))
+    if not models[0].phantom:
+        rows += [_reported_row(reported, measures) for reported in PUBLISHED if protocol in reported.protocols]
+    return markdown_table(["Model", *map(measure_heading, measures), "Against its source; setting"], rows)
+
+
+def _source_system(result: ModelResult, protocol: str) -> ReportedResult | None:
+    if result.phantom:
+        return None
+    matches = (
+        system
+        for system in SOURCE_SYSTEMS
+        if system.architecture == result.architecture and protocol in system.protocols
+    )
+    return next(matches, None)
+
+
+def _reported_row(reported: ReportedResult, measures: Sequence[str]) -> list[str]:
+    values = [
+        f"*{format_reported(measure, reported.measures[measure])}*" if measure in reported.measures else UNKNOWN
+        for measure in measures
     ]
-    return table(["Model", *(heading(name) for name in measures), "Against its source; setting"], rows)
+    return [f"*{reported.title}*", *values, f"*{reported.setting} ({reported.citation})*"]
 
 
-def _quoted(figure: Figure, measures: Sequence[str]) -> list[str]:
-    values = [f"*{stated(name, figure.measures[name])}*" if name in figure.measures else UNKNOWN for name in measures]
-    return [f"*{figure.title}*", *values, f"*{figure.setting} ({figure.citation})*"]
+def _format_differences(entries: Mapping[str, Any], source: ReportedResult) -> str:
+    differences = []
+    for measure, reported_value in source.measures.items():
+        value = entries.get(measure, {}).get("value")
+        if value is not None and measure not in source.at_other_threshold:
+            differences.append(f"{measure_heading(measure)} {format_difference(measure, value - reported_value)}")
+    return "; ".join(differences)
 
 
-def _against(figures: Mapping[str, Any], source: Figure) -> str:
-    words = []
-    for name, theirs in source.measures.items():
-        ours = figures.get(name, {}).get("value")
-        if ours is not None and name not in source.apart:
-            words.append(f"{heading(name)} {difference(name, ours - theirs)}")
-    return "; ".join(words)
-
-
-def bars(models: Sequence[Result], wanted: Sequence[Bar]) -> str:
-    """What models have to reach or aim at, and whether they do.
+def targets_table(models: Sequence[ModelResult], targets: Sequence[PerformanceTarget]) -> str:
+    """Write the targets, and whether the models reach them.
 
     Args:
         models: results of one data set and split, the best on validation first.
-        wanted: figures to reach.
+        targets: the targets.
 
     Returns:
         A Markdown table.
     """
-    rows = []
-    for bar in wanted:
-        asked = [one for one in models if bar.architecture in (None, architecture(one))]
-        least = stated(bar.measure, bar.wanted)
-        if not asked:
-            rows.append([bar.title, least, UNKNOWN, UNKNOWN, "not run"])
-            continue
-        entry = _bar_entry(asked[0].facts["metrics"]["test"], bar)
-        if entry is None or entry["value"] is None:
-            rows.append([bar.title, least, f"**{asked[0].model}**", UNKNOWN, "not measured"])
-            continue
-        gap = entry["value"] - bar.wanted
-        verdict = f"{'above' if gap > 0 else 'met' if gap == 0 else '**below**'} ({difference(bar.measure, gap)})"
-        rows.append([bar.title, least, f"**{asked[0].model}**", interval(bar.measure, entry, 2), verdict])
-    return table(["Bar", "Wanted", "Model", "Reached", "Result"], rows)
+    return markdown_table(
+        ["Target", "Minimum", "Model", "Reached", "Result"], [_target_row(models, target) for target in targets]
+    )
 
 
-def _bar_entry(test: Mapping[str, Any], bar: Bar) -> dict[str, Any] | None:
-    if bar.entry != "further_points":
-        return dict(test[bar.entry][bar.measure])
-    points = (one for one in test["further_points"] if math.isclose(one["wanted_sensitivity"], bar.wanted))
-    return next((dict(point[bar.measure]) for point in points), None)
+def _target_row(models: Sequence[ModelResult], target: PerformanceTarget) -> list[str]:
+    minimum = format_reported(target.measure, target.minimum)
+    result = next((result for result in models if target.architecture in (None, result.architecture)), None)
+    if result is None:
+        return [target.title, minimum, UNKNOWN, UNKNOWN, "not run"]
+    entry = _target_entry(result.test, target)
+    if entry is None or entry["value"] is None:
+        return [target.title, minimum, f"**{result.model}**", UNKNOWN, "not measured"]
+    difference = entry["value"] - target.minimum
+    verdict = "above" if difference > 0 else "met" if difference == 0 else "**below**"
+    verdict += f" ({format_difference(target.measure, difference)})"
+    return [target.title, minimum, f"**{result.model}**", format_interval(target.measure, entry, 2), verdict]
 
 
-def subtypes(models: Sequence[Result]) -> str:
-    """Figures by kind of pneumonia.
+def _target_entry(test: Mapping[str, Any], target: PerformanceTarget) -> Mapping[str, Any] | None:
+    """Value and interval of a target's measure on test."""
+    if target.entry != "further_points":
+        entry: Mapping[str, Any] = test[target.entry][target.measure]
+        return entry
+    points = (point for point in test["further_points"] if math.isclose(point["wanted_sensitivity"], target.minimum))
+    return next((point[target.measure] for point in points), None)
+
+
+def subtypes_table(models: Sequence[ModelResult]) -> str:
+    """Write AUROC and sensitivity for each kind of pneumonia.
 
     Args:
         models: results of one data set and split.
@@ -180,22 +193,21 @@ def subtypes(models: Sequence[Result]) -> str:
     Returns:
         A Markdown table.
     """
-    kinds = sorted({kind for one in models for kind in one.facts["metrics"]["test"]["subtypes"]})
-    headings = [f"{kind}: {heading(name)}" for kind in kinds for name in ("auroc", "sensitivity")]
-    rows = []
-    for one in models:
-        subtypes = one.facts["metrics"]["test"]["subtypes"]
-        cells = [
-            entry_of(name, subtypes[kind]) if kind in subtypes else UNKNOWN
-            for kind in kinds
-            for name in ("auroc", "sensitivity")
+    kinds = sorted({kind for result in models for kind in result.test["subtypes"]})
+    columns = [(kind, measure) for kind in kinds for measure in ("auroc", "sensitivity")]
+    rows = [
+        [
+            f"**{result.model}**",
+            *(format_measure(name, result.test["subtypes"].get(kind, {})) for kind, name in columns),
         ]
-        rows.append([f"**{one.model}**", *cells])
-    return table(["Model", *headings], rows) + "\nEach kind against all normal images.\n"
+        for result in models
+    ]
+    headings = [f"{kind}: {measure_heading(measure)}" for kind, measure in columns]
+    return markdown_table(["Model", *headings], rows) + "\nEach kind against all normal images.\n"
 
 
-def points(models: Sequence[Result]) -> str:
-    """Specificity at further sensitivities.
+def operating_points_table(models: Sequence[ModelResult]) -> str:
+    """Write the specificity at further sensitivities.
 
     Args:
         models: results of one data set and split.
@@ -205,23 +217,23 @@ def points(models: Sequence[Result]) -> str:
     """
     rows = [
         [
-            f"**{one.model}**",
-            value_of("sensitivity", point["wanted_sensitivity"], 2),
-            number(point["threshold"], 3),
-            interval("sensitivity", point["sensitivity"], 2),
-            interval("specificity", point["specificity"], 2),
+            f"**{result.model}**",
+            format_value("sensitivity", point["wanted_sensitivity"], 2),
+            format_number(point["threshold"], 3),
+            format_interval("sensitivity", point["sensitivity"], 2),
+            format_interval("specificity", point["specificity"], 2),
         ]
-        for one in models
-        for point in one.facts["metrics"]["test"]["further_points"]
+        for result in models
+        for point in result.test["further_points"]
     ]
     if not rows:
-        return "None were asked for.\n"
-    headings = ["Model", "Wanted on validation", "Threshold", "Sensitivity on test", "Specificity on test"]
-    return table(headings, rows)
+        return "No further sensitivities were requested.\n"
+    headings = ["Model", "Target on validation", "Threshold", "Sensitivity on test", "Specificity on test"]
+    return markdown_table(headings, rows)
 
 
-def training(models: Sequence[Result]) -> str:
-    """How the models were trained, and how fast they are.
+def training_table(models: Sequence[ModelResult]) -> str:
+    """Write how the models were trained, and their speed.
 
     Args:
         models: results of one data set and split.
@@ -230,63 +242,41 @@ def training(models: Sequence[Result]) -> str:
         A Markdown table.
     """
     rows = []
-    for one in models:
-        facts, evidence = one.facts, one.facts["training"]
-        device = evidence.get("device") or {}
+    for result in models:
+        facts, training = result.facts, result.facts["training"]
+        device = training.get("device") or {}
         rows.append(
             [
-                f"**{one.model}**",
-                or_unknown(facts["system"]),
-                _start(one),
+                f"**{result.model}**",
+                format_known(facts["system"]),
+                _initial_weights(result),
                 " x ".join(str(size) for size in facts["input_shape"] or ()) or UNKNOWN,
-                or_unknown(facts["parameters"], lambda count: f"{count:,}"),
-                or_unknown(evidence.get("train_images"), lambda count: f"{count:,}"),
-                f"{or_unknown(evidence.get('best_epoch'))} of {or_unknown(evidence.get('epochs_run'))}",
-                or_unknown(evidence.get("seconds"), lambda seconds: f"{seconds / 60:.1f}"),
-                or_unknown(evidence.get("images_per_second"), lambda rate: f"{rate:,.0f}"),
-                f"{or_unknown(device.get('name'))} ({or_unknown(device.get('framework'))})",
-                _prediction_speed(one, device.get("name")),
-                commit_of(facts["git_commit"]),
+                format_known(facts["parameters"], "{:,}".format),
+                format_known(training.get("train_images"), "{:,}".format),
+                f"{format_known(training.get('best_epoch'))} of {format_known(training.get('epochs_run'))}",
+                format_known(training.get("seconds"), lambda seconds: f"{seconds / 60:.1f}"),
+                format_known(training.get("images_per_second"), "{:,.0f}".format),
+                f"{format_known(device.get('name'))} ({format_known(device.get('framework'))})",
+                _prediction_speed(result, device.get("name")),
+                format_commit(facts["git_commit"]),
             ]
         )
     headings = [
-        "Model", "System", "Starts from", "Input", "Parameters", "Training images", "Best epoch", "Minutes of training",
-        "Images/s in training", "Device of training", "Images/s at prediction", "Commit",
+        "Model", "System", "Initial weights", "Input", "Parameters", "Training images", "Best epoch",
+        "Minutes of training", "Images/s in training", "Device of training", "Images/s at prediction", "Commit",
     ]  # fmt: skip
-    return table(headings, rows)
+    return markdown_table(headings, rows)
 
 
-def _start(result: Result) -> str:
-    """What the weights were before training."""
+def _initial_weights(result: ModelResult) -> str:
     if result.facts.get("members"):
         return UNKNOWN
-    weights = result.facts["settings"].get("weights", "none")
-    return {"none": "its seed", "imagenet": "ImageNet"}.get(str(weights), "a weights file")
+    weights = str(result.facts["settings"].get("weights", "none"))
+    return {"none": "random", "imagenet": "ImageNet"}.get(weights, "a weights file")
 
 
-def _prediction_speed(result: Result, trained_on: str | None) -> str:
+def _prediction_speed(result: ModelResult, training_device: str | None) -> str:
     speed = result.facts["metrics"].get("speed") or {}
-    rate = or_unknown(speed.get("images_per_second"), lambda value: f"{value:,.0f}")
+    rate = format_known(speed.get("images_per_second"), "{:,.0f}".format)
     device = (speed.get("device") or {}).get("name")
-    return rate if device in (None, trained_on) else f"{rate}<br>{device}"
-
-
-def architecture(result: Result) -> str | None:
-    """Network of a result.
-
-    Args:
-        result: a kept result.
-
-    Returns:
-        Its name as in the training parameters, or None if they were not kept.
-    """
-    found = result.facts["settings"].get("architecture")
-    return None if found is None else str(found)
-
-
-def _source(result: Result, protocol: str) -> Figure | None:
-    if result.phantom:
-        return None
-    wanted = architecture(result)
-    matching = (one for one in SOURCES if one.architecture == wanted and protocol in one.protocols)
-    return next(matching, None)
+    return rate if device in (None, training_device) else f"{rate}<br>{device}"

@@ -1,1 +1,1 @@
-"""Serving: the model that has an alias, ready to answer and replaced without a gap; the REST service."""
+"""Serving: the model with an alias, exchanged without a gap, the log of predictions, and the REST service."""

@@ -1,4 +1,4 @@
-"""The watcher: looks again and again who has the aliases, at once when a webhook wakes it."""
+"""Polls the registry for moved aliases, and at once when a webhook wakes it."""
 
 from __future__ import annotations
 
@@ -8,137 +8,135 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cxr.errors import CxrError
-from cxr.serving.model_provider import ServedAlias
-from cxr.tracking.registry_reader import alias_versions, ask_briefly
+from cxr.serving.model_provider import AliasModelProvider
+from cxr.tracking.health import use_short_timeouts
+from cxr.tracking.registry_reader import alias_versions
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 5.0
-
 
 @dataclass(frozen=True)
-class Change:
+class AliasChange:
     """An alias that has moved.
 
     Attributes:
         alias: the alias.
-        version: version that has it now, None if none.
-        before: version that had it before, None if none.
+        version: the version that has it now; None if it was removed.
+        previous_version: the version that had it before; None if it is new.
     """
 
     alias: str
     version: str | None
-    before: str | None
+    previous_version: str | None
 
     def __str__(self) -> str:
-        """Say it, e.g. ``"champion is now version 3 (was 2)"``."""
-        now = "nobody" if self.version is None else f"version {self.version}"
-        return f"{self.alias} is now {now} (was {self.before or 'nobody'})"
+        """Describe the change, e.g. ``"champion is now version 3 (was 2)"``."""
+        version = "nobody" if self.version is None else f"version {self.version}"
+        return f"{self.alias} is now {version} (was {self.previous_version or 'nobody'})"
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
-    """Compare two looks at the aliases.
+def compare_aliases(previous: Mapping[str, str], current: Mapping[str, str]) -> list[AliasChange]:
+    """Find the aliases that have moved.
 
     Args:
-        before: alias to version.
-        now: the same, later.
+        previous: alias to version, as the registry had them before.
+        current: alias to version, as the registry has them now.
 
     Returns:
-        What has moved, by alias.
+        The changes, sorted by alias.
     """
     return [
-        Change(alias, now.get(alias), before.get(alias))
-        for alias in sorted({*before, *now})
-        if now.get(alias) != before.get(alias)
+        AliasChange(alias, current.get(alias), previous.get(alias))
+        for alias in sorted({*previous, *current})
+        if current.get(alias) != previous.get(alias)
     ]
 
 
-class Watcher:
-    """A thread that keeps what is served in line with the registry, through outages of the server."""
+class AliasWatcher:
+    """A thread that keeps the served version equal to the registry's. It survives outages of the server."""
 
     def __init__(
         self,
-        served: ServedAlias,
-        seconds: float = LOOK_EVERY,
-        on_change: Sequence[Callable[[Change], None]] = (),
+        provider: AliasModelProvider,
+        poll_seconds: float,
+        on_change: Sequence[Callable[[AliasChange], None]] = (),
     ) -> None:
-        """Take note of where the aliases are.
+        """Read the aliases for the first time.
 
         Args:
-            served: what is served.
-            seconds: time between two looks.
-            on_change: called in order for each alias that has moved, before its version is loaded.
+            provider: serves the version with an alias.
+            poll_seconds: time between two polls, seconds.
+            on_change: called in order for each alias that has moved, before the new version is loaded.
 
         Raises:
             MissingInputError: if there is no such local store.
-            RegistryError: if the store doesn't answer.
+            RegistryError: if the store does not answer.
         """
-        self._served = served
-        self._seconds = seconds
+        self._provider = provider
+        self._poll_seconds = poll_seconds
         self._on_change = tuple(on_change)
-        self._aliases = alias_versions(served.uri, served.registered_name)
-        self._away = False
+        self._aliases = alias_versions(provider.store, provider.registered_name)
+        self._unreachable = False
         self._stopped = False
-        self._woken = threading.Event()
+        self._wake_event = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
-        ask_briefly()
+        """Start the thread."""
+        use_short_timeouts()
         self._thread.start()
 
     def wake(self) -> None:
-        """Look at once; returns without waiting for it."""
-        self._woken.set()
+        """Poll at once. Returns without waiting for the result."""
+        self._wake_event.set()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """End after the look that is under way, if any.
+        """Stop after the poll that is running, if any.
 
         Args:
-            seconds: longest time to wait for that look.
+            seconds: longest time to wait for that poll.
         """
         self._stopped = True
-        self._woken.set()
+        self._wake_event.set()
         self._thread.join(seconds)
 
     @property
-    def away(self) -> bool:
-        """Whether the last look got no answer from the store."""
-        return self._away
+    def registry_unreachable(self) -> bool:
+        """Whether the last poll got no response from the store."""
+        return self._unreachable
 
     def _watch(self) -> None:
         woken = False
         while not self._stopped:
             try:
-                self._look(at_once=woken)
-            except Exception:  # a thread that ends in silence would serve one version for ever
-                log.exception("looking at the aliases failed; looking again in %g s", self._seconds)
-            woken = self._woken.wait(self._seconds)
-            self._woken.clear()
+                self._poll(at_once=woken)
+            except Exception:  # without this the thread would end silently, and one version would be served forever
+                log.exception("reading the aliases failed; trying again in %g s", self._poll_seconds)
+            woken = self._wake_event.wait(self._poll_seconds)
+            self._wake_event.clear()
 
-    def _look(self, *, at_once: bool) -> None:
-        name = self._served.registered_name
+    def _poll(self, *, at_once: bool) -> None:
         try:
-            now = alias_versions(self._served.uri, name)
-        except CxrError as error:  # a local store may also be gone
-            if not self._away:
-                version = self._served.current.version
+            aliases = alias_versions(self._provider.store, self._provider.registered_name)
+        except CxrError as error:  # a MissingInputError too: a local store can disappear
+            if not self._unreachable:
                 log.warning(
-                    "the registry is away, version %s goes on; looking every %g s: %s", version, self._seconds, error
-                )
-            self._away = True
+                    "the registry is away, version %s goes on; asking every %g s: %s",
+                    self._provider.current.version, self._poll_seconds, error,
+                )  # fmt: skip
+            self._unreachable = True
             return
-        if self._away:
+        if self._unreachable:
             log.info("the registry answers again")
-        self._away = False
-        moved, self._aliases = changes(self._aliases, now), now
-        for change in moved:  # before the new version is loaded, which may take a while
-            self._pass_on(change)
-        self._served.follow(now, at_once=at_once or bool(moved))
+        self._unreachable = False
+        changes, self._aliases = compare_aliases(self._aliases, aliases), aliases
+        for change in changes:  # before the new version is loaded, which can take a while
+            self._notify(change)
+        self._provider.follow(aliases, at_once=at_once or bool(changes))
 
-    def _pass_on(self, change: Change) -> None:
-        for call in self._on_change:
+    def _notify(self, change: AliasChange) -> None:
+        for callback in self._on_change:
             try:
-                call(change)
-            except Exception as error:  # whoever listens must not keep the version from being exchanged
-                log.warning("%s; passing that on failed: %s", change, error, exc_info=not isinstance(error, CxrError))
+                callback(change)
+            except Exception as error:  # a failing callback must not prevent the exchange of the version
+                log.warning("%s; reporting it failed: %s", change, error, exc_info=not isinstance(error, CxrError))

@@ -1,119 +1,277 @@
-"""The model that is to answer, known by name before its files are loaded: a registered version, or a folder."""
+"""Where a model comes from: a version of the registered model, or a folder. It is named first and loaded later."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
-from cxr.errors import MissingInputError
+from cxr.errors import CxrError, MissingInputError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
-from cxr.files import METADATA_FILE, REFERENCE_FILE
+from cxr.files import METADATA_FILE, MODEL_CARD_FILE, PREDICTIONS_FILE, REFERENCE_FILE
+from cxr.images.decoding import DecodedImage
+from cxr.inference.checked_prediction import PredictionResult, check_and_predict
 from cxr.inference.predictor import Predictor
 from cxr.inference.reference.reference import Reference
-from cxr.models.metadata import EVALUATION_FOLDER, ModelCard
-from cxr.promotion.log import CHAMPION
-from cxr.serving.model_provider import PHANTOM_BANNER, Served, choose_version, load_version
+from cxr.models.metadata import EVALUATION_FOLDER, ModelMetadata
+from cxr.tracking.registry_reader import alias_versions, fetch_version
+from cxr.tracking.store import Store
 from cxr.tracking.version_record import model_card
 
-REFERENCE = "reference"
-"""Folder beside those of the models, as the pipeline leaves it."""
+log = logging.getLogger(__name__)
+
+REFERENCE_FOLDER = "reference"
+"""Folder beside the folders of the models, as the pipeline writes it."""
+PHANTOM_BANNER = "Trained on phantoms: drawn images, not patients. Never for use on people."
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model that is to answer.
+class ServedModel:
+    """A loaded model. A request takes it once and uses it to its end, even if another version is loaded meanwhile.
 
     Attributes:
-        name: for messages.
-        identity: text that is another one whenever the model could answer otherwise.
-        load: loads it; raises RegistryError or MissingInputError if it cannot answer.
+        version: its number in the registry; empty for a model from a folder.
+        alias: the alias it was loaded for; empty for none.
+        predictor: the network with recipe, calibration and threshold.
+        reference: the refusal reference; None in versions without one, which answer for every image.
+        validation: its scores on the validation images; None in versions without them.
+        model_card: its model card, Markdown; None in versions without one.
+        banner: the notice that people must see beside each prediction; None for none.
+        since: when it began to answer, UTC.
+    """
+
+    version: str
+    alias: str
+    predictor: Predictor
+    reference: Reference | None = None
+    validation: ValidationScores | None = None
+    model_card: str | None = None
+    banner: str | None = None
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's metadata."""
+        return self.predictor.metadata
+
+    def predict(self, images: Sequence[DecodedImage]) -> list[PredictionResult]:
+        """Predict images, and refuse those that do not look like chest radiographs.
+
+        Args:
+            images: the decoded images.
+
+        Returns:
+            One result per image, in order.
+
+        Raises:
+            ImageError: ``unsuitable``, if a recipe cannot process an image.
+        """
+        return check_and_predict(self.predictor, self.reference, images)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that is not loaded yet.
+
+    Attributes:
+        name: its name in messages.
+        identity: text that changes whenever the model's predictions could change.
+        load: loads the model; raises RegistryError or MissingInputError if it cannot answer.
     """
 
     name: str
     identity: str
-    load: Callable[[], Served]
+    load: Callable[[], ServedModel]
 
 
-def registered(
-    uri: str, registered_name: str, *, version: str | None = None, alias: str = CHAMPION, fallback: str | None = None
-) -> Choice:
-    """Choose a version of the registered model.
+def registry_source(
+    store: Store, registered_name: str, *, version: str | None, alias: str, fallback: str | None
+) -> ModelSource:
+    """Find a version of the registered model.
 
     Args:
-        uri: address of the store.
+        store: the tracking store.
         registered_name: name of the registered model.
-        version: its number; None for the one with the alias.
-        alias: the wanted alias.
-        fallback: alias to take while nobody has the wanted one; None for none.
+        version: number of the version; None for the version with the alias.
+        alias: the preferred alias.
+        fallback: the alias to use if no version has the preferred one; None for none.
 
     Returns:
-        The choice.
+        The version, not loaded yet.
 
     Raises:
         MissingInputError: if there is no such local store.
-        RegistryError: if the store doesn't answer, or nobody has the alias.
+        RegistryError: if the store does not answer, or no version has the alias.
     """
     if version is not None:
-        number, found_by, wanted = version, "", ""
+        number, found_alias, preferred_alias = version, "", ""
     else:
-        (number, found_by), wanted = choose_version(uri, registered_name, alias, fallback), alias
-    return Choice(
+        number, found_alias = find_version(store, registered_name, alias, fallback)
+        preferred_alias = alias
+    return ModelSource(
         f"version {number} of {registered_name}",
-        f"{uri} {registered_name} {number} {found_by}",
-        lambda: load_version(uri, registered_name, number, found_by, wanted=wanted),
+        f"{store.uri} {registered_name} {number} {found_alias}",
+        lambda: load_version(store, registered_name, number, found_alias, preferred_alias=preferred_alias),
     )
 
 
-def from_folder(model: Path, evaluation: Path | None = None, reference: Path | None = None) -> Choice:
-    """Choose a model that lies in a folder, as training or an ensemble left it.
+def find_version(store: Store, registered_name: str, alias: str, fallback: str | None) -> tuple[str, str]:
+    """Look up the version with an alias.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        alias: the preferred alias.
+        fallback: the alias to use if no version has the preferred one; None for none.
+
+    Returns:
+        The number of the version, and the alias it was found by.
+
+    Raises:
+        MissingInputError: if there is no such local store; none is created.
+        RegistryError: if the store does not answer, or no version has the alias.
+    """
+    aliases = alias_versions(store, registered_name)
+    found_alias = next((name for name in (alias, fallback) if name is not None and name in aliases), None)
+    if found_alias is None:
+        expected = alias if fallback is None else f"{alias} or {fallback}"
+        raise RegistryError(
+            f"expected a version of {registered_name} with the alias {expected}, received aliases={aliases}; "
+            "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
+        )
+    return aliases[found_alias], found_alias
+
+
+def load_version(store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str) -> ServedModel:
+    """Load a version and check that it predicts.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        version: number of the version.
+        alias: the alias it was found by; empty if it was named by its number.
+        preferred_alias: the alias that was asked for; another one than ``alias`` adds a banner.
+
+    Returns:
+        The loaded version.
+
+    Raises:
+        RegistryError: if anything is wrong with the version.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = fetch_version(store, registered_name, version, Path(scratch))
+            predictor = Predictor.load(folder)
+            reference, validation = Reference.load(folder), ValidationScores.load(folder)
+            card_file = folder / MODEL_CARD_FILE
+            card_text = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
+            probability = predictor.predict([_test_image()])[0].probability
+    except RegistryError:
+        raise
+    except CxrError as error:
+        raise RegistryError(f"version {version} of {registered_name}: {error}") from error
+    except Exception as error:  # a broken file can raise anything, and must never stop the running service
+        raise RegistryError(f"version {version} of {registered_name} cannot be loaded: {error!r}") from error
+    if not 0 <= probability <= 1:
+        raise RegistryError(
+            f"expected a probability from 0 to 1 for a drawn image, received {probability} from version {version} "
+            f"of {registered_name}; register the model again"
+        )
+    alias_note = f", {alias}" if alias else ""
+    log.info("version %s of %s answers (%s%s)", version, registered_name, predictor.metadata.model, alias_note)
+    if reference is None:
+        log.warning("version %s has no reference: it also answers for images that are no chest radiographs", version)
+    banner = version_banner(predictor.metadata, version, alias, preferred_alias)
+    return ServedModel(version, alias, predictor, reference, validation, card_text, banner)
+
+
+def version_banner(metadata: ModelMetadata, version: str, alias: str, preferred_alias: str) -> str | None:
+    """Word the notice that people must see beside each prediction.
+
+    Args:
+        metadata: metadata of the model.
+        version: number of the version.
+        alias: the alias it was found by.
+        preferred_alias: the alias that was asked for.
+
+    Returns:
+        One or two sentences; None if there is nothing to say.
+    """
+    sentences = [PHANTOM_BANNER] if metadata.dataset_kind == "phantom" else []
+    if alias != preferred_alias:
+        sentences.append(f"No {preferred_alias} has been chosen yet: version {version}, the {alias}, answers.")
+    return " ".join(sentences) or None
+
+
+@cache
+def _test_image() -> bytes:
+    """A drawn image that every working model can predict."""
+    from cxr.data.phantom.dataset import PhantomPlan, draw_image
+
+    return draw_image(PhantomPlan("test", "normal", 1, 0, "drawn.jpeg"), seed=0).data
+
+
+def folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource:
+    """Describe a model in a folder, as training or an ensemble wrote it.
 
     Args:
         model: folder of the trained model, or of an ensemble's model.
-        evaluation: folder of its evaluation, whose card has calibration and threshold; None takes the model's own
-            card if it has them, else ``../evaluation`` or ``../../evaluations/NAME``, whichever is there.
-        reference: folder of the reference; None takes ``../reference`` or ``../../reference`` of the model, if one is
-            there.
+        evaluation: folder of its evaluation, whose metadata have calibration and threshold. None uses the model's own
+            metadata if they have both, else ``../evaluation`` or ``../../evaluations/NAME``, whichever exists.
+        reference: folder of the refusal reference; None uses ``../reference`` or ``../../reference`` of the model, if
+            one exists.
 
     Returns:
-        The choice; it has no version and no alias.
+        The model, not loaded yet. It has no version and no alias.
 
     Raises:
-        MissingInputError: if a file is missing, or the model isn't evaluated.
+        MissingInputError: if a file is missing, or the model is not evaluated.
     """
-    card, here = ModelCard.read(model), model.resolve()
-    beside = [here.parent / EVALUATION_FOLDER, here.parent.parent / "evaluations" / here.name]
-    judged = evaluation or next((folder for folder in beside if (folder / METADATA_FILE).is_file()), None)
-    looked = " or ".join(map(str, beside if evaluation is None else [evaluation]))
-    if judged is not None and (evaluation is not None or not card.calibrated):
-        card = ModelCard.read(judged)
-    if not card.calibrated:
+    metadata, path = ModelMetadata.read(model), model.resolve()
+    evaluation_candidates = [path.parent / EVALUATION_FOLDER, path.parent.parent / "evaluations" / path.name]
+    evaluation_folder = evaluation or _first_with(METADATA_FILE, evaluation_candidates)
+    if evaluation_folder is not None and (evaluation is not None or not metadata.calibrated):
+        metadata = ModelMetadata.read(evaluation_folder)
+    if not metadata.calibrated:
+        searched = " or ".join(map(str, evaluation_candidates if evaluation is None else [evaluation]))
         raise MissingInputError(
             f"expected an evaluated model, received model={model} without calibration and threshold there or in "
-            f"{looked}; run `cxr evaluate`, and name its folder as --evaluation"
+            f"{searched}; run `cxr evaluate`, and name its folder as --evaluation"
         )
-    known = reference or next(
-        (one for one in (here.parent / REFERENCE, here.parent.parent / REFERENCE) if (one / REFERENCE_FILE).is_file()),
-        None,
-    )
-    if known is not None and not (known / REFERENCE_FILE).is_file():
+    reference_candidates = [path.parent / REFERENCE_FOLDER, path.parent.parent / REFERENCE_FOLDER]
+    reference_folder = reference or _first_with(REFERENCE_FILE, reference_candidates)
+    if reference_folder is not None and not (reference_folder / REFERENCE_FILE).is_file():
         raise MissingInputError(
-            f"expected a reference, received {known / REFERENCE_FILE} (no such file); run `cxr reference`"
+            f"expected a reference, received {reference_folder / REFERENCE_FILE} (no such file); run `cxr reference`"
         )
-    found = hashlib.sha256(repr(card).encode())
-    for path in (*(model / name for name in card.files), *((known / REFERENCE_FILE,) if known else ())):
-        if path.is_file():  # loading says in plain words which one is missing
-            found.update(path.read_bytes())
-    return Choice(f"the model of {model}", found.hexdigest(), lambda: _load(model, card, judged, known))
+    digest = hashlib.sha256(repr(metadata).encode())
+    files = [model / name for name in metadata.files]
+    for file in (*files, *([reference_folder / REFERENCE_FILE] if reference_folder else [])):
+        if file.is_file():  # a missing file is reported when the model is loaded
+            digest.update(file.read_bytes())
+    return ModelSource(
+        f"the model of {model}",
+        digest.hexdigest(),
+        lambda: _load_folder(model, metadata, evaluation_folder, reference_folder),
+    )
 
 
-def _load(model: Path, card: ModelCard, judged: Path | None, known: Path | None) -> Served:
-    predictor = Predictor.load(model, card)
-    validation = about = None
-    if judged is not None and (judged / "predictions.parquet").is_file():
-        validation = ValidationScores.of_evaluation(judged)
-        about = model_card(card, judged)
-    reference = Reference.load(known) if known else None
-    banner = PHANTOM_BANNER if card.dataset_kind == "phantom" else None
-    return Served("", "", predictor, reference, validation, about, banner)
+def _first_with(name: str, folders: Sequence[Path]) -> Path | None:
+    return next((folder for folder in folders if (folder / name).is_file()), None)
+
+
+def _load_folder(model: Path, metadata: ModelMetadata, evaluation: Path | None, reference: Path | None) -> ServedModel:
+    predictor = Predictor.load(model, metadata)
+    validation = card_text = None
+    if evaluation is not None and (evaluation / PREDICTIONS_FILE).is_file():
+        validation = ValidationScores.from_evaluation(evaluation)
+        card_text = model_card(metadata, evaluation)
+    return ServedModel(
+        "", "", predictor, Reference.load(reference) if reference else None, validation, card_text,
+        PHANTOM_BANNER if metadata.dataset_kind == "phantom" else None,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What was answered, kept as lines of JSON for `cxr drift`: no file names, no tags, no pixels unless asked for."""
+"""The log of predictions for `cxr drift`: JSON lines without file names, tags or, unless asked for, pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,23 +20,23 @@ from cxr.errors import ParameterError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr.images.decoding import Picture
-    from cxr.inference.answers import Answer
-    from cxr.serving.model_provider import Served
+    from cxr.images.decoding import DecodedImage
+    from cxr.inference.checked_prediction import PredictionResult
+    from cxr.serving.model_source import ServedModel
 
 log = logging.getLogger(__name__)
 
-PIXELS = "pixels"
-"""Folder for pictures inside the log's."""
-SUFFIX = ".jsonl"
-STATISTIC = "film."
-"""Before the names of a film's statistics, as columns of a table of rows."""
+IMAGES_FOLDER = "pixels"
+"""Folder of the logged images, inside the log's folder."""
+LOG_SUFFIX = ".jsonl"
+STATISTIC_PREFIX = "film."
+"""Prefix of the columns with statistics of the images, in the table of rows."""
 COLUMNS = (
     "id", "time", "version", "alias", "model", "label", "probability", "threshold", "refusal", "width", "height",
 )  # fmt: skip
-"""Columns of a table of rows, besides the statistics and ``embedding``."""
-DIGITS = 4
-"""Significant digits of an embedding."""
+"""Columns of the table of rows, besides the statistics and ``embedding``."""
+EMBEDDING_DIGITS = 4
+"""Significant digits of an embedding in the log."""
 
 
 def _now() -> datetime:
@@ -44,114 +44,115 @@ def _now() -> datetime:
 
 
 class PredictionLog:
-    """Appends answers to a folder: each process has a file per day (UTC), so that none writes into another's.
+    """Appends predictions to a folder. Each process writes a file of its own per day (UTC).
 
-    An answer never fails because of its log. Rows that could not be written are told once, until writing works
-    again, and counted.
+    A prediction never fails because of the log. Rows that cannot be written are counted. The log reports the problem
+    once, and again after writing has worked in between.
     """
 
-    def __init__(self, folder: Path, *, pixels: bool = False, clock: Callable[[], datetime] = _now) -> None:
-        """Make the folder.
+    def __init__(self, folder: Path, *, keep_images: bool, clock: Callable[[], datetime] = _now) -> None:
+        """Create the folder.
 
         Args:
-            folder: where to write; made if it isn't there.
-            pixels: keep the pictures too, grey, as PNG; they are patient data.
-            clock: gives the time, with its zone.
+            folder: where to write; created if it does not exist.
+            keep_images: whether to keep the images too, as grey PNG files. They are patient data.
+            clock: gives the time, with its time zone.
 
         Raises:
-            ParameterError: if the folder cannot be written to.
+            ParameterError: if the folder cannot be created.
         """
-        self.folder, self.pixels, self._clock = folder, pixels, clock
+        self.folder, self.keep_images, self._clock = folder, keep_images, clock
         self._lock = threading.Lock()
-        self._process, self._token = 0, ""
-        self._lost, self._failing = 0, False
+        self._process_id, self._file_token = 0, ""
+        self._lost_rows, self._failing = 0, False
         try:
-            (folder / PIXELS if pixels else folder).mkdir(parents=True, exist_ok=True)
+            (folder / IMAGES_FOLDER if keep_images else folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problem = f"expected a folder for the log of predictions, received log={folder} ({error.strerror})"
             raise ParameterError([f"{problem}; name another one, or null for none"]) from error
 
     @property
-    def lost(self) -> int:
-        """Answers of this process that could not be written."""
-        return self._lost
+    def lost_rows(self) -> int:
+        """Number of predictions of this process that could not be written."""
+        return self._lost_rows
 
-    def append(self, served: Served, answers: Sequence[Answer], pictures: Sequence[Picture]) -> None:
-        """Write one row per answer; what cannot be written is counted, and no error leaves this call.
+    def append(self, served: ServedModel, results: Sequence[PredictionResult], images: Sequence[DecodedImage]) -> None:
+        """Write one row per image. Rows that cannot be written are counted; this method raises no OSError.
 
         Args:
-            served: who answered.
-            answers: what was answered.
-            pictures: what was asked about, in the same order.
+            served: the model that predicted.
+            results: its results.
+            images: the images, in the same order.
         """
-        moment = self._clock().astimezone(UTC)
-        names = [secrets.token_hex(8) for _ in answers]
+        time = self._clock().astimezone(UTC)
+        row_ids = [secrets.token_hex(8) for _ in results]
         rows = [
-            _row(name, moment, served, answer, picture)
-            for name, answer, picture in zip(names, answers, pictures, strict=True)
+            _make_row(row_id, time, served, result, image)
+            for row_id, result, image in zip(row_ids, results, images, strict=True)
         ]
         data = "".join(f"{json.dumps(row, allow_nan=False, separators=(',', ':'))}\n" for row in rows).encode()
         try:
             with self._lock:
-                _append(self._file(moment.date()), data)
-            if self.pixels:
-                for name, picture in zip(names, pictures, strict=True):
-                    _write_picture(self.folder / PIXELS / f"{name}.png", picture)
+                _append_lines(self._file(time.date()), data)
+            if self.keep_images:
+                for row_id, image in zip(row_ids, images, strict=True):
+                    _write_image(self.folder / IMAGES_FOLDER / f"{row_id}.png", image)
         except OSError as error:
-            self._tell(len(rows), error)
+            self._count_lost(len(rows), error)
         else:
             self._failing = False
 
     def _file(self, day: date) -> Path:
-        """The file of this process and day; its name is another one in a process that was forked off."""
-        if self._process != os.getpid():
-            self._process, self._token = os.getpid(), secrets.token_hex(4)
-        return self.folder / f"{day.isoformat()}-{self._token}{SUFFIX}"
+        """The file of this process and day. A forked process gets a file name of its own."""
+        if self._process_id != os.getpid():
+            self._process_id, self._file_token = os.getpid(), secrets.token_hex(4)
+        return self.folder / f"{day.isoformat()}-{self._file_token}{LOG_SUFFIX}"
 
-    def _tell(self, rows: int, error: OSError) -> None:
+    def _count_lost(self, rows: int, error: OSError) -> None:
         with self._lock:
-            self._lost += rows
-            first, self._failing = not self._failing, True
-        if first:
+            self._lost_rows += rows
+            report, self._failing = not self._failing, True
+        if report:
             log.warning("predictions are not logged to %s and answers go on: %s", self.folder, error.strerror)
 
 
 @dataclass(frozen=True)
 class LogWindow:
-    """What a log holds of a span of time.
+    """The logged predictions of a span of time.
 
     Attributes:
-        rows: one row per answer in order of time: :data:`COLUMNS` (``time`` UTC; text or NaN where there is
-            nothing), ``film.NAME`` for each statistic, ``embedding`` (float32 arrays, or None).
-        damaged: lines that were cut off, or are no rows.
+        rows: one row per prediction, sorted by time: :data:`COLUMNS` (``time`` in UTC; None or NaN for a missing
+            value), ``film.NAME`` for each statistic, ``embedding`` (float32 arrays, or None).
+        damaged: number of lines that are cut off or no rows.
     """
 
     rows: pd.DataFrame
     damaged: int
 
 
-def read_log(folder: Path, since: datetime, until: datetime) -> LogWindow:
-    """Read what was logged in a span of time; files of other days are not opened.
+def read_prediction_log(folder: Path, since: datetime, until: datetime) -> LogWindow:
+    """Read the predictions of a span of time. Files of other days are not opened.
 
     Args:
-        folder: the log's folder.
-        since: first moment, with its zone.
-        until: moment after the last, with its zone.
+        folder: folder of the log.
+        since: start of the span (included), with its time zone.
+        until: end of the span (excluded), with its time zone.
 
     Returns:
-        The rows of all processes, and how many lines were no rows.
+        The rows of all processes, and the number of damaged lines.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     damaged = 0
-    for path in _files(folder, since, until):
-        for line in _lines(path):
-            row = _read_row(line)
-            if row is None:
-                damaged += 1
-            elif since <= row["time"] < until:
-                rows.append(row)
+    for path in _files_between(folder, since, until):
+        with path.open("rb") as lines:
+            for line in lines:
+                row = _parse_row(line)
+                if row is None:
+                    damaged += 1
+                elif since <= row["time"] < until:
+                    rows.append(row)
     table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "embedding"])
     table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
     for name in ("probability", "threshold"):
@@ -160,52 +161,54 @@ def read_log(folder: Path, since: datetime, until: datetime) -> LogWindow:
     return LogWindow(table.sort_values("time", kind="stable", ignore_index=True), damaged)
 
 
-def picture_path(folder: Path, name: str) -> Path | None:
-    """The kept picture of a row.
+def logged_image_path(folder: Path, row_id: str) -> Path | None:
+    """Find the logged image of a row.
 
     Args:
-        folder: the log's folder.
-        name: the row's ``id``.
+        folder: folder of the log.
+        row_id: the row's ``id``.
 
     Returns:
-        Its PNG; None if it was not kept.
+        Path of its PNG; None if the image was not logged.
     """
-    path = folder / PIXELS / f"{name}.png"
+    path = folder / IMAGES_FOLDER / f"{row_id}.png"
     return path if path.is_file() else None
 
 
-def _row(name: str, moment: datetime, served: Served, answer: Answer, picture: Picture) -> dict[str, Any]:
-    found, refusal, film = answer.prediction, answer.refusal, answer.film
-    height, width = picture.grey.shape
+def _make_row(
+    row_id: str, time: datetime, served: ServedModel, result: PredictionResult, image: DecodedImage
+) -> dict[str, Any]:
+    prediction, refusal, features = result.prediction, result.refusal, result.features
+    height, width = image.grey.shape
     return {
-        "id": name,
-        "time": moment.isoformat(timespec="milliseconds"),
+        "id": row_id,
+        "time": time.isoformat(timespec="milliseconds"),
         "version": served.version or None,
         "alias": served.alias or None,
-        "model": served.card.model,
-        "label": found.label if found else None,
-        "probability": found.probability if found else None,
-        "threshold": found.threshold if found else None,
+        "model": served.metadata.model,
+        "label": prediction.label if prediction else None,
+        "probability": prediction.probability if prediction else None,
+        "threshold": prediction.threshold if prediction else None,
         "refusal": refusal.kind if refusal else None,
         "width": width,
         "height": height,
-        "statistics": {key: _short(value) for key, value in film.statistics.items()} if film else None,
-        "embedding": [_rounded(value) for value in film.embedding] if film else None,
+        "statistics": {name: _shortest(value) for name, value in features.statistics.items()} if features else None,
+        "embedding": [_rounded(value) for value in features.embedding] if features else None,
     }
 
 
-def _short(value: float) -> float | None:
-    """The float32 in as few digits as name it, so that values equal at training are equal here; None for NaN."""
+def _shortest(value: float) -> float | None:
+    """The shortest decimal number with the same float32: equal values must stay equal. None for NaN."""
     return float(str(np.float32(value))) if np.isfinite(value) else None
 
 
 def _rounded(value: float) -> float | None:
-    """Fewer digits; JSON has no word for what isn't a number."""
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    """Fewer digits. None for NaN, which JSON does not have."""
+    return float(f"{value:.{EMBEDDING_DIGITS}g}") if np.isfinite(value) else None
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Add whole lines or nothing: what fits of them on a full disk is taken back."""
+def _append_lines(path: Path, data: bytes) -> None:
+    """Append all of the data or nothing: a part that was written to a full disk is removed again."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         size = os.fstat(file).st_size
@@ -220,10 +223,10 @@ def _append(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def _write_picture(path: Path, picture: Picture) -> None:
+def _write_image(path: Path, image: DecodedImage) -> None:
     import cv2
 
-    _, data = cv2.imencode(".png", picture.grey)
+    _, data = cv2.imencode(".png", image.grey)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         with os.fdopen(file, "wb") as target:
@@ -233,27 +236,26 @@ def _write_picture(path: Path, picture: Picture) -> None:
         raise
 
 
-def _files(folder: Path, since: datetime, until: datetime) -> list[Path]:
-    first, last = (moment.astimezone(UTC).date().isoformat() for moment in (since, until - timedelta(microseconds=1)))
-    return sorted(path for path in folder.glob(f"????-??-??-*{SUFFIX}") if first <= path.name[:10] <= last)
+def _files_between(folder: Path, since: datetime, until: datetime) -> list[Path]:
+    moments = (since, until - timedelta(microseconds=1))
+    first_day, last_day = (moment.astimezone(UTC).date().isoformat() for moment in moments)
+    paths = folder.glob(f"????-??-??-*{LOG_SUFFIX}")
+    return sorted(path for path in paths if first_day <= path.name[:10] <= last_day)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from file
-
-
-def _read_row(line: bytes) -> dict[str, Any] | None:
-    """A row as the table has it; None if the line is none."""
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """A line as a row of the table; None if it is damaged."""
     try:
-        row = json.loads(line)
-        moment = datetime.fromisoformat(row["time"]).astimezone(UTC)
-        statistics, embedding = row.get("statistics") or {}, row.get("embedding")
-        known = {name: row.get(name) for name in COLUMNS}
-        films = {f"{STATISTIC}{name}": np.float64(value) for name, value in statistics.items() if value is not None}
+        entry = json.loads(line)
+        time = datetime.fromisoformat(entry["time"]).astimezone(UTC)
+        statistics, embedding = entry.get("statistics") or {}, entry.get("embedding")
+        values = {name: entry.get(name) for name in COLUMNS}
+        columns = {
+            f"{STATISTIC_PREFIX}{name}": np.float64(value) for name, value in statistics.items() if value is not None
+        }
         point = None if embedding is None else np.asarray(embedding, dtype=np.float32)
         if not line.endswith(b"\n"):
             return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return {**known, "time": moment, **films, "embedding": point}
+    return {**values, "time": time, **columns, "embedding": point}

@@ -7,14 +7,15 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.registry_fields import Registered
-from cxr.steps.time_fields import DayOrMoment, span
+from cxr.steps.registry_fields import RegistryStep
+from cxr.steps.time_fields import DayOrMoment, time_bounds
 
 
-class Champion(Registered):
+class Champion(RegistryStep):
     """Print which version is champion now, or was on a past day, and since when."""
 
     name: ClassVar[str] = "champion"
+    follows: ClassVar[str] = "tune"
 
     on: Annotated[
         DayOrMoment | None,
@@ -23,23 +24,20 @@ class Champion(Registered):
 
     def run(self) -> None:
         """Print one line per version that was champion then."""
-        from cxr.promotion.log import champions_between
-        from cxr.tracking.registry import promotion_log
+        from cxr.promotion.log import became_champion, champions_between
+        from cxr.tracking.aliases import read_promotion_log
 
-        entries = promotion_log(self.tracking_uri, self.registered_name)
-        start, end = self._span()
+        entries = read_promotion_log(self.store, self.registered_name)
+        start, end = self._first_and_last_moment()
         for moment, version in champions_between(entries, start, end):
-            since = next(
-                (one for one in reversed(entries) if one.time <= moment and one.moved and one.champion == version), None
-            )
+            entry = became_champion(entries, version, moment)
             who = f"version {version}" if version else "nobody"
-            words = f"since {since.time:%Y-%m-%d %H:%M:%S} UTC: {since.sentence()}, by {since.who}" if since else ""
-            self.show(f"{moment:%Y-%m-%d %H:%M:%S} UTC  {who}  {words}".rstrip())
+            since = f"since {entry.time:%Y-%m-%d %H:%M:%S} UTC: {entry.sentence()}, by {entry.who}" if entry else ""
+            self.show(f"{moment:%Y-%m-%d %H:%M:%S} UTC  {who}  {since}".rstrip())
 
-    def _span(self) -> tuple[datetime, datetime]:
-        """First and last moment that is asked about."""
+    def _first_and_last_moment(self) -> tuple[datetime, datetime]:
         if self.on is None:
             now = datetime.now(UTC)
             return now, now
-        start, end = span(self.on)
+        start, end = time_bounds(self.on)
         return start, max(start, end - timedelta(microseconds=1))

@@ -1,4 +1,4 @@
-"""Ensemble: pool the evaluated models with weights from validation, and judge the pool as any model is judged."""
+"""Ensemble: pool the evaluated models with weights from validation, and evaluate the ensemble as any model."""
 
 from __future__ import annotations
 
@@ -8,87 +8,79 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.base import Reads, Writes
+from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.evaluate import Evaluate
-from cxr.steps.evaluation_fields import Judged
+from cxr.steps.evaluation_fields import EvaluationStep
 
 log = logging.getLogger(__name__)
 
 
-class Ensemble(Judged):
-    """Join the evaluated models: weights on their log odds from validation, figures and a comparison from test."""
+class Ensemble(EvaluationStep):
+    """Pool the evaluated models: weights of their log odds from validation, metrics and a comparison from test."""
 
     name: ClassVar[str] = "ensemble"
+    follows: ClassVar[str] = "evaluate"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "evaluate", "ensemble")
-    # The networks have answered already: what evaluate needs to run one is not needed here.
-    passed_over: ClassVar[frozenset[str]] = frozenset(Evaluate.parameters()) - frozenset(Judged.parameters())
+    # The members' predictions exist already, so the parameters for running a network have no use here.
+    ignored_keys: ClassVar[frozenset[str]] = frozenset(Evaluate.parameters()) - frozenset(EvaluationStep.parameters())
+    container_image: ClassVar[str | None] = TRAIN_IMAGE
 
     models: Annotated[
         Path,
-        Reads("Models", each="Model"),
+        Input("Models", item_kind="Model"),
         Field(description="Folder with one folder per trained model."),
     ] = Path("artifacts/models")
     evaluations: Annotated[
         Path,
-        Reads("Evaluations", each="Evaluation"),
+        Input("Evaluations", item_kind="Evaluation"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
     transfer: Annotated[
         Path | None,
-        Reads("Transfer", optional=True),
+        Input("Transfer", optional=True),
         Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
     ] = None
     ensemble: Annotated[
         Path,
-        Writes("Ensemble"),
+        Output("Ensemble"),
         Field(description="model/ with all that prediction needs, evaluation/ as of any model, comparison.json."),
     ] = Path("artifacts/ensemble")
 
-    members: Annotated[list[str], Field(description="Models to join; empty takes all that are evaluated.")] = Field(
+    members: Annotated[list[str], Field(description="Models to pool; empty takes all evaluated ones.")] = Field(
         default=[]
     )
 
     def run(self) -> None:
-        """Fit the weights, judge the pool, hold it against its best member, write all of it."""
-        from cxr import tracking
-        from cxr.evaluation.comparison import compare
-        from cxr.evaluation.ensemble import NAME, read_members, write_model
+        """Fit the weights, evaluate the ensemble, compare it with its best member, write everything."""
+        from cxr.evaluation.bootstrap import CONFIDENCE
+        from cxr.evaluation.comparison import compare_models
+        from cxr.evaluation.ensemble import ENSEMBLE_NAME, read_members, write_ensemble
         from cxr.evaluation.evaluate import evaluate
-        from cxr.evaluation.files import write_evaluation
-        from cxr.evaluation.mistakes import pictures, worst_mistakes
-        from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN, honesty
+        from cxr.evaluation.shortcut_checks import with_shortcut_checks
         from cxr.files import COMPARISON_FILE, write_json
         from cxr.lineage import provenance
         from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
-        from cxr.plots.evaluation import write_plots
-        from cxr.plots.style import Caption
+        from cxr.plots.evaluation import write_evaluation_folder
+        from cxr.tracking.finished_run import try_to_log_evaluation
 
-        tracking.ensure_reachable(self.store)
+        self.check_store()
         folders = model_folders(self.models, self.evaluations, self.transfer)
         members = read_members(folders, self.members)
-        weights = members.fit()
-        found = evaluate(
-            members.pooled(weights), rule=self.rule, target=self.target, resamples=self.resamples,
-            seed=self.seed, bins=self.bins, sensitivities=self.sensitivities,
+        weights = members.fit_weights()
+        evaluation = evaluate(members.pooled_predictions(weights), self.settings())
+        evaluation = with_shortcut_checks(evaluation, resamples=self.resamples, seed=self.seed)
+        metadata = members.ensemble_metadata(weights, provenance.current_provenance(Path()))
+        model_folder, evaluation_folder = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
+        write_ensemble(model_folder, evaluation.calibrate(metadata), folders)
+        best = members.best_member()
+        comparison = compare_models(
+            evaluation.predictions, members.predictions[best], (ENSEMBLE_NAME, best),
+            confidence=CONFIDENCE, resamples=self.resamples, seed=self.seed,
         )  # fmt: skip
-        if HIDDEN_COLUMN in found.predictions.columns:
-            found = found.with_entries(honesty=honesty(found.predictions, resamples=self.resamples, seed=self.seed))
-        card = members.card(weights, provenance.origin(Path()))
-        card = card.completed(found.temperature, found.point.threshold, found.point.sentence())
-        model, evaluation = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
-        write_model(model, card, folders)
-        evaluation.mkdir()
-        write_evaluation(evaluation, found)
-        card.write(evaluation)
-        best = members.best()
-        comparison = compare(
-            found.predictions, members.tables[best], (NAME, best), resamples=self.resamples, seed=self.seed
-        )
         write_json(self.ensemble / COMPARISON_FILE, comparison.to_dict())
-        sheet = worst_mistakes(found.predictions, found.point.threshold, self.mistakes)
-        write_plots(
-            evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), None, self.data), Caption.of(card)
+        write_evaluation_folder(
+            evaluation_folder, evaluation, metadata, prepared=None, data=self.data, mistakes=self.mistakes
         )
-        tracking.send_evaluation(model, evaluation, uri=self.store, experiment=self.experiment)
+        try_to_log_evaluation(self.store, model_folder, evaluation_folder, experiment=self.experiment)
         log.info("weights: %s", ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))
         log.info(comparison.sentence())

@@ -8,87 +8,76 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.files import SPLITS_FILE
-from cxr.steps.base import Reads, Writes
-from cxr.steps.evaluation_fields import Judged
+from cxr.steps.base import TRAIN_IMAGE, Input, Output
+from cxr.steps.evaluation_fields import EvaluationStep
 
 
-class Evaluate(Judged):
-    """Judge one model: temperature and threshold from validation, figures with intervals from test."""
+class Evaluate(EvaluationStep):
+    """Evaluate one model: temperature and threshold from validation, metrics with intervals from test."""
 
     name: ClassVar[str] = "evaluate"
+    follows: ClassVar[str] = "train"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "evaluate")
+    container_image: ClassVar[str | None] = TRAIN_IMAGE
 
-    trained: Annotated[Path, Reads("Model"), Field(description="Folder of the trained model.")]
-    prepared: Annotated[Path, Reads("Prepared"), Field(description="Folder of the prepared images.")]
-    splits: Annotated[Path, Reads("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    evaluation: Annotated[Path, Writes("Evaluation"), Field(description="Folder of the evaluation.")]
+    trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained model.")]
+    prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]
+    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    evaluation: Annotated[Path, Output("Evaluation"), Field(description="Folder of the evaluation.")]
 
     model: Annotated[
         str,
         Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
     ]
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images a network call.")] = 64
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per network call.")] = 64
     manifest: Annotated[
-        Path, Reads("Manifest"), Field(description="Folder of the manifest, for what the files alone give away.")
+        Path, Input("Manifest"), Field(description="Folder of the manifest, for the check of shortcuts in file facts.")
     ] = Path("artifacts/manifest")
 
     def run(self) -> None:
-        """Read model, split and images, judge, write figures, tables, plots and the completed card."""
-        from cxr import tracking
+        """Read model, split and images, evaluate, write metrics, tables, plots and the calibrated metadata."""
+        from cxr.tracking.finished_run import try_to_log_evaluation
 
-        tracking.ensure_reachable(self.store)
+        self.check_store()
         from cxr.models.backend import load_keras
 
         load_keras()
         import pandas as pd
 
-        from cxr.data.split_table import ratios_of
-        from cxr.evaluation.evaluate import evaluate, rows_to_judge
-        from cxr.evaluation.files import read_history, write_evaluation
-        from cxr.evaluation.mistakes import pictures, worst_mistakes
+        from cxr.data.split_table import read_ratios
+        from cxr.evaluation.evaluate import evaluate, evaluation_rows
+        from cxr.evaluation.files import read_history
+        from cxr.evaluation.prediction import predict_with_speed
         from cxr.evaluation.shortcut_checks import (
             HIDDEN_COLUMN,
             METADATA_COLUMN,
-            honesty,
-            metadata_scores,
-            predict_hidden,
+            metadata_baseline_scores,
+            predict_lungs_hidden,
+            with_shortcut_checks,
         )
-        from cxr.evaluation.speed import timed_predict
         from cxr.files import MANIFEST_FILE
-        from cxr.images.prepared import Prepared
+        from cxr.images.prepared import PreparedImages
         from cxr.inference.predictor import Predictor
-        from cxr.models.metadata import ModelCard
-        from cxr.plots.evaluation import write_plots
-        from cxr.plots.style import Caption
-        from cxr.training.device import evidence
+        from cxr.models.metadata import ModelMetadata
+        from cxr.plots.evaluation import write_evaluation_folder
+        from cxr.training.device import describe_device
 
-        card = ModelCard.read(self.trained)
-        prepared = Prepared.open(self.prepared)
+        metadata = ModelMetadata.read(self.trained)
+        prepared = PreparedImages.open(self.prepared)
         splits = pd.read_parquet(self.splits / SPLITS_FILE)
-        rows = rows_to_judge(splits, self.splits, self.model, card, prepared)
+        rows = evaluation_rows(splits, self.splits, self.model, metadata, prepared)
         manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
-        rows[METADATA_COLUMN] = metadata_scores(splits, manifest, rows, seed=self.seed)
+        rows[METADATA_COLUMN] = metadata_baseline_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)
-        raw, speed = timed_predict(
-            predictor, prepared.images, prepared.rows(rows["path"]), evidence(), batch_size=self.batch_size
+        rows["probability_raw"], speed = predict_with_speed(
+            predictor, prepared.images, prepared.rows(rows["path"]), describe_device(), batch_size=self.batch_size
         )
-        rows["probability_raw"] = raw
-        rows[HIDDEN_COLUMN] = predict_hidden(predictor, prepared, rows, batch_size=self.batch_size)
-        found = evaluate(
-            rows, rule=self.rule, target=self.target, resamples=self.resamples,
-            seed=self.seed, bins=self.bins, sensitivities=self.sensitivities,
+        rows[HIDDEN_COLUMN] = predict_lungs_hidden(predictor, prepared, rows, batch_size=self.batch_size)
+        evaluation = evaluate(rows, self.settings())
+        evaluation = with_shortcut_checks(evaluation, resamples=self.resamples, seed=self.seed)
+        evaluation = evaluation.with_entries({"speed": speed, "split_ratios": read_ratios(self.splits)})
+        write_evaluation_folder(
+            self.evaluation, evaluation, metadata, prepared=prepared, data=self.data, mistakes=self.mistakes,
+            history=read_history(self.trained),
         )  # fmt: skip
-        found = found.with_entries(
-            honesty=honesty(rows, resamples=self.resamples, seed=self.seed),
-            speed=speed,
-            split_ratios=ratios_of(self.splits),
-        )
-        history = read_history(self.trained)
-        write_evaluation(self.evaluation, found, history)
-        card.completed(found.temperature, found.point.threshold, found.point.sentence()).write(self.evaluation)
-        sheet = worst_mistakes(found.predictions, found.point.threshold, self.mistakes)
-        write_plots(
-            self.evaluation / "plots", found, sheet, pictures(sheet["path"].tolist(), prepared, self.data),
-            Caption.of(card), history, card.training.get("best_epoch"),
-        )  # fmt: skip
-        tracking.send_evaluation(self.trained, self.evaluation, uri=self.store, experiment=self.experiment)
+        try_to_log_evaluation(self.store, self.trained, self.evaluation, experiment=self.experiment)

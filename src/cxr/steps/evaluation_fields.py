@@ -1,22 +1,25 @@
-"""Fields of every step that judges a classifier: how threshold, figures and intervals come about."""
+"""Fields of every step that evaluates a classifier: how threshold, metrics and intervals are computed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cxr.steps.base import Reads
-from cxr.steps.tracking_fields import Tracked
+from cxr.steps.base import Input
+from cxr.steps.tracking_fields import TrackingStep
+
+if TYPE_CHECKING:
+    from cxr.evaluation.evaluate import EvaluationSettings
 
 
-class Judged(Tracked):
+class EvaluationStep(TrackingStep):
     """A step whose result is an evaluation; its parameters stand in the section ``evaluate``."""
 
     data: Annotated[
         Path,
-        Reads("Dataset", optional=True),
+        Input("Dataset", optional=True),
         Field(description="Folder of the raw images, for the sheet of mistakes; else prepared ones, or no sheet."),
     ] = Path("data")
 
@@ -36,12 +39,12 @@ class Judged(Tracked):
         Field(description="Further sensitivities at which the specificity is reported; 0.9703 is S2's own."),
     ] = Field(default=[0.9703])
     resamples: Annotated[
-        int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients behind each interval.")
+        int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients for each interval.")
     ] = 2000
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the bootstrap.")] = 0
     bins: Annotated[int, Field(ge=2, le=100, description="Bins of the calibration error.")] = 15
     mistakes: Annotated[
-        int, Field(ge=1, le=12, description="Images of each kind of error on the sheet of mistakes.")
+        int, Field(ge=1, le=12, description="Images of each kind of mistake on the sheet of mistakes.")
     ] = 6
 
     @field_validator("sensitivities")
@@ -50,3 +53,9 @@ class Judged(Tracked):
         if not all(0 < value <= 1 for value in sensitivities):
             raise ValueError("a list of shares above 0 and at most 1")
         return sensitivities
+
+    def settings(self) -> EvaluationSettings:
+        """Collect how the model is evaluated."""
+        from cxr.evaluation.evaluate import EvaluationSettings
+
+        return EvaluationSettings(**{name: getattr(self, name) for name in EvaluationSettings.__dataclass_fields__})

@@ -6,26 +6,28 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.registry_fields import Registered
+from cxr.steps.registry_fields import RegistryStep
 
 
-class History(Registered):
+class History(RegistryStep):
     """Print the promotion log: who made which version champion, when and why."""
 
     name: ClassVar[str] = "history"
+    follows: ClassVar[str] = "champion"
 
     moves: Annotated[bool, Field(description="Whether only entries that changed the champion are shown.")] = False
 
     def run(self) -> None:
-        """Print one paragraph per entry, oldest first."""
-        from cxr.tracking.registry import promotion_log
+        """Print the entries, oldest first."""
+        from cxr.tracking.aliases import read_promotion_log
 
-        entries = [one for one in promotion_log(self.tracking_uri, self.registered_name) if one.moved or not self.moves]
-        for entry in entries:
+        entries = read_promotion_log(self.store, self.registered_name)
+        shown = [entry for entry in entries if entry.moved or not self.moves]
+        for entry in shown:
             self.show(f"{entry.number:4d}  {entry.time:%Y-%m-%d %H:%M:%S} UTC  {entry.sentence()}, by {entry.who}")
             for reason in entry.reasons:
                 self.show(f"      - {reason}")
             if entry.figures:
                 self.show("      " + ", ".join(f"{name} {value:g}" for name, value in entry.figures.items()))
-        if not entries:
+        if not shown:
             self.show(f"the promotion log of {self.registered_name} has no such entries")

@@ -1,7 +1,8 @@
-"""Values for a step from ``params.yaml`` and flags: a flag beats the file, which beats the default."""
+"""Values for a step from ``params.yaml`` and flags: a flag wins over the file, the file over the default."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,67 +15,67 @@ from cxr.steps.base import Step
 
 
 def read_flags(
-    words: Sequence[str], positional: Sequence[str] = (), rest: str | None = None
+    arguments: Sequence[str], positional: Sequence[str] = (), variadic: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Read ``--field value`` and ``--field=value`` pairs, and words that stand alone.
+    """Read ``--field value`` and ``--field=value`` pairs, and arguments without a flag.
 
-    A value that starts with ``[`` or ``{`` is read as a list or mapping (YAML, hence also JSON), ``null`` as
-    None; everything else stays text for the field's type to convert. Words of ``rest`` are text in any case.
+    A value that starts with ``[`` or ``{`` is read as a list or mapping (YAML, hence also JSON), and ``null`` as
+    None; all other values remain text, which the field's type converts. Arguments of ``variadic`` always remain text.
 
     Args:
-        words: the command line after the step's name.
-        positional: fields that words without ``--NAME`` before them fill, in order.
-        rest: field that takes all further such words as a list; behind ``--`` every word is one.
+        arguments: the command line after the step's name.
+        positional: fields that take the arguments without a flag, in order.
+        variadic: field that takes all remaining arguments without a flag as a list; after ``--`` every argument is one.
 
     Returns:
-        Field to value, and one sentence per word that could not be read.
+        Field to value, and one sentence per argument that could not be read.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
-    open_fields = list(positional)
-    further: list[str] = []
+    free_fields = list(positional)
+    variadic_values: list[str] = []
     position = 0
-    while position < len(words):
-        word = words[position]
+    while position < len(arguments):
+        argument = arguments[position]
         position += 1
-        if word == "--" and rest is not None:
-            further += words[position:]
+        if argument == "--" and variadic is not None:
+            variadic_values += arguments[position:]
             break
-        alone = not word.startswith("--") and bool(open_fields)
-        if not alone and rest is not None and not word.startswith("--"):
-            further.append(word)
+        takes_field = not argument.startswith("--") and bool(free_fields)
+        if not takes_field and variadic is not None and not argument.startswith("--"):
+            variadic_values.append(argument)
             continue
-        if not alone and (not word.startswith("--") or word == "--"):
-            problems.append(f"expected --NAME VALUE, received {word!r}")
+        if not takes_field and (not argument.startswith("--") or argument == "--"):
+            problems.append(f"expected --NAME VALUE, received {argument!r}")
             continue
-        field, equals, text = (open_fields.pop(0), "=", word) if alone else word[2:].partition("=")
+        field, equals, text = (free_fields.pop(0), "=", argument) if takes_field else argument[2:].partition("=")
         if not equals:
-            if position == len(words) or words[position].startswith("--"):
+            if position == len(arguments) or arguments[position].startswith("--"):
                 problems.append(f"expected a value after --{field}, received none; every flag takes one")
                 continue
-            text = words[position]
+            text = arguments[position]
             position += 1
         if field in values:
             problems.append(f"expected --{field} once, received it twice")
             continue
         try:
-            values[field] = _value(text)
+            values[field] = _read_value(text)
         except yaml.YAMLError:
             problems.append(f"expected a list or mapping in YAML or JSON, received {field}={text}")
-    if further and rest in values:
-        problems.append(f"expected --{rest} or words without a name, received both")
-    elif further and rest is not None:
-        values[rest] = further
+    if variadic_values and variadic in values:
+        problems.append(f"expected --{variadic} or arguments without a flag, received both")
+    elif variadic_values and variadic is not None:
+        values[variadic] = variadic_values
     return values, problems
 
 
-def _value(text: str) -> Any:
+def _read_value(text: str) -> Any:
     if text == "null":
         return None
     return yaml.safe_load(text) if text[:1] in {"[", "{"} else text
 
 
-def read_sections(path: Path) -> dict[str, Any]:
+def read_parameter_file(path: Path) -> dict[str, Any]:
     """Read a parameter file.
 
     Args:
@@ -97,8 +98,8 @@ def read_sections(path: Path) -> dict[str, Any]:
     return content
 
 
-def gather(
-    step: type[Step],
+def merge_parameters(
+    step_class: type[Step],
     flags: Mapping[str, Any],
     sections: Mapping[str, Any],
     known: Sequence[str] | None = None,
@@ -106,10 +107,10 @@ def gather(
     """Merge the step's sections and its flags.
 
     Args:
-        step: the step's class.
+        step_class: the step's class.
         flags: field to value from the command line.
         sections: the parameter file's content; empty if there is none.
-        known: top-level sections of all steps; others are refused. None to let them pass.
+        known: top-level sections of all steps; other sections are refused. None accepts all sections.
 
     Returns:
         Field to value, and one sentence per section or key that no step knows.
@@ -120,49 +121,84 @@ def gather(
         if known is not None and name not in known
     ]
     values: dict[str, Any] = {}
-    for pattern in step.sections:
-        fields = dict(flags)
-        section, present = _find(pattern, fields, sections)
-        if not present:
+    for pattern in step_class.sections:
+        section = _find_section(pattern, flags, sections)
+        if section is None:
             continue
         if not isinstance(section, Mapping):
             problems.append(f"expected section {pattern} to hold 'name: value' lines, received {section!r}")
             continue
         for key, value in section.items():
-            if key in step.model_fields:
+            if key in step_class.model_fields:
                 values[key] = value
-            elif key not in step.passed_over:
+            elif key not in step_class.ignored_keys:
                 problems.append(
-                    f"unknown parameter {pattern}.{key}={value!r}; expected one of: {', '.join(step.parameters())}"
+                    f"unknown parameter {pattern}.{key}={value!r}; "
+                    f"expected one of: {', '.join(step_class.parameters())}"
                 )
     values.update(flags)
-    for field, patterns in step.collects.items():
-        found = [_find(pattern, flags, sections)[0] for pattern in patterns]
-        collected = {key: value for section in found if isinstance(section, Mapping) for key, value in section.items()}
-        given = flags.get(field, {})
-        values[field] = {**collected, **given} if isinstance(given, Mapping) else given
+    for field, patterns in step_class.collected_sections.items():
+        flag = flags.get(field, {})
+        collected: dict[str, Any] = {}
+        for pattern in patterns:
+            section = _find_section(pattern, flags, sections)
+            collected |= section if isinstance(section, Mapping) else {}
+        values[field] = {**collected, **flag} if isinstance(flag, Mapping) else flag
     return values, problems
 
 
-def _find(pattern: str, fields: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Follow a dotted section name; ``{field}`` is replaced by that field's value."""
-    found: Any = sections
+def _find_section(pattern: str, flags: Mapping[str, Any], sections: Mapping[str, Any]) -> Any:
+    """Find the section with a dotted name; ``{field}`` is replaced by that flag's value. None if there is none."""
+    section: Any = sections
     for part in pattern.split("."):
         match = re.fullmatch(r"\{(\w+)\}", part)
-        key = str(fields.get(match[1], "")) if match else part
-        if not isinstance(found, Mapping) or key not in found:
-            return None, False
-        found = found[key]
-    return found, found is not None
+        key = str(flags.get(match[1], "")) if match else part
+        if not isinstance(section, Mapping) or key not in section:
+            return None
+        section = section[key]
+    return section
 
 
-def top_level(steps: Sequence[type[Step]]) -> tuple[str, ...]:
-    """Names of the sections that any of the steps reads.
+def section_names(step_classes: Sequence[type[Step]]) -> tuple[str, ...]:
+    """Names of the top-level sections that the steps read, each once, in order of the steps."""
+    return tuple(dict.fromkeys(pattern.split(".")[0] for step_class in step_classes for pattern in step_class.sections))
+
+
+def override_parameters(
+    sections: Mapping[str, Any], models: Sequence[str], overrides: Mapping[str, Any], *, add: bool = False
+) -> dict[str, Any]:
+    """Copy the sections of a parameter file and replace some values.
 
     Args:
-        steps: the step classes.
+        sections: the sections.
+        models: entries of the section ``models`` to keep; an empty list keeps all.
+        overrides: dotted name to value, e.g. ``{"fetch.phantom_images": 60}``.
+        add: whether missing parent sections are created.
 
     Returns:
-        Section names, each once, in order of the steps.
+        The copy.
+
+    Raises:
+        ParameterError: listing every model and name that does not exist.
     """
-    return tuple(dict.fromkeys(pattern.split(".")[0] for step in steps for pattern in step.sections))
+    copy: dict[str, Any] = json.loads(json.dumps(sections))  # YAML sections that share an anchor become separate
+    known = copy.get("models") or {}
+    problems = [
+        f"expected one of the models {', '.join(known)}; received {name!r}" for name in models if name not in known
+    ]
+    if models:
+        copy["models"] = {name: known[name] for name in models if name in known}
+    for name, value in overrides.items():
+        *parents, last = name.split(".")
+        section: Any = copy
+        for parent in parents:
+            if add:
+                section[parent] = section.get(parent) or {}
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or (not parents and last not in section):
+            problems.append(f"expected the name of a value such as fetch.phantom_images, received {name}={value!r}")
+        else:
+            section[last] = value
+    if problems:
+        raise ParameterError(problems)
+    return copy

@@ -1,54 +1,64 @@
-"""Predict: answer for image files, for a folder or for a prefix of a store, with a registered version or a folder."""
+"""Step: predict for image files, for a folder or for a prefix of an object store."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cxr.errors import DataError, MissingInputError, SourceError
-from cxr.steps.base import Keeps, Positional, Reads, Writes
-from cxr.steps.model_fields import AnsweringOnce
+from cxr.errors import MissingInputError, SourceError
+from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
+from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
+from cxr.steps.model_fields import FixedModelStep
 
 if TYPE_CHECKING:
-    from cxr.inference.scoring.files import Files
-    from cxr.inference.scoring.parts import Parts
-    from cxr.inference.scoring.score import Answering
-    from cxr.serving.model_source import Choice
+    from cxr.inference.scoring.sources import ImageSource
+    from cxr.inference.scoring.table import TableParts
+    from cxr.serving.model_source import ModelSource
 
 log = logging.getLogger(__name__)
 
-TABLE, RECORD = "predictions.parquet", "summary.json"
-"""Files in the folder of predictions."""
+
+@dataclass(frozen=True)
+class _ScoringJob:
+    """The images, the model and the parts of the table: known before the model is loaded."""
+
+    images: ImageSource
+    model: ModelSource
+    parts: TableParts
 
 
-class Predict(AnsweringOnce):
-    """Answer for radiographs: a few files as a table on the terminal, or whole folders and prefixes as a file."""
+class Predict(FixedModelStep):
+    """Predict for radiographs: a few files as a table on the terminal, or whole folders and prefixes as a file."""
 
     name: ClassVar[str] = "predict"
+    follows: ClassVar[str] = "outcome"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "predict")
+    container_image: ClassVar[str | None] = TRAIN_IMAGE
+    cacheable: ClassVar[bool] = False  # the images may have changed
+    reads_object_store: ClassVar[bool] = True
 
     images: Annotated[
         Path | None,
-        Reads("Dataset", optional=True),
-        Field(description="Folder of images, at any depth; s3://bucket/prefix is taken as source."),
+        Input("Dataset", optional=True),
+        Field(description="Folder of images, at any depth; s3://bucket/prefix is read as source."),
     ] = None
     predictions: Annotated[
         Path | None,
-        Writes("Predictions"),
-        Field(description=f"Folder to write {TABLE} and {RECORD} into."),
+        Output("Predictions"),
+        Field(description=f"Folder to write {PREDICTIONS_FILE} and {SUMMARY_FILE} into."),
     ] = None
     parts: Annotated[
         Path | None,
-        Keeps("Predictions so far"),
-        Field(description="Where rows are kept until all are there; null: a hidden folder beside the result."),
+        WorkingFolder("Predictions so far"),
+        Field(description="Folder that keeps rows until all exist; null: a hidden folder beside the result."),
     ] = None
 
-    files: Annotated[list[str], Positional(rest=True), Field(description="Image files, named one by one.")] = Field(
+    files: Annotated[list[str], Positional(variadic=True), Field(description="Image files, named one by one.")] = Field(
         default=[]
     )
     source: Annotated[
@@ -60,19 +70,19 @@ class Predict(AnsweringOnce):
     endpoint_url: Annotated[
         str | None, Field(description="Address of an object store; by default AWS_ENDPOINT_URL.")
     ] = None
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images a network call.")] = 64
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per network call.")] = 64
     part_size: Annotated[
-        int, Field(ge=1, le=1_000_000, description="Images a part: what a killed run has to do again, at most.")
+        int, Field(ge=1, le=1_000_000, description="Images per part: a killed run repeats at most one part.")
     ] = 512
     workers: Annotated[
-        int | None, Field(ge=1, description="Threads that read and decode; null for what suits the source.")
+        int | None, Field(ge=1, description="Threads that read and decode; null: as many as suit the source.")
     ] = None
 
-    _job: _Job | None = PrivateAttr(None)
+    _job: _ScoringJob | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
-    def _address_of_images(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _move_address_to_source(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         moved = dict(values)
         if str(moved.get("images")).startswith("s3://") and "source" not in moved:
             moved["source"] = str(moved.pop("images"))
@@ -80,24 +90,24 @@ class Predict(AnsweringOnce):
 
     @field_validator("files")
     @classmethod
-    def _no_folders(cls, files: list[str]) -> list[str]:
+    def _refuse_folders(cls, files: list[str]) -> list[str]:
         if any(name.startswith("s3://") or Path(name).is_dir() for name in files):
             raise ValueError("files; a folder or s3://bucket/prefix is given as --images, with --output")
         return files
 
     @field_validator("output")
     @classmethod
-    def _known_format(cls, output: Path | None) -> Path | None:
+    def _expect_known_format(cls, output: Path | None) -> Path | None:
         if output is not None and output.suffix not in (".parquet", ".csv"):
             raise ValueError("a file name that ends in .parquet or .csv")
         return output
 
     @model_validator(mode="after")
-    def _one_source_and_one_target(self) -> Self:
-        given = [name for name in ("files", "images", "source") if getattr(self, name)]
-        if len(given) != 1:
+    def _expect_one_source_and_one_target(self) -> Self:
+        sources = [name for name in ("files", "images", "source") if getattr(self, name)]
+        if len(sources) != 1:
             raise ValueError(
-                f"expected image files, --images FOLDER or --images s3://bucket/prefix, received {given or 'none'}"
+                f"expected image files, --images FOLDER or --images s3://bucket/prefix, received {sources or 'none'}"
             )
         targets = [name for name in ("output", "predictions") if getattr(self, name) is not None]
         if len(targets) > 1 or (not targets and not self.files):
@@ -108,119 +118,71 @@ class Predict(AnsweringOnce):
         return self
 
     def execute(self) -> None:
-        """Answer, unless the rows are there already for the same images and version.
+        """Predict, unless the rows exist already for the same images and version.
 
         Raises:
-            SourceError: if images cannot be listed, or a store stops answering.
-            RegistryError: if there is no version that can answer.
-            MissingInputError: if a folder or a store isn't there, or the model of a folder isn't evaluated.
-            DataError: if there is no answer for any of the images.
+            SourceError: if images cannot be listed, or an object store fails.
+            RegistryError: if there is no version that can predict.
+            MissingInputError: if a folder or a store doesn't exist, or the model of a folder isn't evaluated.
+            DataError: if no image gets a prediction.
         """
-        from cxr.inference.scoring.parts import is_written
+        from cxr.inference.scoring.table import is_complete
 
         job = self._job = self._prepare()
-        place = self._place()
-        if place is not None and is_written(job.parts.digest, *place):
-            log.info("%s already holds the answers of %s for %s", place[0], job.choice.name, job.files.name)
+        target = self._target()
+        if target is not None and is_complete(job.parts.digest, *target):
+            log.info("%s already holds the predictions of %s for %s", target[0], job.model.name, job.images.name)
             return
         super().execute()
 
     def run(self) -> None:
-        """Load the model, answer, print or write the rows."""
-        from cxr.inference.scoring.score import Answering
+        """Load the model, predict, print or write the rows."""
+        from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
         from cxr.models.backend import load_keras
 
         job = self._job or self._prepare()
         load_keras()
-        served = job.choice.load()
+        served = job.model.load()
         if served.banner:
             log.warning("%s", served.banner)
-        answering = Answering(served.predictor, served.version or None, served.alias or None, served.reference)
-        place = self._place()
-        if place is None:
-            self._print(job.files, answering)
+        model = ScoringModel(
+            served.predictor, served.version or None, served.alias or None, served.reference, served.banner
+        )
+        target, workers, batch_size = self._target(), self.workers, self.batch_size
+        if target is not None:
+            score_to_table(job.images, model, job.parts, *target, workers=workers, batch_size=batch_size)
         else:
-            self._write(job, answering, served.banner, *place)
+            for line in score_to_text(job.images, model, workers=workers, batch_size=batch_size):
+                self.show(line)
 
-    def tidy(self) -> None:
-        """Remove the parts: the rows are in place."""
+    def clean_up(self) -> None:
+        """Remove the parts: the rows are complete."""
         if self._job is not None:
             self._job.parts.remove()
 
-    def _prepare(self) -> _Job:
-        """List the images and find out which model is to answer, without loading it."""
-        from cxr.inference.scoring.files import FolderFiles, NamedFiles, StoredFiles
-        from cxr.inference.scoring.parts import Parts
+    def _prepare(self) -> _ScoringJob:
+        """List the images and choose the model, without loading it."""
+        from cxr.inference.scoring.sources import FolderImages, NamedImages, ObjectStoreImages
+        from cxr.inference.scoring.table import TableParts
 
-        files: Files
+        images: ImageSource
         if self.source is not None:
-            files = StoredFiles(self.source, endpoint_url=self.endpoint_url)
+            images = ObjectStoreImages(self.source, endpoint_url=self.endpoint_url)
         elif self.images is not None:
             if not self.images.is_dir():
                 raise MissingInputError(f"expected a folder of images, received images={self.images}")
-            files = FolderFiles(self.images)
+            images = FolderImages(self.images)
         else:
-            files = NamedFiles(self.files)
-        if not files.entries:
-            raise SourceError(f"expected images, received {files.name} without any; check the spelling")
-        choice = self.choice()
+            images = NamedImages(self.files)
+        if not images.files:
+            raise SourceError(f"expected images, received {images.name} without any; check the spelling")
+        model = self.choose_model()
         result = self.predictions or self.output or Path("predictions")
         parts = self.parts or result.with_name(f".{result.name}.parts")
-        return _Job(files, choice, Parts(parts, files.entries, choice.identity, self.part_size))
+        return _ScoringJob(images, model, TableParts(parts, images.files, model.identity, self.part_size))
 
-    def _place(self) -> tuple[Path, Path] | None:
-        """Table and its record; None if rows are printed."""
+    def _target(self) -> tuple[Path, Path] | None:
+        """The table and its summary; None if rows are printed."""
         if self.predictions is not None:
-            return self.predictions / TABLE, self.predictions / RECORD
+            return self.predictions / PREDICTIONS_FILE, self.predictions / SUMMARY_FILE
         return None if self.output is None else (self.output, self.output.with_name(f".{self.output.name}.json"))
-
-    def _write(self, job: _Job, answering: Answering, banner: str | None, table: Path, record: Path) -> None:
-        from cxr.inference.scoring.parts import write_record
-        from cxr.inference.scoring.score import score
-
-        score(job.files, answering, job.parts, workers=self.workers, batch_size=self.batch_size)
-        found = job.parts.join(table)
-        _expect_answers(found["answered"], found["first_errors"])
-        threshold = answering.predictor.card.threshold
-        write_record(
-            record,
-            {**found, "source": job.files.name, **answering.columns, "threshold": threshold, "banner": banner},
-        )
-        counts = ", ".join(f"{count:,} {label}" for label, count in sorted(found["labels"].items()))
-        log.info("%s: %s images, %s", table.name, f"{found['images']:,}", counts)
-        if found["errors"]:
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(found["errors"].items()))
-            log.warning("%s without an answer, see column error: %s", f"{sum(found['errors'].values()):,}", kinds)
-
-    def _print(self, files: Files, answering: Answering) -> None:
-        from cxr.inference.scoring.rows import rows
-
-        width = max(4, *(len(file.path) for file in files.entries))
-        named = (f"{answering.version or '-'} ({answering.alias})" if answering.alias else answering.version) or "-"
-        self.show(f"{'file':<{width}}  {'label':<9}  probability  threshold  version")
-        errors: list[str] = []
-        for row in rows(
-            files, files.entries, answering.predictor, answering.reference,
-            workers=self.workers, batch_size=self.batch_size,
-        ):  # fmt: skip
-            if row.probability is None or row.threshold is None:
-                errors.append(f"{row.path}: {row.error}")
-                self.show(f"{row.path:<{width}}  {'-':<9}  {row.error}")
-                continue
-            shares = f"{row.probability:>11.1%}  {row.threshold:>9.1%}"
-            self.show(f"{row.path:<{width}}  {row.label:<9}  {shares}  {named}")
-        _expect_answers(len(files.entries) - len(errors), errors[:5])
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is to be done, found out before anything is loaded."""
-
-    files: Files
-    choice: Choice
-    parts: Parts
-
-
-def _expect_answers(answered: int, errors: Sequence[str]) -> None:
-    if not answered:
-        raise DataError("\n".join(["expected at least one radiograph that can be read, received:", *errors]))

@@ -1,42 +1,54 @@
-"""Preprocess: apply one recipe to every accepted image and keep the result as one memory-mapped array."""
+"""The step ``preprocess``: apply one recipe to every accepted image and store the results in one array."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cxr.steps.base import Reads, Step, Writes
+from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 
-RecipeName = Literal["s0_clahe_bilateral", "s1_resize", "s2_resize", "s3_equalise_morphology", "s4_resize"]
+
+def _check_recipe_name(name: str) -> str:
+    from cxr.images.recipes import RECIPES
+
+    if name not in RECIPES:
+        raise ValueError(f"one of {', '.join(RECIPES)}")
+    return name
 
 
 class Preprocess(Step):
     """Apply a recipe to every accepted image: decode to grey, filter, resize, store as uint8.
 
-    Every parameter but the recipe's name and the number of workers replaces one value of the recipe; null
-    keeps the source system's value.
+    Each parameter except the name of the recipe and the number of workers replaces one value of the recipe. Null keeps
+    the value of the source system.
     """
 
     name: ClassVar[str] = "preprocess"
+    follows: ClassVar[str] = "resplit"
     sections: ClassVar[tuple[str, ...]] = ("preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
-    without_effect: ClassVar[tuple[str, ...]] = ("preprocess",)
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("preprocess",)
+    container_image: ClassVar[str | None] = DATA_IMAGE
 
-    data: Annotated[Path, Reads("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
+    data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     manifest: Annotated[
         Path,
-        Reads("Manifest"),
+        Input("Manifest"),
         Field(description="Folder of the manifest; its accepted images are prepared."),
     ] = Path("artifacts/manifest")
     prepared: Annotated[
         Path,
-        Writes("Prepared"),
+        Output("Prepared"),
         Field(description="Folder of the array; artifacts/prepared/RECIPE if not given."),
     ] = Path("artifacts/prepared/s2_resize")
 
-    recipe: Annotated[RecipeName, Field(description="Which recipe; each is one source system's.")] = "s2_resize"
+    recipe: Annotated[
+        str,
+        AfterValidator(_check_recipe_name),
+        Field(description="Name of the recipe, for example s2_resize; each belongs to one source system."),
+    ] = "s2_resize"
     workers: Annotated[
         int | None,
         Field(ge=1, description="Threads; null for one per core. The result does not depend on it."),
@@ -46,18 +58,18 @@ class Preprocess(Step):
     equalise: Annotated[bool | None, Field(description="Equalise the histogram of the whole image.")] = None
     clahe_clip: Annotated[
         float | None,
-        Field(ge=0, description="Clip limit of the local (CLAHE) equalisation; 0 leaves it out."),
+        Field(ge=0, description="Clip limit of the local (CLAHE) equalisation; 0 omits it."),
     ] = None
     clahe_tiles: Annotated[int | None, Field(ge=1, le=64, description="Tiles per side for CLAHE.")] = None
     bilateral_diameter: Annotated[
-        int | None, Field(ge=0, le=64, description="Bilateral filter's diameter in pixels; 0 leaves it out.")
+        int | None, Field(ge=0, le=64, description="Diameter of the bilateral filter in pixels; 0 omits it.")
     ] = None
     bilateral_sigma_colour: Annotated[
-        float | None, Field(gt=0, description="Its sigma in colour, as given for three equal channels.")
+        float | None, Field(gt=0, description="Its sigma in colour, as stated for three equal channels.")
     ] = None
-    bilateral_sigma_space: Annotated[float | None, Field(gt=0, description="Its sigma in space, pixels.")] = None
+    bilateral_sigma_space: Annotated[float | None, Field(gt=0, description="Its sigma in space, in pixels.")] = None
     morphology: Annotated[
-        int | None, Field(ge=0, le=64, description="Kernel side of closing, then opening; 0 leaves them out.")
+        int | None, Field(ge=0, le=64, description="Side of the kernel of closing, then opening; 0 omits them.")
     ] = None
     canny: Annotated[bool | None, Field(description="Add Canny edges as a second plane.")] = None
     canny_low: Annotated[float | None, Field(ge=0, description="Canny's lower threshold.")] = None
@@ -65,19 +77,22 @@ class Preprocess(Step):
 
     @model_validator(mode="before")
     @classmethod
-    def _folder_of_the_recipe(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        filled = dict(values)
-        if "recipe" in filled:
-            filled.setdefault("prepared", Path("artifacts/prepared") / str(filled["recipe"]))
-        return filled
+    def _default_output_folder(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        completed = dict(values)
+        if "recipe" in completed:
+            completed.setdefault("prepared", Path("artifacts/prepared") / str(completed["recipe"]))
+        return completed
 
     def run(self) -> None:
-        """Read the manifest, prepare its accepted images, write array, index and recipe."""
+        """Read the manifest, prepare its accepted images, and write array, index and recipe."""
         import pandas as pd
 
-        from cxr.images.prepared import prepare_accepted
+        from cxr.files import MANIFEST_FILE
+        from cxr.images.preparation import prepare_accepted_images
         from cxr.images.recipes import recipe_named
 
         changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
-        manifest = pd.read_parquet(self.manifest / "manifest.parquet")
-        prepare_accepted(self.data, manifest, recipe_named(self.recipe, **changes), self.prepared, self.workers)
+        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        prepare_accepted_images(
+            self.data, manifest, recipe_named(self.recipe, **changes), self.prepared, workers=self.workers
+        )

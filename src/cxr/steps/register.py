@@ -9,62 +9,65 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.base import Reads, Writes
-from cxr.steps.tracking_fields import Tracked
+from cxr.steps.base import TRAIN_IMAGE, Input, Output
+from cxr.steps.tracking_fields import TrackingStep
 
 log = logging.getLogger(__name__)
 
 
-class Register(Tracked):
+class Register(TrackingStep):
     """Register evaluated models in MLflow; validation chooses the challenger, the policy the champion."""
 
     name: ClassVar[str] = "register"
+    follows: ClassVar[str] = "ensemble"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
-    without_effect: ClassVar[tuple[str, ...]] = ()  # a registration is about one store: another one, another run
+    sections_without_effect: ClassVar[tuple[str, ...]] = ()  # another store means another registration
+    container_image: ClassVar[str | None] = TRAIN_IMAGE
+    cacheable: ClassVar[bool] = False  # the registry may have changed
 
     models: Annotated[
         Path,
-        Reads("Models", each="Model"),
+        Input("Models", item_kind="Model"),
         Field(description="Folder with one folder per trained model."),
     ] = Path("artifacts/models")
     evaluations: Annotated[
         Path,
-        Reads("Evaluations", each="Evaluation"),
+        Input("Evaluations", item_kind="Evaluation"),
         Field(description="Folder with one folder per evaluation, named as the models."),
     ] = Path("artifacts/evaluations")
     transfer: Annotated[
         Path | None,
-        Reads("Transfer", optional=True),
+        Input("Transfer", optional=True),
         Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
     ] = None
     ensemble: Annotated[
         Path,
-        Reads("Ensemble", optional=True),
+        Input("Ensemble", optional=True),
         Field(description="Folder of the ensemble, registered beside its members if it is there."),
     ] = Path("artifacts/ensemble")
     splits: Annotated[
-        Path, Reads("Splits"), Field(description="Folder of the split that the models were judged on.")
+        Path, Input("Splits"), Field(description="Folder of the split that the models were judged on.")
     ] = Path("artifacts/splits")
     reference: Annotated[
         Path,
-        Reads("Reference", optional=True),
+        Input("Reference", optional=True),
         Field(
-            description="What training films look like: each version carries it. Without it, versions answer for all."
+            description="Statistics of training images, carried by each version. Without it, versions refuse no image."
         ),
     ] = Path("artifacts/reference")
     data: Annotated[
         Path,
-        Reads("Dataset", optional=True),
-        Field(description="Folder of the raw images, for a champion that must be asked about new ones."),
+        Input("Dataset", optional=True),
+        Field(description="Folder of the raw images, for a champion that must predict new ones."),
     ] = Path("data")
     registration: Annotated[
         Path,
-        Writes("Registration"),
+        Output("Registration"),
         Field(description="decision.json, decision.html and comparison.parquet: who is champion, and why."),
     ] = Path("artifacts/registration")
     registered_name: str = Field("pneumonia-classifier", min_length=1, description="Name of the registered model.")
     include: list[str] = Field(
-        [], description="Models to take; empty takes all that are evaluated, and the ensemble, named weighted."
+        [], description="Models to register; empty registers all that are evaluated, and the ensemble (weighted)."
     )
     require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
@@ -89,29 +92,18 @@ class Register(Tracked):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the bootstrap.")
 
     def run(self) -> None:
-        """Register, decide, write the decision."""
+        """Register the models, decide about promotion, write the decision."""
+        from cxr.promotion.candidates import RunFolders
         from cxr.promotion.report import write_decision
-        from cxr.promotion.rules import Policy
-        from cxr.tracking.registry import Run, keep_decision, register
+        from cxr.promotion.rules import PromotionPolicy
+        from cxr.tracking.registry import register, store_decision
 
-        policy = Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
-        run = Run(
-            self.models,
-            self.evaluations,
-            self.splits,
-            self.data,
-            self.ensemble,
-            self.transfer,
-            tuple(self.include),
-            self.reference,
+        store = self.required_store()
+        policy = PromotionPolicy(**{field.name: getattr(self, field.name) for field in fields(PromotionPolicy)})
+        folders = RunFolders(**{field.name: getattr(self, field.name) for field in fields(RunFolders)})
+        registration = register(
+            store, folders, experiment=self.experiment, registered_name=self.registered_name, policy=policy
         )
-        outcome, rows = register(
-            run,
-            uri=self.needed_store(),
-            experiment=self.experiment,
-            registered_name=self.registered_name,
-            policy=policy,
-        )
-        write_decision(self.registration, outcome, rows)
-        keep_decision(self.tracking_uri, outcome, self.registration)
-        log.info(outcome.headline())
+        write_decision(self.registration, registration)
+        store_decision(store, registration, self.registration)
+        log.info(registration.headline())

@@ -1,20 +1,22 @@
-"""Fields of every step that looks after a registered model."""
+"""Fields of every step that reads or changes a registered model."""
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from cxr.steps.base import Step
 
+if TYPE_CHECKING:
+    from cxr.tracking.store import Store
 
-class Registered(Step):
+
+class RegistryStep(Step):
     """A step that reads or moves the aliases of a registered model."""
 
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register")
-    passed_over: ClassVar[frozenset[str]] = frozenset({"experiment", "include", "offline"})
+    ignored_keys: ClassVar[frozenset[str]] = frozenset({"experiment", "include", "offline"})
 
     tracking_uri: Annotated[
         str, Field(min_length=1, description="Address of the MLflow store: sqlite:///FILE or http(s)://HOST.")
@@ -23,10 +25,9 @@ class Registered(Step):
         "pneumonia-classifier"
     )
 
-    def show(self, *lines: str) -> None:
-        """Print an answer, which unlike the log goes to standard output.
+    @property
+    def store(self) -> Store:
+        """The tracking store."""
+        from cxr.tracking.store import Store
 
-        Args:
-            lines: lines without their ends.
-        """
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return Store(self.tracking_uri)

@@ -1,30 +1,32 @@
-"""Resplit: assign every accepted image to train, validation or test by patient, and check the result."""
+"""Step resplit: assign every accepted image to train, validation or test by patient, and check the result."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from cxr.files import SPLITS_FILE
-from cxr.steps.base import Reads, Step, Writes
+from cxr.files import MANIFEST_FILE
+from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 
 
 class Resplit(Step):
     """Split the accepted images by patient, fixed by a hash, and stop if anything leaks."""
 
     name: ClassVar[str] = "resplit"
+    follows: ClassVar[str] = "validate"
     sections: ClassVar[tuple[str, ...]] = ("resplit",)
+    container_image: ClassVar[str | None] = DATA_IMAGE
+    retryable: ClassVar[bool] = False  # a split that it rejects is rejected each time
 
-    manifest: Annotated[Path, Reads("Manifest"), Field(description="Folder of the manifest.")] = Path(
+    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
         "artifacts/manifest"
     )
-    splits: Annotated[
-        Path, Writes("Splits"), Field(description="Folder of the assignment and of what it achieved.")
-    ] = Path("artifacts/splits")
+    splits: Annotated[Path, Output("Splits"), Field(description="Folder of the split and its summary.")] = Path(
+        "artifacts/splits"
+    )
 
     protocol: Annotated[
         Literal["grouped", "official"],
@@ -40,7 +42,7 @@ class Resplit(Step):
     seed: Annotated[int, Field(ge=0, description="Chooses one of many equally good splits.")] = 9
     sample: Annotated[
         dict[Literal["NORMAL", "PNEUMONIA"], Annotated[int, Field(ge=1)] | None],
-        Field(description="Label to images kept, drawn by subtype before the split; {} keeps all."),
+        Field(description="Label to number of images to keep, drawn by subtype before the split; {} keeps all."),
     ] = Field(default={})
     max_deviation: Annotated[
         float,
@@ -53,23 +55,20 @@ class Resplit(Step):
 
     @field_validator("ratios")
     @classmethod
-    def _shares(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_ratios(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
         if min(ratios) <= 0 or not math.isclose(sum(ratios), 1, abs_tol=1e-6):
             raise ValueError("three positive shares with sum 1")
         return ratios
 
     def run(self) -> None:
-        """Read the manifest, split it, pass the gate, write the assignment and what it achieved."""
+        """Read the manifest, split it, check the split, write it."""
         import pandas as pd
 
-        from cxr.data.split_table import achieved, gate, strata
-        from cxr.data.splitting import split
+        from cxr.data.split_table import check_split, write_split
+        from cxr.data.splitting import assign_splits
 
-        choices = self.model_dump(include=set(self.parameters()), mode="json")
-        manifest = pd.read_parquet(self.manifest / "manifest.parquet")
-        splits = split(manifest, **choices)
-        gate(splits, manifest)
-        splits.to_parquet(self.splits / SPLITS_FILE, index=False)
-        text = json.dumps({**choices, **achieved(splits)}, indent=2)
-        (self.splits / "achieved.json").write_text(text + "\n", encoding="utf-8")
-        strata(splits).to_csv(self.splits / "achieved.csv", index=False)
+        parameters = self.model_dump(include=set(self.parameters()), mode="json")
+        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        splits = assign_splits(manifest, **parameters)
+        check_split(splits, manifest)
+        write_split(splits, parameters, self.splits)

@@ -34,14 +34,14 @@ DayOrMoment = Annotated[date | datetime, BeforeValidator(read_moment)]
 """Field of a step."""
 
 
-def span(value: date | datetime) -> tuple[datetime, datetime]:
-    """First moment of a day, and the one after its last; of a moment it itself twice.
+def time_bounds(value: date | datetime) -> tuple[datetime, datetime]:
+    """Compute the bounds of a day, or of a moment.
 
     Args:
-        value: a day (UTC), or a moment, in UTC where it names no zone.
+        value: a day (UTC), or a moment; a moment without a time zone is in UTC.
 
     Returns:
-        Both, UTC.
+        For a day, its first moment and the first moment of the next day; for a moment, the moment twice. In UTC.
     """
     if isinstance(value, datetime):
         moment = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from cxr.errors import ParameterError
 from cxr.steps.base import Step
 
+if TYPE_CHECKING:
+    from cxr.tracking.store import Store
 
-class Tracked(Step):
-    """A step whose figures and files also go to MLflow; where they go alters no output."""
 
-    without_effect: ClassVar[tuple[str, ...]] = ("tracking",)
+class TrackingStep(Step):
+    """A step that also logs its figures and files to MLflow; the choice of the store changes no output."""
+
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("tracking",)
 
     tracking_uri: Annotated[
         str,
@@ -21,33 +24,41 @@ class Tracked(Step):
     ] = "sqlite:///mlflow.db"
     experiment: Annotated[
         str,
-        Field(min_length=1, description="MLflow experiment; runs on drawn phantoms go to one of their own."),
+        Field(min_length=1, description="MLflow experiment; runs on phantoms go to a separate one."),
     ] = "pneumonia"
     offline: Annotated[
         bool,
-        Field(description="Leave the store alone; a later step with offline false logs the run from its files."),
+        Field(description="Do not use the store; a later step with offline false logs the run from its files."),
     ] = False
 
     @property
-    def store(self) -> str:
-        """Address of the store to log to; empty when nothing is logged."""
-        return "" if self.offline else self.tracking_uri
+    def store(self) -> Store | None:
+        """The tracking store to log to; None when nothing is logged."""
+        from cxr.tracking.store import Store
 
-    def needed_store(self) -> str:
-        """Address of the store, for a step that is about nothing else.
+        return None if self.offline or not self.tracking_uri else Store(self.tracking_uri)
 
-        Returns:
-            The address.
+    def check_store(self) -> None:
+        """Check before long work that its result can be logged.
+
+        Raises:
+            RegistryError: if the store does not answer.
+        """
+        if self.store is not None:
+            self.store.connect()
+
+    def required_store(self) -> Store:
+        """The tracking store, for a step that cannot do anything without one.
 
         Raises:
             ParameterError: if there is none.
         """
-        if self.store:
-            return self.store
-        raise ParameterError(
-            [
-                f"{self.name}: expected a store to work on, received offline={str(self.offline).lower()} with "
-                f"tracking_uri={self.tracking_uri!r}; set tracking.offline to false and tracking.tracking_uri to its "
-                "address"
-            ]
-        )
+        if self.store is None:
+            raise ParameterError(
+                [
+                    f"{self.name}: expected a store to work on, received offline={str(self.offline).lower()} with "
+                    f"tracking_uri={self.tracking_uri!r}; set tracking.offline to false and tracking.tracking_uri to "
+                    "its address"
+                ]
+            )
+        return self.store

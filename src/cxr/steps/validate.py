@@ -1,14 +1,14 @@
-"""Validate: look at every file, check the whole set, and report; a critical finding stops the pipeline."""
+"""Step validate: inspect every file, check the data set, and report; a failed critical check stops the pipeline."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxr.steps.base import Keeps, Reads, Step, Writes
+from cxr.files import EXPLORATION_FILE
+from cxr.steps.base import DATA_IMAGE, Input, Output, Step, WorkingFolder
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Action = Literal["accept", "quarantine", "refuse"]
@@ -62,23 +62,26 @@ class Validate(Step):
     """Write the manifest of the raw images with its checks, Data Docs and exploration report."""
 
     name: ClassVar[str] = "validate"
+    follows: ClassVar[str] = "fetch"
     sections: ClassVar[tuple[str, ...]] = ("validate",)
+    container_image: ClassVar[str | None] = DATA_IMAGE
+    retryable: ClassVar[bool] = False  # what it rejects, it would reject again
 
-    data: Annotated[Path, Reads("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
+    data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     manifest: Annotated[
-        Path, Writes("Manifest"), Field(description="Folder of the manifest: one row per file, and counts.")
+        Path, Output("Manifest"), Field(description="Folder of the manifest: one row per file, and counts.")
     ] = Path("artifacts/manifest")
     report: Annotated[
         Path,
-        Writes("DataReport"),
+        Output("DataReport"),
         Field(description="Folder of the reports: exploration.html, data_docs/index.html, checks.json."),
     ] = Path("artifacts/data_report")
     baseline: Annotated[
-        Path, Keeps("Baseline"), Field(description="Statistics of the last accepted data set of each kind.")
+        Path, WorkingFolder("Baseline"), Field(description="Statistics of the last accepted data set of each kind.")
     ] = Path("artifacts/baseline")
-    rejected: Annotated[
-        Path, Keeps("Rejection"), Field(description="Reports of a data set that was rejected, to look at.")
-    ] = Path("artifacts/rejected")
+    rejected: Annotated[Path, WorkingFolder("Rejection"), Field(description="Reports of a rejected data set.")] = Path(
+        "artifacts/rejected"
+    )
 
     naming: Annotated[
         Literal["kermany", "any"],
@@ -90,8 +93,8 @@ class Validate(Step):
     policy: Annotated[
         dict[Problem, Action],
         Field(
-            description="Problem of a file to what happens: accept, quarantine (left out, listed) or refuse "
-            "(the run stops); where not given, colour is accepted and all others are quarantined."
+            description="Problem of a file to action: accept, quarantine (the file is left out and listed) or refuse "
+            "(the run stops). Default: colour is accepted, all others are quarantined."
         ),
     ] = Field(default={})
     severity: Annotated[
@@ -119,46 +122,38 @@ class Validate(Step):
         Share, Field(description="Largest total variation distance of class or subtype shares.")
     ] = 0.05
     drift_significance: Annotated[
-        Share, Field(description="A distance counts as drift only if chance gives it more rarely than this.")
+        Share, Field(description="A distance counts as drift only if its p-value is smaller than this.")
     ] = 0.01
     accept_drift: Annotated[
-        bool, Field(description="Take this data set as the new measure of drift although it drifted.")
+        bool, Field(description="Accept this data set as the new baseline although it drifted.")
     ] = False
     seed: Annotated[int, Field(ge=0, description="Chooses the images that the report shows.")] = 0
     workers: Annotated[int, Field(ge=0, description="Threads that read images; 0: one per core.")] = 0
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.min_pneumonia_share > self.max_pneumonia_share:
             raise ValueError("min_pneumonia_share at most max_pneumonia_share")
         return self
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
-        from cxr.data.checks import acceptance, expectations
-        from cxr.data.checks.drift import Baseline, DriftLimits, compare
-        from cxr.data.checks.rules import Bounds
+        from cxr.data.checks import acceptance
+        from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
+        from cxr.data.checks.expectations import run_checks
+        from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
-        from cxr.data.exploration import report
+        from cxr.data.exploration.report import write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
-        from cxr.files import EXPLORATION_FILE
-        from cxr.images.decoding import Limits
+        from cxr.images.decoding import ImageLimits
 
         card = DatasetCard.read(self.data)
-        limits = Limits(
+        limits = ImageLimits(
             max_pixels=round(self.max_megapixels * 1e6),
             max_bytes=round(self.max_megabytes * 1e6),
             min_side=self.min_side,
             max_aspect=self.max_aspect,
             colour_tolerance=self.colour_tolerance,
-        )
-        bounds = Bounds(
-            max_megapixels=self.max_megapixels,
-            min_side=self.min_side,
-            max_aspect=self.max_aspect,
-            min_pneumonia_share=self.min_pneumonia_share,
-            max_pneumonia_share=self.max_pneumonia_share,
-            max_quarantined_share=self.max_quarantined_share,
         )
         manifest = build_manifest(
             self.data,
@@ -166,27 +161,38 @@ class Validate(Step):
             naming=self.naming,
             policy=dict(self.policy.items()),
             near_distance=self.near_distance,
-            workers=self.workers or os.cpu_count(),
+            workers=self.workers or None,
         )
         digest = content_digest(manifest)
-        now = Baseline.of(manifest, card, digest)
-        drift_limits = DriftLimits(self.drift_distance, self.drift_shares, self.drift_significance)
-        comparison = compare(now, Baseline.read(self.baseline, card.kind), drift_limits)
-        results = expectations.validate(
+        statistics = BaselineStatistics.from_manifest(manifest, card, digest)
+        comparison = compare_datasets(
+            statistics,
+            BaselineStatistics.read(self.baseline, card.kind),
+            DriftLimits(self.drift_distance, self.drift_shares, self.drift_significance),
+        )
+        results = run_checks(
             manifest,
             comparison,
-            self.report / acceptance.DOCS_NAME,
+            self.report / acceptance.DATA_DOCS_FOLDER,
             card=card,
-            bounds=bounds,
+            bounds=CheckBounds(
+                max_megapixels=self.max_megapixels,
+                min_side=self.min_side,
+                max_aspect=self.max_aspect,
+                min_pneumonia_share=self.min_pneumonia_share,
+                max_pneumonia_share=self.max_pneumonia_share,
+                max_quarantined_share=self.max_quarantined_share,
+            ),
             severities=dict(self.severity.items()),
             run_name=digest[:12],
         )
+        card = acceptance.complete_card(card, manifest)
         acceptance.write_checks(results, digest, self.report)
-        report.write_report(
+        write_report(
             self.report / EXPLORATION_FILE,
             manifest,
             self.data,
-            acceptance.completed(card, manifest),
+            card,
             results,
             comparison,
             digest=digest,
@@ -194,8 +200,8 @@ class Validate(Step):
             seed=self.seed,
         )
         write_manifest(manifest, self.manifest)
-        acceptance.write_summary(manifest, digest, acceptance.completed(card, manifest), self.manifest)
-        acceptance.require(results, manifest, (self.manifest, self.report), self.rejected)
-        acceptance.announce(results, manifest)
+        acceptance.write_summary(manifest, digest, card, self.manifest)
+        acceptance.stop_if_rejected(results, manifest, (self.manifest, self.report), self.rejected)
+        acceptance.log_outcome(results, manifest)
         if self.accept_drift or not comparison.drifted:
-            now.write(self.baseline)
+            statistics.write(self.baseline)

@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from cxr.steps.base import Positional
-from cxr.steps.registry_fields import Registered
+from cxr.steps.registry_fields import RegistryStep
 
 
-class Versioned(Registered):
+class VersionStep(RegistryStep):
     """A step about one version; it reads the registry and changes nothing there."""
 
     version: Annotated[

@@ -1,4 +1,4 @@
-"""Webhook: have the tracking server tell the service about each move of an alias."""
+"""Webhook: make the tracking server notify the service when an alias moves."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Webhook(Step):
-    """Have the tracking server tell the service about each move of an alias, or no longer."""
+    """Make the tracking server notify the service when an alias moves, or stop that."""
 
     name: ClassVar[str] = "webhook"
+    follows: ClassVar[str] = "release"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "serve")
-    passed_over: ClassVar[frozenset[str]] = (Serve.passed_over | set(Serve.model_fields)) - {
+    ignored_keys: ClassVar[frozenset[str]] = (Serve.ignored_keys | set(Serve.model_fields)) - {
         "tracking_uri",
         "secret_variable",
         "webhook_name",
@@ -42,29 +43,31 @@ class Webhook(Step):
         str,
         Field(
             pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-            description="Environment variable with the secret that the service has, too.",
+            description="Environment variable with the secret, which the service needs as well.",
         ),
     ] = "CXR_WEBHOOK_SECRET"
     remove: Annotated[bool, Field(description="Remove the webhook of that name.")] = False
 
     @model_validator(mode="after")
-    def _told_where(self) -> Self:
+    def _require_url(self) -> Self:
         if not self.remove and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"expected the http(s):// address of the service, received url={self.url!r}; give --url")
         return self
 
     def run(self) -> None:
         """Register or remove the webhook."""
-        from cxr.tracking.registry_reader import ask_briefly
-        from cxr.tracking.webhook_signature import secret_of
+        from cxr.tracking.health import use_short_timeouts
+        from cxr.tracking.store import Store
+        from cxr.tracking.webhook_signature import read_secret
         from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
 
-        ask_briefly()
+        use_short_timeouts()
+        store = Store(self.tracking_uri)
         if self.remove:
-            count = remove_webhook(self.tracking_uri, self.webhook_name)
+            count = remove_webhook(store, self.webhook_name)
             log.info("%s", f"removed webhook {self.webhook_name}" if count else f"no webhook {self.webhook_name}")
             return
-        secret = secret_of(self.secret_variable)
+        secret = read_secret(self.secret_variable)
         if secret is None:
             raise ParameterError(
                 [
@@ -72,10 +75,10 @@ class Webhook(Step):
                     "make one with `openssl rand -hex 32` and give it to the service, too"
                 ]
             )
-        made, how = ensure_webhook(self.tracking_uri, self.webhook_name, self.url, secret)
-        log.info("%s webhook %s: %s tells %s", how, made.name, self.tracking_uri, made.url)
-        trouble = try_webhook(self.tracking_uri, made)
-        if trouble is None:
+        webhook, change = ensure_webhook(store, self.webhook_name, self.url, secret)
+        log.info("%s webhook %s: %s notifies %s", change, webhook.name, self.tracking_uri, webhook.url)
+        problem = try_webhook(store, webhook)
+        if problem is None:
             log.info("the service accepted a signed example; moves of an alias follow within a minute from now on")
         else:
-            log.warning("the service did not accept a signed example: %s; until it does, polling finds moves", trouble)
+            log.warning("the service did not accept a signed example: %s; until it does, polling finds moves", problem)

@@ -1,4 +1,4 @@
-"""Clients of object storage that give up in seconds, and plain words for what they raise."""
+"""Creates S3 clients with short timeouts, and translates their errors into sentences."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from botocore.exceptions import (
 
 from cxr.errors import SourceError
 
-WORKERS = 16
-"""Connections of one client."""
+MAX_CONNECTIONS = 16
+"""Connections of one client, and so the number of parallel downloads."""
 
-INTERRUPTED = (ConnectionError, HTTPClientError, IncompleteReadError)
-"""What a broken connection raises."""
-FAILURES = (BotoCoreError, ClientError)
-"""All that Amazon's libraries raise, whoever calls them."""
-CHANGED = frozenset({"NoSuchKey", "PreconditionFailed", "412"})
-"""Codes for an object that is not the listed one any more."""
+CONNECTION_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError)
+"""Errors of a broken connection."""
+AWS_ERRORS = (BotoCoreError, ClientError)
+"""All errors of boto3 and botocore, also where another library calls them."""
+CHANGED_OBJECT_CODES = frozenset({"NoSuchKey", "PreconditionFailed", "412"})
+"""Error codes for an object that was deleted or replaced after it was listed."""
 
-_NO_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
-_DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
-_ABSENT = frozenset({"NoSuchBucket", "404"})
-_LOG_IN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_WRONG_KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
+_ACCESS_DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
+_NO_BUCKET_CODES = frozenset({"NoSuchBucket", "404"})
+_LOGIN_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
-def connect(endpoint_url: str | None) -> tuple[Any, bool]:
-    """Make an S3 client that gives up in seconds.
+def create_s3_client(endpoint_url: str | None) -> tuple[Any, bool]:
+    """Create an S3 client that gives up within seconds.
 
     Args:
         endpoint_url: address of the store; None takes ``AWS_ENDPOINT_URL`` or Amazon's.
 
     Returns:
-        The client, and whether there are no credentials: its requests are then sent unsigned.
+        The client, and whether there are no credentials. Without credentials it sends its requests unsigned.
     """
     session = boto3.Session()
     anonymous = session.get_credentials() is None
@@ -52,8 +52,8 @@ def connect(endpoint_url: str | None) -> tuple[Any, bool]:
         connect_timeout=5,
         read_timeout=20,
         retries={"total_max_attempts": 2, "mode": "standard"},
-        max_pool_connections=WORKERS,
-        # Other stores than Amazon's may reject the checksums that boto3 adds by default.
+        max_pool_connections=MAX_CONNECTIONS,
+        # Stores other than Amazon's may reject the checksums that boto3 adds by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         **({"signature_version": UNSIGNED} if anonymous else {}),
@@ -62,25 +62,25 @@ def connect(endpoint_url: str | None) -> tuple[Any, bool]:
 
 
 @contextmanager
-def explained(name: str, *, anonymous: bool = False) -> Iterator[None]:
-    """Turn what boto3 raises into sentences that say what to do.
+def translate_s3_errors(name: str, *, anonymous: bool = False) -> Iterator[None]:
+    """Translate the errors of boto3 into sentences that say what to do.
 
     Args:
         name: address of the source, for the sentences.
         anonymous: whether requests are sent without credentials.
 
     Raises:
-        SourceError: with the sentence.
+        SourceError: in place of any error of boto3.
     """
     try:
         yield
     except ClientError as error:
-        raise SourceError(_refusal(error, name, anonymous)) from error
+        raise SourceError(_describe_client_error(error, name, anonymous)) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise SourceError(
-            f"expected credentials for source={name}, received none or half of them ({error}); {_LOG_IN}"
+            f"expected credentials for source={name}, received none or half of them ({error}); {_LOGIN_HINT}"
         ) from error
-    except INTERRUPTED as error:
+    except CONNECTION_ERRORS as error:
         raise SourceError(
             f"could not reach the object store of source={name}: no network, or a wrong "
             f"endpoint_url ({error}); check both, or take another source (a folder, an archive, phantom)"
@@ -92,11 +92,11 @@ def explained(name: str, *, anonymous: bool = False) -> Iterator[None]:
         ) from error
 
 
-def code_of(error: ClientError) -> str:
-    """Read the code of a refusal.
+def error_code(error: ClientError) -> str:
+    """Return the code of an error response.
 
     Args:
-        error: what boto3 raised.
+        error: error of boto3.
 
     Returns:
         For example ``"AccessDenied"``; empty if there is none.
@@ -104,17 +104,17 @@ def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _refusal(error: ClientError, name: str, anonymous: bool) -> str:
-    code = code_of(error)
-    if code in _ABSENT:
+def _describe_client_error(error: ClientError, name: str, anonymous: bool) -> str:
+    code = error_code(error)
+    if code in _NO_BUCKET_CODES:
         return f"expected a bucket that exists, received source={name} ({code}); check name and endpoint_url"
-    if code in _NO_KEY:
-        return f"expected credentials that the store knows, received source={name} ({code}); {_LOG_IN}"
-    if code in _DENIED and anonymous:
-        return f"expected credentials for source={name}, which is not public, received none; {_LOG_IN}"
-    if code in _DENIED:
+    if code in _WRONG_KEY_CODES:
+        return f"expected credentials that the store knows, received source={name} ({code}); {_LOGIN_HINT}"
+    if code in _ACCESS_DENIED_CODES and anonymous:
+        return f"expected credentials for source={name}, which is not public, received none; {_LOGIN_HINT}"
+    if code in _ACCESS_DENIED_CODES:
         return (
-            f"expected leave to list and read, received source={name} ({code}); ask its owner for "
+            f"expected permission to list and read, received source={name} ({code}); ask its owner for "
             "s3:ListBucket and s3:GetObject"
         )
-    return f"expected an answer, received source={name} with a refusal ({error}); run it again"
+    return f"expected a response, received source={name} with an error ({error}); run it again"

@@ -1,4 +1,4 @@
-"""What a data source holds: files that are listed first and read afterwards, from a folder or an archive."""
+"""The files of a data source: first listed, then read. Here for folders; other packages add archives and S3."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from typing import IO
 from cxr.errors import SourceError
 
 GIGABYTE = 1_000_000_000
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
-"""What the readers raise on truncated or altered archives (a damaged gzip is an OSError)."""
+_READ_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+"""Errors of the readers on truncated or altered archives (for a damaged gzip it is an OSError)."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceFile:
     """One file of a source.
 
     Attributes:
@@ -37,26 +37,26 @@ class Entry:
     bytes: int
 
 
-class Contents(ABC):
-    """Files of a source: ``entries`` costs a listing only, ``read`` moves the bytes.
+class SourceContents(ABC):
+    """The files of a source. ``entries`` needs only a listing; ``read`` transfers the bytes.
 
     Attributes:
-        name: short name for messages and for the data card; no machine's folders.
+        name: short name for messages and for the data card, without folders of a machine.
         entries: all regular files.
     """
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[SourceFile, ...]
 
     @abstractmethod
-    def read(self, wanted: Collection[PurePosixPath]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-        """Open the wanted files one after the other, in the order that is quickest for the source.
+    def read(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
+        """Open files one after the other, in the order that is fastest for the source.
 
         Args:
-            wanted: paths of :attr:`entries`.
+            paths: paths of :attr:`entries`.
 
         Yields:
-            Each entry with its bytes in chunks, to be taken before the next entry is asked for. The chunks
+            Each file with its bytes in chunks. The chunks must be consumed before the next file is requested. They
             raise SourceError if they are fewer or more than declared, or cannot be read.
 
         Raises:
@@ -64,124 +64,126 @@ class Contents(ABC):
         """
 
 
-class FolderContents(Contents):
-    """A folder on this machine; links that lead out of it are refused, links inside it are read."""
+class FolderContents(SourceContents):
+    """A folder on this machine. Links that lead out of it are refused, links inside it are followed."""
 
     def __init__(self, folder: Path, name: str | None = None, *, follow_links: bool = False) -> None:
         """List a folder.
 
         Args:
             folder: the folder, which may itself be a link.
-            name: name for messages; its last part by default.
+            name: name for messages; None for the last part of the path.
             follow_links: whether links to files may lead anywhere, as in a folder that DVC has linked.
 
         Raises:
-            SourceError: if a link leads out of the folder or nowhere, or something cannot be read.
+            SourceError: if a link leads out of the folder or to nothing, or if something cannot be read.
         """
         self._folder = folder.resolve()
         self.name = name or self._folder.name
-        found: list[Entry] = []
-        escaping: list[str] = []
-        with reported(self.name):
+        files: list[SourceFile] = []
+        unsafe_links: list[str] = []
+        with translate_read_errors(self.name):
             for path, relative in _walk(self._folder):
                 if path.is_symlink() and not follow_links and self._is_unsafe(path):
-                    escaping.append(f"{relative} -> {path.readlink()}")
+                    unsafe_links.append(f"{relative} -> {path.readlink()}")
                 elif path.is_file():
-                    found.append(Entry(relative, path.stat().st_size))
-        refuse(self.name, "links to files inside it", escaping, "put what they point to in their place")
-        self.entries = tuple(found)
+                    files.append(SourceFile(relative, path.stat().st_size))
+        refuse_members(self.name, "links to files inside it", unsafe_links, "replace them by the files themselves")
+        self.entries = tuple(files)
 
     def _is_unsafe(self, link: Path) -> bool:
         target = link.resolve()
         return not (target.is_file() and target.is_relative_to(self._folder))
 
-    def read(self, wanted: Collection[PurePosixPath]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-        """Open the wanted files in the order of the listing."""
-        for entry in self.entries:
-            if entry.path in wanted:
-                with reported(self.name), (self._folder / entry.path).open("rb") as stream:
-                    yield entry, chunks(entry, stream, self.name)
+    def read(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
+        """Open files in the order of the listing."""
+        for file in self.entries:
+            if file.path in paths:
+                with translate_read_errors(self.name), (self._folder / file.path).open("rb") as stream:
+                    yield file, read_chunks(file, stream, self.name)
 
 
-def chunks(entry: Entry, stream: IO[bytes], name: str) -> Iterator[bytes]:
+def read_chunks(file: SourceFile, stream: IO[bytes], name: str) -> Iterator[bytes]:
     """Read one file to its declared end.
 
     Args:
-        entry: the file with its declared size.
+        file: the file with its declared size.
         stream: its bytes.
         name: name of the source, for messages.
 
     Yields:
-        Pieces of at most one mebibyte.
+        Chunks of at most one mebibyte.
 
     Raises:
         SourceError: if the file is shorter or longer than declared, or cannot be read.
     """
-    left = entry.bytes
+    missing = file.bytes
     while True:
-        with reported(name):
-            piece = stream.read(CHUNK)
-        left -= len(piece)
-        if left < 0 or (not piece and left):
+        with translate_read_errors(name):
+            chunk = stream.read(CHUNK_BYTES)
+        missing -= len(chunk)
+        if missing < 0 or (not chunk and missing):
             raise SourceError(
-                f"expected {entry.bytes:,} bytes in {str(entry.path)!r}, received source={name} with "
-                f"{'more' if left < 0 else f'{entry.bytes - left:,}'}; copy or download it again"
+                f"expected {file.bytes:,} bytes in {str(file.path)!r}, received source={name} with "
+                f"{'more' if missing < 0 else f'{file.bytes - missing:,}'}; copy or download it again"
             )
-        if not piece:
+        if not chunk:
             return
-        yield piece
+        yield chunk
 
 
 def safe_path(name: str) -> PurePosixPath | None:
-    """Judge the path of an archive's member.
+    """Check the path of a member of an archive or bucket.
 
     Args:
         name: the path as the archive spells it, with slashes.
 
     Returns:
-        The relative path, or ``None`` if it is absolute, climbs with ``..`` or cannot be a path.
+        The relative path, or None if it is absolute, contains ``..`` or is no valid path.
     """
     path = PurePosixPath(name)
     unsafe = path.is_absolute() or ".." in path.parts or "\0" in name or re.match(r"[A-Za-z]:", name)
     return None if unsafe else path
 
 
-def some(names: Sequence[object], limit: int = 5) -> str:
+def shorten_list(names: Sequence[object], limit: int = 5) -> str:
     """Shorten a list of names for a message.
 
     Args:
-        names: paths or names, which may hold any character.
-        limit: how many are spelled out.
+        names: paths or names, which may contain any character.
+        limit: largest number of names that are spelled out.
 
     Returns:
-        The first ones quoted, and how many more there are.
+        The first names, quoted, and how many more there are.
     """
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
+    quoted = ", ".join(repr(str(name)) for name in names[:limit])
+    return f"{quoted} and {len(names) - limit:,} more" if len(names) > limit else quoted
 
 
-def refuse(name: str, expected: str, refused: Sequence[str], remedy: str) -> None:
-    """Refuse a source for some of its members.
+def refuse_members(name: str, expected: str, members: Sequence[str], remedy: str) -> None:
+    """Refuse a source because of some of its members.
 
     Args:
         name: name of the source.
-        expected: what it may hold.
-        refused: members that are something else.
+        expected: what it may contain.
+        members: members that are something else.
         remedy: what to do.
 
     Raises:
-        SourceError: if there are any.
+        SourceError: if there are any such members.
     """
-    if refused:
-        raise SourceError(f"expected only {expected}, received source={name} that also holds {some(refused)}; {remedy}")
+    if members:
+        raise SourceError(
+            f"expected only {expected}, received source={name} that also holds {shorten_list(members)}; {remedy}"
+        )
 
 
 @contextmanager
-def reported(name: str) -> Iterator[None]:
-    """Report what reading raises as a damaged source."""
+def translate_read_errors(name: str) -> Iterator[None]:
+    """Raise SourceError for a damaged source in place of the errors of the readers."""
     try:
         yield
-    except (*_DAMAGE, NotImplementedError) as error:
+    except (*_READ_ERRORS, NotImplementedError) as error:
         raise SourceError(
             f"expected a whole, readable source, received source={name}, which is truncated, damaged or "
             f"not readable ({error}); copy or download it again"

@@ -1,4 +1,4 @@
-"""Object storage that speaks S3 (Amazon S3, MinIO, Ceph, ...): list a prefix and download it, resumably."""
+"""Lists a prefix of an S3 bucket (Amazon S3, MinIO, Ceph, ...) and downloads it; downloads can be resumed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from botocore.exceptions import ClientError, IncompleteReadError
 from tqdm import tqdm
 
 from cxr.errors import SourceError
-from cxr.storage.connection import CHANGED, INTERRUPTED, WORKERS, code_of, connect, explained
-from cxr.storage.contents import Contents, Entry, chunks, safe_path
+from cxr.storage.connection import (
+    CHANGED_OBJECT_CODES,
+    CONNECTION_ERRORS,
+    MAX_CONNECTIONS,
+    create_s3_client,
+    error_code,
+    translate_s3_errors,
+)
+from cxr.storage.contents import SourceContents, SourceFile, read_chunks, safe_path
 
-PIECE = 1 << 16
-ATTEMPTS = 3
-"""How often one object is tried, each time from the byte where it stopped."""
+PIECE_BYTES = 1 << 16
+MAX_ATTEMPTS = 3
+"""How often one object is tried, each time from the byte where the last attempt stopped."""
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class StoredObject:
     Attributes:
         key: its full key.
         bytes: its size.
-        etag: identity of its content, as the store gives it.
+        etag: identity of its content, as the store states it.
     """
 
     key: str
@@ -42,12 +49,12 @@ class StoredObject:
     etag: str
 
 
-class StoredPrefix(Contents):
-    """Objects below ``s3://bucket/prefix``, or the one object of that name.
+class ObjectStoreContents(SourceContents):
+    """The objects below ``s3://bucket/prefix``, or the one object of that name.
 
-    Credentials, region, profile and endpoint come from the environment and files that AWS tools use
-    (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are
-    sent unsigned, which public buckets accept.
+    Credentials, region, profile and endpoint come from the environment variables and files of the AWS tools
+    (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are sent
+    unsigned, which public buckets accept.
 
     Attributes:
         anonymous: whether there are no credentials.
@@ -58,76 +65,76 @@ class StoredPrefix(Contents):
 
         Args:
             url: ``s3://bucket`` or ``s3://bucket/prefix``.
-            folder: where downloads are kept; whole objects in it are not fetched again.
-            endpoint_url: address of the store; ``None`` takes ``AWS_ENDPOINT_URL`` or Amazon's.
-            may_be_empty: whether it is right that nothing is there.
+            folder: folder of the downloads; complete objects in it are not downloaded again.
+            endpoint_url: address of the store; None for ``AWS_ENDPOINT_URL`` or Amazon's.
+            may_be_empty: whether a prefix without objects is allowed.
 
         Raises:
-            SourceError: if the store cannot be reached, refuses, or holds nothing there.
+            SourceError: if the store cannot be reached, refuses, or has no objects there.
         """
         self.name = url.rstrip("/")
         bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
-        if not _BUCKET.fullmatch(bucket):
+        if not _BUCKET_NAME.fullmatch(bucket):
             raise SourceError(f"expected s3://bucket/prefix, received source={url}; correct the bucket's name")
         self._bucket = bucket
         self._stop = Event()
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
-        with explained(self.name):
-            self._client, self.anonymous = connect(endpoint_url)
-        with explained(self.name, anonymous=self.anonymous):
-            self._objects = {_relative(found.key, prefix, self.name): found for found in self._list(prefix)}
+        with translate_s3_errors(self.name):
+            self._client, self.anonymous = create_s3_client(endpoint_url)
+        with translate_s3_errors(self.name, anonymous=self.anonymous):
+            self._objects = {_relative_path(item.key, prefix, self.name): item for item in self._list(prefix)}
         if not self._objects and not may_be_empty:
             raise SourceError(
                 f"expected objects below the prefix, received source={self.name} with none; check the spelling"
             )
-        self.entries = tuple(Entry(path, found.bytes) for path, found in self._objects.items())
+        self.entries = tuple(SourceFile(path, item.bytes) for path, item in self._objects.items())
 
-    def read(self, wanted: Collection[PurePosixPath]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-        """Download the wanted objects in parallel, then open them one after the other."""
-        kept = [entry for entry in self.entries if entry.path in wanted]
-        files = self.download([entry.path for entry in kept])
-        for entry in kept:
-            with files[entry.path].open("rb") as stream:
-                yield entry, chunks(entry, stream, self.name)
+    def read(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
+        """Download objects in parallel, then open them one after the other."""
+        selected = [file for file in self.entries if file.path in paths]
+        downloads = self.download([file.path for file in selected])
+        for file in selected:
+            with downloads[file.path].open("rb") as stream:
+                yield file, read_chunks(file, stream, self.name)
 
-    def download(self, wanted: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
-        """Bring objects to this machine; what an interrupted run left is continued.
+    def download(self, paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
+        """Download objects and resume what an interrupted run has begun.
 
-        Files are named by key and ETag, so an object that changed in the store is another file and a file of
-        the full size is the whole object. Files of objects that are no longer there are removed.
+        Files are named by key and ETag. So an object that changed in the store gets another file, and a file of full
+        size is the complete object. Files of objects that no longer exist are removed.
 
         Args:
-            wanted: paths of :attr:`entries`.
+            paths: paths of :attr:`entries`.
 
         Returns:
             Path of each downloaded file.
 
         Raises:
-            SourceError: if an object cannot be brought whole; what came is kept for the next run.
+            SourceError: if an object cannot be downloaded completely; the received bytes are kept for the next run.
         """
-        files = {path: self._folder / _file_name(self._objects[path]) for path in wanted}
+        files = {path: self._folder / _file_name(self._objects[path]) for path in paths}
         self._folder.mkdir(parents=True, exist_ok=True)
-        current = {name for file in files.values() for name in (file.name, f"{file.name}.part")}
+        current_names = {name for file in files.values() for name in (file.name, f"{file.name}.part")}
         for leftover in self._folder.iterdir():
-            if leftover.name not in current:
+            if leftover.name not in current_names:
                 leftover.unlink()
-        total = sum(self._objects[path].bytes for path in wanted)
+        total = sum(self._objects[path].bytes for path in paths)
         with (
             tqdm(total=total, unit="B", unit_scale=True, desc=f"download {self.name}", disable=None) as bar,
-            ThreadPoolExecutor(WORKERS) as pool,
+            ThreadPoolExecutor(MAX_CONNECTIONS) as pool,
         ):
-            tasks = [pool.submit(self._bring, self._objects[path], file, bar) for path, file in files.items()]
+            tasks = [pool.submit(self._download_object, self._objects[path], file, bar) for path, file in files.items()]
             try:
                 for task in tasks:
                     task.result()
-            except BaseException:  # also Ctrl-C: nothing new starts, and what runs stops at its next piece
+            except BaseException:  # also Ctrl-C: no task starts any more, and running ones stop at their next piece
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return files
 
     def etag(self, path: PurePosixPath) -> str:
-        """Identity of an object's content, as the store gives it.
+        """Return the identity of an object's content, as the store states it.
 
         Args:
             path: path of one of :attr:`entries`.
@@ -138,122 +145,121 @@ class StoredPrefix(Contents):
         return self._objects[path].etag
 
     def content(self, path: PurePosixPath, max_bytes: int) -> bytes:
-        """Bring one object into memory; a transfer that breaks off is tried again from its beginning.
+        """Load one object into memory; an interrupted transfer is tried again from the beginning.
 
         Args:
             path: path of one of :attr:`entries`.
-            max_bytes: size above which nothing is brought.
+            max_bytes: largest size that is loaded.
 
         Returns:
-            The object, checked as :meth:`download` does.
+            The object, verified as :meth:`download` does.
 
         Raises:
-            FileNotFoundError: if it is gone, or has changed since it was listed.
+            FileNotFoundError: if it was deleted or has changed since it was listed.
             OverflowError: if it is larger.
-            SourceError: if the store doesn't answer, or refuses.
+            SourceError: if the store does not respond, or refuses.
         """
-        found = self._objects[path]
-        if found.bytes > max_bytes:
-            raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={found.bytes}")
-        with explained(self.name, anonymous=self.anonymous):
-            for attempt in range(1, ATTEMPTS + 1):
+        item = self._objects[path]
+        if item.bytes > max_bytes:
+            raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={item.bytes}")
+        with translate_s3_errors(self.name, anonymous=self.anonymous):
+            for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
-                    answer = self._client.get_object(Bucket=self._bucket, Key=found.key, IfMatch=found.etag)
-                    data = bytes(answer["Body"].read())
+                    response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag)
+                    data = bytes(response["Body"].read())
                     break
-                except INTERRUPTED:
-                    if attempt == ATTEMPTS:
+                except CONNECTION_ERRORS:
+                    if attempt == MAX_ATTEMPTS:
                         raise
                 except ClientError as error:
-                    if code_of(error) not in CHANGED:
+                    if error_code(error) not in CHANGED_OBJECT_CODES:
                         raise
-                    raise FileNotFoundError(f"gone or changed since it was listed ({code_of(error)})") from error
-        if len(data) != found.bytes or not _is_content(
-            hashlib.md5(data, usedforsecurity=False).hexdigest(), found.etag, answer
-        ):
+                    raise FileNotFoundError(f"gone or changed since it was listed ({error_code(error)})") from error
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if len(data) != item.bytes or not _matches_etag(md5, item.etag, response):
             raise FileNotFoundError("other bytes than were listed")
         return data
 
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         for page in pages:
-            for found in page.get("Contents", ()):
-                key = found["Key"]
-                inside = not prefix or key == prefix or key.startswith(f"{prefix}/")
-                if inside and not key.endswith("/"):
-                    yield StoredObject(key, found["Size"], found["ETag"].strip('"'))
+            for item in page.get("Contents", ()):
+                key = item["Key"]
+                is_below_prefix = not prefix or key == prefix or key.startswith(f"{prefix}/")
+                if is_below_prefix and not key.endswith("/"):
+                    yield StoredObject(key, item["Size"], item["ETag"].strip('"'))
 
-    def _bring(self, found: StoredObject, file: Path, bar: tqdm[Any]) -> None:
-        """Download one object unless its file is whole; each attempt goes on where the last one stopped."""
+    def _download_object(self, item: StoredObject, file: Path, bar: tqdm[Any]) -> None:
+        """Download one object unless its file is complete; each attempt goes on where the last one stopped."""
         if file.exists():
-            bar.update(found.bytes)
+            bar.update(item.bytes)
             return
         part = file.with_name(f"{file.name}.part")
-        bar.update(min(_size(part), found.bytes))
-        with explained(self.name, anonymous=self.anonymous):
-            for attempt in range(1, ATTEMPTS + 1):
+        bar.update(min(_size(part), item.bytes))
+        with translate_s3_errors(self.name, anonymous=self.anonymous):
+            for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
-                    self._append(found, part, bar)
+                    self._append(item, part, bar)
                     break
-                except INTERRUPTED as error:
-                    if attempt == ATTEMPTS:
+                except CONNECTION_ERRORS as error:
+                    if attempt == MAX_ATTEMPTS:
                         raise SourceError(
-                            f"expected {found.bytes:,} bytes of {found.key!r}, received source={self.name} "
+                            f"expected {item.bytes:,} bytes of {item.key!r}, received source={self.name} "
                             f"that stopped after {_size(part):,} ({error}); run the same command again, it "
                             "goes on from there"
                         ) from error
         part.rename(file)
 
-    def _append(self, found: StoredObject, part: Path, bar: tqdm[Any]) -> None:
-        """Ask for the bytes that are missing, and check size and, where the store gives it, MD5."""
-        begun = min(_size(part), max(found.bytes - 1, 0))  # one byte at least: the answer tells of encryption
+    def _append(self, item: StoredObject, part: Path, bar: tqdm[Any]) -> None:
+        """Request the missing bytes, and verify the size and, where the store states it, the MD5 sum."""
+        # At least one byte is requested, because the response says whether the object is encrypted.
+        start = min(_size(part), max(item.bytes - 1, 0))
         if part.exists():
-            os.truncate(part, begun)
-        request = {"Range": f"bytes={begun}-"} if begun else {}
-        answer = self._client.get_object(Bucket=self._bucket, Key=found.key, IfMatch=found.etag, **request)
-        continued = answer["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT
-        with part.open("ab" if continued else "wb") as stream:
-            for piece in answer["Body"].iter_chunks(PIECE):
+            os.truncate(part, start)
+        request = {"Range": f"bytes={start}-"} if start else {}
+        response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request)
+        is_partial = response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT
+        with part.open("ab" if is_partial else "wb") as stream:
+            for piece in response["Body"].iter_chunks(PIECE_BYTES):
                 if self._stop.is_set():
                     raise SourceError(f"expected to finish, received source={self.name} that was interrupted")
                 stream.write(piece)
                 bar.update(len(piece))
         received = _size(part)
-        if received < found.bytes:
-            raise IncompleteReadError(actual_bytes=received, expected_bytes=found.bytes)
-        if received > found.bytes or not _same_content(part, found.etag, answer):
+        if received < item.bytes:
+            raise IncompleteReadError(actual_bytes=received, expected_bytes=item.bytes)
+        if received > item.bytes or not _matches_etag(_md5_of(part), item.etag, response):
             part.unlink()
             raise SourceError(
-                f"expected the listed content of {found.key!r}, received source={self.name} with other "
+                f"expected the listed content of {item.key!r}, received source={self.name} with other "
                 "bytes, by a damaged transfer or a change meanwhile; run the same command again"
             )
 
 
-def _relative(key: str, prefix: str, name: str) -> PurePosixPath:
-    """Path of an object below the prefix; the object that is the prefix keeps its last part."""
-    below = PurePosixPath(key).name if key == prefix else key[len(prefix) + 1 if prefix else 0 :]
-    path = safe_path(below)
+def _relative_path(key: str, prefix: str, name: str) -> PurePosixPath:
+    """Return the path of an object below the prefix, or its last part if its key is the prefix."""
+    below_prefix = PurePosixPath(key).name if key == prefix else key[len(prefix) + 1 if prefix else 0 :]
+    path = safe_path(below_prefix)
     if path is None:
         raise SourceError(f"expected keys that are relative paths, received source={name} with {key!r}; rename it")
     return path
 
 
-def _file_name(found: StoredObject) -> str:
-    identity = hashlib.sha256(f"{found.key}\n{found.etag}\n{found.bytes}".encode()).hexdigest()[:24]
-    return identity + "".join(PurePosixPath(found.key).suffixes[-2:])[-16:]
+def _file_name(item: StoredObject) -> str:
+    identity = hashlib.sha256(f"{item.key}\n{item.etag}\n{item.bytes}".encode()).hexdigest()[:24]
+    return identity + "".join(PurePosixPath(item.key).suffixes[-2:])[-16:]
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _same_content(path: Path, etag: str, answer: Mapping[str, Any]) -> bool:
+def _md5_of(path: Path) -> str:
     with path.open("rb") as stream:
-        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
-    return _is_content(md5.hexdigest(), etag, answer)
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _is_content(md5: str, etag: str, answer: Mapping[str, Any]) -> bool:
-    """Compare with the ETag where it is an MD5: objects sent in one part, without a named key."""
-    keyed = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    return keyed or not re.fullmatch(r"[0-9a-f]{32}", etag) or md5 == etag
+def _matches_etag(md5: str, etag: str, response: Mapping[str, Any]) -> bool:
+    """Compare with the ETag if it is an MD5 sum: for objects that were uploaded in one part, without an own key."""
+    has_own_key = response.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in response
+    return has_own_key or not re.fullmatch(r"[0-9a-f]{32}", etag) or md5 == etag

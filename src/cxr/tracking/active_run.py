@@ -1,4 +1,4 @@
-"""Runs while they go on: figures of each epoch, and an end, however the store behaves meanwhile."""
+"""Runs of processes that are still at work: figures of each epoch and the final status, even if the store goes away."""
 
 from __future__ import annotations
 
@@ -12,82 +12,75 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
-from cxr.tracking.connection import client, experiment_id, experiment_name
-from cxr.tracking.delivery import PATIENCE, Delivery
-from cxr.tracking.health import answers, first_line, unreachable
-from cxr.tracking.run_data import add, add_metrics, epoch_metrics, known, logged
-from cxr.tracking.runs import complete
+from cxr.tracking.background import PATIENCE, BackgroundCall
+from cxr.tracking.finished_run import complete_run
+from cxr.tracking.health import unreachable
+from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, is_known_run, logged_steps
+from cxr.tracking.store import Store, experiment_name
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 log = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
+SILENCE = "the store does not answer"
+"""Reason in a warning when a call to the store has raised no error and not ended."""
 
 
 class TrainingRun:
     """One MLflow run that a training process writes to; see :func:`open_run`.
 
-    Once it is open, no call of it fails, and none waits for a store that doesn't answer: what is not taken is left
-    to the next step that logs the training's files.
+    Once it is open, none of its methods fails, and none waits for a store that does not answer: what the store has
+    not received is logged by the next step that reads the training's files.
 
     Attributes:
-        run_id: MLflow's id of the run, or None when nothing is logged.
+        run_id: MLflow's id of the run; None when nothing is logged.
     """
 
-    def __init__(
-        self,
-        connected: MlflowClient | None,
-        run_id: str | None,
-        *,
-        uri: str = "",
-        present: set[tuple[str, int]] | None = None,
-    ) -> None:
+    def __init__(self, store: Store | None, run_id: str | None, logged: set[tuple[str, int]] | None = None) -> None:
         """Continue a run.
 
         Args:
-            connected: client of the store, or None to log nothing.
+            store: the tracking store; None logs nothing.
             run_id: id of a run that exists.
-            uri: address of the store.
-            present: figures that the run has, with their steps.
+            logged: pairs of metric name and step that the run has already.
         """
         self.run_id = run_id
-        self._client = connected
-        self._uri = uri
-        self._waiting: dict[tuple[str, int], Metric] = {}
-        self._seen: set[tuple[str, int]] = set(present or ())
+        self._store = store
+        self._unsent: dict[tuple[str, int], Metric] = {}
+        self._logged: set[tuple[str, int]] = set(logged or ())
         self._lock = threading.Lock()
-        self._sending: Delivery | None = None
-        self._silent = False
+        self._sending: BackgroundCall | None = None
+        self._store_is_silent = False
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log one epoch; an epoch that an earlier, killed process has logged is not logged twice.
 
-        A store that doesn't take it costs seconds and a warning, not the training: the values wait for the next
-        epoch. While one attempt to send them lasts, further epochs don't wait at all.
+        A store that does not take it costs seconds and a warning, not the training: the values are sent with the
+        next epoch. While one attempt to send them lasts, further epochs do not wait at all.
 
         Args:
             epoch: number of the epoch, used as MLflow's step.
             metrics: metric name to value, NaN where unknown; ``ended`` is the epoch's time.
         """
-        if self._client is None or self.run_id is None:
+        if self._store is None or self.run_id is None:
             return
-        new = {(one.key, epoch): one for one in epoch_metrics(metrics, epoch, time.time())}
+        new = {(metric.key, epoch): metric for metric in epoch_metrics(metrics, epoch, time.time())}
         with self._lock:
-            self._waiting |= {which: one for which, one in new.items() if which not in self._seen}
-        self._seen |= set(new)
+            self._unsent |= {key: metric for key, metric in new.items() if key not in self._logged}
+        self._logged |= set(new)
         if self._sending is not None and not self._sending.ended():
             return
-        self._sending = Delivery(self._send)
+        store, run_id = self._store, self.run_id
+        self._sending = BackgroundCall(lambda: self._send(store, run_id))
         if self._sending.ended(PATIENCE) and self._sending.error is None:
-            self._silent = False
+            self._store_is_silent = False
             return
-        if not self._silent:
-            why = first_line(self._sending.error) if self._sending.error else f"no answer within {PATIENCE:g} s"
-            log.warning("epoch %d is not in MLflow yet, and the work goes on without it: %s", epoch, why)
-        self._silent = True
+        if not self._store_is_silent:
+            reason = self._sending.problem(f"no answer within {PATIENCE:g} s")
+            log.warning("epoch %d is not in MLflow yet, and the work goes on without it: %s", epoch, reason)
+        self._store_is_silent = True
 
     def log_folder(self, folder: Path, name: str = "training") -> None:
         """Store the files of a folder with the run.
@@ -96,61 +89,59 @@ class TrainingRun:
             folder: folder whose files are copied.
             name: folder among the run's artifacts.
         """
-        if self._client is not None and self.run_id is not None:
-            connected, run_id = self._client, self.run_id
-            self._insist(lambda: connected.log_artifacts(run_id, str(folder), name), f"the files of {folder}")
+        self._call(
+            lambda store, run_id: store.client.log_artifacts(run_id, str(folder), name), f"the files of {folder}"
+        )
 
     def log_model(self, trained: Path) -> None:
-        """Make the run tell all that a trained model's files tell: figures, evidence, the files themselves.
+        """Log everything that a trained model's files say: figures, evidence, and the files themselves.
 
         Args:
-            trained: the model's folder, as :func:`cxr.tracking.runs.complete` reads it.
+            trained: the model's folder, as :func:`cxr.tracking.finished_run.complete_run` reads it.
         """
-        if self._client is not None and self.run_id is not None:
-            connected, run_id = self._client, self.run_id
-            self._insist(lambda: complete(connected, run_id, trained), "the trained model")
+        self._call(lambda store, run_id: complete_run(store, run_id, trained), "the trained model")
 
     def end(self, status: str) -> None:
-        """Send what waits, and say how the run ended.
+        """Send the remaining figures and the final status.
 
         Args:
             status: ``"FINISHED"``, ``"FAILED"`` or ``"KILLED"``.
         """
-        if self._client is None or self.run_id is None:
-            return
-        connected, run_id, moment = self._client, self.run_id, int(1000 * time.time())
+        timestamp = int(1000 * time.time())
 
-        def say() -> None:
-            self._send()
-            connected.set_terminated(run_id, status, moment)
+        def finish(store: Store, run_id: str) -> None:
+            self._send(store, run_id)
+            store.client.set_terminated(run_id, status, timestamp)
 
-        self._insist(say, "how the run ended")
+        self._call(finish, "how the run ended")
 
-    def _send(self) -> None:
-        """Send what waits; what was sent in vain goes on waiting."""
+    def _send(self, store: Store, run_id: str) -> None:
+        """Send all unsent figures; after a failure they stay unsent."""
         with self._lock:
-            batch = dict(self._waiting)
-        if self._client is not None and self.run_id is not None and batch:
-            add_metrics(self._client, self.run_id, batch.values())
+            batch = dict(self._unsent)
+        if batch:
+            add_metrics(store, run_id, batch.values())
         with self._lock:
-            for which in batch:
-                self._waiting.pop(which, None)
+            for key in batch:
+                self._unsent.pop(key, None)
 
-    def _insist(self, work: Callable[[], object], what: str) -> None:
-        """Do what no later epoch does again, for as long as the store answers."""
-        if self._silent and not answers(self._uri):
-            log.warning("MLflow does not know %s yet: the store is still away", what)
+    def _call(self, work: Callable[[Store, str], object], subject: str) -> None:
+        """Do work that no later epoch repeats: wait for it for as long as the store answers."""
+        if self._store is None or self.run_id is None:
             return
-        delivery = Delivery(work)
-        self._silent = not delivery.settled(self._uri)
-        if self._silent:
-            why = first_line(delivery.error) if delivery.error else "the store does not answer"
-            log.warning("MLflow does not know %s yet: %s", what, why)
+        store, run_id = self._store, self.run_id
+        if self._store_is_silent and not store.answers():
+            log.warning("MLflow does not know %s yet: the store is still away", subject)
+            return
+        call = BackgroundCall(lambda: work(store, run_id))
+        self._store_is_silent = not call.succeeded(store)
+        if self._store_is_silent:
+            log.warning("MLflow does not know %s yet: %s", subject, call.problem(SILENCE))
 
 
 @contextmanager
 def open_run(
-    uri: str,
+    store: Store | None,
     experiment: str,
     name: str,
     tags: Mapping[str, object],
@@ -160,34 +151,34 @@ def open_run(
     run_id: str | None = None,
     parent: str | None = None,
 ) -> Iterator[TrainingRun]:
-    """Open a run for a training process, or go on with the one of a process that was killed.
+    """Open a run for a training process, or continue the run of a process that was killed.
 
-    The run ends as FINISHED, as KILLED on an interrupt, as FAILED on any other error. A store that is away when the
-    run is opened is an error; one that goes away later is not.
+    The run ends as FINISHED, as KILLED on an interrupt, as FAILED on any other error. It is an error if the store is
+    away when the run is opened, but not if the store goes away later.
 
     Args:
-        uri: address of the store; an empty text logs nothing.
+        store: the tracking store; None logs nothing.
         experiment: name of the experiment; runs on phantoms go to ``"<experiment> (phantoms)"``.
         name: the run's name, e.g. the model's.
         tags: tag name to value; None is left out.
         params: parameter name to value; nested dicts become ``outer.inner``.
         dataset_kind: ``"phantom"`` or ``"patients"``, also kept as the tag ``dataset_kind``.
-        run_id: run to go on with; a server that doesn't know it gets a new run.
-        parent: run that this one is shown under, e.g. the search of a trial. Its work is going on already: a store
-            that is away now is a warning, and this run is not logged.
+        run_id: run to continue; a server that does not know it gets a new run.
+        parent: run under which MLflow shows this one, e.g. the search of a trial. Its work has begun already: if the
+            store is away, there is a warning, and this run is not logged.
 
     Yields:
         The run.
 
     Raises:
-        RegistryError: if the store doesn't answer.
+        RegistryError: if the store does not answer.
     """
-    if not uri:
+    if store is None:
         yield TrainingRun(None, run_id)
         return
-    labels = {**tags, "dataset_kind": dataset_kind, PARENT_TAG: parent}
+    all_tags = {**tags, "dataset_kind": dataset_kind, PARENT_TAG: parent}
     try:
-        run = _opened(uri, experiment_name(experiment, dataset_kind), name, labels, params, run_id)
+        run = _start_run(store, experiment_name(experiment, dataset_kind), name, all_tags, params, run_id)
     except RegistryError as error:
         if parent is None:
             raise
@@ -205,71 +196,69 @@ def open_run(
 
 
 def close_trial(
-    uri: str,
+    store: Store | None,
     run_id: str | None,
     state: str,
     figures: Mapping[str, float],
     history: Sequence[Mapping[str, float]] = (),
 ) -> None:
-    """Say in a trial's run how it ended; a run that says so already is left as it is.
+    """Log how a trial ended; a run that has its final state already is left as it is.
 
-    A store that is away is a warning: the search goes on.
+    A store that is away causes a warning: the search goes on.
 
     Args:
-        uri: address of the store; an empty text logs nothing.
-        run_id: the trial's run; None, or one that the store doesn't know, logs nothing.
+        store: the tracking store; None logs nothing.
+        run_id: the trial's run; None, or a run that the store does not know, logs nothing.
         state: ``"complete"``, ``"pruned"``, ``"failed"`` or ``"killed"``, kept as the tag ``state``.
         figures: name to final value; NaN is left out.
         history: rows of the trial's epochs, for those that the store has missed.
     """
-    if not uri or run_id is None:
+    if store is None or run_id is None:
         return
-    moment = time.time()
+    ended = time.time()
 
     def close() -> None:
-        connected = client(uri)
-        if not known(connected, run_id) or "state" in connected.get_run(run_id).data.tags:
+        client = store.connect()
+        if not is_known_run(store, run_id) or "state" in client.get_run(run_id).data.tags:
             return
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
-        present = logged(connected, run_id) if history else set()
-        epochs = [one for row in history for one in epoch_metrics(row, int(row["epoch"]), moment)]
-        missing = [one for one in epochs if (one.key, one.step) not in present]
-        add_metrics(connected, run_id, [*missing, *epoch_metrics(finite, 0, moment)])
-        add(connected, run_id, tags={"state": state}, params={})
-        # As MLflow's own storage for Optuna has it.
-        ending = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
-        connected.set_terminated(run_id, ending, int(1000 * moment))
+        logged = logged_steps(store, run_id) if history else set()
+        metrics = [metric for row in history for metric in epoch_metrics(row, int(row["epoch"]), ended)]
+        missing = [metric for metric in metrics if (metric.key, metric.step) not in logged]
+        add_metrics(store, run_id, [*missing, *epoch_metrics(finite, 0, ended)])
+        add_tags_and_params(store, run_id, tags={"state": state}, params={})
+        # The same mapping as in MLflow's own storage for Optuna.
+        status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        client.set_terminated(run_id, status, int(1000 * ended))
 
-    delivery = Delivery(close)
-    if not delivery.settled(uri):
-        why = first_line(delivery.error) if delivery.error else "the store does not answer"
-        log.warning("MLflow does not know the end of a trial (%s): %s", state, why)
+    call = BackgroundCall(close)
+    if not call.succeeded(store):
+        log.warning("MLflow does not know the end of a trial (%s): %s", state, call.problem(SILENCE))
 
 
-def _opened(
-    uri: str,
+def _start_run(
+    store: Store,
     experiment: str,
     name: str,
     tags: Mapping[str, object],
     params: Mapping[str, object],
     run_id: str | None,
 ) -> TrainingRun:
-    """Find or make the run and describe it; a store that falls silent meanwhile is told within seconds too."""
-    connected = client(uri)
-    found: list[TrainingRun] = []
+    """Find or create the run and describe it; a store that stops answering meanwhile is reported within seconds."""
+    client = store.connect()
+    runs: list[TrainingRun] = []
 
-    def begin() -> None:
-        own = run_id
-        if own is None or not known(connected, own):
-            own = str(connected.create_run(experiment_id(connected, uri, experiment), run_name=name).info.run_id)
-        connected.update_run(own, status="RUNNING")
-        add(connected, own, tags=tags, params=params)
-        found.append(TrainingRun(connected, own, uri=uri, present=logged(connected, own)))
+    def start() -> None:
+        own_id = run_id
+        if own_id is None or not is_known_run(store, own_id):
+            own_id = str(client.create_run(store.experiment_id(experiment), run_name=name).info.run_id)
+        client.update_run(own_id, status="RUNNING")
+        add_tags_and_params(store, own_id, tags=tags, params=params)
+        runs.append(TrainingRun(store, own_id, logged_steps(store, own_id)))
 
-    opening = Delivery(begin)
-    if opening.settled(uri):
-        return found[0]
-    if isinstance(opening.error, RegistryError):
-        raise opening.error
-    why = first_line(opening.error) if opening.error else "it answered first, and then no more"
-    raise unreachable(uri, f"{why}; look at the server")
+    call = BackgroundCall(start)
+    if call.succeeded(store):
+        return runs[0]
+    if isinstance(call.error, RegistryError):
+        raise call.error
+    raise unreachable(store.uri, f"{call.problem('it answered first, and then no more')}; look at the server")

@@ -9,108 +9,87 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
-from cxr.promotion.log import ALIASES, CHAMPION, Entry, Kind, Places, one_step_back
-from cxr.tracking.artifacts import absent_files
-from cxr.tracking.connection import existing_client
+from cxr.lineage.provenance import PIPELINE_RUN_VARIABLE
+from cxr.promotion.log import (
+    ALIASES,
+    CHAMPION,
+    EMPTY_LOG,
+    AliasState,
+    AliasVersions,
+    EntryKind,
+    PromotionEntry,
+    previous_champion,
+)
+from cxr.tracking.health import first_line
 from cxr.tracking.promotion_log import PromotionLog
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from cxr.tracking.registry_reader import missing_files
+from cxr.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-PIPELINE_RUN = "CXR_PIPELINE_RUN"
-"""Environment variable with the name of the pipeline's run, set where a scheduler starts the steps."""
 PATIENCE = 20.0
-"""Seconds that another process has for moving the aliases of its entry; then its work is done for it."""
+"""Seconds that another process has for moving the aliases of its entry; after that, this process moves them."""
 ATTEMPTS = 50
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where the aliases are, as log and registry agree.
-
-    Attributes:
-        last: the log's last entry; number 0 for an empty log.
-        places: alias to version, None where nobody has it.
-        held: aliases that stand as a person has set them.
-    """
-
-    last: Entry
-    places: Places
-    held: tuple[str, ...]
-
-    @property
-    def champion(self) -> str | None:
-        """Version that is champion."""
-        return self.places[CHAMPION]
 
 
 class Aliases:
     """The aliases of one registered model and their log.
 
-    An entry is written first and the aliases follow it; two processes that decide at once cannot both write the
-    next entry. What a killed process has left half done is completed by the next one.
+    An entry is written first and the aliases follow it, so two processes that decide at once cannot both write the
+    next entry. If a process is killed in between, the next process completes its move.
 
     Attributes:
         log: the promotion log.
     """
 
-    def __init__(self, uri: str, registered_name: str, connected: MlflowClient | None = None) -> None:
+    def __init__(self, store: Store, registered_name: str) -> None:
         """Open the registered model's log.
 
         Args:
-            uri: address of the store.
+            store: the tracking store.
             registered_name: name of the registered model, which must exist.
-            connected: client of ``uri``, if there is one already.
 
         Raises:
-            MissingInputError: if there is no store.
-            RegistryError: if the store doesn't answer, or doesn't know the model.
+            MissingInputError: if there is no such local store.
+            RegistryError: if the store does not answer, or does not know the model.
         """
+        self._store, self._name = store, registered_name
+        self._client = store.connect_existing()
         from mlflow.exceptions import MlflowException
 
-        self._uri, self._name = uri, registered_name
-        self._client = connected or existing_client(uri)
         try:
             self._client.get_registered_model(registered_name)
         except MlflowException as error:
             raise RegistryError(
-                f"expected a registered model, received registered_name={registered_name!r} at {uri}: "
-                f"{str(error).partition(chr(10))[0]}; run `cxr register` first"
+                f"expected a registered model, received registered_name={registered_name!r} at {store.uri}: "
+                f"{first_line(error)}; run `cxr register` first"
             ) from error
-        self.log = PromotionLog(self._client, uri, registered_name)
+        self.log = PromotionLog(store, registered_name)
 
     def current(self) -> dict[str, str | None]:
-        """Read the registry.
+        """Read the registry: alias to version, None if no version has it."""
+        aliases = self._client.get_registered_model(self._name).aliases
+        return {alias: str(aliases[alias]) if alias in aliases else None for alias in ALIASES}
+
+    def synchronize(self) -> AliasState:
+        """Make log and registry agree: record what a person has moved, and complete moves that were cut off.
 
         Returns:
-            Alias to version, None where nobody has it.
-        """
-        found = self._client.get_registered_model(self._name).aliases
-        return {alias: str(found[alias]) if alias in found else None for alias in ALIASES}
-
-    def settle(self) -> Standing:
-        """Bring log and registry in line: what a person has moved gets an entry, half-done moves are completed.
-
-        Returns:
-            Where the aliases are.
+            Which versions have the aliases.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
-            # The log first: an entry that is written meanwhile then stands in the way of ours.
+            # Read the log first: if an entry is written meanwhile, ours will be refused.
             entries = self.log.entries()
             current = self.current()
-            last = entries[-1] if entries else _BEGINNING
+            last = entries[-1] if entries else EMPTY_LOG
             after = {alias: last.after.get(alias) for alias in ALIASES}
             if not last.applied:
-                between = all(current[alias] in (last.before.get(alias), after[alias]) for alias in ALIASES)
-                if current != after and between:
+                is_half_done = all(current[alias] in (last.before.get(alias), after[alias]) for alias in ALIASES)
+                if current != after and is_half_done:
                     if time.monotonic() < deadline:
                         time.sleep(0.2)
                         continue
@@ -120,59 +99,60 @@ class Aliases:
                 continue
             moved = {alias for alias in ALIASES if current[alias] != after[alias]}
             if not moved:
-                return Standing(last, current, last.held)
-            held = {*last.held} - moved | {alias for alias in moved if current[alias] is not None}
-            entry = Entry(last.number + 1, datetime.now(UTC), "person", "a person", after, current, tuple(sorted(held)))
+                return AliasState(last, current, last.manual_aliases)
+            manual = {*last.manual_aliases} - moved | {alias for alias in moved if current[alias] is not None}
+            now = datetime.now(UTC)
+            entry = PromotionEntry(last.number + 1, now, "person", "a person", after, current, tuple(sorted(manual)))
             if self.log.append(entry):
                 self.log.mark_applied(entry.number)
                 log.info("promotion log: %s", entry.sentence())
 
     def move(
         self,
-        standing: Standing,
-        kind: Kind,
-        places: Places,
+        state: AliasState,
+        kind: EntryKind,
+        versions: AliasVersions,
         *,
-        held: Sequence[str] | None = None,
+        manual_aliases: Sequence[str] | None = None,
         candidate: str | None = None,
         reasons: Sequence[str] = (),
         figures: Mapping[str, float] | None = None,
-    ) -> Entry | None:
+    ) -> PromotionEntry | None:
         """Write the next entry and let the aliases follow it.
 
         Args:
-            standing: what the decision was made on.
-            kind: what the entry tells about.
-            places: alias to version; aliases that are not named stay.
-            held: aliases that a person has set afterwards; None leaves them as they are.
-            candidate: version that was looked at.
+            state: what the decision was based on.
+            kind: what the entry records.
+            versions: alias to version; aliases that are not named stay.
+            manual_aliases: aliases that count as set by a person afterwards; None leaves them as they are.
+            candidate: version that the decision was about.
             reasons: sentences.
-            figures: what was compared, by name.
+            figures: figures of the comparison, by name.
 
         Returns:
-            The entry; None if somebody else has written the next entry meanwhile: settle and decide anew.
+            The entry; None if another process has written the next entry meanwhile: synchronize and decide again.
         """
-        after = {**standing.places, **places}
-        entry = Entry(
-            standing.last.number + 1,
+        after = {**state.versions, **versions}
+        entry = PromotionEntry(
+            state.last_entry.number + 1,
             datetime.now(UTC),
             kind,
             author(),
-            dict(standing.places),
+            dict(state.versions),
             after,
-            tuple(sorted(standing.held if held is None else held)),
+            tuple(sorted(state.manual_aliases if manual_aliases is None else manual_aliases)),
             candidate,
             tuple(reasons),
             dict(figures or {}),
         )
         if not self.log.append(entry):
             return None
-        self._set(standing.places, after)
+        self._set(state.versions, after)
         self.log.mark_applied(entry.number)
         return entry
 
-    def roll_back(self, reason: str = "") -> Entry:
-        """Make the version champion that was it before; runs then leave the choice alone.
+    def roll_back(self, reason: str = "") -> PromotionEntry:
+        """Make the previous champion champion again; runs then leave the choice alone.
 
         Args:
             reason: why, for the log.
@@ -184,54 +164,68 @@ class Aliases:
             RegistryError: if there was no other champion, or it cannot answer any more.
         """
         for _ in range(ATTEMPTS):
-            standing = self.settle()
-            target = one_step_back(self.log.entries())
+            state = self.synchronize()
+            target = previous_champion(self.log.entries())
             if target is None:
                 raise RegistryError(
-                    f"expected an earlier champion of {self._name}, received champion={standing.champion} "
+                    f"expected an earlier champion of {self._name}, received champion={state.champion} "
                     "as the only one in the log; set the alias in MLflow's page"
                 )
-            self._expect_whole(target)
-            held = {*standing.held, CHAMPION}
-            reasons = [reason] if reason else []
-            if entry := self.move(
-                standing, "rollback", {CHAMPION: target}, held=sorted(held), candidate=target, reasons=reasons
-            ):
+            self._check_files(target)
+            entry = self.move(
+                state,
+                "rollback",
+                {CHAMPION: target},
+                manual_aliases=[*{*state.manual_aliases, CHAMPION}],
+                candidate=target,
+                reasons=[reason] if reason else [],
+            )
+            if entry is not None:
                 return entry
-        raise self._busy()
+        raise self.busy("try again")
 
-    def release(self) -> Entry | None:
+    def release(self) -> PromotionEntry | None:
         """Let runs decide about all aliases again.
 
         Returns:
-            The log's new entry, None if no alias was held.
+            The log's new entry; None if no alias was set by a person.
         """
         for _ in range(ATTEMPTS):
-            standing = self.settle()
-            if not standing.held:
+            state = self.synchronize()
+            if not state.manual_aliases:
                 return None
-            if entry := self.move(standing, "release", {}, held=()):
+            if entry := self.move(state, "release", {}, manual_aliases=()):
                 return entry
-        raise self._busy()
+        raise self.busy("try again")
 
-    def _expect_whole(self, version: str) -> None:
+    def busy(self, remedy: str) -> RegistryError:
+        """Make the error about a log to which other processes write all the time.
+
+        Args:
+            remedy: what to do.
+        """
+        return RegistryError(
+            f"expected a quiet promotion log of {self._name}, received {ATTEMPTS} entries by others meanwhile; {remedy}"
+        )
+
+    def _check_files(self, number: str) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._client.get_model_version(self._name, version)
+            version = self._client.get_model_version(self._name, number)
         except MlflowException as error:
             raise RegistryError(
-                f"expected version {version} of {self._name}, which was champion before, received none; "
+                f"expected version {number} of {self._name}, which was champion before, received none; "
                 "it was deleted: set the alias in MLflow's page"
             ) from error
-        absent = absent_files(self._uri, found)
-        if absent:
+        missing = missing_files(self._store, version)
+        if missing:
             raise RegistryError(
-                f"expected version {version} of {self._name} with all its files, received one without "
-                f"{', '.join(absent)}: it cannot answer; restore the files, or set the alias on another version"
+                f"expected version {number} of {self._name} with all its files, received one without "
+                f"{', '.join(missing)}: it cannot answer; restore the files, or set the alias on another version"
             )
 
-    def _set(self, before: Places, after: Places) -> None:
+    def _set(self, before: AliasVersions, after: AliasVersions) -> None:
         from mlflow.exceptions import MlflowException
 
         for alias in ALIASES:
@@ -244,27 +238,32 @@ class Aliases:
                 with suppress(MlflowException):
                     self._client.delete_registered_model_alias(self._name, alias)
 
-    def _busy(self) -> RegistryError:
-        return RegistryError(
-            f"expected a quiet promotion log of {self._name}, received {ATTEMPTS} entries by others meanwhile; "
-            "try again"
-        )
 
+def read_promotion_log(store: Store, registered_name: str) -> list[PromotionEntry]:
+    """Read the promotion log, after recording what persons have changed since its last entry.
 
-_BEGINNING = Entry(0, datetime.min.replace(tzinfo=UTC), "person", "", {}, {}, applied=True)
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+
+    Returns:
+        All entries, oldest first.
+
+    Raises:
+        RegistryError: if the store does not answer or does not know the model.
+    """
+    aliases = Aliases(store, registered_name)
+    aliases.synchronize()
+    return aliases.log.entries()
 
 
 def author() -> str:
-    """Say who is at work, for the log.
-
-    Returns:
-        The pipeline's run where one is set, else account and machine.
-    """
-    run = os.environ.get(PIPELINE_RUN)
+    """Name the author of an entry: the pipeline run if one is set, else account and machine."""
+    run = os.environ.get(PIPELINE_RUN_VARIABLE)
     if run:
         return f"pipeline run {run}"
     try:
         account = getpass.getuser()
-    except (KeyError, OSError):  # containers run under numbers without a name
+    except (KeyError, OSError):  # containers run under user numbers that have no name
         account = f"user {os.getuid()}"
     return f"{account} on {socket.gethostname()}"

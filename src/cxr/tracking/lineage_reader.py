@@ -1,69 +1,68 @@
-"""From a version in the registry back to what it was made from, and to the files that were kept with it."""
+"""The lineage of a version: what it was created from, and the files that were kept with it."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import ParameterError, RegistryError
-from cxr.files import METADATA_FILE
-from cxr.lineage.version_lineage import Lineage, Origin
-from cxr.models.metadata import ModelCard
-from cxr.tracking.artifacts import MODEL_PATH
-from cxr.tracking.connection import address, existing_client
+from cxr.lineage.version_lineage import Lineage, MemberVersion
+from cxr.models.metadata import ModelMetadata
+from cxr.tracking.health import first_line
+from cxr.tracking.registry_reader import read_metadata
+from cxr.tracking.store import Store
 from cxr.tracking.version_record import RECORDS, run_pages
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 
-def lineage(uri: str, registered_name: str, version: str) -> Lineage:
-    """Follow a version back.
+def read_lineage(store: Store, registered_name: str, version: str) -> Lineage:
+    """Find out what a version was created from.
 
     Args:
-        uri: address of the store.
+        store: the tracking store.
         registered_name: name of the registered model.
         version: number or alias.
 
     Returns:
-        Its lineage; what was not recorded is missing from it.
+        Its lineage, without what was not recorded.
 
     Raises:
-        MissingInputError: if there is no store.
+        MissingInputError: if there is no such local store.
         ParameterError: if there is no such version.
-        RegistryError: if the store doesn't answer.
+        RegistryError: if the store does not answer.
     """
-    connected = existing_client(uri)
-    found, aliases = _resolve(connected, registered_name, version)
-    tags = {str(key): str(value) for key, value in found.tags.items()}
-    run = _run(connected, found.run_id)
+    store.connect_existing()
+    resolved, aliases = _resolve(store, registered_name, version)
+    tags = {str(key): str(value) for key, value in resolved.tags.items()}
+    run = _read_run(store, resolved.run_id)
     record = f"{RECORDS}/{tags.get('record', '').rpartition('/')[2]}"
     return Lineage(
         name=registered_name,
-        version=str(found.version),
+        version=str(resolved.version),
         aliases=tuple(sorted(aliases)),
-        registered=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        registered=datetime.fromtimestamp(resolved.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         tags=tags,
-        run_id=found.run_id if run else None,
+        run_id=resolved.run_id if run else None,
         run_name=run.info.run_name if run else None,
         run_files=run.info.artifact_uri if run else None,
         parameters=dict(run.data.params) if run else {},
-        members=_members(connected, uri, found) if "weights" in tags else (),
-        absent=_absent(connected, found, record) if run else ("training run",),
-        links=_links(uri, found, str(run.info.experiment_id), record) if run else {},
+        members=_members(store, resolved) if "weights" in tags else (),
+        absent=_absent_folders(store, resolved, record) if run else ("training run",),
+        links=_links(store, resolved, str(run.info.experiment_id), record) if run else {},
     )
 
 
-def fetch_record(uri: str, found: Lineage, folder: Path) -> Path | None:
+def fetch_record(store: Store, lineage: Lineage, folder: Path) -> Path | None:
     """Copy the files that were kept with a version.
 
     Args:
-        uri: address of the store.
-        found: the version's lineage.
+        store: the tracking store.
+        lineage: the version's lineage.
         folder: an empty folder that exists.
 
     Returns:
@@ -72,16 +71,27 @@ def fetch_record(uri: str, found: Lineage, folder: Path) -> Path | None:
     Raises:
         RegistryError: if the record's files are gone.
     """
-    where = found.tags.get("record")
-    return None if where is None else _download(uri, where, folder)
+    address = lineage.tags.get("record")
+    if address is None:
+        return None
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(
+            download_artifacts(address, dst_path=str(folder), tracking_uri=store.address, registry_uri=store.address)
+        )
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"cannot read {address}: {first_line(error)}") from error
 
 
-def _resolve(connected: MlflowClient, name: str, version: str) -> tuple[ModelVersion, list[str]]:
+def _resolve(store: Store, name: str, version: str) -> tuple[ModelVersion, list[str]]:
     """The version of a number or alias, and all its aliases."""
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases = {str(key): str(value) for key, value in connected.get_registered_model(name).aliases.items()}
+        registered = store.client.get_registered_model(name)
+        aliases = {str(alias): str(number) for alias, number in registered.aliases.items()}
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise RegistryError(f"cannot read the registered model {name!r}: {error}") from error
@@ -90,22 +100,22 @@ def _resolve(connected: MlflowClient, name: str, version: str) -> tuple[ModelVer
              "run `cxr register`"]
         ) from None  # fmt: skip
     number = aliases.get(version, version)
-    known = {str(one.version): one for one in connected.search_model_versions(f"name = '{name}'")}
+    known = {str(entry.version): entry for entry in store.client.search_model_versions(f"name = '{name}'")}
     if number not in known:
         raise ParameterError(
             [f"expected a version of {name} or an alias, received version={version!r}; there are versions "
              f"{', '.join(sorted(known, key=int)) or 'none'} and aliases {', '.join(sorted(aliases)) or 'none'}"]
         )  # fmt: skip
-    return known[number], [alias for alias, one in aliases.items() if one == number]
+    return known[number], [alias for alias, holder in aliases.items() if holder == number]
 
 
-def _run(connected: MlflowClient, run_id: str | None):  # type: ignore[no-untyped-def]  # MLflow has no types
+def _read_run(store: Store, run_id: str | None) -> Run | None:
     from mlflow.exceptions import MlflowException
 
     if not run_id:
         return None
     try:
-        run = connected.get_run(run_id)
+        run = store.client.get_run(run_id)
         return run if run.info.lifecycle_stage == "active" else None
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -113,70 +123,47 @@ def _run(connected: MlflowClient, run_id: str | None):  # type: ignore[no-untype
         raise RegistryError(f"cannot read run {run_id}: {error}") from error
 
 
-def _absent(connected: MlflowClient, version: ModelVersion, record: str) -> tuple[str, ...]:
+def _absent_folders(store: Store, version: ModelVersion, record: str) -> tuple[str, ...]:
     """Folders that the tags name and the run's files lack."""
-    wanted = {"evaluation": "evaluation", "record": record}
+    folders = {"evaluation": "evaluation", "record": record}
     return tuple(
         name
-        for name, path in wanted.items()
-        if name in version.tags and not connected.list_artifacts(version.run_id, path)
+        for name, path in folders.items()
+        if name in version.tags and not store.client.list_artifacts(version.run_id, path)
     )
 
 
-def _links(uri: str, version: ModelVersion, experiment: str, record: str) -> dict[str, str]:
-    if not uri.startswith(("http://", "https://")):
+def _links(store: Store, version: ModelVersion, experiment_id: str, record: str) -> dict[str, str]:
+    if not store.is_server:
         return {}
-    page = uri.rstrip("/")
-    pages = run_pages(experiment, version.run_id, record)
-    wanted = {"run", "curves", *(name for name in pages if name in version.tags)}
-    links = {name: f"{page}/{path}" for name, path in pages.items() if name in wanted}
+    page = store.uri.rstrip("/")
+    pages = run_pages(experiment_id, version.run_id, record)
+    recorded = {"run", "curves", *(name for name in pages if name in version.tags)}
+    links = {name: f"{page}/{path}" for name, path in pages.items() if name in recorded}
     return {"version": f"{page}/#/models/{version.name}/versions/{version.version}", **links}
 
 
-def _members(connected: MlflowClient, uri: str, version: ModelVersion) -> tuple[Origin, ...]:
-    """Members of an ensemble, each with the version that was made of the same training."""
-    # Not models:/NAME/VERSION: MLflow would look that up in its global address, which is not set.
-    files = connected.get_model_version_download_uri(version.name, version.version)
-    with tempfile.TemporaryDirectory() as scratch:
-        where = f"{files}/{MODEL_PATH}/{METADATA_FILE}"
-        card = ModelCard.read(_download(uri, where, Path(scratch)).parent)
-    others = connected.search_model_versions(f"name = '{version.name}'")
-    found = []
-    for member in card.members:
-        own = _version_of(member.card, others)
-        found.append(
-            Origin(
-                member.model,
-                member.weight,
-                member.card.git_commit,
-                str(own.version) if own else None,
-                own.run_id if own else None,
-            )
-        )
-    return tuple(found)
+def _members(store: Store, version: ModelVersion) -> tuple[MemberVersion, ...]:
+    """Members of an ensemble, each with the version that was created from the same training."""
+    versions = store.client.search_model_versions(f"name = '{version.name}'")
+    origins = []
+    for member in read_metadata(store, version).members:
+        own = _version_of(member.card, versions)
+        number, run_id = (str(own.version), own.run_id) if own else (None, None)
+        origins.append(MemberVersion(member.model, member.weight, member.card.git_commit, number, run_id))
+    return tuple(origins)
 
 
-def _version_of(card: ModelCard, versions: Sequence[ModelVersion]) -> ModelVersion | None:
-    """The newest version with the facts of a member's card."""
+def _version_of(metadata: ModelMetadata, versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    """The newest version whose tags agree with a member's metadata."""
     facts = {
-        "model": card.model,
-        "seed": card.seed,
-        "data_digest": card.data_digest,
-        "split_digest": card.split_digest,
-        "git_commit": card.git_commit,
-        "train_seconds": card.training.get("seconds"),
+        "model": metadata.model,
+        "seed": metadata.seed,
+        "data_digest": metadata.data_digest,
+        "split_digest": metadata.split_digest,
+        "git_commit": metadata.git_commit,
+        "train_seconds": metadata.training.get("seconds"),
     }
-    wanted = {key: str(value) for key, value in facts.items() if value is not None}
-    fitting = [one for one in versions if all(one.tags.get(key) == value for key, value in wanted.items())]
-    return max(fitting, key=lambda one: int(one.version), default=None)
-
-
-def _download(uri: str, where: str, folder: Path) -> Path:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    store = address(uri)
-    try:
-        return Path(download_artifacts(where, dst_path=str(folder), tracking_uri=store, registry_uri=store))
-    except (MlflowException, OSError) as error:
-        raise RegistryError(f"cannot read {where}: {str(error).partition(chr(10))[0]}") from error
+    tags = {key: str(value) for key, value in facts.items() if value is not None}
+    matches = [version for version in versions if all(version.tags.get(key) == value for key, value in tags.items())]
+    return max(matches, key=lambda version: int(version.version), default=None)

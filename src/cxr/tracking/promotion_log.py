@@ -1,30 +1,29 @@
 """The promotion log in the tracking store: one MLflow run whose parameters are the entries.
 
-MLflow lets a parameter of a run be written once and never again, whoever tries, in every store; that makes the
-log append-only, and of two processes that write entry 7 at once exactly one succeeds.
+MLflow lets a parameter of a run be written once and never again, by anybody, in every store. That makes the log
+append-only: of two processes that write entry 7 at once, exactly one succeeds.
 """
 
 from __future__ import annotations
 
-import logging
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
-from cxr.promotion.log import Entry
-from cxr.tracking.connection import artifact_location, creation_lock, experiment_id
+from cxr.promotion.log import PromotionEntry
+from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-log = logging.getLogger(__name__)
+    import pandas as pd
 
 APPLIED = "applied"
-"""Behind an entry's number: the parameter that says that the registry follows it."""
-LONGEST = 6000
-"""Characters that MLflow keeps of a parameter; it would cut off the rest in silence."""
+"""Behind an entry's number: the parameter which says that the registry agrees with the entry."""
+MAX_ENTRY_LENGTH = 6000
+"""Characters that MLflow keeps of a parameter; it would cut off the rest without an error."""
+PREDICTIONS_FILE = "judged.parquet"
 PATIENCE = 15.0
 """Seconds to wait for the run of a log that another process has just begun."""
 NOTE = (
@@ -34,105 +33,140 @@ NOTE = (
 
 
 class PromotionLog:
-    """The log of one registered model.
+    """The log of one registered model, with the files that decisions are based on.
 
     Attributes:
         run_id: MLflow's run that holds it.
     """
 
-    def __init__(self, connected: MlflowClient, uri: str, registered_name: str) -> None:
+    def __init__(self, store: Store, registered_name: str) -> None:
         """Open the log, or begin it.
 
         Args:
-            connected: client of ``uri``.
-            uri: address of the store.
+            store: the tracking store.
             registered_name: name of the registered model.
 
         Raises:
             RegistryError: if somebody has deleted the log.
         """
-        self._client = connected
-        self._uri = uri
-        self.run_id = self._find(f"{registered_name}: promotions")
+        self._store = store
+        self.run_id = self._find_run(f"{registered_name}: promotions")
 
-    def entries(self) -> list[Entry]:
-        """Read the log.
-
-        Returns:
-            All entries, oldest first.
-        """
-        params = self._client.get_run(self.run_id).data.params
+    def entries(self) -> list[PromotionEntry]:
+        """Read all entries, oldest first."""
+        params = self._store.client.get_run(self.run_id).data.params
         numbers = sorted(int(key) for key in params if re.fullmatch(r"\d+", key))
         return [
-            Entry.from_json(number, params[_key(number)], applied=f"{_key(number)}.{APPLIED}" in params)
+            PromotionEntry.from_json(number, params[_key(number)], applied=f"{_key(number)}.{APPLIED}" in params)
             for number in numbers
         ]
 
-    def append(self, entry: Entry) -> bool:
-        """Add an entry, unless somebody was faster.
+    def append(self, entry: PromotionEntry) -> bool:
+        """Add an entry, unless another process was faster.
 
         Args:
-            entry: the entry; its number is the one after the last that its writer has read.
+            entry: the entry; its number follows the last one that its writer has read.
 
         Returns:
-            Whether it is in the log; if not, read the log again and decide anew.
+            Whether it is in the log; if not, read the log again and decide again.
         """
         from mlflow.exceptions import MlflowException
 
         text = entry.to_json()
-        if len(text) > LONGEST:
-            raise RegistryError(f"expected an entry of at most {LONGEST} characters, received length={len(text)}")
+        if len(text) > MAX_ENTRY_LENGTH:
+            raise RegistryError(
+                f"expected an entry of at most {MAX_ENTRY_LENGTH} characters, received length={len(text)}"
+            )
         try:
-            with creation_lock(self._uri):
-                self._client.log_param(self.run_id, _key(entry.number), text)
+            with self._store.lock():
+                self._store.client.log_param(self.run_id, _key(entry.number), text)
         except MlflowException:
-            kept = self._client.get_run(self.run_id).data.params.get(_key(entry.number))
-            if kept is None:
+            present = self._store.client.get_run(self.run_id).data.params.get(_key(entry.number))
+            if present is None:
                 raise
-            return bool(kept == text)
+            return bool(present == text)
         return True
 
     def mark_applied(self, number: int) -> None:
-        """Note that the registry follows an entry.
+        """Record that the registry agrees with an entry.
 
         Args:
-            number: its place in the log.
+            number: its position in the log.
         """
-        with creation_lock(self._uri):
-            self._client.log_param(self.run_id, f"{_key(number)}.{APPLIED}", "yes")
+        with self._store.lock():
+            self._store.client.log_param(self.run_id, f"{_key(number)}.{APPLIED}", "yes")
 
-    def keep(self, folder: Path, number: int) -> str:
-        """Keep the files of a decision.
+    def save_decision(self, folder: Path, number: int) -> str:
+        """Store the files of a decision.
 
         Args:
             folder: folder whose files are copied.
-            number: place of the decision's entry.
+            number: position of the decision's entry.
 
         Returns:
-            Their folder among the run's artifacts.
+            Their MLflow address, ``runs:/...``.
         """
-        where = f"decisions/{_key(number)}"
-        self._client.log_artifacts(self.run_id, str(folder), where)
-        return where
+        path = f"decisions/{_key(number)}"
+        self._store.client.log_artifacts(self.run_id, str(folder), path)
+        return f"runs:/{self.run_id}/{path}"
 
-    def _find(self, name: str) -> str:
-        """The log's run; of processes that begin it at once, one makes the experiment and the others wait."""
+    def has_predictions(self, version: str) -> bool:
+        """Whether the predictions of a version are stored.
+
+        Args:
+            version: number of the version.
+        """
+        files = self._store.client.list_artifacts(self.run_id, _version_folder(version))
+        return any(file.path.endswith(PREDICTIONS_FILE) for file in files)
+
+    def save_predictions(self, version: str, table: pd.DataFrame) -> None:
+        """Store what a version predicted for the images of its split.
+
+        Args:
+            version: number of the version.
+            table: columns :data:`cxr.evaluation.pairing.COLUMNS`.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / PREDICTIONS_FILE
+            table.to_parquet(path, index=False)
+            self._store.client.log_artifact(self.run_id, str(path), _version_folder(version))
+
+    def load_predictions(self, version: str) -> pd.DataFrame | None:
+        """Read what a version predicted for the images of its split.
+
+        Args:
+            version: number of the version.
+
+        Returns:
+            The table of :meth:`save_predictions`; None if none was stored.
+        """
+        import pandas as pd
+
+        if not self.has_predictions(version):
+            return None
+        path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
+        with tempfile.TemporaryDirectory() as scratch:
+            return pd.read_parquet(self._store.client.download_artifacts(self.run_id, path, scratch))
+
+    def _find_run(self, name: str) -> str:
+        """Find the log's run. If several processes begin it at once, one makes the experiment and the others wait."""
         from mlflow.entities import ViewType
         from mlflow.exceptions import MlflowException
 
-        new = True
+        client, store = self._store.client, self._store
+        created = True
         try:
-            with creation_lock(self._uri):
-                experiment = self._client.create_experiment(name, artifact_location=artifact_location(self._uri))
+            with store.lock():
+                experiment = client.create_experiment(name, artifact_location=store.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            new, experiment = False, experiment_id(self._client, self._uri, name)
+            created, experiment = False, store.experiment_id(name)
         deadline = time.monotonic() + PATIENCE
         while True:
-            runs = self._client.search_runs([experiment], run_view_type=ViewType.ALL, order_by=["start_time ASC"])
+            runs = client.search_runs([experiment], run_view_type=ViewType.ALL, order_by=["start_time ASC"])
             if runs:
-                # Two runs can only come from a process that waited in vain: all take the same one.
+                # Two runs exist only if a process has waited in vain: all processes choose the same one.
                 first = min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
                 if first.info.lifecycle_stage != "active":
                     raise RegistryError(
@@ -140,12 +174,16 @@ class PromotionLog:
                         f"restore it in MLflow's page, experiment {name!r}"
                     )
                 return str(first.info.run_id)
-            if new or time.monotonic() > deadline:
-                run = self._client.create_run(experiment, run_name="promotion log", tags={"mlflow.note.content": NOTE})
-                self._client.set_terminated(run.info.run_id)
-                new = False
+            if created or time.monotonic() > deadline:
+                run = client.create_run(experiment, run_name="promotion log", tags={"mlflow.note.content": NOTE})
+                client.set_terminated(run.info.run_id)
+                created = False
             time.sleep(0.2)
 
 
 def _key(number: int) -> str:
     return f"{number:04d}"
+
+
+def _version_folder(version: str) -> str:
+    return f"versions/{version}"

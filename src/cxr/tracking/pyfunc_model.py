@@ -1,7 +1,7 @@
 """The registered model as MLflow runs it: image files in, probability, label and threshold out.
 
-MLflow keeps a copy of this file with each version and executes it to load the model, so nothing is pickled;
-the package travels beside it. No other module imports this one.
+MLflow keeps a copy of this file with each version and executes it to load the model, so nothing is pickled. The
+version carries the package beside it. No other module imports this one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from cxr.errors import ImageError
 from cxr.images.dicom.reader import is_dicom
 
 if TYPE_CHECKING:
-    from cxr.images.decoding import Picture
+    from cxr.images.decoding import DecodedImage
 
 IMAGE_COLUMN = "image"
 MODEL_ARTIFACT = "model"
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG")
-"""How JPEG and PNG files begin."""
+FILE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG")
+"""First bytes of JPEG and PNG files."""
 
 
-class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
-    """Answers for image files with the calibration and threshold of the evaluation."""
+class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
+    """Predicts for image files with the calibration and threshold of the evaluation."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load network and card.
+        """Load network and metadata.
 
         Args:
             context: MLflow's; its artifact ``model`` is the folder with ``model.keras`` and ``card.json``;
@@ -50,7 +50,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Answer for each image.
+        """Predict for each image.
 
         Args:
             context: MLflow's.
@@ -60,33 +60,35 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
 
         Returns:
             A DataFrame, one row per image in order: ``probability`` (calibrated, 0 to 1), ``label``
-            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the picture is no chest film and its
-            probability means nothing, empty for a chest film.
+            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the image is no chest radiograph and
+            its probability means nothing; empty for a chest radiograph.
 
         Raises:
             ImageError: if an image cannot be used.
         """
-        from cxr.inference.predictor import BATCH_SIZE, picture_of
+        from cxr.inference.predictor import BATCH_SIZE, decode_input
 
         column = IMAGE_COLUMN if IMAGE_COLUMN in model_input.columns else model_input.columns[0]
         rows = []
         for start in range(0, len(model_input), BATCH_SIZE):
             values = model_input[column].iloc[start : start + BATCH_SIZE]
-            pictures = [picture_of(self._item(value), start + place) for place, value in enumerate(values)]
-            answers = self._predictor.predict(pictures)
+            images = [decode_input(self._read(value), number) for number, value in enumerate(values, start)]
+            predictions = self._predictor.predict(images)
             rows += [
-                (one.probability, one.label, one.threshold, self._refusal(picture))
-                for one, picture in zip(answers, pictures, strict=True)
+                (prediction.probability, prediction.label, prediction.threshold, self._refusal(image))
+                for prediction, image in zip(predictions, images, strict=True)
             ]
         return pd.DataFrame(rows, columns=["probability", "label", "threshold", "refusal"])
 
-    def _refusal(self, picture: Picture) -> str:
+    def _refusal(self, image: DecodedImage) -> str:
+        from cxr.inference.reference.refusals import find_refusal
+
         if self._reference is None:
             return ""
-        found = self._reference.refusal(picture, self._reference.film(picture))
-        return f"{found.kind}: {found.detail}" if found else ""
+        refusal = find_refusal(self._reference, image, self._reference.features(image))
+        return str(refusal) if refusal else ""
 
-    def _item(self, value: Any) -> bytes | Path:
+    def _read(self, value: Any) -> bytes | Path:
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
         if isinstance(value, str):
@@ -100,13 +102,13 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
 
 
 def _from_base64(text: str) -> bytes | None:
-    """Decode base64 text or a data address; None if the text isn't an image in base64 (a path, then)."""
+    """Decode base64 text or a data URL; None if the text is no image in base64, and so a path."""
     payload = text.partition(",")[2] if text.startswith("data:") else text
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return data if data.startswith(MAGIC) or is_dicom(data) else None
+    return data if data.startswith(FILE_SIGNATURES) or is_dicom(data) else None
 
 
-set_model(ServedModel())
+set_model(PyfuncModel())

@@ -1,288 +1,206 @@
-"""The model registry: versions that run on their own, and who of them is challenger and champion."""
+"""Registration: models of a run become versions, and the promotion rules decide who is challenger and champion."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cxr.errors import RegistryError
-from cxr.promotion.log import CHALLENGER, CHAMPION, Entry
-from cxr.promotion.registration import Registration, comparison_figures
-from cxr.promotion.rules import Decision, Facts, Policy, choose, comparable, decide
-from cxr.tracking.aliases import ATTEMPTS, Aliases, Standing
-from cxr.tracking.artifacts import absent_files
-from cxr.tracking.comparison import FrozenImages, Opponents, oppose
-from cxr.tracking.connection import client
-from cxr.tracking.runs import log_evaluation
-from cxr.tracking.version_facts import facts_of
-from cxr.tracking.versions import candidates, ensure_version
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from mlflow import MlflowClient
+from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.promotion.comparison import VersionComparison, are_comparable, compare_versions
+from cxr.promotion.log import CHALLENGER, CHAMPION, AliasState, PromotionEntry
+from cxr.promotion.report import Registration
+from cxr.promotion.rules import (
+    PromotionDecision,
+    PromotionPolicy,
+    VersionFacts,
+    choose_challenger,
+    decide,
+    is_pinned,
+)
+from cxr.tracking.aliases import ATTEMPTS, Aliases
+from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.promotion_log import PromotionLog
+from cxr.tracking.registry_reader import fetch_version, read_facts
+from cxr.tracking.store import Store
+from cxr.tracking.versions import ensure_registered_model, ensure_version
 
 log = logging.getLogger(__name__)
 
 RECOMMENDED = "recommended"
 DECISION = "decision"
-"""Tags of a version: what it would be if no person had chosen otherwise, and where the decision about it lies."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where the models of a run lie.
-
-    Attributes:
-        models: folder with one folder per trained model.
-        evaluations: folder with one folder per evaluation, named as the models.
-        splits: folder of the split that they were judged on.
-        data: folder of the raw images, for a champion that has to be asked about new ones; None if not at hand.
-        ensemble: folder of the ensemble; None, or a folder that is not there, if there is none.
-        transfer: folder with ``models/`` and ``evaluations/`` of the transfer networks; None leaves them out.
-        include: names of the models to take; empty takes all that are evaluated, and the ensemble.
-        reference: folder of the reference that versions carry; None, or a folder without one, if there is none.
-    """
-
-    models: Path
-    evaluations: Path
-    splits: Path
-    data: Path | None = None
-    ensemble: Path | None = None
-    transfer: Path | None = None
-    include: Sequence[str] = field(default=())
-    reference: Path | None = None
+"""Tags of a version: the alias that only a person's choice withholds, and the address of the decision's files."""
 
 
 def register(
-    run: Run, *, uri: str, experiment: str, registered_name: str, policy: Policy
-) -> tuple[Registration, pd.DataFrame | None]:
-    """Register the models of a run, give the aliases, and add to the promotion log.
+    store: Store, run: RunFolders, *, experiment: str, registered_name: str, policy: PromotionPolicy
+) -> Registration:
+    """Register the models of a run, move the aliases, and add to the promotion log.
 
-    A model that is registered already isn't registered again. Aliases that a person has set are left alone.
+    A model that is registered already is not registered again. Aliases that a person has set stay.
 
     Args:
-        run: where the models lie.
-        uri: address of the store.
-        experiment: name of the experiment, for runs that the store doesn't know.
+        store: the tracking store.
+        run: where the models are.
+        experiment: name of the experiment, for runs that the store does not know.
         registered_name: name of the registered model.
         policy: limits of the promotion rules.
 
     Returns:
-        What was done, and the images that challenger (``ours``) and champion (``theirs``) were compared on, None
-        without a comparison.
+        What was done.
 
     Raises:
-        MissingInputError: if a wanted model is missing, or none is evaluated.
-        DataError: if ``run.splits`` is not what the models were judged on.
-        RegistryError: if the store doesn't answer, or the models were judged on different splits.
+        MissingInputError: if a requested model is missing, or none is evaluated.
+        DataError: if ``run.splits`` is not the split that the models were judged on.
+        RegistryError: if the store does not answer, or the models were judged on different splits.
     """
-    if not uri:
-        raise RegistryError(
-            "expected the address of an MLflow store, received tracking uri=''; set tracking.tracking_uri"
-        )
-    wanted = candidates(run.models, run.evaluations, run.include, run.ensemble, run.transfer, run.reference)
-    connected = client(uri)
-    _ensure_registered_model(connected, registered_name)
-    aliases = Aliases(uri, registered_name, connected)
-    frozen = FrozenImages(connected, aliases.log.run_id)
-    facts: list[Facts] = []
-    new: list[str] = []
-    for one in wanted:
-        run_id = log_evaluation(one.trained, one.evaluation, uri=uri, experiment=experiment)
-        version, added = ensure_version(connected, uri, registered_name, one, str(run_id))
-        frozen.keep(str(version.version), one, run.splits)
-        facts.append(replace(facts_of(version), absent=absent_files(uri, version)))
-        if added:
-            new.append(str(version.version))
-    promotion = _Promotion(connected, uri, registered_name, aliases, frozen, policy, run.data)
-    decision, entry, opponents = promotion.decide(choose(facts))
-    standing = aliases.settle()
-    outcome = Registration(
+    candidates = find_candidates(run)
+    store.connect()
+    ensure_registered_model(store, registered_name)
+    aliases = Aliases(store, registered_name)
+    facts: list[VersionFacts] = []
+    new_versions: list[str] = []
+    for candidate in candidates:
+        run_id = log_evaluation(store, candidate.trained, candidate.evaluation, experiment=experiment)
+        version, is_new = ensure_version(store, registered_name, candidate, run_id)
+        _keep_predictions(aliases.log, str(version.version), candidate.evaluation, run.splits)
+        facts.append(read_facts(store, version))
+        if is_new:
+            new_versions.append(str(version.version))
+    promotion = _Promotion(store, registered_name, aliases, policy, run.data)
+    challenger = choose_challenger(facts)
+    decision, entry, comparison = promotion.run(challenger) if challenger else (None, None, None)
+    state = aliases.synchronize()
+    return Registration(
         registered_name,
-        uri,
-        tuple(sorted(facts, key=lambda one: -one.validation_auroc)),
-        tuple(new),
-        standing.places,
-        standing.held,
+        store.uri,
+        tuple(sorted(facts, key=lambda version_facts: -version_facts.validation_auroc)),
+        tuple(new_versions),
+        state.versions,
+        state.manual_aliases,
         decision,
-        opponents.match if opponents else None,
+        comparison,
         policy,
         entry.number if entry else None,
-        promotion.notes(standing),
+        promotion.notes(state),
     )
-    return outcome, opponents.rows if opponents else None
 
 
-def keep_decision(uri: str, outcome: Registration, folder: Path) -> None:
-    """Keep the files of a decision in the store, and tell the version where they are.
+def store_decision(store: Store, registration: Registration, folder: Path) -> None:
+    """Copy the files of a decision to the store, and tag the version with their address.
 
     Args:
-        uri: address of the store.
-        outcome: what the run did.
+        store: the tracking store.
+        registration: what the run did.
         folder: folder whose files are copied.
     """
-    if outcome.entry is None or outcome.decision is None:
+    if registration.entry is None or registration.decision is None:
         return
-    connected = client(uri)
-    aliases = Aliases(uri, outcome.registered_name, connected)
-    where = aliases.log.keep(folder, outcome.entry)
-    place = f"runs:/{aliases.log.run_id}/{where}"
-    connected.set_model_version_tag(outcome.registered_name, outcome.decision.candidate, DECISION, place)
+    name = registration.registered_name
+    address = Aliases(store, name).log.save_decision(folder, registration.entry)
+    store.client.set_model_version_tag(name, registration.decision.candidate, DECISION, address)
 
 
-def promotion_log(uri: str, registered_name: str) -> list[Entry]:
-    """Read the promotion log, once it also tells what persons have changed since.
+def _keep_predictions(promotion_log: PromotionLog, version: str, evaluation: Path, splits: Path) -> None:
+    """Store what a version predicted for its split, unless it is stored already."""
+    import pandas as pd
 
-    Args:
-        uri: address of the store.
-        registered_name: name of the registered model.
+    from cxr.evaluation.pairing import split_with_predictions
+    from cxr.files import PREDICTIONS_FILE, SPLITS_FILE
 
-    Returns:
-        All entries, oldest first.
-
-    Raises:
-        RegistryError: if the store doesn't answer or doesn't know the model.
-    """
-    aliases = Aliases(uri, registered_name)
-    aliases.settle()
-    return aliases.log.entries()
-
-
-def observe(uri: str, registered_name: str) -> Standing:
-    """Note in the promotion log what a person has changed; called when aliases are seen to change.
-
-    Args:
-        uri: address of the store.
-        registered_name: name of the registered model.
-
-    Returns:
-        Where the aliases are.
-    """
-    return Aliases(uri, registered_name).settle()
-
-
-def _ensure_registered_model(connected: MlflowClient, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        connected.create_registered_model(
-            name,
-            description="Pneumonia on chest radiographs: image in, probability, label and threshold out.",
-        )
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise RegistryError(f"cannot create the registered model {name!r}: {error}") from error
+    if not promotion_log.has_predictions(version):
+        predictions = pd.read_parquet(evaluation / PREDICTIONS_FILE)
+        table = split_with_predictions(pd.read_parquet(splits / SPLITS_FILE), predictions)
+        promotion_log.save_predictions(version, table)
 
 
 class _Promotion:
-    """One run's way from its challenger to the entry in the log, again if another run was faster."""
+    """Decides about one challenger and writes the decision down; decides again if another run was faster."""
 
     def __init__(
-        self,
-        connected: MlflowClient,
-        uri: str,
-        name: str,
-        aliases: Aliases,
-        frozen: FrozenImages,
-        policy: Policy,
-        data: Path | None,
+        self, store: Store, registered_name: str, aliases: Aliases, policy: PromotionPolicy, data: Path | None
     ) -> None:
-        self._client, self._uri, self._name = connected, uri, name
-        self._aliases, self._frozen, self._policy, self._data = aliases, frozen, policy, data
-        self._known: dict[str, Opponents] = {}
+        self._store, self._name, self._aliases, self._policy, self._data = store, registered_name, aliases, policy, data
+        self._comparisons: dict[str, VersionComparison] = {}
 
-    def decide(self, challenger: Facts | None) -> tuple[Decision | None, Entry | None, Opponents | None]:
-        """Decide on what log and registry say, and write it down before anyone else writes."""
-        if challenger is None:
-            return None, None, None
+    def run(
+        self, challenger: VersionFacts
+    ) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
+        """Decide; returns the decision, its log entry unless the log said the same already, and the comparison."""
         for _ in range(ATTEMPTS):
-            standing = self._aliases.settle()
-            champion = self._facts(standing.champion)
-            opponents = self._opponents(challenger, champion)
+            state = self._aliases.synchronize()
+            champion = self._facts(state.champion)
+            comparison = self._compare(challenger, champion)
             decision = decide(
                 challenger,
                 champion,
                 self._policy,
-                match=opponents.match if opponents else None,
-                chosen_by_person=CHAMPION in standing.held,
+                comparison=comparison,
+                chosen_by_person=CHAMPION in state.manual_aliases,
             )
-            places = self._places(standing, challenger, decision)
-            if self._is_repeated(standing, challenger, decision, places):
-                return decision, None, opponents
+            after = {**state.versions, CHAMPION: decision.champion}
+            if self._may_move_challenger(state):
+                after[CHALLENGER] = challenger.version
+            if state.records(challenger.version, after, decision.reasons if decision.rules else None):
+                return decision, None, comparison
             entry = self._aliases.move(
-                standing,
+                state,
                 "run",
-                places,
+                after,
                 candidate=challenger.version,
                 reasons=decision.reasons,
-                figures=comparison_figures(opponents.match if opponents else None),
+                figures=comparison.figures() if comparison else {},
             )
             if entry is not None:
-                self._recommend(decision)
-                return decision, entry, opponents
-        raise RegistryError(
-            f"expected a quiet promotion log of {self._name}, received {ATTEMPTS} entries by others meanwhile; "
-            "register again"
-        )
+                self._tag_recommendation(decision)
+                return decision, entry, comparison
+        raise self._aliases.busy("register again")
 
-    def notes(self, standing: Standing) -> tuple[str, ...]:
-        """What a reader should know about the champion."""
-        champion = self._facts(standing.champion)
-        if champion is None or not champion.absent:
+    def notes(self, state: AliasState) -> tuple[str, ...]:
+        """Sentences about a champion that cannot answer."""
+        champion = self._facts(state.champion)
+        if champion is None or not champion.missing_files:
             return ()
         note = (
-            f"Champion version {champion.version} has lost {', '.join(champion.absent)}: it cannot answer and is not "
-            "served. Restore its files, or run `cxr rollback`."
+            f"Champion version {champion.version} has lost {', '.join(champion.missing_files)}: it cannot answer and "
+            "is not served. Restore its files, or run `cxr rollback`."
         )
         log.warning(note)
         return (note,)
 
-    def _facts(self, version: str | None) -> Facts | None:
+    def _facts(self, version: str | None) -> VersionFacts | None:
         if version is None:
             return None
-        found = self._client.get_model_version(self._name, version)
-        return replace(facts_of(found), absent=absent_files(self._uri, found))
+        return read_facts(self._store, self._store.client.get_model_version(self._name, version))
 
-    def _opponents(self, challenger: Facts, champion: Facts | None) -> Opponents | None:
-        if champion is None or not comparable(challenger, champion):
+    def _compare(self, challenger: VersionFacts, champion: VersionFacts | None) -> VersionComparison | None:
+        if champion is None or not are_comparable(challenger, champion):
             return None
-        if champion.version not in self._known:
-            version = self._client.get_model_version(self._name, champion.version)
-            self._known[champion.version] = oppose(
-                self._frozen, self._uri, challenger, champion, version, self._policy, self._data
+        if champion.version not in self._comparisons:
+            self._comparisons[champion.version] = compare_versions(
+                challenger,
+                champion,
+                self._policy,
+                candidate_images=self._aliases.log.load_predictions(challenger.version),
+                champion_images=self._aliases.log.load_predictions(champion.version),
+                fetch_champion=partial(fetch_version, self._store, self._name, champion.version),
+                data=self._data,
             )
-        return self._known[champion.version]
+        return self._comparisons[champion.version]
 
-    def _places(self, standing: Standing, challenger: Facts, decision: Decision) -> dict[str, str | None]:
-        """Aliases after the decision."""
-        places = {**standing.places, CHAMPION: decision.champion}
-        if self._may_move(standing, CHALLENGER):
-            places[CHALLENGER] = challenger.version
-        return places
-
-    def _is_repeated(
-        self, standing: Standing, challenger: Facts, decision: Decision, places: dict[str, str | None]
-    ) -> bool:
-        """Whether the log says this already: the same run once more adds nothing to it."""
-        last = standing.last
-        again = (last.kind, last.candidate) == ("run", challenger.version) and dict(last.after) == places
-        return again and (not decision.rules or last.reasons == decision.reasons)
-
-    def _may_move(self, standing: Standing, alias: str) -> bool:
-        if alias in standing.held:
+    def _may_move_challenger(self, state: AliasState) -> bool:
+        if CHALLENGER in state.manual_aliases:
             return False
-        current = standing.places[alias]
-        return current is None or not facts_of(self._client.get_model_version(self._name, current)).pinned
+        current = state.versions[CHALLENGER]
+        return current is None or not is_pinned(self._store.client.get_model_version(self._name, current).tags)
 
-    def _recommend(self, decision: Decision) -> None:
-        """Tag the version that only a person's choice holds back; what is champion needs no recommendation."""
+    def _tag_recommendation(self, decision: PromotionDecision) -> None:
+        """Tag the version that only a person's choice withholds; a champion needs no recommendation."""
+        client = self._store.client
         for version in {decision.candidate, decision.champion} - {None}:
-            wanted = decision.recommended and version == decision.candidate
-            has = RECOMMENDED in self._client.get_model_version(self._name, version).tags
-            if wanted and not has:
-                self._client.set_model_version_tag(self._name, version, RECOMMENDED, CHAMPION)
-            elif has and not wanted:
-                self._client.delete_model_version_tag(self._name, version, RECOMMENDED)
+            is_recommended = decision.recommended and version == decision.candidate
+            is_tagged = RECOMMENDED in client.get_model_version(self._name, version).tags
+            if is_recommended and not is_tagged:
+                client.set_model_version_tag(self._name, version, RECOMMENDED, CHAMPION)
+            elif is_tagged and not is_recommended:
+                client.delete_model_version_tag(self._name, version, RECOMMENDED)

@@ -1,60 +1,72 @@
-"""What serving asks the registry: who has an alias now, and the files of a version."""
+"""Reading the model registry: aliases, facts of a version, and its files."""
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxr.errors import RegistryError
-from cxr.tracking.artifacts import fetch_model
-from cxr.tracking.connection import existing_client
+from cxr.errors import MissingInputError, RegistryError
+from cxr.files import METADATA_FILE
+from cxr.models.metadata import ModelMetadata
+from cxr.promotion.rules import VersionFacts
+from cxr.tracking.health import first_line
+from cxr.tracking.store import Store
 
-BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own values make one question to an absent server last for minutes."""
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-
-def ask_briefly() -> None:
-    """Let questions to an absent server fail within seconds, for processes that ask again anyway.
-
-    What is set in the environment already stays.
-    """
-    for name, value in BRIEF.items():
-        os.environ.setdefault(name, value)
+MODEL_PATH = "artifacts/artifact"
+"""Folder of network and metadata inside a version's files, as MLflow lays them out."""
 
 
-def alias_versions(uri: str, registered_name: str) -> dict[str, str]:
+def alias_versions(store: Store, registered_name: str) -> dict[str, str]:
     """Read all aliases of a registered model.
 
     Args:
-        uri: address of the store.
+        store: the tracking store.
         registered_name: name of the registered model.
 
     Returns:
-        Alias to version; empty for a model that isn't registered yet.
+        Alias to version; empty for a model that is not registered yet.
 
     Raises:
-        MissingInputError: if there is no such local store; none is made.
-        RegistryError: if the store doesn't answer.
+        MissingInputError: if there is no such local store; none is created.
+        RegistryError: if the store does not answer.
     """
-    connected = existing_client(uri)
+    client = store.connect_existing()
     from mlflow.exceptions import MlflowException
 
     try:
-        found = connected.get_registered_model(registered_name).aliases
+        aliases = client.get_registered_model(registered_name).aliases
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
-        raise RegistryError(f"cannot read the aliases of {registered_name}: {_first_line(error)}") from error
-    return {str(alias): str(version) for alias, version in found.items()}
+        raise RegistryError(f"cannot read the aliases of {registered_name}: {first_line(error)}") from error
+    return {str(alias): str(version) for alias, version in aliases.items()}
 
 
-def fetch_version(uri: str, registered_name: str, version: str, folder: Path) -> Path:
-    """Copy a version's network and card.
+def read_facts(store: Store, version: ModelVersion) -> VersionFacts:
+    """Read what the promotion rules look at in a version.
 
     Args:
-        uri: address of the store.
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        The facts.
+    """
+    return VersionFacts.from_tags(str(version.version), version.tags, missing_files(store, version))
+
+
+def fetch_version(store: Store, registered_name: str, number: str, folder: Path) -> Path:
+    """Copy a version's network and metadata.
+
+    Args:
+        store: the tracking store.
         registered_name: name of the registered model.
-        version: number of the version.
+        number: number of the version.
         folder: an empty folder that exists.
 
     Returns:
@@ -62,17 +74,117 @@ def fetch_version(uri: str, registered_name: str, version: str, folder: Path) ->
 
     Raises:
         MissingInputError: if there is no such local store.
-        RegistryError: if the store doesn't answer, or the version or some of its files are gone.
+        RegistryError: if the store does not answer, or the version or some of its files are gone.
     """
-    connected = existing_client(uri)
+    client = store.connect_existing()
     from mlflow.exceptions import MlflowException
 
     try:
-        found = connected.get_model_version(registered_name, version)
+        version = client.get_model_version(registered_name, number)
     except MlflowException as error:
-        raise RegistryError(f"cannot read version {version} of {registered_name}: {_first_line(error)}") from error
-    return fetch_model(uri, found, folder)
+        raise RegistryError(f"cannot read version {number} of {registered_name}: {first_line(error)}") from error
+    return fetch_model(store, version, folder)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def fetch_model(store: Store, version: ModelVersion, folder: Path) -> Path:
+    """Copy a version's network and metadata.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+        folder: an empty folder that exists.
+
+    Returns:
+        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads.
+
+    Raises:
+        RegistryError: if files are gone; an incomplete version must not be served.
+    """
+    missing = missing_files(store, version)
+    if missing:
+        raise RegistryError(
+            f"expected version {version.version} of {version.name} with all its files, received one without "
+            f"{', '.join(missing)}: it cannot answer; restore the files, or register the model again (`cxr register`)"
+        )
+    return _download(store, version, "", folder)
+
+
+def missing_files(store: Store, version: ModelVersion) -> tuple[str, ...]:
+    """List the files that a version has lost; only its metadata is downloaded for that.
+
+    A store that does not answer is an error, never a version without files.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        Files that prediction needs and that are gone, relative to the version's model folder; empty for a complete
+        version.
+
+    Raises:
+        RegistryError: if the store does not answer.
+    """
+    with store.clear_errors(f"list the files of version {version.version} of {version.name}"):
+        present = _list_files(store, version)
+    if METADATA_FILE not in present:
+        return (METADATA_FILE,)
+    try:
+        metadata = read_metadata(store, version)
+    except MissingInputError:
+        return (METADATA_FILE,)
+    return tuple(name for name in metadata.files if name not in present)
+
+
+def read_metadata(store: Store, version: ModelVersion) -> ModelMetadata:
+    """Read the metadata that a version carries.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        The metadata.
+
+    Raises:
+        MissingInputError: if the file is damaged.
+        RegistryError: if the file cannot be read from the store.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return ModelMetadata.read(_download(store, version, METADATA_FILE, Path(scratch)).parent)
+
+
+def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    path = f"{MODEL_PATH}/{name}".rstrip("/")
+    try:
+        return Path(_artifact_repository(store, version).download_artifacts(path, str(folder)))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"cannot read {path} of version {version.version} of {version.name}: {first_line(error)}"
+        ) from error
+
+
+def _list_files(store: Store, version: ModelVersion) -> set[str]:
+    """Files inside the version's model folder, relative to it, at any depth."""
+    repository = _artifact_repository(store, version)
+    files, folders = set(), [MODEL_PATH]
+    while folders:
+        for entry in repository.list_artifacts(folders.pop()):
+            if entry.is_dir:
+                folders.append(entry.path)
+            else:
+                files.add(entry.path.removeprefix(f"{MODEL_PATH}/"))
+    return files
+
+
+def _artifact_repository(store: Store, version: ModelVersion) -> ArtifactRepository:
+    # For "models:/NAME/VERSION" MLflow would ask its global store, whatever address it is given.
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if version.model_id:
+        source = store.client.get_logged_model(version.model_id).artifact_location
+    else:
+        source = store.client.get_model_version_download_uri(version.name, version.version)
+    return get_artifact_repository(source, tracking_uri=store.address, registry_uri=store.address)

@@ -1,4 +1,4 @@
-"""What a version keeps about where it came from: files with its run, tags and a description in MLflow's page."""
+"""The record of a version's origin: files with its run, tags, and a description for MLflow's page."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE
 from cxr.lineage import provenance
-from cxr.lineage.record_files import FILES, LOCKS, PARAMETERS, POINTER
-from cxr.models.metadata import ModelCard
-from cxr.promotion.model_card.document import write_model_card
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from cxr.lineage.provenance import DATA_POINTER, LOCK_FILES, PARAMETERS_FILE, RECORDED_FILES
+from cxr.models.metadata import ModelMetadata
+from cxr.promotion.model_card.writer import write_model_card
+from cxr.tracking.store import Store
 
 RECORDS = "registered"
-"""Folder among a run's artifacts with one folder per version that was made of the run."""
-
-
+"""Folder among a run's artifacts with one folder per version that was created from the run."""
 DESCRIPTION_LIMIT = 5000
 """Characters that MLflow's database keeps of a version's description."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """What was kept.
+class VersionRecord:
+    """Tags and description of a version.
 
     Attributes:
-        tags: tag name to value, for the version.
-        description: the model card, as far as there is room, with links that work inside MLflow's page.
+        tags: tag name to value.
+        description: as much of the model card as there is room for, with links that work inside MLflow's page.
     """
 
     tags: dict[str, str]
@@ -41,75 +37,76 @@ class Record:
 
 
 def keep_record(
-    connected: MlflowClient, run_id: str, trained: Path, evaluation: Path, fingerprint: str, root: Path = Path()
-) -> Record:
-    """Store with a run what a version of it was made from; the same version again replaces its own record only.
+    store: Store, run_id: str, trained: Path, evaluation: Path, fingerprint: str, root: Path = Path()
+) -> VersionRecord:
+    """Store with a run what a version was created from; the same version again replaces only its own record.
 
     Args:
-        connected: client of the store.
+        store: the tracking store.
         run_id: the run that trained the model.
         trained: the model's folder.
-        evaluation: folder of its evaluation, with the calibrated card.
-        fingerprint: what tells this version from others.
-        root: root of the repository, with the files of :data:`FILES`; missing ones are not recorded.
+        evaluation: folder of its evaluation, with the calibrated metadata.
+        fingerprint: digest that identifies the version.
+        root: root of the repository, with the files :data:`cxr.lineage.provenance.RECORDED_FILES`; missing ones are not
+            recorded.
 
     Returns:
         Tags and description for the version.
     """
-    card, metrics = ModelCard.read(evaluation), _metrics(evaluation)
-    place = f"{RECORDS}/{fingerprint[:12]}"
+    metadata, metrics = ModelMetadata.read(evaluation), _read_metrics(evaluation)
+    path = f"{RECORDS}/{fingerprint[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name in FILES:
+        for name in RECORDED_FILES:
             if (root / name).is_file():
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(root / name, folder / name)
         if (trained / TRAINING_FILE).is_file():  # an ensemble has none
             shutil.copyfile(trained / TRAINING_FILE, folder / TRAINING_FILE)
         (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (folder / MODEL_CARD_FILE).write_text(write_model_card(card, metrics), encoding="utf-8")
-        connected.log_artifacts(run_id, str(folder), place)
-    lock, stage = _lock(root, trained)
+        (folder / MODEL_CARD_FILE).write_text(write_model_card(metadata, metrics), encoding="utf-8")
+        store.client.log_artifacts(run_id, str(folder), path)
+    lock, stage = _find_stage(root, trained)
     values: dict[str, str | None] = {
-        "data_source": card.dataset.get("source"),
-        "data_licence": card.dataset.get("licence"),
-        "dvc_lock": _labelled(provenance.file_digest(root / lock)),
-        "dvc_stage": stage and (stage if lock == LOCKS[0] else f"{Path(lock).parent}/dvc.yaml:{stage}"),
-        "params": _labelled(provenance.file_digest(root / PARAMETERS)),
+        "data_source": metadata.dataset.get("source"),
+        "data_licence": metadata.dataset.get("licence"),
+        "dvc_lock": _with_algorithm(provenance.file_digest(root / lock)),
+        "dvc_stage": stage and (stage if lock == LOCK_FILES[0] else f"{Path(lock).parent}/dvc.yaml:{stage}"),
+        "params": _with_algorithm(provenance.file_digest(root / PARAMETERS_FILE)),
         "registered_from": provenance.git_commit(root),
-        "environment": card.environment,
-        "pipeline_run": card.pipeline_run,
-        "image_digest": card.image_digest,
+        "environment": metadata.environment,
+        "pipeline_run": metadata.pipeline_run,
+        "image_digest": metadata.image_digest,
         "evaluation": f"runs:/{run_id}/evaluation",
         "report": f"runs:/{run_id}/evaluation/plots" if (evaluation / "plots").is_dir() else None,
-        "record": f"runs:/{run_id}/{place}",
-        "model_card": f"runs:/{run_id}/{place}/{MODEL_CARD_FILE}",
+        "record": f"runs:/{run_id}/{path}",
+        "model_card": f"runs:/{run_id}/{path}/{MODEL_CARD_FILE}",
     }
     tags = {key: value for key, value in values.items() if value is not None}
-    experiment = connected.get_run(run_id).info.experiment_id
-    links = run_pages(str(experiment), run_id, place)
-    origin = "\n".join(f"- {line}" for line in _origin(card, tags, links))
-    return Record(tags, write_model_card(card, metrics, origin=origin, limit=DESCRIPTION_LIMIT))
+    experiment_id = store.client.get_run(run_id).info.experiment_id
+    links = run_pages(str(experiment_id), run_id, path)
+    origin = "\n".join(f"- {line}" for line in _origin_lines(metadata, tags, links))
+    return VersionRecord(tags, write_model_card(metadata, metrics, origin=origin, limit=DESCRIPTION_LIMIT))
 
 
-def model_card(card: ModelCard, evaluation: Path) -> str:
+def model_card(metadata: ModelMetadata, evaluation: Path) -> str:
     """Write the model card of an evaluated model.
 
     Args:
-        card: the calibrated card.
+        metadata: the calibrated metadata.
         evaluation: folder of the evaluation.
 
     Returns:
         Markdown.
     """
-    return write_model_card(card, _metrics(evaluation))
+    return write_model_card(metadata, _read_metrics(evaluation))
 
 
-def run_pages(experiment: str, run_id: str, record: str) -> dict[str, str]:
+def run_pages(experiment_id: str, run_id: str, record: str) -> dict[str, str]:
     """Addresses of a run's pages, relative to MLflow's page.
 
     Args:
-        experiment: MLflow's id of the experiment.
+        experiment_id: MLflow's id of the experiment.
         run_id: the run.
         record: folder of the version's record among the run's artifacts.
 
@@ -117,7 +114,7 @@ def run_pages(experiment: str, run_id: str, record: str) -> dict[str, str]:
         ``run``, ``curves``, ``evaluation``, ``report``, ``record`` and ``model_card`` to the part of the address from
         ``#`` on.
     """
-    run = f"#/experiments/{experiment}/runs/{run_id}"
+    run = f"#/experiments/{experiment_id}/runs/{run_id}"
     files = f"{run}/artifacts"
     return {
         "run": run,
@@ -129,39 +126,39 @@ def run_pages(experiment: str, run_id: str, record: str) -> dict[str, str]:
     }
 
 
-def _origin(card: ModelCard, tags: Mapping[str, str], links: Mapping[str, str]) -> list[str]:
-    """Where the model comes from, in lines for the version's page."""
+def _origin_lines(metadata: ModelMetadata, tags: Mapping[str, str], links: Mapping[str, str]) -> list[str]:
+    """MemberVersion of the model, in lines for the version's page."""
     lines = [
         f"[Training run]({links['run']}) with its [curves]({links['curves']})",
         f"[Evaluation]({links['evaluation']}) and its [plots]({links['report']})",
-        f"[`{PARAMETERS}`, `{LOCKS[0]}`, `{POINTER}` and the whole model card]({links['record']})",
-        f"Commit `{card.git_commit or 'unknown'}`",
-        f"Data `{card.data_md5 or 'unknown'}` (`{POINTER}`)",
-        f"Environment `{card.environment or 'unknown'}`",
-        f"Pipeline run: {card.pipeline_run or 'none, by hand or by DVC'}",
+        f"[`{PARAMETERS_FILE}`, `{LOCK_FILES[0]}`, `{DATA_POINTER}` and the whole model card]({links['record']})",
+        f"Commit `{metadata.git_commit or 'unknown'}`",
+        f"Data `{metadata.data_md5 or 'unknown'}` (`{DATA_POINTER}`)",
+        f"Environment `{metadata.environment or 'unknown'}`",
+        f"Pipeline run: {metadata.pipeline_run or 'none, by hand or by DVC'}",
     ]
-    if card.image_digest:
-        lines.append(f"Image `{card.image_digest}`")
+    if metadata.image_digest:
+        lines.append(f"Image `{metadata.image_digest}`")
     if "dvc_stage" not in tags:
         lines.append("Not described by the lock file of DVC: trained by hand, or since")
     return lines
 
 
-def _lock(root: Path, trained: Path) -> tuple[str, str | None]:
-    """The lock file that describes a model's folder, and the stage; the first lock file if none does."""
-    for lock in LOCKS:
+def _find_stage(root: Path, trained: Path) -> tuple[str, str | None]:
+    """The lock file that describes a model's folder, and the stage; the first lock file and None if none does."""
+    for lock in LOCK_FILES:
         for folder in (trained, trained.parent):  # an ensemble's model is a part of its stage's output
-            stage = provenance.stage_of(root / lock, folder)
+            stage = provenance.dvc_stage(root / lock, folder)
             if stage is not None:
                 return lock, stage
-    return LOCKS[0], None
+    return LOCK_FILES[0], None
 
 
-def _labelled(digest: str | None) -> str | None:
+def _with_algorithm(digest: str | None) -> str | None:
     return digest and f"sha256:{digest}"
 
 
-def _metrics(evaluation: Path) -> dict[str, Any]:
+def _read_metrics(evaluation: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError):

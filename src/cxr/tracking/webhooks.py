@@ -1,4 +1,4 @@
-"""Webhooks: the server tells a receiver about each move of an alias. Local stores tell nobody; they are polled."""
+"""Webhooks: a server notifies a receiver when an alias moves. Local stores send none, so they are polled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cxr.errors import ParameterError, RegistryError
-from cxr.tracking.connection import client
+from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,8 +28,8 @@ class Subscription:
         id: the server's id of it.
         name: its name.
         url: address of the receiver.
-        events: what it is told about, e.g. ``"model_version_alias.created"``.
-        active: whether it is told.
+        events: events that are sent, e.g. ``"model_version_alias.created"``.
+        active: whether events are sent.
     """
 
     id: str
@@ -39,119 +39,118 @@ class Subscription:
     active: bool
 
 
-def webhooks(uri: str) -> list[Subscription]:
+def list_webhooks(store: Store) -> list[Subscription]:
     """List the webhooks of a server.
 
     Args:
-        uri: address of the server.
+        store: the tracking server.
 
     Returns:
         All of them, oldest first.
 
     Raises:
-        ParameterError: if ``uri`` is no server's address.
-        RegistryError: if the server doesn't answer, or refuses.
+        ParameterError: if the store is no server.
+        RegistryError: if the server does not answer, or refuses.
     """
-    with _server(uri) as connected:
-        return [_subscription(one) for one in _all(connected)]
+    with _connect(store) as client:
+        return [_subscription(webhook) for webhook in _all_webhooks(client)]
 
 
-def ensure_webhook(uri: str, name: str, url: str, secret: str) -> tuple[Subscription, Literal["new", "updated"]]:
-    """Have a receiver told about each move of an alias; asking twice leaves one webhook.
+def ensure_webhook(store: Store, name: str, url: str, secret: str) -> tuple[Subscription, Literal["new", "updated"]]:
+    """Subscribe a receiver to the moves of aliases; repeating this leaves one webhook.
 
     Args:
-        uri: address of the server.
-        name: name of the webhook; one that is there gets the url and the secret.
+        store: the tracking server.
+        name: name of the webhook; an existing one gets the url and the secret.
         url: address of the receiver, as the server reaches it.
-        secret: what the server signs its messages with.
+        secret: the key with which the server signs its messages.
 
     Returns:
         The webhook, and whether it is new.
 
     Raises:
-        ParameterError: if ``uri`` is no server's address.
-        RegistryError: if the server doesn't answer, or refuses.
+        ParameterError: if the store is no server.
+        RegistryError: if the server does not answer, or refuses.
     """
-    with _server(uri) as connected:
-        same = [one for one in _all(connected) if one.name == name]
-        for surplus in same[1:]:  # two processes may have made one each
-            connected.delete_webhook(surplus.webhook_id)
-        if not same:
-            made = connected.create_webhook(name, url, list(EVENTS), secret=secret)
-            return _subscription(made), "new"
-        # The server tells nobody the old secret, so that it cannot be compared.
-        changed = connected.update_webhook(
-            same[0].webhook_id, url=url, events=list(EVENTS), secret=secret, status="ACTIVE"
+    with _connect(store) as client:
+        existing = [webhook for webhook in _all_webhooks(client) if webhook.name == name]
+        for surplus in existing[1:]:  # two processes may have created one each
+            client.delete_webhook(surplus.webhook_id)
+        if not existing:
+            return _subscription(client.create_webhook(name, url, list(EVENTS), secret=secret)), "new"
+        # The server never reveals the old secret, so the two cannot be compared.
+        updated = client.update_webhook(
+            existing[0].webhook_id, url=url, events=list(EVENTS), secret=secret, status="ACTIVE"
         )
-        return _subscription(changed), "updated"
+        return _subscription(updated), "updated"
 
 
-def remove_webhook(uri: str, name: str) -> int:
-    """Have a receiver told no longer.
+def remove_webhook(store: Store, name: str) -> int:
+    """Remove all webhooks of a name.
 
     Args:
-        uri: address of the server.
+        store: the tracking server.
         name: name of the webhook.
 
     Returns:
         How many webhooks of that name there were.
 
     Raises:
-        ParameterError: if ``uri`` is no server's address.
-        RegistryError: if the server doesn't answer, or refuses.
+        ParameterError: if the store is no server.
+        RegistryError: if the server does not answer, or refuses.
     """
-    with _server(uri) as connected:
-        found = [one for one in _all(connected) if one.name == name]
-        for one in found:
-            connected.delete_webhook(one.webhook_id)
-        return len(found)
+    with _connect(store) as client:
+        matches = [webhook for webhook in _all_webhooks(client) if webhook.name == name]
+        for webhook in matches:
+            client.delete_webhook(webhook.webhook_id)
+        return len(matches)
 
 
-def try_webhook(uri: str, subscription: Subscription) -> str | None:
+def try_webhook(store: Store, subscription: Subscription) -> str | None:
     """Let the server send a signed example.
 
     Args:
-        uri: address of the server.
+        store: the tracking server.
         subscription: the webhook.
 
     Returns:
-        None if the receiver accepted it, else what went wrong.
+        None if the receiver accepted it, else the problem.
 
     Raises:
-        ParameterError: if ``uri`` is no server's address.
-        RegistryError: if the server doesn't answer.
+        ParameterError: if the store is no server.
+        RegistryError: if the server does not answer.
     """
     from mlflow.exceptions import MlflowException
 
-    with _server(uri) as connected:
+    with _connect(store) as client:
         try:
-            outcome = connected.test_webhook(subscription.id)
-        except MlflowException as error:  # the server itself tries several times, longer than we wait
+            result = client.test_webhook(subscription.id)
+        except MlflowException as error:  # the server itself retries for longer than we wait
             return f"the server has no answer of it yet ({str(error).partition(chr(10))[0]})"
-    if outcome.success:
+    if result.success:
         return None
-    if outcome.response_status == 401:
+    if result.response_status == 401:
         return "it refused the signature (401): its secret is another one, or a clock is wrong"
-    if outcome.response_status is not None:
-        return f"it answered with status {outcome.response_status}: {outcome.response_body}"
-    return str(outcome.error_message)
+    if result.response_status is not None:
+        return f"it answered with status {result.response_status}: {result.response_body}"
+    return str(result.error_message)
 
 
 @contextmanager
-def _server(uri: str) -> Iterator[MlflowClient]:
-    """Connect to a server; what it refuses is told with what to do about it."""
-    if not uri.startswith(("http://", "https://")):
+def _connect(store: Store) -> Iterator[MlflowClient]:
+    """Connect to a server; a refusal becomes an error that says what to do."""
+    if not store.is_server:
         raise ParameterError(
-            [f"expected the http(s):// address of a server, received tracking_uri={uri!r}; {NO_SERVER}"]
+            [f"expected the http(s):// address of a server, received tracking_uri={store.uri!r}; {NO_SERVER}"]
         )
-    connected = client(uri)
+    client = store.connect()
     from mlflow.exceptions import MlflowException
 
     try:
-        yield connected
+        yield client
     except MlflowException as error:
         text = str(error).partition("\n")[0]
-        raise RegistryError(f"the server at {uri} refuses: {text}{_advice(text)}") from error
+        raise RegistryError(f"the server at {store.uri} refuses: {text}{_advice(text)}") from error
 
 
 def _advice(text: str) -> str:
@@ -167,18 +166,18 @@ def _advice(text: str) -> str:
     return ""
 
 
-def _all(connected: MlflowClient) -> list[Webhook]:
-    found: list[Webhook] = []
+def _all_webhooks(client: MlflowClient) -> list[Webhook]:
+    webhooks: list[Webhook] = []
     token = None
     while True:
-        page = connected.list_webhooks(page_token=token)
-        found.extend(page)
+        page = client.list_webhooks(page_token=token)
+        webhooks.extend(page)
         token = page.token
         if not token:
-            return sorted(found, key=lambda one: (one.creation_timestamp, one.webhook_id))
+            return sorted(webhooks, key=lambda webhook: (webhook.creation_timestamp, webhook.webhook_id))
 
 
-def _subscription(one: Webhook) -> Subscription:
-    return Subscription(
-        str(one.webhook_id), str(one.name), str(one.url), tuple(map(str, one.events)), bool(one.status.is_active())
-    )
+def _subscription(webhook: Webhook) -> Subscription:
+    events = tuple(map(str, webhook.events))
+    active = bool(webhook.status.is_active())
+    return Subscription(str(webhook.webhook_id), str(webhook.name), str(webhook.url), events, active)

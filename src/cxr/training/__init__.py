@@ -1,1 +1,1 @@
-"""Training of one network: data, epochs, checkpoints, and evidence of the device."""
+"""Training of one network: data, epochs, checkpoints, and the device."""

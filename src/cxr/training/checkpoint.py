@@ -1,11 +1,11 @@
-"""Checkpoints: everything that training needs to go on after a kill as if nothing had happened."""
+"""Checkpoints: everything that training needs to resume after a kill with the same result."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,28 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.files import whole_folder
+
 log = logging.getLogger(__name__)
 
 Arrays = list[NDArray[Any]]
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where training stands after an epoch.
 
     Attributes:
-        epoch: epochs finished.
-        learning_rate: rate of the next epoch.
-        best: best value of the monitored figure so far, NaN before the first epoch.
+        epoch: number of finished epochs.
+        learning_rate: learning rate of the next epoch.
+        best: best value of the monitored metric so far, NaN before the first epoch.
         best_epoch: epoch (from 1) of the best value, 0 before the first.
-        since_best: epochs since then.
+        since_best: number of epochs since then.
         plateau_best: best value that the learning-rate schedule has seen.
-        since_plateau: epochs since the schedule saw an improvement or lowered the rate.
+        since_plateau: number of epochs since the schedule saw an improvement or lowered the rate.
         stopped: why training ended early, or "".
-        history: one row of figures per epoch.
-        run_id: tracking run that the figures go to, or None.
+        history: one row of metrics per epoch.
+        run_id: tracking run that the metrics are logged to, or None.
     """
 
     learning_rate: float
@@ -48,31 +50,31 @@ class Progress:
     run_id: str | None = None
 
 
-def arrays_of(model: keras.Model) -> Arrays:
-    """Copy a network's variables.
+def copy_variables(variables: Sequence[keras.Variable]) -> Arrays:
+    """Copy the variables of a network or an optimizer.
 
     Args:
-        model: the network.
+        variables: Keras variables.
 
     Returns:
-        One array per variable, in the network's order.
+        One array per variable, in the same order.
     """
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def assign(model: keras.Model, arrays: Arrays) -> None:
-    """Put copied variables back.
+def assign_variables(variables: Sequence[keras.Variable], arrays: Arrays) -> None:
+    """Write copied values back.
 
     Args:
-        model: a network of the same architecture.
-        arrays: what :func:`arrays_of` gave.
+        variables: variables of a network of the same architecture, or of its optimizer.
+        arrays: the return value of :func:`copy_variables`.
     """
-    for variable, array in zip(model.variables, arrays, strict=True):
+    for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
 @dataclass(frozen=True)
-class Saved:
+class TrainingState:
     """The state of training after an epoch, read from a checkpoint.
 
     Attributes:
@@ -82,20 +84,19 @@ class Saved:
         best: variables of the network's best epoch.
     """
 
-    progress: Progress
+    progress: TrainingProgress
     model: Arrays
     optimizer: Arrays
     best: Arrays
 
     def restore(self, model: keras.Model) -> None:
-        """Put network and optimizer back as they were.
+        """Set network and optimizer to this state.
 
         Args:
             model: freshly compiled network of the same architecture.
         """
-        assign(model, self.model)
-        for variable, array in zip(model.optimizer.variables, self.optimizer, strict=True):
-            variable.assign(array)
+        assign_variables(model.variables, self.model)
+        assign_variables(model.optimizer.variables, self.optimizer)
 
 
 @dataclass(frozen=True)
@@ -103,53 +104,50 @@ class Checkpoint:
     """A folder with the last finished epoch.
 
     Attributes:
-        folder: where checkpoints are kept; made when the first is written.
-        fingerprint: digest of everything that training depends on; a checkpoint of another is not used.
+        folder: where checkpoints are kept; created with the first of them.
+        fingerprint: digest of everything that training depends on; a checkpoint with another one is not used.
     """
 
     folder: Path
     fingerprint: str
 
-    def save(self, model: keras.Model, best: Arrays, progress: Progress) -> None:
-        """Write the state after an epoch; the one before is removed once this one is whole.
+    def save(self, model: keras.Model, best: Arrays, progress: TrainingProgress) -> None:
+        """Write the state after an epoch, then remove the checkpoint of the epoch before.
 
         Args:
-            model: compiled network with its optimizer's state.
+            model: compiled network with the state of its optimizer.
             best: variables of the best epoch.
             progress: where training stands.
         """
-        final = self.folder / f"epoch-{progress.epoch:04d}"
-        partial = self.folder / f".partial-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        optimizer = [np.array(keras.ops.convert_to_numpy(value)) for value in model.optimizer.variables]
-        for name, arrays in (("model", arrays_of(model)), ("optimizer", optimizer), ("best", best)):
-            np.savez(partial / f"{name}.npz", *arrays)
-        state = {"fingerprint": self.fingerprint, "progress": asdict(progress)}
-        (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        for other in self.folder.glob("epoch-*"):
-            if other != final:
-                shutil.rmtree(other, ignore_errors=True)
+        epoch_folder = self.folder / f"epoch-{progress.epoch:04d}"
+        with whole_folder(epoch_folder) as partial:
+            optimizer = copy_variables(model.optimizer.variables)
+            for name, arrays in (("model", copy_variables(model.variables)), ("optimizer", optimizer), ("best", best)):
+                np.savez(partial / f"{name}.npz", *arrays)
+            state = {"fingerprint": self.fingerprint, "progress": asdict(progress)}
+            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        for folder in self.folder.glob("epoch-*"):
+            if folder != epoch_folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def find(self) -> Saved | None:
+    def load(self) -> TrainingState | None:
         """Read the last finished epoch.
 
         Returns:
             The saved state; None if there is nothing to resume, or it belongs to other parameters or data.
         """
-        found = sorted(self.folder.glob("epoch-*"))
-        if not found:
+        epoch_folders = sorted(self.folder.glob("epoch-*"))
+        if not epoch_folders:
             return None
-        state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        last = epoch_folders[-1]
+        state = json.loads((last / "state.json").read_text(encoding="utf-8"))
         if state["fingerprint"] != self.fingerprint:
             log.info("the checkpoint in %s belongs to other parameters or data; training starts anew", self.folder)
             return None
-        arrays = {name: _load(found[-1] / f"{name}.npz") for name in ("model", "optimizer", "best")}
-        return Saved(Progress(**state["progress"]), **arrays)
+        arrays = {name: _read_arrays(last / f"{name}.npz") for name in ("model", "optimizer", "best")}
+        return TrainingState(TrainingProgress(**state["progress"]), **arrays)
 
 
-def _load(path: Path) -> Arrays:
+def _read_arrays(path: Path) -> Arrays:
     with np.load(path) as stored:
         return [stored[name] for name in stored.files]

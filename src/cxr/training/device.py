@@ -1,4 +1,4 @@
-"""Evidence of the device that a model was trained on, read from the framework itself."""
+"""The device that a model is trained on, as the framework itself reports it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 import keras
 
 
-def evidence() -> dict[str, Any]:
-    """Describe the device that Keras computes on, and what drives it.
+def describe_device() -> dict[str, Any]:
+    """Describe the device that Keras computes on, with its driver and framework.
 
     Returns:
         ``kind`` ("cpu" or "gpu"), ``name`` (model of the processor or GPU), ``backend``, ``framework`` (name and
         version), ``keras``, ``driver`` (of the GPU, None on a CPU), ``cores``, ``python``, ``system``.
     """
     backend = keras.backend.backend()
-    framework, gpu = _framework(backend)
+    framework, gpu_name = _framework_and_gpu(backend)
     return {
-        "kind": "gpu" if gpu else "cpu",
-        "name": gpu or processor(),
+        "kind": "gpu" if gpu_name else "cpu",
+        "name": gpu_name or processor_name(),
         "backend": backend,
         "framework": framework,
         "keras": keras.__version__,
-        "driver": _driver() if gpu else None,
+        "driver": _driver_version() if gpu_name else None,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -51,11 +51,11 @@ def make_deterministic(seed: int) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Name the processor.
 
     Returns:
-        The model name as the system tells it, else the machine type.
+        The model name that the operating system reports, else the machine type.
     """
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -66,8 +66,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _framework(backend: str) -> tuple[str, str | None]:
-    """Name and version of the backend, and the name of the GPU it computes on, if any."""
+def _framework_and_gpu(backend: str) -> tuple[str, str | None]:
+    """Name and version of the backend, and the name of the GPU that it computes on, if any."""
     if backend == "tensorflow":
         import tensorflow
 
@@ -78,28 +78,21 @@ def _framework(backend: str) -> tuple[str, str | None]:
         import jax
 
         device = jax.devices()[0]
-        return f"jax {jax.__version__}", device.device_kind if device.platform in {
-            "gpu",
-            "cuda",
-            "rocm",
-        } else None
+        return f"jax {jax.__version__}", device.device_kind if device.platform in ("gpu", "cuda", "rocm") else None
     if backend == "torch":
         import torch
 
-        return (
-            f"torch {torch.__version__}",
-            torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        )
+        return f"torch {torch.__version__}", torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return backend, None
 
 
-def _driver() -> str | None:
+def _driver_version() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (subprocess.SubprocessError, OSError):
         return None
-    return answer.stdout.split("\n")[0].strip() or None
+    return process.stdout.split("\n")[0].strip() or None

@@ -1,4 +1,4 @@
-"""Cutting a network where its frozen part ends, so that only the rest is trained on stored activations."""
+"""Splits a network where its frozen part ends, so that only the second part is trained, on stored activations."""
 
 from __future__ import annotations
 
@@ -9,74 +9,75 @@ import keras
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Two networks that together are the one that was cut; their layers are the same objects.
+class FrozenSplit:
+    """Two networks that together are the original one; their layers are the same objects.
 
     Attributes:
-        frozen: from the image to what the rest takes: one tensor, or several where a shortcut crosses the cut.
-        rest: from there to the probability; everything that training changes or draws at random is in it.
+        frozen: from the image to the input of the trained part: one tensor, or several where a shortcut crosses the
+            split.
+        trained: from there to the probability. It holds every layer that training changes or that draws random
+            numbers.
     """
 
     frozen: keras.Model
-    rest: keras.Model
+    trained: keras.Model
 
 
-def cut(network: keras.Model) -> Cut | None:
-    """Cut a network after the layers that training leaves as they are.
+def split_frozen_part(network: keras.Model) -> FrozenSplit | None:
+    """Split a network after the layers that training does not change.
 
-    A layer belongs to the rest if it has trainable weights, draws random numbers (dropout), or follows such a
-    layer. Layers without either, such as a pooling layer above a frozen backbone, go to the frozen part, so that
-    as little as possible is stored.
+    A layer belongs to the trained part if it has trainable weights, draws random numbers (dropout), or follows such a
+    layer. Other layers, such as a pooling layer above a frozen backbone, go to the frozen part, so that the stored
+    activations are as small as possible.
 
     Args:
         network: flat functional network whose ``trainable`` flags are set.
 
     Returns:
-        The cut, or None if nothing with weights is frozen below the first layer that changes.
+        The split, or None if no layer with weights is frozen below the first layer that changes.
     """
-    history: dict[int, Any] = {}
+    layer_of: dict[int, Any] = {}
     changes: dict[int, bool] = {}
-    frontier: dict[int, Any] = {}
-    order = _tensors(network.outputs[0])
-    for tensor in order:
-        operation, inputs = _origin(tensor)
-        history[id(tensor)] = operation
-        changes[id(tensor)] = _changes(operation) or any(changes[id(one)] for one in inputs)
+    boundary: dict[int, Any] = {}
+    for tensor in _tensors_up_to(network.outputs[0]):
+        layer, inputs = _layer_and_inputs(tensor)
+        layer_of[id(tensor)] = layer
+        changes[id(tensor)] = _changes_in_training(layer) or any(changes[id(source)] for source in inputs)
         if changes[id(tensor)]:
-            frontier |= {id(one): one for one in inputs if not changes[id(one)]}
-    stored = list(frontier.values())
-    below = {id(one) for tensor in stored for one in _tensors(tensor)}
-    if not any(history[key].weights for key in below if hasattr(history[key], "weights")):
+            boundary |= {id(source): source for source in inputs if not changes[id(source)]}
+    stored = list(boundary.values())
+    frozen_ids = {id(tensor) for output in stored for tensor in _tensors_up_to(output)}
+    if not any(layer_of[key].weights for key in frozen_ids if hasattr(layer_of[key], "weights")):
         return None
     middle = tuple(stored) if len(stored) > 1 else stored[0]
-    return Cut(
+    return FrozenSplit(
         keras.Model(network.inputs[0], middle, name=f"{network.name}_frozen"),
         keras.Model(middle, network.outputs[0], name=network.name),
     )
 
 
-def _changes(layer: Any) -> bool:
-    random = getattr(layer, "seed_generator", None) is not None and getattr(layer, "rate", 1.0) > 0
-    return random or bool(getattr(layer, "trainable_weights", ()))
+def _changes_in_training(layer: Any) -> bool:
+    is_random = getattr(layer, "seed_generator", None) is not None and getattr(layer, "rate", 1.0) > 0
+    return is_random or bool(getattr(layer, "trainable_weights", ()))
 
 
-def _origin(tensor: Any) -> tuple[Any, list[Any]]:
-    """Layer that made a tensor, and what it was made of."""
-    operation, node, _ = tensor._keras_history
-    return operation, list(operation._inbound_nodes[node].input_tensors)
+def _layer_and_inputs(tensor: Any) -> tuple[Any, list[Any]]:
+    """The layer that made a tensor, and the tensors that the layer took."""
+    layer, node, _ = tensor._keras_history
+    return layer, list(layer._inbound_nodes[node].input_tensors)
 
 
-def _tensors(last: Any) -> list[Any]:
-    """A tensor and all that it is made of, each after its own inputs."""
-    found: list[Any] = []
-    seen: set[int] = set()
-    waiting = [(last, False)]
-    while waiting:
-        tensor, ready = waiting.pop()
-        if ready:
-            found.append(tensor)
-        elif id(tensor) not in seen:
-            seen.add(id(tensor))
-            waiting.append((tensor, True))
-            waiting += [(one, False) for one in _origin(tensor)[1]]
-    return found
+def _tensors_up_to(last: Any) -> list[Any]:
+    """A tensor and all tensors that it is computed from, each after its own inputs."""
+    ordered: list[Any] = []
+    visited: set[int] = set()
+    stack = [(last, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if inputs_done:
+            ordered.append(tensor)
+        elif id(tensor) not in visited:
+            visited.add(id(tensor))
+            stack.append((tensor, True))
+            stack += [(source, False) for source in _layer_and_inputs(tensor)[1]]
+    return ordered

@@ -1,8 +1,9 @@
-"""A trained network with its evidence, as a folder: weights, card, history, device and settings."""
+"""The folder of a trained network: weights, metadata, history, device and settings."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,37 +14,37 @@ import pandas as pd
 
 from cxr.files import HISTORY_FILE, NETWORK_FILE, TRAINING_FILE
 from cxr.images.recipes import Recipe
-from cxr.models.metadata import ModelCard
-from cxr.training.loop import Result
-from cxr.training.training_set import SplitData
+from cxr.models.metadata import ModelMetadata
+from cxr.training.loop import TrainingResult
+from cxr.training.split_data import SplitData
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What one training gave, ready to be written.
+    """What one training produced, ready to be written.
 
     Attributes:
         network: the network with the weights of its best epoch.
         result: history and best epoch.
-        values: parameters that the network depends on.
+        parameters: parameters of the step that the network depends on.
         recipe: recipe of its images.
         data: split that it was trained on.
-        device: evidence of the device, as :func:`cxr.training.device.evidence` gives it.
-        origin: ``data_md5`` and what :func:`cxr.lineage.provenance.origin` gives, each None where unknown.
+        device: the device, as :func:`cxr.training.device.describe_device` gives it.
+        provenance: ``data_md5`` and the result of :func:`cxr.lineage.provenance.current_provenance`.
         run_id: tracking run, or None.
     """
 
     network: keras.Model
-    result: Result
-    values: dict[str, Any]
+    result: TrainingResult
+    parameters: dict[str, Any]
     recipe: Recipe
     data: SplitData
     device: dict[str, Any]
-    origin: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     run_id: str | None
 
-    def evidence(self) -> dict[str, Any]:
-        """Facts about the training.
+    def training_facts(self) -> dict[str, Any]:
+        """Describe the training, for metadata and ``training.json``.
 
         Returns:
             ``device``, ``epochs_run``, ``best_epoch``, ``stopped``, ``seconds`` (training alone),
@@ -58,25 +59,25 @@ class TrainedModel:
             "seconds": round(seconds, 1),
             "images_per_second": round(self.result.train_images / seconds, 1) if seconds else None,
             "train_images": self.result.train_images // max(1, len(self.result.history)),
-            "trainable_parameters": sum(int(weight.size) for weight in _arrays(self.network.trainable_variables)),
+            "trainable_parameters": sum(math.prod(weight.shape) for weight in self.network.trainable_variables),
         }
 
     def write(self, folder: Path, model: str, system: str, seed: int) -> None:
         """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``.
 
         Args:
-            folder: where to, must exist.
-            model: the model's name in the parameters.
+            folder: where to write; must exist.
+            model: name of the model in ``params.yaml``.
             system: source system.
             seed: seed of the training.
         """
-        evidence = self.evidence()
-        # A copy without the compiled metrics: it loads in a process that has only Keras.
+        facts = self.training_facts()
+        # A copy without the compiled metrics: it can be loaded in a process that has only Keras.
         network = keras.Model.from_config(_in_float32(self.network.get_config()))
         network.set_weights(self.network.get_weights())
         network.save(folder / NETWORK_FILE)
         dataset = self.data.dataset
-        ModelCard(
+        ModelMetadata(
             model=model,
             system=system,
             recipe=self.recipe.to_dict(),
@@ -87,20 +88,16 @@ class TrainedModel:
             data_digest=self.data.data_digest,
             split_protocol=self.data.protocol,
             split_digest=self.data.digest,
-            training=evidence,
-            **self.origin,
+            training=facts,
+            **self.provenance,
         ).write(folder)
         pd.DataFrame(self.result.history).to_csv(folder / HISTORY_FILE, index=False)
-        facts = {**evidence, "parameters": self.values, "run_id": self.run_id}
-        (folder / TRAINING_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _arrays(variables: list[Any]) -> list[Any]:
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+        content = {**facts, "parameters": self.parameters, "run_id": self.run_id}
+        (folder / TRAINING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _in_float32(values: Any) -> Any:
-    """Configuration of a network with its mixed precision replaced: predictions are made in float32."""
+    """Replace mixed precision in a network's configuration, because predictions are made in float32."""
     if isinstance(values, dict):
         if values.get("class_name") == "DTypePolicy" and str(values["config"]["name"]).startswith("mixed_"):
             return {**values, "config": {**values["config"], "name": "float32"}}

@@ -11,12 +11,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cxr.models.networks import BUILDERS, check_options
+from cxr.models.networks import NETWORKS, option_problems
 
 Scalar = str | int | float | bool | None
 DIGITS = 4
-"""Significant digits that a number drawn from a range keeps: enough for training, and few enough to be read."""
-RANGE = ("low", "high", "log", "step")
+"""Significant digits of a number drawn from a range: enough for training, and still readable."""
+RANGE_KEYS = ("low", "high", "log", "step")
 
 
 @dataclass(frozen=True)
@@ -26,56 +26,30 @@ class Choices:
     values: tuple[Scalar, ...]
 
     def distribution(self) -> BaseDistribution:
-        """Give it to Optuna.
-
-        Returns:
-            Optuna's distribution.
-        """
+        """Convert to Optuna's distribution."""
         return CategoricalDistribution(self.values)
 
-    def value(self, drawn: Any) -> Scalar:
-        """Value to train with.
+    def to_value(self, drawn: Any) -> Scalar:
+        """Convert a value that Optuna drew to the value to train with; here they are the same."""
+        value: Scalar = drawn
+        return value
 
-        Args:
-            drawn: what Optuna drew.
-
-        Returns:
-            The same.
-        """
-        found: Scalar = drawn
-        return found
-
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value may be tried.
-
-        Args:
-            value: any value.
-
-        Returns:
-            Whether it is one of the choices.
-        """
+    def contains(self, value: Any) -> bool:
+        """Tell whether a value is one of the choices."""
         return value in self.values
 
-    def ends(self) -> tuple[Scalar, ...]:
-        """Values whose being in order means that all are.
-
-        Returns:
-            All choices.
-        """
+    def extremes(self) -> tuple[Scalar, ...]:
+        """List the values to check: if they are valid, all values are. Here all choices."""
         return self.values
 
-    def plain(self) -> Any:
-        """Write it as in ``params.yaml``.
-
-        Returns:
-            A list.
-        """
+    def to_parameter(self) -> Any:
+        """Convert to the form of ``params.yaml``: a list."""
         return list(self.values)
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, which both belong to it.
+    """Numbers from low to high, both included.
 
     Attributes:
         low: smallest.
@@ -95,123 +69,139 @@ class Range:
         return isinstance(self.low, int)
 
     def distribution(self) -> BaseDistribution:
-        """Give it to Optuna.
-
-        Returns:
-            Optuna's distribution.
-        """
+        """Convert to Optuna's distribution."""
         if self.whole:
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def value(self, drawn: Any) -> Scalar:
-        """Value to train with.
+    def to_value(self, drawn: Any) -> Scalar:
+        """Convert a number that Optuna drew to the number to train with.
 
         Args:
-            drawn: what Optuna drew.
+            drawn: the number.
 
         Returns:
-            The number, of :data:`DIGITS` digits if it is not whole.
+            The number, rounded to :data:`DIGITS` significant digits if it is not whole, and kept inside the range.
         """
         if self.whole:
             return int(drawn)
         return min(max(float(f"{drawn:.{DIGITS}g}"), self.low), self.high)
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value may be tried.
-
-        Args:
-            value: any value.
-
-        Returns:
-            Whether it lies in the range.
-        """
+    def contains(self, value: Any) -> bool:
+        """Tell whether a value lies in the range, and on its steps."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         steps = (value - self.low) / (self.step or 1)
         on_grid = (self.step is None and not self.whole) or abs(steps - round(steps)) < 1e-9
         return self.low <= value <= self.high and on_grid
 
-    def ends(self) -> tuple[Scalar, ...]:
-        """Values whose being in order means that all are.
-
-        Returns:
-            Low and high.
-        """
+    def extremes(self) -> tuple[Scalar, ...]:
+        """List the values to check: if they are valid, all values are. Here low and high."""
         return self.low, self.high
 
-    def plain(self) -> Any:
-        """Write it as in ``params.yaml``.
-
-        Returns:
-            A mapping.
-        """
+    def to_parameter(self) -> Any:
+        """Convert to the form of ``params.yaml``: a mapping."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
 
 Space = dict[str, Choices | Range]
 
 
-def read_space(given: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> tuple[Space, list[str]]:
+def read_space(entries: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> tuple[Space, list[str]]:
     """Read a search space.
 
     Args:
-        given: parameter to a list of choices, or to a mapping with low, high and, if wanted, log or step.
+        entries: parameter to a list of choices, or to a mapping with low, high and, optionally, log or step.
         fields: the parameters that may be searched, with their types and bounds.
 
     Returns:
-        The space without what is wrong, and one sentence per problem.
+        The space without the wrong entries, and one sentence per problem.
     """
     space: Space = {}
     problems = []
-    for name, entry in given.items():
-        where = f"space.{name}"
+    for name, entry in entries.items():
+        key = f"space.{name}"
         if name not in fields:
-            problems.append(f"unknown parameter {where}={entry!r}; expected one of: {', '.join(fields)}")
+            problems.append(f"unknown parameter {key}={entry!r}; expected one of: {', '.join(fields)}")
             continue
         info = fields[name]
         annotated: Any = Annotated[info.annotation, info]
         adapter: TypeAdapter[Any] = TypeAdapter(annotated)
         if isinstance(entry, list) and entry:
-            values, wrong = _checked(adapter, {f"{where}[{place}]": value for place, value in enumerate(entry)})
+            values, entry_problems = _convert(adapter, {f"{key}[{index}]": value for index, value in enumerate(entry)})
             if len({repr(value) for value in values}) < len(values):
-                wrong.append(f"expected {where} to name each value once, received {where}={entry!r}")
-            if not wrong:
+                entry_problems.append(f"expected {key} to name each value once, received {key}={entry!r}")
+            if not entry_problems:
                 space[name] = Choices(tuple(values))
-        elif isinstance(entry, Mapping) and {"low", "high"} <= set(entry) <= set(RANGE):
-            ends, wrong = _checked(adapter, {f"{where}.{end}": entry[end] for end in ("low", "high")})
-            wrong = wrong or _range_problems(where, ends[0], ends[1], entry)
-            if not wrong:
-                space[name] = Range(ends[0], ends[1], entry.get("log", False), entry.get("step"))
+        elif isinstance(entry, Mapping) and {"low", "high"} <= set(entry) <= set(RANGE_KEYS):
+            bounds, entry_problems = _convert(adapter, {f"{key}.{end}": entry[end] for end in ("low", "high")})
+            entry_problems = entry_problems or _range_problems(key, bounds[0], bounds[1], entry)
+            if not entry_problems:
+                space[name] = Range(bounds[0], bounds[1], entry.get("log", False), entry.get("step"))
         else:
-            wrong = [
-                f"expected {where} to be a list of values, or a mapping with low, high and, if wanted, log or step, "
-                f"received {where}={entry!r}"
+            entry_problems = [
+                f"expected {key} to be a list of values, or a mapping with low, high and, if wanted, log or step, "
+                f"received {key}={entry!r}"
             ]
-        problems.extend(wrong)
+        problems.extend(entry_problems)
     return space, problems
 
 
-def network_problems(space: Space, base: Mapping[str, Any]) -> list[str]:
-    """Find what a network does not have, or what would be searched without effect.
+def space_parameters(space: Space) -> dict[str, Any]:
+    """Convert a space to the form of ``params.yaml``.
 
     Args:
         space: the space.
-        base: values of all parameters that are not searched; those of a training.
+
+    Returns:
+        Parameter to a list of choices, or to a mapping.
+    """
+    return {name: dimension.to_parameter() for name, dimension in space.items()}
+
+
+def values_to_check(space: Space, name: str, base_value: Any) -> tuple[Any, ...]:
+    """List the values of a parameter that must be valid so that every trial is.
+
+    Args:
+        space: the space.
+        name: the parameter.
+        base_value: its value where it is not searched.
+
+    Returns:
+        The extremes of the space, or the one value.
+    """
+    return space[name].extremes() if name in space else (base_value,)
+
+
+def start_values(space: Space, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the values of the first trial: those of the model, where the space contains them.
+
+    Args:
+        space: the space.
+        base: the model's own values.
+
+    Returns:
+        Parameter to value.
+    """
+    return {name: base[name] for name, dimension in space.items() if dimension.contains(base[name])}
+
+
+def network_problems(space: Space, base: Mapping[str, Any]) -> list[str]:
+    """Find options that a network does not have, and parameters whose search would have no effect.
+
+    Args:
+        space: the space.
+        base: values of all parameters that are not searched.
 
     Returns:
         One sentence per problem.
     """
-    if base["architecture"] not in BUILDERS:
-        return []  # said where the model's own values are checked
-
-    def tried(name: str) -> tuple[Any, ...]:
-        return space[name].ends() if name in space else (base[name],)
-
-    options = product(tried("batch_normalisation"), tried("weights"))
-    problems = [one for pair in options for one in check_options(base["architecture"], *pair)]
+    if base["architecture"] not in NETWORKS:
+        return []  # reported where the model's own values are checked
+    checked = [values_to_check(space, name, base[name]) for name in ("dropout", "batch_normalisation", "weights")]
+    problems = [problem for values in product(*checked) for problem in option_problems(base["architecture"], *values)]
     if "unfrozen_layers" in space:
-        if set(tried("weights")) == {"none"}:
+        if set(values_to_check(space, "weights", base["weights"])) == {"none"}:
             problems.append(
                 f"expected a network with pretrained weights for space.unfrozen_layers, received "
                 f"architecture={base['architecture']}, weights=none; leave unfrozen_layers out"
@@ -224,48 +214,48 @@ def network_problems(space: Space, base: Mapping[str, Any]) -> list[str]:
     return [*dict.fromkeys(problems)]
 
 
-def _range_problems(where: str, low: Any, high: Any, entry: Mapping[str, Any]) -> list[str]:
+def _range_problems(key: str, low: Any, high: Any, entry: Mapping[str, Any]) -> list[str]:
     if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-        return [f"expected {where} to be a list, since it is not a number, received {where}={dict(entry)!r}"]
+        return [f"expected {key} to be a list, since it is not a number, received {key}={dict(entry)!r}"]
     log, step = entry.get("log", False), entry.get("step")
     problems = []
     if not low < high:
-        problems.append(f"expected {where}.low to be below {where}.high, received low={low}, high={high}")
+        problems.append(f"expected {key}.low to be below {key}.high, received low={low}, high={high}")
     if not isinstance(log, bool):
-        problems.append(f"expected {where}.log to be true or false, received {where}.log={log!r}")
+        problems.append(f"expected {key}.log to be true or false, received {key}.log={log!r}")
     elif log and low <= 0:
-        problems.append(f"expected {where}.low above 0 for log: true, received {where}.low={low}")
+        problems.append(f"expected {key}.low above 0 for log: true, received {key}.low={low}")
     if step is not None:
         whole = isinstance(low, int)
         if isinstance(step, bool) or not isinstance(step, int if whole else int | float) or step <= 0:
             number = "whole number" if whole else "number"
-            problems.append(f"expected {where}.step to be a {number} above 0, received {where}.step={step!r}")
+            problems.append(f"expected {key}.step to be a {number} above 0, received {key}.step={step!r}")
         elif log:
-            problems.append(f"expected {where} to have log or step, received both; leave one out")
+            problems.append(f"expected {key} to have log or step, received both; leave one out")
     return problems
 
 
-def _checked(adapter: TypeAdapter[Any], values: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    """Convert values to the parameter's type, and say which are out of its bounds."""
+def _convert(adapter: TypeAdapter[Any], values: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Convert values to the parameter's type, and report those out of its bounds."""
     converted: list[Any] = []
     problems = []
-    for where, value in values.items():
+    for key, value in values.items():
         try:
             converted.append(adapter.validate_python(value))
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            problems.append(f"expected {where} to be {message}, received {where}={value!r}")
+            problems.append(f"expected {key} to be {message}, received {key}={value!r}")
     return converted, problems
 
 
-def searchable(fields: Mapping[str, FieldInfo], without: Collection[str]) -> dict[str, FieldInfo]:
-    """Choose the parameters that may be searched.
+def searchable_fields(fields: Mapping[str, FieldInfo], excluded: Collection[str]) -> dict[str, FieldInfo]:
+    """Select the parameters that may be searched.
 
     Args:
         fields: fields of the step.
-        without: names of those that may not.
+        excluded: names of those that may not.
 
     Returns:
-        The others, in order.
+        The other fields, in order.
     """
-    return {name: info for name, info in fields.items() if name not in without}
+    return {name: info for name, info in fields.items() if name not in excluded}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna import Study
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -23,19 +23,19 @@ from cxr.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
-STORE = "study.db"
+STUDY_FILE = "study.db"
 VALUES, ERROR = "values", "error"
-"""Notes of a trial: the values it was trained with; why it failed. A failed trial without an error was killed."""
+"""Attributes of a trial: the values it was trained with; why it failed. A failed trial without an error was killed."""
 
 COMPLETE, PRUNED, FAILED, KILLED = "complete", "pruned", "failed", "killed"
 STATES = (COMPLETE, PRUNED, FAILED, KILLED)
 
 
-def digest_of(*facts: Any) -> str:
-    """Digest of everything that makes trials comparable.
+def search_digest(*facts: Any) -> str:
+    """Compute the digest of everything that makes trials comparable.
 
     Args:
-        facts: values that JSON knows.
+        facts: values that JSON can hold.
 
     Returns:
         64 hexadecimal digits.
@@ -44,16 +44,16 @@ def digest_of(*facts: Any) -> str:
 
 
 @contextmanager
-def open_study(folder: Path, digest: str, *, monitor: str, resume: bool = True) -> Iterator[Study]:
-    """Open the study of these data and values, or begin one.
+def open_study(folder: Path, digest: str, *, monitor: str, resume: bool) -> Iterator[Study]:
+    """Open the study of these data and values, or create it.
 
     Trials that a killed process left running are marked as failed.
 
     Args:
-        folder: where the store is kept.
-        digest: what :func:`digest_of` gives for data, split, space and the values that are not searched.
-        monitor: ``"auroc"``, the higher the better, or ``"loss"``, the lower the better.
-        resume: whether to go on with the trials that there are; else they are removed.
+        folder: where the study is kept.
+        digest: the :func:`search_digest` of data, split, space and the values that are not searched.
+        monitor: ``"auroc"`` (higher is better) or ``"loss"`` (lower is better).
+        resume: whether to continue with the existing trials; otherwise they are removed.
 
     Yields:
         The study.
@@ -63,16 +63,10 @@ def open_study(folder: Path, digest: str, *, monitor: str, resume: bool = True) 
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{STORE}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(
-                f"expected one search at a time, received {folder} that another process searches in; wait for it"
-            ) from error
+    with _search_lock(folder):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = RDBStorage(f"sqlite:///{(folder / STORE).absolute()}")
+            storage = RDBStorage(f"sqlite:///{(folder / STUDY_FILE).absolute()}")
         name = digest[:16]
         names = optuna.get_all_study_names(storage)
         if name in names and not resume:
@@ -91,8 +85,23 @@ def open_study(folder: Path, digest: str, *, monitor: str, resume: bool = True) 
             storage.engine.dispose()
 
 
-def state_of(trial: FrozenTrial) -> str:
-    """How a trial ended.
+@contextmanager
+def _search_lock(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / f"{STUDY_FILE}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise TrainingError(
+            f"expected one search at a time, received {folder} that another process searches in; wait for it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def trial_state(trial: FrozenTrial) -> str:
+    """Tell how a trial ended.
 
     Args:
         trial: a trial that has ended.
@@ -107,21 +116,21 @@ def state_of(trial: FrozenTrial) -> str:
     return FAILED if ERROR in trial.user_attrs else KILLED
 
 
-def ended(study: Study) -> list[FrozenTrial]:
-    """Trials that have ended in any way.
+def ended_trials(study: Study) -> list[FrozenTrial]:
+    """List the trials that have ended in any way, in order.
 
     Args:
         study: the study.
 
     Returns:
-        The trials, in order.
+        The trials.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return study.get_trials(deepcopy=False, states=states)
 
 
-def counted(study: Study) -> list[FrozenTrial]:
-    """Trials that count towards the number wanted: all that were not killed.
+def counted_trials(study: Study) -> list[FrozenTrial]:
+    """List the trials that count towards the planned number: all that have ended, except killed ones.
 
     Args:
         study: the study.
@@ -129,44 +138,44 @@ def counted(study: Study) -> list[FrozenTrial]:
     Returns:
         The trials, in order.
     """
-    return [trial for trial in ended(study) if state_of(trial) != KILLED]
+    return [trial for trial in ended_trials(study) if trial_state(trial) != KILLED]
 
 
-def best_of(study: Study) -> FrozenTrial | None:
-    """The best of the trials that were trained to their end.
+def best_trial(study: Study) -> FrozenTrial | None:
+    """Find the best of the trials that were trained to their end.
 
     Args:
         study: the study.
 
     Returns:
-        The trial; the first of equals; None if there is none.
+        The trial, the first of several equal ones; None if there is none.
     """
     sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
-    complete = [trial for trial in ended(study) if state_of(trial) == COMPLETE]
-    return max(complete, key=lambda trial: sign * figure_of(study, trial), default=None)
+    complete = [trial for trial in ended_trials(study) if trial_state(trial) == COMPLETE]
+    return max(complete, key=lambda trial: sign * monitored_value(study, trial), default=None)
 
 
-def figure_of(study: Study, trial: FrozenTrial) -> float:
-    """Monitored figure of a trial's best epoch, of those that it ran.
+def monitored_value(study: Study, trial: FrozenTrial) -> float:
+    """Find the monitored metric of a trial's best epoch, of those that it ran.
 
     Args:
         study: the study.
         trial: a trial that has ended.
 
     Returns:
-        The figure; NaN if the trial failed or was killed.
+        The value; NaN if the trial failed or was killed.
     """
-    if state_of(trial) in (FAILED, KILLED):
+    if trial_state(trial) in (FAILED, KILLED):
         return math.nan
-    if trial.value is not None and state_of(trial) == COMPLETE:
+    if trial.value is not None and trial_state(trial) == COMPLETE:
         return trial.value
-    known = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
-    lower = study.direction == StudyDirection.MINIMIZE
-    return (min if lower else max)(known, default=math.nan)
+    values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    lower_is_better = study.direction == StudyDirection.MINIMIZE
+    return (min if lower_is_better else max)(values, default=math.nan)
 
 
-def values_of(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Values that a trial was trained with.
+def trial_values(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Get the values that a trial was trained with.
 
     Args:
         trial: the trial.
@@ -174,5 +183,5 @@ def values_of(trial: FrozenTrial) -> Mapping[str, Any]:
     Returns:
         Parameter to value; empty for a trial that was killed before it had any.
     """
-    found: Mapping[str, Any] = trial.user_attrs.get(VALUES, {})
-    return found
+    values: Mapping[str, Any] = trial.user_attrs.get(VALUES, {})
+    return values

@@ -1,4 +1,4 @@
-"""One trial: a training whose figures go to the search, and whose memory is given back."""
+"""One trial: a training that reports its metrics to the search and frees its memory."""
 
 from __future__ import annotations
 
@@ -8,54 +8,99 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
+from optuna import Trial
 
 from cxr.errors import ParameterError, TrainingError
-from cxr.images.prepared import Prepared
-from cxr.models.networks import build
+from cxr.images.prepared import PreparedImages
+from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
-from cxr.training.loop import Result
-from cxr.training.session import Session, Settings, unfreezing_problems
-from cxr.training.training_set import SplitData
-from cxr.tuning.space import Space
+from cxr.training.loop import TrainingResult
+from cxr.training.session import TrainingSession, TrainingSettings, unfreezing_problems
+from cxr.training.split_data import SplitData
+from cxr.tuning.search import epoch_reporter
+from cxr.tuning.space import Space, values_to_check
 
-OUT_OF_MEMORY = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
-"""Names of the errors that TensorFlow and PyTorch raise; JAX says it in the text of a general one."""
+OUT_OF_MEMORY_ERRORS = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
+"""Names of the errors that TensorFlow and PyTorch raise; JAX raises a general error whose text says it."""
+
+HISTORY = "history"
+"""Attribute of a trial: its rows of metrics, for a tracking store that cannot be reached before the trial ends."""
+
+
+def run_trial(
+    trial: Trial,
+    settings: TrainingSettings,
+    prepared: PreparedImages,
+    data: SplitData,
+    folder: Path,
+    on_epoch: Callable[[dict[str, float]], Any],
+) -> float:
+    """Train once for a trial: each epoch is reported to it, and its history is kept as an attribute.
+
+    Args:
+        trial: the trial.
+        settings: what to train.
+        prepared: prepared images.
+        data: split of the images.
+        folder: for checkpoints and activations; removed afterwards.
+        on_epoch: called with the row of metrics after each epoch, before the trial may be ended early.
+
+    Returns:
+        The monitored metric of the best epoch.
+
+    Raises:
+        TrialPruned: if the trial is behind the others.
+        TrainingError: as :func:`train_trial`.
+    """
+    report = epoch_reporter(trial, settings.monitor)
+    history: list[dict[str, float]] = []
+
+    def record(row: dict[str, float]) -> None:
+        history.append(row)
+        on_epoch(row)
+        report(row)
+
+    try:
+        return train_trial(settings, prepared, data, folder, record).best
+    finally:
+        trial.set_user_attr(HISTORY, history)
 
 
 def train_trial(
-    settings: Settings,
-    prepared: Prepared,
+    settings: TrainingSettings,
+    prepared: PreparedImages,
     data: SplitData,
     folder: Path,
     on_epoch: Callable[[dict[str, float]], None],
-) -> Result:
-    """Train once, on the images of train, judged on those of validation.
+) -> TrainingResult:
+    """Train once on the training images; the validation images measure the result.
 
     Args:
         settings: what to train.
         prepared: prepared images.
         data: split of the images.
         folder: for checkpoints and activations; removed afterwards.
-        on_epoch: called with the row of figures after each epoch; what it raises ends the trial.
+        on_epoch: called with the row of metrics after each epoch; an exception that it raises ends the training.
 
     Returns:
         History and best epoch.
 
     Raises:
-        TrainingError: if the loss is no longer a number, or the memory does not suffice.
+        TrainingError: if the loss is no longer a finite number, or the memory is too small.
     """
-    # TensorFlow warns of each further network that it translates, of which a search has many.
+    # TensorFlow warns about each further network that it traces, of which a search has many.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # What the trial before left is freed here and not at its end, where an error may still refer to it.
+    # The memory of the trial before is freed here and not at its end, where an error may still refer to it.
     keras.utils.clear_session()
     gc.collect()
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return Session(settings, prepared, data, folder, resume=False).learn(on_epoch=on_epoch)
+        return TrainingSession(settings, prepared, data, folder, resume=False).train(on_epoch=on_epoch)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         raise TrainingError(
             f"expected enough memory, received {type(error).__name__} with batch_size={settings.batch_size}; "
@@ -65,7 +110,7 @@ def train_trial(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_networks(settings: Settings, space: Space, recipes: list[Prepared]) -> None:
+def check_networks(settings: TrainingSettings, space: Space, recipes: list[PreparedImages]) -> None:
     """Build the network for every recipe and check the layers to unfreeze, before the first trial.
 
     Args:
@@ -79,22 +124,20 @@ def check_networks(settings: Settings, space: Space, recipes: list[Prepared]) ->
     problems: list[str] = []
     for prepared in recipes:
         try:
-            network = build(settings.architecture, prepared.recipe.input_shape)
+            network = build_network(settings.architecture, prepared.recipe.input_shape)
         except ParameterError as error:
             problems.extend(f"recipe={prepared.recipe.name}: {problem}" for problem in error.problems)
             continue
         layers = len(backbone_layers(network))
-        tried = space["unfrozen_layers"].ends() if "unfrozen_layers" in space else (settings.unfrozen_layers,)
-        for count in tried:
-            changed = replace(settings, unfrozen_layers=int(count or 0))
-            problems.extend(unfreezing_problems(changed, layers))
+        for count in values_to_check(space, "unfrozen_layers", settings.unfrozen_layers):
+            problems.extend(unfreezing_problems(replace(settings, unfrozen_layers=int(count or 0)), layers))
     if problems:
         raise ParameterError([*dict.fromkeys(problems)])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
-        or type(error).__name__ in OUT_OF_MEMORY
+        or type(error).__name__ in OUT_OF_MEMORY_ERRORS
         or "RESOURCE_EXHAUSTED" in str(error).partition("\n")[0]
     )

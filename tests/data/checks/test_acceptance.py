@@ -1,4 +1,4 @@
-"""The verdict on a data set."""
+"""Acceptance and rejection of a data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cxr.data.checks.acceptance import LISTED, announce, completed, require, write_checks, write_summary
+from cxr.data.checks.acceptance import (
+    MAX_LISTED_FILES,
+    complete_card,
+    log_outcome,
+    stop_if_rejected,
+    write_checks,
+    write_summary,
+)
 from cxr.data.checks.rules import CheckResult
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
@@ -25,24 +32,24 @@ def result(severity: str = "critical", passed: bool | None = False, paths: int =
     "harmless", [result("warning"), result("critical", True), result("critical", None), result("off", None)]
 )
 def test_only_a_failed_critical_check_stops(harmless: CheckResult, tmp_path: Path) -> None:
-    require([harmless], manifest(), [], tmp_path / "rejected")
+    stop_if_rejected([harmless], manifest(), [], tmp_path / "rejected")
     with pytest.raises(DataError):
-        require([harmless, result()], manifest(), [], tmp_path / "rejected")
+        stop_if_rejected([harmless, result()], manifest(), [], tmp_path / "rejected")
 
 
 def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) -> None:
     frame = manifest()
     frame.loc[0, ["problem", "detail"]] = ["cmyk", "received mode=CMYK"]
-    written = tmp_path / "report"
-    written.mkdir()
-    (written / "exploration.html").write_text("page")
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "exploration.html").write_text("page")
     with pytest.raises(DataError) as error:
-        require([result(paths=LISTED + 5)], frame, [written], tmp_path / "rejected")
+        stop_if_rejected([result(paths=MAX_LISTED_FILES + 5)], frame, [report], tmp_path / "rejected")
     message = str(error.value)
     assert "- refused: No file is refused: expected none, received some" in message
     assert f"{frame.loc[0, 'path']}: cmyk, received mode=CMYK" in message
-    assert f"{frame.loc[LISTED - 1, 'path']}\n" in message
-    assert frame.loc[LISTED, "path"] not in message
+    assert f"{frame.loc[MAX_LISTED_FILES - 1, 'path']}\n" in message
+    assert frame.loc[MAX_LISTED_FILES, "path"] not in message
     assert "... and 5 more" in message
     assert str(tmp_path / "rejected" / "exploration.html") in message
     assert (tmp_path / "rejected" / "exploration.html").read_text() == "page"
@@ -50,7 +57,7 @@ def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) ->
 
 def test_acceptance_removes_the_reports_of_an_earlier_rejection(tmp_path: Path) -> None:
     (tmp_path / "rejected").mkdir()
-    require([result("warning")], manifest(), [], tmp_path / "rejected")
+    stop_if_rejected([result("warning")], manifest(), [], tmp_path / "rejected")
     assert not (tmp_path / "rejected").exists()
 
 
@@ -76,14 +83,14 @@ def test_checks_are_stored_with_all_their_files(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_card_is_counted_and_a_card_is_kept() -> None:
     frame = manifest()
-    bare = completed(DatasetCard("folder", "patients", "unknown", 0, 0, "unknown"), frame)
-    assert (bare.images, bare.bytes) == (50, int(frame["bytes"].sum()))
-    assert completed(CARD, frame) == CARD
+    completed = complete_card(DatasetCard("folder", "patients", "unknown", 0, 0, "unknown"), frame)
+    assert (completed.images, completed.bytes) == (50, int(frame["bytes"].sum()))
+    assert complete_card(CARD, frame) == CARD
 
 
-def test_files_left_out_and_warnings_are_said_and_what_was_not_run_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_files_left_out_and_warnings_are_logged_but_no_check_that_was_not_run(caplog: pytest.LogCaptureFixture) -> None:
     frame = manifest()
     frame.loc[:2, ["status", "problem"]] = ["quarantined", "truncated"]
-    announce([result("warning"), result("off", None)], frame)
+    log_outcome([result("warning"), result("off", None)], frame)
     assert "3 files left out (3 truncated)" in caplog.text
     assert caplog.text.count("warning: refused: expected none, received some") == 1

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cxr.data.checks.drift import Baseline, Comparison, compare
-from cxr.data.checks.expectations import validate
-from cxr.data.checks.rules import Bounds, CheckResult, all_checks
+from cxr.data.checks.drift import BaselineStatistics, DatasetComparison
+from cxr.data.checks.rules import CheckResult, list_checks
 from cxr.data.dataset import DatasetCard
+from support.dataset_validation import CHECK_BOUNDS, compare_datasets, run_checks
 from support.manifests import manifest
 
 CARD = DatasetCard("kermany", "patients", "kermany.tar", 50, 0, "CC BY 4.0")
 
 
-def no_drift() -> Comparison:
-    return compare(Baseline.of(manifest(), CARD, "a" * 64), None)
+def no_drift() -> DatasetComparison:
+    return compare_datasets(BaselineStatistics.from_manifest(manifest(), CARD, "a" * 64), None)
 
 
 def run(frame: pd.DataFrame, docs: Path, **options: object) -> dict[str, CheckResult]:
-    return {result.name: result for result in validate(frame, no_drift(), docs, **options)}  # type: ignore[arg-type]
+    return {result.name: result for result in run_checks(frame, no_drift(), docs, **options)}
 
 
 def failed(results: dict[str, CheckResult]) -> dict[str, tuple[str, ...]]:
@@ -33,7 +34,7 @@ def failed(results: dict[str, CheckResult]) -> dict[str, tuple[str, ...]]:
 def test_a_sound_manifest_passes_every_check(tmp_path: Path) -> None:
     results = run(manifest(), tmp_path, card=CARD)
     assert failed(results) == {}
-    assert list(results) == [check.name for check in all_checks()]
+    assert list(results) == [check.name for check in list_checks(CHECK_BOUNDS, None)]
     assert [name for name, result in results.items() if result.passed is None] == ["drift"]
 
 
@@ -56,7 +57,7 @@ FAULTS: list[tuple[list[int], dict[str, object], set[str]]] = [
     ([26, 28], {"patient": "bacteria-8", "splits_of_patient": 2}, {"splits_of_patient"}),
     ([30, 31], {"patient": "bacteria-7", "splits_of_patient": 2}, {"splits_of_patient", "test_patients"}),
 ]
-"""Rows, what is wrong with them, and the checks that must list exactly them."""
+"""Rows, their faulty values, and the checks that must list exactly these rows."""
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +71,22 @@ def faulty() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def found(faulty: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CheckResult]:
-    return run(faulty, tmp_path_factory.mktemp("docs"), card=CARD, bounds=Bounds(max_quarantined_share=0.5))
+def faulty_results(faulty: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CheckResult]:
+    return run(
+        faulty, tmp_path_factory.mktemp("docs"), card=CARD, bounds=replace(CHECK_BOUNDS, max_quarantined_share=0.5)
+    )
 
 
-@pytest.mark.parametrize("name", [check.name for check in all_checks()])
+@pytest.mark.parametrize("name", [check.name for check in list_checks(CHECK_BOUNDS, None)])
 def test_each_check_lists_exactly_the_files_that_break_it(
-    name: str, faulty: pd.DataFrame, found: dict[str, CheckResult]
+    name: str, faulty: pd.DataFrame, faulty_results: dict[str, CheckResult]
 ) -> None:
     expected = [row for rows, _, checks in FAULTS if name in checks for row in rows]
-    assert found[name].paths == tuple(sorted(faulty.loc[expected, "path"]))
-    assert (found[name].passed is False) == bool(expected)
+    assert faulty_results[name].paths == tuple(sorted(faulty.loc[expected, "path"]))
+    assert (faulty_results[name].passed is False) == bool(expected)
 
 
-def test_a_quarantined_twin_with_the_other_label_is_no_fault(tmp_path: Path) -> None:
+def test_a_quarantined_twin_with_the_other_label_is_not_a_fault(tmp_path: Path) -> None:
     frame = manifest()
     frame.loc[[2, 30], "duplicate_group"] = "same-1"
     frame.loc[30, ["status", "problem"]] = ["quarantined", "mislabelled"]
@@ -94,12 +97,15 @@ def test_shares_and_counts_are_compared_with_their_bounds(tmp_path: Path) -> Non
     frame = manifest(2, 48)
     frame.loc[10:14, ["status", "problem"]] = ["quarantined", "truncated"]
     results = run(frame, tmp_path, card=DatasetCard("kermany", "patients", "x", 60, 0, "unknown"))
-    found = failed(results)
-    assert set(found) == {"complete", "left_out", "pneumonia_share"}
+    failures = failed(results)
+    assert set(failures) == {"complete", "left_out", "pneumonia_share"}
     assert results["complete"].observed == "50 files"
     assert results["left_out"].observed == "a share of 0.100"
-    assert found["left_out"] == tuple(sorted(frame.loc[10:14, "path"]))
-    assert failed(run(frame, tmp_path, bounds=Bounds(max_pneumonia_share=1.0, max_quarantined_share=0.1))) == {}
+    assert failures["left_out"] == tuple(sorted(frame.loc[10:14, "path"]))
+    assert (
+        failed(run(frame, tmp_path, bounds=replace(CHECK_BOUNDS, max_pneumonia_share=1.0, max_quarantined_share=0.1)))
+        == {}
+    )
 
 
 def test_severity_decides_what_a_broken_rule_does(tmp_path: Path) -> None:
@@ -108,24 +114,27 @@ def test_severity_decides_what_a_broken_rule_does(tmp_path: Path) -> None:
     frame.loc[3, "mode"] = "RGB"
     frame.loc[[2, 4], "copies"] = 2
     results = run(frame, tmp_path, severities={"grey_content": "critical", "usual_mode": "off"})
-    chosen = [results[name] for name in ("grey_content", "copies", "usual_mode")]
-    assert [result.outcome for result in chosen] == ["failed", "warning", "not run"]
-    assert [result.stops for result in chosen] == [True, False, False]
+    selected = [results[name] for name in ("grey_content", "copies", "usual_mode")]
+    assert [result.outcome for result in selected] == ["failed", "warning", "not run"]
+    assert [result.stops for result in selected] == [True, False, False]
 
 
 def test_without_one_accepted_image_the_critical_checks_of_images_fail(tmp_path: Path) -> None:
     frame = manifest()
     frame["status"] = "quarantined"
-    results = run(frame, tmp_path, bounds=Bounds(max_quarantined_share=1.0))
+    results = run(frame, tmp_path, bounds=replace(CHECK_BOUNDS, max_quarantined_share=1.0))
     assert results["labelled"].stops
     assert results["labelled"].observed == "no accepted image"
 
 
 def test_drift_names_the_statistics_that_moved(tmp_path: Path) -> None:
-    before, after = manifest(100, 150), manifest(100, 150)
-    after["bytes"] += 2000
-    comparison = compare(Baseline.of(after, CARD, "b" * 64), Baseline.of(before, CARD, "a" * 64))
-    results = {result.name: result for result in validate(after, comparison, tmp_path)}
+    accepted, current = manifest(100, 150), manifest(100, 150)
+    current["bytes"] += 2000
+    comparison = compare_datasets(
+        BaselineStatistics.from_manifest(current, CARD, "b" * 64),
+        BaselineStatistics.from_manifest(accepted, CARD, "a" * 64),
+    )
+    results = {result.name: result for result in run_checks(current, comparison, tmp_path)}
     assert results["drift"].outcome == "warning"
     assert results["drift"].paths == ("bytes of NORMAL", "bytes of PNEUMONIA")
 
@@ -139,9 +148,9 @@ def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
     run(frame, tmp_path, run_name="abc")
     pages = {path.relative_to(tmp_path).parts[0]: path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
     assert set(pages) == {"index.html", "expectations", "validations"}
-    for text in pages.values():
-        assert not re.findall(r"<script|<link|<img|\ssrc=|url\(|@import", text)
-        assert "<style>" in text
+    for html in pages.values():
+        assert not re.findall(r"<script|<link|<img|\ssrc=|url\(|@import", html)
+        assert "<style>" in html
     results = next(tmp_path.glob("validations/accepted_images/**/*.html")).read_text("utf-8")
     assert frame.loc[3, "path"] in results
     assert "Every image is grey: no coloured pixels (warning)." in results

@@ -1,4 +1,4 @@
-"""Exact and near duplicates."""
+"""Near duplicates."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.data.manifest.duplicates import near_candidates, near_pairs, thumbnail, unite
+from cxr.data.manifest.duplicates import find_hash_neighbours, find_near_duplicates, fine_structure
 from cxr.images.decoding import decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
 from support import bad_images
 
 
-def pairs_of(pictures: list[np.ndarray], **options: float) -> list[tuple[int, int]]:
-    return near_pairs([perceptual_hash(picture) for picture in pictures], pictures.__getitem__, **options)
+def find_pairs(images: list[np.ndarray], **options: float) -> list[tuple[int, int]]:
+    return find_near_duplicates(
+        [perceptual_hash(image) for image in images], images.__getitem__, **{"distance": 8, **options}
+    )
 
 
-def copies_of(picture: np.ndarray) -> dict[str, np.ndarray]:
-    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+def changed_copies(image: np.ndarray) -> dict[str, np.ndarray]:
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return {
-        "re-encoded": decode_grey(bad_images.jpeg(picture, cv2.IMWRITE_JPEG_QUALITY, 40)),
+        "re-encoded": decode_grey(bad_images.jpeg(image, cv2.IMWRITE_JPEG_QUALITY, 40)),
         "half": half,
-        "squeezed": cv2.resize(picture, (100, 130), interpolation=cv2.INTER_AREA),
-        "doubled": cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
-        "brighter": np.clip(picture * 0.8 + 40, 0, 255).astype(np.uint8),
+        "squeezed": cv2.resize(image, (100, 130), interpolation=cv2.INTER_AREA),
+        "doubled": cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
+        "brighter": np.clip(image * 0.8 + 40, 0, 255).astype(np.uint8),
     }
 
 
 @pytest.mark.parametrize("change", ["re-encoded", "half", "squeezed", "doubled", "brighter"])
-def test_a_changed_copy_is_the_same_picture(change: str) -> None:
-    pictures = [bad_images.picture(seed) for seed in range(20)]
-    pictures.append(copies_of(pictures[7])[change])
-    assert pairs_of(pictures) == [(7, 20)]
+def test_a_changed_copy_is_the_same_image(change: str) -> None:
+    images = [bad_images.draw_image(seed) for seed in range(20)]
+    images.append(changed_copies(images[7])[change])
+    assert find_pairs(images) == [(7, 20)]
 
 
-def test_pictures_alike_in_the_large_are_not_the_same() -> None:
-    outline = cv2.GaussianBlur(bad_images.picture(0), (0, 0), 25).astype(np.float32)
-    fine = [bad_images.picture(seed).astype(np.float32) for seed in range(1, 9)]
-    fine = [picture - cv2.GaussianBlur(picture, (0, 0), 8) for picture in fine]
-    chests = [np.clip(outline + 0.3 * picture, 0, 255).astype(np.uint8) for picture in fine]
-    candidates = near_candidates([perceptual_hash(chest) for chest in chests], 16)
+def test_images_with_the_same_coarse_structure_are_not_the_same() -> None:
+    outline = cv2.GaussianBlur(bad_images.draw_image(0), (0, 0), 25).astype(np.float32)
+    fine = [bad_images.draw_image(seed).astype(np.float32) for seed in range(1, 9)]
+    fine = [image - cv2.GaussianBlur(image, (0, 0), 8) for image in fine]
+    chests = [np.clip(outline + 0.3 * image, 0, 255).astype(np.uint8) for image in fine]
+    candidates = find_hash_neighbours([perceptual_hash(chest) for chest in chests], 16)
     assert len(candidates) > 0
-    assert pairs_of(chests, distance=64) == []
+    assert find_pairs(chests, distance=64) == []
 
 
 def test_candidates_are_all_pairs_within_the_distance() -> None:
@@ -59,22 +61,17 @@ def test_candidates_are_all_pairs_within_the_distance() -> None:
             for low, high in combinations(range(len(codes)), 2)
             if (codes[low] ^ codes[high]).bit_count() <= distance
         ]
-        assert near_candidates([f"{code:016x}" for code in codes], distance).tolist() == expected
+        assert find_hash_neighbours([f"{code:016x}" for code in codes], distance).tolist() == expected
 
 
-def test_no_picture_and_one_picture_have_no_pairs() -> None:
-    assert pairs_of([]) == []
-    assert pairs_of([bad_images.picture()]) == []
+def test_no_image_and_one_image_have_no_pairs() -> None:
+    assert find_pairs([]) == []
+    assert find_pairs([bad_images.draw_image()]) == []
 
 
-def test_a_blank_picture_resembles_none() -> None:
+def test_a_blank_image_has_no_fine_structure() -> None:
     blank = np.full((80, 80), 7, dtype=np.uint8)
-    assert not thumbnail(blank).any()
-
-
-def test_uniting_joins_chains_and_names_the_smallest() -> None:
-    assert unite(7, [(5, 4), (1, 5), (2, 3)]).tolist() == [0, 1, 2, 2, 1, 1, 6]
-    assert unite(0, []).tolist() == []
+    assert not fine_structure(blank).any()
 
 
 @pytest.mark.real
@@ -84,15 +81,15 @@ def test_reduced_radiographs_are_matched_to_their_originals_and_to_nothing_else(
     originals = read_images(real_originals, None)
     reduced = read_images(real_archive, set(originals))
     names = sorted(originals)
-    found = pairs_of([originals[name] for name in names] + [reduced[name] for name in names])
-    assert found == [(position, position + len(names)) for position in range(len(names))]
+    pairs = find_pairs([originals[name] for name in names] + [reduced[name] for name in names])
+    assert pairs == [(position, position + len(names)) for position in range(len(names))]
 
 
-def read_images(archive: Path, wanted: set[str] | None) -> dict[str, np.ndarray]:
-    found = {}
+def read_images(archive: Path, names: set[str] | None) -> dict[str, np.ndarray]:
+    images = {}
     with tarfile.open(archive) as files:
         for member in files:
             name = PurePosixPath(member.name).name
-            if name.endswith(".jpeg") and (wanted is None or name in wanted):
-                found[name] = decode_grey(files.extractfile(member).read())
-    return found
+            if name.endswith(".jpeg") and (names is None or name in names):
+                images[name] = decode_grey(files.extractfile(member).read())
+    return images

@@ -10,21 +10,15 @@ import cv2
 import pandas as pd
 import pytest
 
-from cxr.data.manifest.builder import (
-    DTYPES,
-    build_manifest,
-    content_digest,
-    default_policy,
-    read_manifest,
-    write_manifest,
-)
+from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, default_policy, read_manifest, write_manifest
 from cxr.errors import DataError, ParameterError, SourceError
 from cxr.images.decoding import TRAINING_PROBLEMS
 from support import bad_images
+from support.dataset_validation import build_manifest
 
 
-def build(data: Path, **options: object) -> pd.DataFrame:
-    return build_manifest(data, progress=False, **options).set_index("path", drop=False)
+def build(data: Path, **arguments: object) -> pd.DataFrame:
+    return build_manifest(data, **arguments).set_index("path", drop=False)
 
 
 @pytest.fixture
@@ -41,13 +35,13 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for seed, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        bad_images.good(folder / name, seed)
+        bad_images.sound(folder / name, seed)
     return folder
 
 
 def test_every_image_has_one_row_with_label_patient_and_split(data: Path) -> None:
-    frame = build_manifest(data, progress=False)
-    assert list(frame.columns) == list(DTYPES)
+    frame = build_manifest(data)
+    assert list(frame.columns) == list(MANIFEST_DTYPES)
     assert frame["path"].tolist() == sorted(frame["path"])
     assert len(frame) == 6
     row = frame.set_index("path").loc["train/PNEUMONIA/person1_bacteria_2.jpeg"]
@@ -67,8 +61,8 @@ def test_every_image_has_one_row_with_label_patient_and_split(data: Path) -> Non
 
 def test_the_manifest_is_the_same_for_any_number_of_threads_and_survives_the_disk(data: Path, tmp_path: Path) -> None:
     bad_images.write_bad_images(data / "train" / "PNEUMONIA")
-    frame = build_manifest(data, workers=1, progress=False)
-    pd.testing.assert_frame_equal(build_manifest(data, workers=4, progress=False), frame)
+    frame = build_manifest(data, workers=1)
+    pd.testing.assert_frame_equal(build_manifest(data, workers=4), frame)
     write_manifest(frame, tmp_path)
     pd.testing.assert_frame_equal(read_manifest(tmp_path), frame)
 
@@ -82,8 +76,8 @@ def test_every_kind_of_bad_file_is_quarantined_with_its_problem(data: Path) -> N
         assert row["detail"]
         assert row["status"] == ("accepted" if problem == "colour" else "quarantined")
     assert (frame["status"] == "accepted").sum() == 7
-    unread = frame[~frame["readable"]]
-    assert unread["mean"].isna().all() and (unread["phash"] == "").all() and unread["grey"].isna().all()
+    unreadable = frame[~frame["readable"]]
+    assert unreadable["mean"].isna().all() and (unreadable["phash"] == "").all() and unreadable["grey"].isna().all()
 
 
 def test_policy_refuses_or_accepts_by_problem(data: Path) -> None:
@@ -106,24 +100,24 @@ def test_the_strictest_action_of_several_problems_counts(data: Path) -> None:
     assert row["status"] == "refused"
 
 
-def test_all_wrong_settings_are_reported_together(data: Path) -> None:
-    wrong = {"truncated": "accept", "blurry": "refuse", "aspect": "ignore"}
+def test_all_wrong_parameters_are_reported_together(data: Path) -> None:
+    policy = {"truncated": "accept", "blurry": "refuse", "aspect": "ignore"}
     with pytest.raises(ParameterError) as caught:
-        build_manifest(data, policy=wrong, naming="ours", progress=False)
+        build_manifest(data, policy=policy, naming="ours")
     assert len(caught.value.problems) == 4
     assert set(default_policy()) == set(TRAINING_PROBLEMS)
 
 
 def test_name_and_folder_must_agree(data: Path) -> None:
-    bad_images.good(data / "train/NORMAL/person7_bacteria_1.jpeg", 50)
-    bad_images.good(data / "train/PNEUMONIA/scan.jpeg", 51)
+    bad_images.sound(data / "train/NORMAL/person7_bacteria_1.jpeg", 50)
+    bad_images.sound(data / "train/PNEUMONIA/scan.jpeg", 51)
     bad_images.text(data / "train/NORMAL/notes.txt")
     frame = build(data)
     swapped = frame.loc["train/NORMAL/person7_bacteria_1.jpeg"]
     assert swapped[["problem", "status", "label"]].tolist() == ["mislabelled", "quarantined", "NORMAL"]
-    nameless = frame.loc["train/PNEUMONIA/scan.jpeg"]
-    assert nameless["problem"] == "misnamed" and nameless["label"] == "PNEUMONIA"
-    assert pd.isna(nameless["patient"]) and pd.isna(nameless["subtype"])
+    misnamed = frame.loc["train/PNEUMONIA/scan.jpeg"]
+    assert misnamed["problem"] == "misnamed" and misnamed["label"] == "PNEUMONIA"
+    assert pd.isna(misnamed["patient"]) and pd.isna(misnamed["subtype"])
     assert frame.loc["train/NORMAL/notes.txt", "problem"] == "not_an_image"
 
 
@@ -134,7 +128,7 @@ def test_files_outside_class_folders_are_misplaced_and_system_files_are_not_list
         "train/NORMAL/sub/IM-0302-0001.jpeg",
     ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
-        bad_images.good(data / name, 60)
+        bad_images.sound(data / name, 60)
     for name in (
         "train/NORMAL/.DS_Store",
         "__MACOSX/NORMAL/IM-1-1.jpeg",
@@ -158,7 +152,7 @@ def test_files_outside_class_folders_are_misplaced_and_system_files_are_not_list
 def test_links_are_reported_and_never_followed(data: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    bad_images.good(outside / "IM-0900-0001.jpeg", 70)
+    bad_images.sound(outside / "IM-0900-0001.jpeg", 70)
     (data / "train/NORMAL/IM-0901-0001.jpeg").symlink_to(outside / "IM-0900-0001.jpeg")
     (data / "val").symlink_to(outside)
     frame = build(data)
@@ -169,7 +163,7 @@ def test_links_are_reported_and_never_followed(data: Path, tmp_path: Path) -> No
 
 
 def test_a_name_that_is_not_utf_8_is_shown_escaped(data: Path, tmp_path: Path) -> None:
-    bad_images.good(data / os.fsdecode(b"train/NORMAL/IM-\xff.jpeg"), 80)
+    bad_images.sound(data / os.fsdecode(b"train/NORMAL/IM-\xff.jpeg"), 80)
     frame = build(data)
     row = frame.loc["train/NORMAL/IM-\\xff.jpeg"]
     assert row["problem"] == "misnamed" and row["readable"]
@@ -186,18 +180,18 @@ def test_copies_are_counted_and_grouped_over_patients_and_labels(data: Path) -> 
     assert set(same["copies"]) == {3} and set(same["labels_of_hash"]) == {2}
     assert same["duplicate_group"].nunique() == 1 and same["duplicate_group"].iloc[0].startswith("same-")
     assert set(same["near_group"]) == {""}
-    others = frame.drop(same.index)
-    assert set(others["copies"]) == {1} and set(others["duplicate_group"]) == {""}
+    single = frame.drop(same.index)
+    assert set(single["copies"]) == {1} and set(single["duplicate_group"]) == {""}
 
 
 def test_re_encoded_copies_and_exact_copies_of_either_are_one_group(data: Path) -> None:
-    first = data / "train/NORMAL/IM-0115-0001.jpeg"
-    other = data / "train/PNEUMONIA/person8_virus_1.jpeg"
-    other.write_bytes(bad_images.jpeg(bad_images.picture(0), cv2.IMWRITE_JPEG_QUALITY, 50))
-    shutil.copy(other, data / "train/PNEUMONIA/person9_virus_1.jpeg")
+    original = data / "train/NORMAL/IM-0115-0001.jpeg"
+    re_encoded = data / "train/PNEUMONIA/person8_virus_1.jpeg"
+    re_encoded.write_bytes(bad_images.jpeg(bad_images.draw_image(0), cv2.IMWRITE_JPEG_QUALITY, 50))
+    shutil.copy(re_encoded, data / "train/PNEUMONIA/person9_virus_1.jpeg")
     frame = build(data)
     group = frame[frame["near_group"] != ""]
-    assert set(group["path"]) == {path.relative_to(data).as_posix() for path in (first, other)} | {
+    assert set(group["path"]) == {path.relative_to(data).as_posix() for path in (original, re_encoded)} | {
         "train/PNEUMONIA/person9_virus_1.jpeg"
     }
     assert group["near_group"].nunique() == group["duplicate_group"].nunique() == 1
@@ -207,7 +201,7 @@ def test_re_encoded_copies_and_exact_copies_of_either_are_one_group(data: Path) 
 
 
 def test_a_patient_in_two_official_splits_is_counted(data: Path) -> None:
-    bad_images.good(data / "test/NORMAL/IM-0115-0002.jpeg", 90)
+    bad_images.sound(data / "test/NORMAL/IM-0115-0002.jpeg", 90)
     frame = build(data)
     assert set(frame.loc[frame["patient"] == "IM-0115", "splits_of_patient"]) == {2}
     assert set(frame.loc[frame["patient"] != "IM-0115", "splits_of_patient"]) == {1}
@@ -216,7 +210,7 @@ def test_a_patient_in_two_official_splits_is_counted(data: Path) -> None:
 def test_other_names_take_patients_from_the_table_or_the_name(tmp_path: Path) -> None:
     for seed, name in enumerate(("NORMAL/a1.png", "NORMAL/a2.png", "PNEUMONIA/b.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(bad_images.png(bad_images.picture(seed)))
+        (tmp_path / name).write_bytes(bad_images.png(bad_images.draw_image(seed)))
     frame = build(tmp_path, naming="any")
     assert frame["patient"].tolist() == ["a1", "a2", "b"]
     assert (frame["status"] == "accepted").all() and (frame["official_split"] == "").all()
@@ -233,34 +227,34 @@ def test_other_names_take_patients_from_the_table_or_the_name(tmp_path: Path) ->
 
 
 def test_the_digest_changes_with_content_and_with_paths_only(data: Path) -> None:
-    frame = build_manifest(data, progress=False)
+    frame = build_manifest(data)
     digest = content_digest(frame)
     assert digest == content_digest(frame.sample(frac=1, random_state=0))
     moved = data / "train/NORMAL/IM-0115-0001.jpeg"
     moved.rename(data / "train/NORMAL/IM-0116-0001.jpeg")
-    renamed = content_digest(build_manifest(data, progress=False))
-    bad_images.good(data / "train/NORMAL/IM-0116-0001.jpeg", 99)
-    changed = content_digest(build_manifest(data, progress=False))
+    renamed = content_digest(build_manifest(data))
+    bad_images.sound(data / "train/NORMAL/IM-0116-0001.jpeg", 99)
+    changed = content_digest(build_manifest(data))
     assert len({digest, renamed, changed}) == 3
 
 
 def test_a_missing_or_empty_folder_and_a_foreign_manifest_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cxr fetch"):
-        build_manifest(tmp_path / "nothing", progress=False)
+        build_manifest(tmp_path / "nothing")
     with pytest.raises(SourceError, match="without any"):
-        build_manifest(tmp_path, progress=False)
+        build_manifest(tmp_path)
     write_manifest(pd.DataFrame({"path": ["a"]}), tmp_path)
     with pytest.raises(DataError, match="sha256"):
         read_manifest(tmp_path)
 
 
 @pytest.mark.real
-def test_the_published_set_is_sound_and_its_one_picture_of_two_patients_is_united(
+def test_the_published_set_is_sound_and_its_only_image_of_two_patients_is_one_group(
     real_archive: Path, tmp_path: Path
 ) -> None:
     shutil.unpack_archive(real_archive, tmp_path)
     root = next(path for path in tmp_path.rglob("train")).parent
-    frame = build_manifest(root, progress=False)
+    frame = build_manifest(root)
     assert len(frame) == 5856 and set(frame["status"]) == {"accepted"}
     assert frame["patient"].nunique() == 4097 and set(frame["splits_of_patient"]) == {1}
     copied = frame[frame["copies"] > 1]

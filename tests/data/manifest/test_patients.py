@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cxr.data.manifest.patients import ImageName, Patient, parse_name, read_patients
+from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError
 
 NAMES = {
@@ -33,7 +33,7 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "parts"), NAMES.items())
 def test_a_name_tells_label_subtype_and_typed_patient(name: str, parts: tuple) -> None:
-    assert parse_name(name) == ImageName(*parts)
+    assert parse_kermany_name(name) == ImageName(*parts)
 
 
 @pytest.mark.parametrize(
@@ -57,23 +57,23 @@ def test_a_name_tells_label_subtype_and_typed_patient(name: str, parts: tuple) -
         "IM-0115-0001.jpeg\n",
     ],
 )
-def test_another_form_is_misnamed(name: str) -> None:
+def test_a_name_of_another_form_is_misnamed(name: str) -> None:
     with pytest.raises(ImageError) as caught:
-        parse_name(name)
+        parse_kermany_name(name)
     assert caught.value.problem == "misnamed"
 
 
-def test_a_table_gives_patients_to_paths(tmp_path: Path) -> None:
+def test_a_table_maps_paths_to_patients(tmp_path: Path) -> None:
     table = tmp_path / "patients.csv"
     table.write_text("path,patient,subtype\nNORMAL/a.png,007,\nPNEUMONIA/b.png,NA,virus\n", encoding="utf-8")
     assert read_patients(table) == {
-        "NORMAL/a.png": Patient("007", None),
-        "PNEUMONIA/b.png": Patient("NA", "virus"),
+        "NORMAL/a.png": PatientRow("007", None),
+        "PNEUMONIA/b.png": PatientRow("NA", "virus"),
     }
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "path and patient"),
         ("path,person\na.png,1\n", "'patient'"),
@@ -82,12 +82,12 @@ def test_a_table_gives_patients_to_paths(tmp_path: Path) -> None:
         ("path,patient,subtype\na.png,1,fungus\n", "subtypes=['fungus']"),
     ],
 )
-def test_a_wrong_table_says_what_is_wrong(content: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_table_says_what_is_wrong(content: str, message: str, tmp_path: Path) -> None:
     table = tmp_path / "patients.csv"
     table.write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_patients(table)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.real
@@ -96,9 +96,9 @@ def test_the_published_set_has_4097_patients_and_none_in_two_splits(real_archive
         paths = [PurePosixPath(name) for name in archive.getnames() if name.endswith(".jpeg")]
     splits = defaultdict(set)
     for path in paths:
-        parsed = parse_name(path.name)
-        assert parsed.label == path.parts[-2]
-        splits[parsed.patient].add(path.parts[-3])
+        image_name = parse_kermany_name(path.name)
+        assert image_name.label == path.parts[-2]
+        splits[image_name.patient].add(path.parts[-3])
     assert len(paths) == 5856
     assert len(splits) == 4097
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(patient_splits) == 1 for patient_splits in splits.values())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
-from cxr.data.phantom.dataset import SMALLEST, Plan, draw_dataset, picture, plan
+from cxr.data.phantom.dataset import MIN_IMAGES, PhantomPlan, draw_dataset, draw_image, plan_dataset
 from cxr.errors import ParameterError
 from cxr.files import BOXES_FILE
 
@@ -40,9 +40,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("images", [SMALLEST, 24, 60, 200, 600])
+@pytest.mark.parametrize("images", [MIN_IMAGES, 24, 60, 200, 600])
 def test_plan_has_every_subtype_in_train_and_test_and_no_patient_on_two_splits(images: int) -> None:
-    plans = plan(images, seed=1)
+    plans = plan_dataset(images, seed=1)
     assert len(plans) == images
     assert len({item.path for item in plans}) == images
     splits: dict[tuple[str, int], set[str]] = {}
@@ -56,12 +56,12 @@ def test_plan_has_every_subtype_in_train_and_test_and_no_patient_on_two_splits(i
 
 @pytest.mark.parametrize("images", [200, 600])
 def test_validation_folder_is_the_published_one_in_size(images: int) -> None:
-    counts = Counter(item.path.split("/")[1] for item in plan(images, seed=0) if item.split == "val")
+    counts = Counter(item.path.split("/")[1] for item in plan_dataset(images, seed=0) if item.split == "val")
     assert counts == {NORMAL: 8, PNEUMONIA: 8}
 
 
 def test_patient_numbers_restart_for_each_subtype() -> None:
-    plans = plan(60, seed=0)
+    plans = plan_dataset(60, seed=0)
     for subtype in ("bacteria", "virus"):
         numbers = {item.patient for item in plans if item.subtype == subtype}
         assert numbers == set(range(1, len(numbers) + 1))
@@ -87,8 +87,8 @@ def test_same_seed_gives_the_same_bytes_whatever_the_workers(drawn: Path, tmp_pa
 
 
 def test_another_seed_gives_other_pictures() -> None:
-    item = plan(24, seed=0)[0]
-    assert picture(item, 0).data != picture(item, 1).data
+    item = plan_dataset(24, seed=0)[0]
+    assert draw_image(item, 0).data != draw_image(item, 1).data
 
 
 def test_images_are_readable_and_vary_in_size(drawn: Path) -> None:
@@ -127,9 +127,9 @@ def test_an_opacity_brightens_its_box_more_than_the_rest_and_keeps_the_global_st
     """The same patient with and without a pneumonia: only the label's share of the drawing differs."""
     gains = []
     for number in range(1, 7):
-        sick = Plan("train", "bacteria", number, 0, "person.jpeg")
-        with_opacity = picture(sick, 5)
-        healthy = picture(sick, 5, healthy=True)
+        sick = PhantomPlan("train", "bacteria", number, 0, "person.jpeg")
+        with_opacity = draw_image(sick, 5)
+        healthy = draw_image(sick, 5, healthy=True)
         first, second = pixels(with_opacity.data), pixels(healthy.data)
         assert first.shape == second.shape
         assert abs(float(first.mean()) - float(second.mean())) < 1.0
@@ -143,8 +143,8 @@ def test_an_opacity_brightens_its_box_more_than_the_rest_and_keeps_the_global_st
 
 
 def test_images_of_a_patient_share_their_anatomy_but_not_their_framing() -> None:
-    first = Plan("train", "normal", 1, 0, "a.jpeg")
-    one, two = picture(first, 0), picture(replace(first, image=1), 0)
+    first = PhantomPlan("train", "normal", 1, 0, "a.jpeg")
+    one, two = draw_image(first, 0), draw_image(replace(first, image=1), 0)
     assert pixels(one.data).shape != pixels(two.data).shape
 
 

@@ -12,9 +12,10 @@ from threading import Thread
 
 import pytest
 
-from cxr.data.sources import kaggle, kermany
-from cxr.data.sources.fetching import bring
+from cxr.data.fetching import kermany
+from cxr.data.sources import kaggle
 from cxr.errors import SourceError
+from support.fetch_requests import fetch_images
 
 TEST_PORT = 7777
 """Where kagglehub looks for Kaggle in its own test environment."""
@@ -98,7 +99,7 @@ def test_the_published_set_from_kaggle_must_have_its_size_in_bytes(
     ]
     monkeypatch.setattr(server, "body", zipped(**dict.fromkeys(names, b"x")))
     with pytest.raises(SourceError, match=r"bytes +1,236,482,806 +5,856") as caught:
-        bring("kaggle", tmp_path, downloads=tmp_path)
+        fetch_images("kaggle", tmp_path, downloads=tmp_path)
     assert f"delete {tmp_path / 'kaggle'} and fetch again" in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""A model of a folder that answers in this process, shared by tests that change nothing."""
+"""A model from a folder and a service in this process, shared by tests that change nothing."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterator
 
 import pytest
 
-from cxr.images.sandbox import LimitedReader
-from cxr.serving.model_source import from_folder
-from cxr.serving.rest.inference import StandingFolder
-from support.model_folders import Folders, write_models
-from support.rest_service import Running, running
+from cxr.images.sandbox import SandboxedDecoder
+from cxr.serving.model_provider import FolderModelProvider
+from cxr.serving.model_source import folder_source
+from support.model_folders import ModelFolders, write_models
+from support.rest_service import RunningService, run_service
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
     return write_models(tmp_path_factory.mktemp("served") / "run")
 
 
 @pytest.fixture(scope="session")
-def folder(folders: Folders) -> StandingFolder:
-    return StandingFolder(from_folder(folders.models / "three_block").load())
+def provider(folders: ModelFolders) -> FolderModelProvider:
+    return FolderModelProvider(folder_source(folders.models / "three_block", None, None).load())
 
 
 @pytest.fixture(scope="session")
-def reader() -> Iterator[LimitedReader]:
-    with LimitedReader(processes=2) as found:
-        yield found
+def decoder() -> Iterator[SandboxedDecoder]:
+    with SandboxedDecoder(processes=2, seconds=10.0, max_bytes=64 << 20, max_pixels=50_000_000) as decoder:
+        yield decoder
 
 
 @pytest.fixture(scope="module")
-def service(folder: StandingFolder, reader: LimitedReader) -> Iterator[Running]:
-    with running(folder, reader=reader) as found:
-        yield found
+def service(provider: FolderModelProvider, decoder: SandboxedDecoder) -> Iterator[RunningService]:
+    with run_service(provider, decoder=decoder) as service:
+        yield service

@@ -1,4 +1,4 @@
-"""`cxr serve` with two workers: under load while the alias moves, with a worker killed, and at its end."""
+"""`cxr serve` with two workers: under load while the alias moves, with a killed worker, and when it stops."""
 
 from __future__ import annotations
 
@@ -17,136 +17,139 @@ from pathlib import Path
 import pytest
 
 from cxr.inference.predictor import Predictor
-from cxr.models.metadata import ModelCard
+from cxr.models.metadata import ModelMetadata
 from cxr.serving.rest.cpu import available_cores
-from cxr.tracking.connection import client as connect
-from cxr.tracking.registry import promotion_log
+from cxr.tracking.aliases import read_promotion_log
+from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from support.model_folders import Folders, write_store
-from support.rest_service import PNG, Client, Command
+from support.model_folders import ModelFolders, write_store
+from support.rest_service import PNG_HEADERS, ServeCommand, ServiceClient
 from support.tracking_server import NAME, register_versions, wait_until
 
 SECRET = "a secret of some length"
-HARDLY_EVER = 3600.0
+NEVER_POLL = 3600.0
 MODELS = {"1": "three_block", "2": "shallow"}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Folders]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ModelFolders]:
     root = tmp_path_factory.mktemp("store")
     uri = write_store(root)
     folders = register_versions(root / "run", uri)
-    connect(uri).set_registered_model_alias(NAME, "champion", "1")
+    Store(uri).client.set_registered_model_alias(NAME, "champion", "1")
     return uri, folders
 
 
 @pytest.fixture(scope="module")
-def serving(store: tuple[str, Folders], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    words = ["--tracking_uri", store[0], "--seconds", str(HARDLY_EVER), "--workers", "2", "--notice_seconds", "2"]
-    command = Command(tmp_path_factory.mktemp("serving") / "log", *words, environment={"CXR_WEBHOOK_SECRET": SECRET})
-    wait_until(lambda: command.client.measured("cxr_workers", version="1") == 2, 60)
+def command(store: tuple[str, ModelFolders], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeCommand]:
+    arguments = ["--tracking_uri", store[0], "--seconds", str(NEVER_POLL), "--workers", "2", "--notice_seconds", "2"]
+    log = tmp_path_factory.mktemp("serving") / "log"
+    command = ServeCommand(log, *arguments, environment={"CXR_WEBHOOK_SECRET": SECRET})
+    wait_until(lambda: command.client.metric("cxr_workers", version="1") == 2, 60)
     yield command
     command.kill()
 
 
-def move(uri: str, client: Client, version: str) -> None:
-    """As a person does it in MLflow's page, whose server then tells the service."""
+def move_champion(uri: str, client: ServiceClient, version: str) -> None:
+    """As a person does it in MLflow's page, whose server then sends a webhook to the service."""
     from mlflow.webhooks.delivery import _generate_hmac_signature
 
-    connect(uri).set_registered_model_alias(NAME, "champion", version)
+    Store(uri).client.set_registered_model_alias(NAME, "champion", version)
     data = {"name": NAME, "alias": "champion", "version": version}
     body = json.dumps({"entity": "model_version_alias", "action": "created", "data": data})
-    name, at = str(uuid.uuid4()), str(int(time.time()))
-    signature = _generate_hmac_signature(SECRET, name, at, body)
-    headers = {DELIVERY_HEADER: name, TIMESTAMP_HEADER: at, SIGNATURE_HEADER: signature}
-    assert client.ask("POST", "/webhook", body, headers).status == 200
+    delivery_id, timestamp = str(uuid.uuid4()), str(int(time.time()))
+    signature = _generate_hmac_signature(SECRET, delivery_id, timestamp, body)
+    headers = {DELIVERY_HEADER: delivery_id, TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signature}
+    assert client.request("POST", "/webhook", body, headers).status == 200
 
 
-def test_no_request_fails_while_the_alias_moves_and_each_is_answered_by_one_version(
-    serving: Command, store: tuple[str, Folders]
+def test_no_request_fails_while_the_alias_moves_and_one_version_answers_each(
+    command: ServeCommand, store: tuple[str, ModelFolders]
 ) -> None:
-    (uri, folders), client = store, serving.client
+    (uri, folders), client = store, command.client
     image = folders.images[0]
-    expected = {
-        version: Predictor.load(folders.models / model, ModelCard.read(folders.evaluations / model)).predict([image])
-        for version, model in MODELS.items()
-    }
+    expected = {}
+    for version, model in MODELS.items():
+        metadata = ModelMetadata.read(folders.evaluations / model)
+        expected[version] = Predictor.load(folders.models / model, metadata).predict([image])[0].probability
     pause = threading.Event()
 
-    def ask(_: int) -> tuple[int, str, float]:
-        answer = client.predict(image, PNG)
+    def predict(_: int) -> tuple[int, str, float]:
+        response = client.predict(image, PNG_HEADERS)
         pause.wait(0.05)
-        return answer.status, answer.json["version"], answer.json["predictions"][0]["probability"]
+        return response.status, response.json["version"], response.json["predictions"][0]["probability"]
 
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, number) for number in range(200)]
+        futures = [pool.submit(predict, number) for number in range(200)]
         for version in ("2", "1", "2"):
-            move(uri, client, version)
-            wait_until(lambda version=version: client.measured("cxr_workers", version=version) == 2, 30)
-        seen = [one.result() for one in asked]
-        seen += [ask(number) for number in range(4)]
-    assert {status for status, _, _ in seen} == {200}
-    versions = [version for _, version, _ in seen]
+            move_champion(uri, client, version)
+            wait_until(lambda version=version: client.metric("cxr_workers", version=version) == 2, 30)
+        responses = [future.result() for future in futures]
+        responses += [predict(number) for number in range(4)]
+    assert {status for status, _, _ in responses} == {200}
+    versions = [version for _, version, _ in responses]
     assert set(versions) == {"1", "2"}
-    for _, version, probability in seen:
-        assert probability == pytest.approx(expected[version][0].probability, abs=1e-6)
-    assert client.measured("cxr_requests_total", path="/v1/predictions", status="200") == len(seen)
+    for _, version, probability in responses:
+        assert probability == pytest.approx(expected[version], abs=1e-6)
+    assert client.metric("cxr_requests_total", path="/v1/predictions", status="200") == len(responses)
     for version in ("1", "2"):
-        assert client.measured("cxr_predictions_total", version=version) == versions.count(version)
-    assert client.measured("cxr_workers", version="1") == 0
-    told = [entry.champion for entry in promotion_log(uri, NAME)]
-    assert told[-3:] == ["2", "1", "2"], "and one worker alone keeps the log"
+        assert client.metric("cxr_predictions_total", version=version) == versions.count(version)
+    assert client.metric("cxr_workers", version="1") == 0
+    champions = [entry.champion for entry in read_promotion_log(Store(uri), NAME)]
+    assert champions[-3:] == ["2", "1", "2"], "only one worker writes the promotion log"
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_others_answer_meanwhile(
-    serving: Command, store: tuple[str, Folders]
+def test_a_killed_worker_is_replaced_while_the_other_one_answers(
+    command: ServeCommand, store: tuple[str, ModelFolders]
 ) -> None:
-    client, image = serving.client, store[1].images[0]
-    counted = client.measured("cxr_predictions_total")
-    lost, other = serving.workers()
-    os.kill(lost, signal.SIGKILL)
-    wait_until(lambda: "ended with status -9" in serving.text)
+    client, image = command.client, store[1].images[0]
+    predictions = client.metric("cxr_predictions_total")
+    killed, surviving = command.workers()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: "ended with status -9" in command.text)
     for _ in range(10):
-        assert client.predict(image, PNG).status == 200
-    wait_until(lambda: client.measured("cxr_workers") == 2, 60)
-    first, second = serving.workers()
-    assert other in (first, second) and lost not in (first, second)
-    assert client.measured("cxr_workers_replaced_total") == 1
-    assert client.measured("cxr_predictions_total") == counted + 10, "what the lost one counted is kept"
-    assert client.measured("cxr_workers", version=client.get("/version")["version"]) == 2
+        assert client.predict(image, PNG_HEADERS).status == 200
+    wait_until(lambda: client.metric("cxr_workers") == 2, 60)
+    workers = command.workers()
+    assert len(workers) == 2 and surviving in workers and killed not in workers
+    assert client.metric("cxr_workers_replaced_total") == 1
+    assert client.metric("cxr_predictions_total") == predictions + 10, "the counts of the killed worker stay"
+    assert client.metric("cxr_workers", version=client.get("/version")["version"]) == 2
 
 
-def test_sigterm_takes_readiness_first_and_leaves_nothing_behind(serving: Command, store: tuple[str, Folders]) -> None:
-    client, workers = serving.client, serving.workers()
-    serving.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: client.ask("GET", "/ready").status == 503, 2)
-    assert client.predict(store[1].images[0], PNG).status == 200
+def test_sigterm_first_ends_readiness_and_leaves_no_process_behind(
+    command: ServeCommand, store: tuple[str, ModelFolders]
+) -> None:
+    client, workers = command.client, command.workers()
+    command.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: client.request("GET", "/ready").status == 503, 2)
+    assert client.predict(store[1].images[0], PNG_HEADERS).status == 200
     started = time.monotonic()
-    assert serving.process.wait(30) == 128 + signal.SIGTERM
+    assert command.process.wait(30) == 128 + signal.SIGTERM
     assert time.monotonic() - started < 10
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-    assert "Traceback" not in serving.text and SECRET not in serving.text
+    assert "Traceback" not in command.text and SECRET not in command.text
     with pytest.raises(ConnectionError):
-        client.ask("GET", "/health")
+        client.request("GET", "/health")
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (("--model", "nowhere"), 2, "nowhere"),
         (("--tracking_uri", "sqlite:///nowhere.db"), 2, "nowhere.db"),
     ],
 )
-def test_what_keeps_it_from_starting_is_told_once(
-    tmp_path: Path, words: tuple[str, ...], status: int, told: str
+def test_a_failing_start_gives_one_error_and_its_exit_status(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
-    command = [sys.executable, "-m", "cxr.cli.main", "serve", "--port", "0", "--workers", "1", *words]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert answer.returncode == status, answer.stderr
-    assert told in answer.stderr and "Traceback" not in answer.stderr
+    command_line = [sys.executable, "-m", "cxr.cli.main", "serve", "--port", "0", "--workers", "1", *arguments]
+    result = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert result.returncode == status, result.stderr
+    assert message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_container_counts_its_own_share_of_the_cores(tmp_path: Path) -> None:
+def test_a_container_counts_its_cpu_limit(tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text("max 100000\n")
     cores = available_cores(quota)
@@ -154,5 +157,5 @@ def test_a_container_counts_its_own_share_of_the_cores(tmp_path: Path) -> None:
     quota.write_text("100000 100000\n")
     assert available_cores(quota) == 1
     quota.write_text("50000 100000\n")
-    assert available_cores(quota) == 1, "never none"
+    assert available_cores(quota) == 1, "never less than one"
     assert available_cores(tmp_path / "missing") == cores

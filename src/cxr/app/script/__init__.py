@@ -1,1 +1,1 @@
-"""Streamlit's script alone in its folder: Streamlit puts that folder before all others on Python's path."""
+"""Streamlit's script alone in its folder, because Streamlit puts that folder first on Python's search path."""

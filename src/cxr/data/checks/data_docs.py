@@ -1,8 +1,8 @@
-"""Makes Great Expectations' pages readable without the internet.
+"""Makes the pages of Great Expectations readable without the internet.
 
-The pages as built load their style, icons and tables from a dozen outside addresses: behind a hospital's
-firewall they are bare and the index is empty. Here every outside reference is removed, a style sheet is put
-inside each page, icons become words, and the index becomes a plain table.
+The pages load their style, icons and tables from a dozen outside addresses. Behind a hospital's firewall they have
+no style and the index is empty. Here every outside reference is removed, a style sheet is put inside each page,
+icons become words, and the index becomes a plain table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"<title>\s*</title>"), ""),
     (re.compile(r"<footer\b.*?</footer>", re.DOTALL), ""),
     (re.compile(r"<a[^>]*>\s*<img\b[^>]*alt=\"Great Expectations\"[^>]*>\s*</a>", re.DOTALL), ""),
-    # The filter buttons and folding links work by script alone: all rows are shown instead.
+    # The filter buttons and folding links need scripts: all rows are shown instead.
     (re.compile(r"<div class=\"card mb-3\">\s*<div class=\"card-header p-2\">\s*<strong>Actions.*?"
                 r"(?=<div class=\"card d-md|</div>\s*<div class=\"col-md-10)", re.DOTALL), ""),
     (re.compile(r"<p class=\"m-0\">\s*<a data-toggle=\"collapse\".*?</a>\s*</p>", re.DOTALL), ""),
@@ -44,21 +44,21 @@ def make_self_contained(docs: Path, counts: Mapping[str, tuple[int, int]]) -> No
     """
     style = f"<style>{_environment().get_template('data_docs.css').render()}</style></head>"
     for page in sorted(docs.rglob("*.html")):
-        text = page.read_text(encoding="utf-8")
+        html = page.read_text(encoding="utf-8")
         for pattern, replacement in _REPLACEMENTS:
-            text = pattern.sub(replacement, text)
-        page.write_text(text.replace("</head>", style, 1), encoding="utf-8")
-    # Fonts, logos and animations of the outside style: nothing refers to them any more.
+            html = pattern.sub(replacement, html)
+        page.write_text(html.replace("</head>", style, 1), encoding="utf-8")
+    # No page refers any more to these fonts, logos and animations.
     shutil.rmtree(docs / "static", ignore_errors=True)
     rows = [
         {
             "name": name.replace("_", " "),
-            "held": held,
+            "passed": passed,
             "checked": checked,
             "result": next(page.relative_to(docs).as_posix() for page in docs.glob(f"validations/{name}/**/*.html")),
             "suite": f"expectations/{name}.html",
         }
-        for name, (held, checked) in counts.items()
+        for name, (passed, checked) in counts.items()
     ]
     index = _environment().get_template("data_docs_index.html").render(rows=rows)
     (docs / "index.html").write_text(index, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Whether a data set still looks like the last one that was accepted: its statistics, compared per class.
+"""Tells whether a data set still looks like the last accepted one: its statistics are compared per class.
 
 Brightness, sizes and file sizes are compared with the two-sample Kolmogorov-Smirnov statistic (the largest
 gap between two cumulative distributions, 0..1), class and subtype shares with the total variation distance
-(half the sum of absolute differences, 0..1). A difference is drift if it is beyond its limit and chance does not
+(half the sum of absolute differences, 0..1). A difference is drift if it exceeds its limit and chance does not
 explain it.
 """
 
@@ -17,37 +17,37 @@ import pandas as pd
 from scipy.stats import chi2_contingency
 
 from cxr.data.dataset import CLASSES, DatasetCard
-from cxr.data.statistics import Difference, kolmogorov_smirnov
-from cxr.files import whole_folder
+from cxr.data.statistics import SampleDifference, kolmogorov_smirnov_test
+from cxr.files import whole_folder, write_json
 
 STATISTICS: tuple[str, ...] = ("mean", "std", "width", "height", "aspect", "bytes")
 """Per image: mean and standard deviation of grey levels (0..255), pixels, width / height, file size."""
 
-SAMPLE_NAME = "sample.parquet"
-CARD_NAME = "accepted.json"
+BASELINE_SAMPLE_FILE = "sample.parquet"
+BASELINE_CARD_FILE = "accepted.json"
 _SAMPLE_COLUMNS = ["label", "subtype", *STATISTICS]
-_COLUMNS = ["statistic", "group", "before", "now", "distance", "limit", "p_value", "drifted"]
+_COLUMNS = ["statistic", "group", "accepted", "current", "distance", "limit", "p_value", "drifted"]
 
 
 @dataclass(frozen=True)
 class DriftLimits:
-    """How far a statistic may move before it is called drift.
+    """How far a statistic may move before the change is called drift.
 
     Attributes:
         distance: largest Kolmogorov-Smirnov statistic of one class, 0..1.
         shares: largest total variation distance of class or subtype shares, 0..1.
-        significance: a distance beyond its limit counts only if chance gives it more rarely than this;
-            it keeps small sets from drifting by luck.
+        significance: a distance beyond its limit counts only if its p-value is smaller than this, so that small
+            data sets do not drift by chance.
     """
 
-    distance: float = 0.1
-    shares: float = 0.05
-    significance: float = 0.01
+    distance: float
+    shares: float
+    significance: float
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """What is remembered of an accepted data set.
+class BaselineStatistics:
+    """The statistics of a data set with which later ones are compared.
 
     Attributes:
         card: where the data came from.
@@ -60,7 +60,7 @@ class Baseline:
     sample: pd.DataFrame
 
     @classmethod
-    def of(cls, manifest: pd.DataFrame, card: DatasetCard, digest: str) -> Baseline:
+    def from_manifest(cls, manifest: pd.DataFrame, card: DatasetCard, digest: str) -> BaselineStatistics:
         """Take the statistics of a manifest.
 
         Args:
@@ -70,27 +70,26 @@ class Baseline:
             digest: content version of the data.
 
         Returns:
-            The baseline; quarantined files are left out.
+            The statistics; quarantined files are left out.
         """
         accepted = manifest[manifest["status"] == "accepted"]
         sample = accepted.assign(aspect=accepted["width"] / accepted["height"])[_SAMPLE_COLUMNS]
         return cls(card, digest, sample.reset_index(drop=True))
 
     def write(self, folder: Path) -> None:
-        """Remember this data set as the accepted one of its kind, replacing the one before.
+        """Store this data set as the accepted one of its kind, in place of the previous one.
 
         Args:
             folder: folder of baselines; there is one sub-folder per kind, so that drawn images never
-                become the measure of radiographs.
+                become the baseline of radiographs.
         """
         with whole_folder(folder / self.card.kind) as partial:
-            self.sample.to_parquet(partial / SAMPLE_NAME, index=False)
-            text = json.dumps({"card": asdict(self.card), "digest": self.digest}, indent=2)
-            (partial / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+            self.sample.to_parquet(partial / BASELINE_SAMPLE_FILE, index=False)
+            write_json(partial / BASELINE_CARD_FILE, {"card": asdict(self.card), "digest": self.digest})
 
     @classmethod
-    def read(cls, folder: Path, kind: str) -> Baseline | None:
-        """Recall the accepted data set of a kind.
+    def read(cls, folder: Path, kind: str) -> BaselineStatistics | None:
+        """Read the accepted data set of a kind.
 
         Args:
             folder: folder of baselines.
@@ -100,20 +99,21 @@ class Baseline:
             The baseline of that kind; if there is none, that of another kind; None if nothing was accepted.
         """
         for path in (folder / kind, *sorted(folder.glob("[!.]*"))):
-            if (path / CARD_NAME).exists() and (path / SAMPLE_NAME).exists():
-                noted = json.loads((path / CARD_NAME).read_text(encoding="utf-8"))
-                sample = pd.read_parquet(path / SAMPLE_NAME)
-                return cls(DatasetCard(**noted["card"]), noted["digest"], sample)
+            if (path / BASELINE_CARD_FILE).exists() and (path / BASELINE_SAMPLE_FILE).exists():
+                values = json.loads((path / BASELINE_CARD_FILE).read_text(encoding="utf-8"))
+                sample = pd.read_parquet(path / BASELINE_SAMPLE_FILE)
+                return cls(DatasetCard(**values["card"]), values["digest"], sample)
         return None
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DatasetComparison:
     """Outcome of comparing two data sets.
 
     Attributes:
-        table: one row per statistic and group (a class, or ``"all"`` for shares): medians or shares before
-            and now, distance, limit, p-value (NaN where unknown), whether it drifted. Empty if not compared.
+        table: one row per statistic and group (a class, or ``"all"`` for shares): medians or shares of the accepted
+            and of the current data set, distance, limit, p-value (NaN where unknown), whether it drifted. Empty if
+            the data sets were not compared.
         note: one sentence for the report: compared with what, or why not.
     """
 
@@ -131,67 +131,71 @@ class Comparison:
         return bool(self.table["drifted"].any())
 
 
-def compare(now: Baseline, before: Baseline | None, limits: DriftLimits | None = None) -> Comparison:
+def compare_datasets(
+    current: BaselineStatistics, accepted: BaselineStatistics | None, limits: DriftLimits
+) -> DatasetComparison:
     """Compare a data set with the last accepted one.
 
     Args:
-        now: statistics of the data set at hand.
-        before: statistics of the accepted one, or None.
+        current: statistics of the data set to check.
+        accepted: statistics of the last accepted data set, or None.
         limits: how far a statistic may move.
 
     Returns:
         The comparison; data sets of different kinds are not compared, and the note says so.
     """
-    limits = limits or DriftLimits()
-    nothing = pd.DataFrame(columns=_COLUMNS)
-    if before is None:
-        return Comparison(nothing, "not compared: no data set has been accepted before this one")
-    if before.card.kind != now.card.kind:
-        return Comparison(
-            nothing,
-            f"not compared: the last accepted data set, {before.card.name}, is of kind {before.card.kind}, "
-            f"this one, {now.card.name}, is of kind {now.card.kind}",
+    empty = pd.DataFrame(columns=_COLUMNS)
+    if accepted is None:
+        return DatasetComparison(empty, "not compared: no data set has been accepted before this one")
+    if accepted.card.kind != current.card.kind:
+        return DatasetComparison(
+            empty,
+            f"not compared: the last accepted data set, {accepted.card.name}, is of kind {accepted.card.kind}, "
+            f"this one, {current.card.name}, is of kind {current.card.kind}",
         )
     rows = [
-        _distribution(statistic, label, before.sample, now.sample, limits)
+        _compare_distribution(statistic, label, accepted.sample, current.sample, limits)
         for label in CLASSES
         for statistic in STATISTICS
     ]
-    rows += [_shares(column, before.sample, now.sample, limits) for column in ("label", "subtype")]
+    rows += [_compare_group_shares(column, accepted.sample, current.sample, limits) for column in ("label", "subtype")]
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    same = "the same images as" if before.digest == now.digest else "other images than"
+    images = "the same images as" if accepted.digest == current.digest else "other images than"
     note = (
-        f"compared with {before.card.name} ({len(before.sample):,} images, digest {before.digest[:12]}): "
-        f"{same} the last accepted data set; {int(table['drifted'].sum())} of {len(table)} statistics drifted"
+        f"compared with {accepted.card.name} ({len(accepted.sample):,} images, digest {accepted.digest[:12]}): "
+        f"{images} the last accepted data set; {int(table['drifted'].sum())} of {len(table)} statistics drifted"
     )
-    return Comparison(table, note)
+    return DatasetComparison(table, note)
 
 
-def _distribution(
-    statistic: str, label: str, before: pd.DataFrame, now: pd.DataFrame, limits: DriftLimits
+def _compare_distribution(
+    statistic: str, label: str, accepted: pd.DataFrame, current: pd.DataFrame, limits: DriftLimits
 ) -> dict[str, object]:
-    """Compare one statistic of one class."""
-    old = before.loc[before["label"] == label, statistic].dropna().to_numpy(np.float64)
-    new = now.loc[now["label"] == label, statistic].dropna().to_numpy(np.float64)
-    found = kolmogorov_smirnov(old, new)
+    """Compare the values of one statistic in one class."""
+    old, new = (
+        sample.loc[sample["label"] == label, statistic].dropna().to_numpy(np.float64) for sample in (accepted, current)
+    )
+    difference = kolmogorov_smirnov_test(old, new)
     return {
         "statistic": statistic,
         "group": label,
-        "before": float(np.median(old)) if len(old) else np.nan,
-        "now": float(np.median(new)) if len(new) else np.nan,
-        "distance": found.distance,
+        "accepted": float(np.median(old)) if len(old) else np.nan,
+        "current": float(np.median(new)) if len(new) else np.nan,
+        "distance": difference.distance,
         "limit": limits.distance,
-        "p_value": found.p_value,
-        "drifted": found.beyond(limits.distance, limits.significance),
+        "p_value": difference.p_value,
+        "drifted": difference.exceeds(limits.distance, limits.significance),
     }
 
 
-def _shares(column: str, before: pd.DataFrame, now: pd.DataFrame, limits: DriftLimits) -> dict[str, object]:
-    """Compare class or subtype shares; ``before`` and ``now`` are the share of the largest group."""
-    old, new = before[column].value_counts(), now[column].value_counts()
-    counts = pd.DataFrame({"old": old, "new": new}).fillna(0).astype(float)
+def _compare_group_shares(
+    column: str, accepted: pd.DataFrame, current: pd.DataFrame, limits: DriftLimits
+) -> dict[str, object]:
+    """Compare class or subtype shares; the row shows the share of the group that was the largest."""
+    counts = pd.DataFrame({"old": accepted[column].value_counts(), "new": current[column].value_counts()})
+    counts = counts.fillna(0).astype(float)
     shares = counts / counts.sum()
-    found = Difference(
+    difference = SampleDifference(
         float((shares["old"] - shares["new"]).abs().sum() / 2),
         float(chi2_contingency(counts.to_numpy().T).pvalue) if len(counts) > 1 else np.nan,
     )
@@ -199,10 +203,10 @@ def _shares(column: str, before: pd.DataFrame, now: pd.DataFrame, limits: DriftL
     return {
         "statistic": f"{column} shares",
         "group": "all",
-        "before": float(shares["old"].iloc[largest]),
-        "now": float(shares["new"].iloc[largest]),
-        "distance": found.distance,
+        "accepted": float(shares["old"].iloc[largest]),
+        "current": float(shares["new"].iloc[largest]),
+        "distance": difference.distance,
         "limit": limits.shares,
-        "p_value": found.p_value,
-        "drifted": found.beyond(limits.shares, limits.significance),
+        "p_value": difference.p_value,
+        "drifted": difference.exceeds(limits.shares, limits.significance),
     }

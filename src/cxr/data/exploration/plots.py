@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, SUBTYPES
-from cxr.data.exploration.shortcuts import CAUTION
+from cxr.data.exploration.shortcuts import CAUTION_AUROC
 
 COLOURS: dict[str, str] = {
     NORMAL: "#0072B2",
@@ -23,30 +23,30 @@ COLOURS: dict[str, str] = {
     "bacteria": "#D55E00",
     "virus": "#CC79A7",
 }
-"""Colours of the classes and subtypes (Okabe and Ito), told apart with every kind of colour vision."""
+"""Colours of the classes and subtypes (Okabe and Ito), distinct with every kind of colour vision."""
 
-_INK = "#010203"
+_TEXT_COLOUR = "#010203"
 _GREY = "#7f8a96"
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": _TEXT_COLOUR,
+    "axes.labelcolor": _TEXT_COLOUR,
     "axes.edgecolor": _GREY,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": _TEXT_COLOUR,
+    "ytick.color": _TEXT_COLOUR,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_CROWDED = 400
+_MANY_POINTS = 400
 
 
-def shares(images: pd.DataFrame) -> str:
+def draw_subtype_shares(images: pd.DataFrame) -> str:
     """Draw how many images each subtype has.
 
     Args:
@@ -68,7 +68,7 @@ def shares(images: pd.DataFrame) -> str:
     return _svg(draw, "shares")
 
 
-def splits(images: pd.DataFrame) -> str:
+def draw_official_splits(images: pd.DataFrame) -> str:
     """Draw the shares of the subtypes in each official split.
 
     Args:
@@ -84,16 +84,16 @@ def splits(images: pd.DataFrame) -> str:
     table = table.reindex(index=names, columns=list(SUBTYPES)).fillna(0)
 
     def draw(axes: Axes) -> None:
-        left = np.zeros(len(names))
-        part = table.div(table.sum(axis=1), axis=0)
+        starts = np.zeros(len(names))
+        shares = table.div(table.sum(axis=1), axis=0)
         for subtype in SUBTYPES:
-            widths = part[subtype].to_numpy()
-            axes.barh(names, widths, left=left, color=COLOURS[subtype], height=0.62, label=subtype, edgecolor="none")
-            for row, (start, width) in enumerate(zip(left, widths, strict=True)):
+            widths = shares[subtype].to_numpy()
+            axes.barh(names, widths, left=starts, color=COLOURS[subtype], height=0.62, label=subtype, edgecolor="none")
+            for row, (start, width) in enumerate(zip(starts, widths, strict=True)):
                 if width > 0.1:
-                    text = f"{width:.0%}"
-                    axes.text(start + width / 2, row, text, ha="center", va="center", color="white", weight="bold")
-            left += widths
+                    share = f"{width:.0%}"
+                    axes.text(start + width / 2, row, share, ha="center", va="center", color="white", weight="bold")
+            starts += widths
         axes.set_yticks(range(len(names)), [f"{name}\n{int(table.loc[name].to_numpy().sum()):,}" for name in names])
         axes.set(xlim=(0, 1), xticks=[])
         axes.spines[["bottom", "left"]].set_visible(False)
@@ -103,7 +103,7 @@ def splits(images: pd.DataFrame) -> str:
     return _svg(draw, "splits")
 
 
-def sizes(images: pd.DataFrame) -> str:
+def draw_image_sizes(images: pd.DataFrame) -> str:
     """Draw width against height.
 
     Args:
@@ -116,14 +116,14 @@ def sizes(images: pd.DataFrame) -> str:
         return ""
 
     def draw(axes: Axes) -> None:
-        # One scatter in shuffled order: drawn class by class, the second would cover the first.
+        # One scatter in shuffled order: with one scatter per class, the second class would cover the first.
         mixed = images.sample(frac=1, random_state=0)
         axes.scatter(
             mixed["width"],
             mixed["height"],
-            s=18 if len(mixed) < _CROWDED else 5,
+            s=18 if len(mixed) < _MANY_POINTS else 5,
             c=[COLOURS[label] for label in mixed["label"]],
-            alpha=0.6 if len(mixed) < _CROWDED else 0.35,
+            alpha=0.6 if len(mixed) < _MANY_POINTS else 0.35,
             linewidths=0,
             rasterized=True,
         )
@@ -133,14 +133,14 @@ def sizes(images: pd.DataFrame) -> str:
     return _svg(draw, "sizes")
 
 
-def histogram(images: pd.DataFrame, column: str, label: str, *, scale: float = 1.0) -> str:
+def draw_histogram(images: pd.DataFrame, column: str, label: str, *, scale: float = 1.0) -> str:
     """Draw the distribution of one number in each class.
 
     Args:
         images: accepted images.
         column: column of the manifest.
         label: name and unit for the axis.
-        scale: what the column is divided by.
+        scale: divisor of the column.
 
     Returns:
         Inline SVG, or ``""`` if all images have one value.
@@ -153,12 +153,12 @@ def histogram(images: pd.DataFrame, column: str, label: str, *, scale: float = 1
     def draw(axes: Axes) -> None:
         edges = np.linspace(low, high, 1 + int(np.clip(1.2 * np.sqrt(len(values)), 8, 40)))
         for name in CLASSES:
-            found = values[images["label"] == name].clip(low, high)
-            if len(found):
-                weights = np.full(len(found), 1 / len(found))
+            of_class = values[images["label"] == name].clip(low, high)
+            if len(of_class):
+                weights = np.full(len(of_class), 1 / len(of_class))
                 style: dict[str, Any] = {"bins": edges, "weights": weights, "color": COLOURS[name]}
-                axes.hist(found, histtype="stepfilled", alpha=0.25, **style)
-                axes.hist(found, histtype="step", linewidth=1.6, **style)
+                axes.hist(of_class, histtype="stepfilled", alpha=0.25, **style)
+                axes.hist(of_class, histtype="step", linewidth=1.6, **style)
         axes.set(xlabel=label, ylabel="share of the class", xlim=(low, high))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         _legend(axes)
@@ -166,7 +166,7 @@ def histogram(images: pd.DataFrame, column: str, label: str, *, scale: float = 1
     return _svg(draw, column)
 
 
-def images_per_patient(images: pd.DataFrame) -> str:
+def draw_images_per_patient(images: pd.DataFrame) -> str:
     """Draw how many images patients have.
 
     Args:
@@ -175,14 +175,16 @@ def images_per_patient(images: pd.DataFrame) -> str:
     Returns:
         Inline SVG.
     """
-    most = 6
+    max_count = 6
 
     def draw(axes: Axes) -> None:
         for offset, name in zip((-0.2, 0.2), CLASSES, strict=True):
-            counts = images.loc[images["label"] == name, "patient"].value_counts().clip(upper=most)
-            heights = counts.value_counts().reindex(range(1, most + 1)).fillna(0)
-            axes.bar(np.arange(1, most + 1) + offset, heights.to_numpy(), width=0.38, color=COLOURS[name])
-        axes.set_xticks(range(1, most + 1), [*(str(count) for count in range(1, most)), f"{most} or\nmore"])
+            counts = images.loc[images["label"] == name, "patient"].value_counts().clip(upper=max_count)
+            heights = counts.value_counts().reindex(range(1, max_count + 1)).fillna(0)
+            axes.bar(np.arange(1, max_count + 1) + offset, heights.to_numpy(), width=0.38, color=COLOURS[name])
+        axes.set_xticks(
+            range(1, max_count + 1), [*(str(count) for count in range(1, max_count)), f"{max_count} or\nmore"]
+        )
         axes.set(xlabel="images of one patient", ylabel="patients")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         _legend(axes)
@@ -190,8 +192,8 @@ def images_per_patient(images: pd.DataFrame) -> str:
     return _svg(draw, "patients")
 
 
-def shortcuts(aurocs: pd.Series[float]) -> str:
-    """Draw how well file facts alone tell the classes apart.
+def draw_shortcut_aurocs(aurocs: pd.Series[float]) -> str:
+    """Draw how well facts about the files alone predict the class.
 
     Args:
         aurocs: result of :func:`cxr.data.exploration.shortcuts.shortcut_aurocs`.
@@ -206,13 +208,13 @@ def shortcuts(aurocs: pd.Series[float]) -> str:
     def draw(axes: Axes) -> None:
         rows = list(range(len(known)))
         values = known.to_numpy(np.float64)
-        colours = ["#E69F00" if value >= CAUTION else "#56B4E9" for value in values]
+        colours = ["#E69F00" if value >= CAUTION_AUROC else "#56B4E9" for value in values]
         axes.hlines(rows, 0.5, values, color=colours, linewidth=2.5)
         axes.scatter(values, rows, c=colours, s=46, zorder=3, linewidths=0)
         for row, value in zip(rows, values, strict=True):
             axes.text(max(float(value), 0.5) + 0.02, row, f"{value:.2f}", va="center")
         axes.axvline(0.5, color=_GREY, linewidth=1)
-        axes.axvline(CAUTION, color=_GREY, linewidth=1, linestyle=(0, (3, 3)))
+        axes.axvline(CAUTION_AUROC, color=_GREY, linewidth=1, linestyle=(0, (3, 3)))
         axes.set_yticks(rows, list(known.index))
         axes.set(xlim=(min(0.45, values.min() - 0.03), 1.06), xlabel="AUROC (0.5 is chance)")
         axes.spines["left"].set_visible(False)
@@ -223,22 +225,22 @@ def shortcuts(aurocs: pd.Series[float]) -> str:
 
 
 def _legend(axes: Axes) -> None:
-    """Name the classes above the plot, each in its colour with a mark, out of the data's way."""
+    """Name the classes above the plot, each with a patch in its colour."""
     handles = [mpl.patches.Patch(color=COLOURS[name], label=name) for name in CLASSES]
     axes.legend(handles=handles, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handlelength=1, borderpad=0)
 
 
 def _svg(draw: Callable[[Axes], None], name: str) -> str:
-    """Draw on new axes; the text colour becomes that of the page."""
+    """Draw on new axes and give the SVG; its text takes the colour of the page."""
     style: Any = _STYLE | {"svg.hashsalt": name}
     with mpl.rc_context(style):
         figure = Figure(figsize=(3.8, 2.7), layout="constrained", dpi=160)
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # Identifiers must be unique in the page that several drawings share.
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", text)
-    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_TEXT_COLOUR, "currentColor")
+    # Several drawings share a page, in which identifiers must be unique.
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -1,7 +1,7 @@
-"""How well facts about a file alone tell the classes apart, without a look at the lungs.
+"""Measures how well facts about a file alone predict the class, without a look at the lungs.
 
-On the published radiographs NORMAL images are larger and brighter files: a network can score well by such
-shortcuts. Each fact is judged by a small classifier, cross-validated so that no patient is on both sides.
+In the published set NORMAL images are larger and brighter files, so that a network can score well by such
+shortcuts. A small classifier is trained on each fact; in its cross-validation no patient is in two folds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr.data.dataset import PNEUMONIA
 
-FACTS: dict[str, str] = {
+FILE_FACTS: dict[str, str] = {
     "bytes": "file size",
     "width": "width",
     "height": "height",
@@ -25,13 +25,16 @@ FACTS: dict[str, str] = {
 }
 """Column to its name in reports."""
 
-CAUTION = 0.6
+CAUTION_AUROC = 0.6
 """AUROC from which a fact is called a shortcut."""
+
+ALL_FACTS = "all together"
+"""Name of the classifier that uses all facts."""
 
 _FOLDS = 5
 
 
-def shortcut_aurocs(images: pd.DataFrame, *, seed: int = 0) -> pd.Series[float]:
+def shortcut_aurocs(images: pd.DataFrame, *, seed: int) -> pd.Series[float]:
     """Measure how well each fact, and all together, predict the label.
 
     Args:
@@ -40,21 +43,24 @@ def shortcut_aurocs(images: pd.DataFrame, *, seed: int = 0) -> pd.Series[float]:
         seed: seed of folds and classifier.
 
     Returns:
-        AUROC (0..1; 0.5 is chance) by name of the fact, ``"all together"`` last; NaN where a class has
+        AUROC (0..1; 0.5 is chance) by name of the fact, that of :data:`ALL_FACTS` last; NaN where a class has
         too few patients to be cross-validated.
     """
-    facts = images.assign(colour_mode=~images["mode"].isin(["L", "1", "I", "I;16"]))[list(FACTS)]
+    facts = images.assign(colour_mode=~images["mode"].isin(["L", "1", "I", "I;16"]))[list(FILE_FACTS)]
     target: NDArray[np.int64] = (images["label"] == PNEUMONIA).to_numpy().astype(np.int64)
     groups = pd.factorize(images["patient"])[0]
-    found = {
-        title: _auroc(facts[[column]].to_numpy(np.float64), target, groups, seed) for column, title in FACTS.items()
+    columns = {name: [column] for column, name in FILE_FACTS.items()} | {ALL_FACTS: list(FILE_FACTS)}
+    aurocs = {
+        name: _cross_validated_auroc(facts[names].to_numpy(np.float64), target, groups, seed)
+        for name, names in columns.items()
     }
-    found["all together"] = _auroc(facts.to_numpy(np.float64), target, groups, seed)
-    return pd.Series(found, dtype=float)
+    return pd.Series(aurocs, dtype=float)
 
 
-def _auroc(facts: NDArray[np.float64], target: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> float:
-    """Cross-validated AUROC; folds keep patients together."""
+def _cross_validated_auroc(
+    facts: NDArray[np.float64], target: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> float:
+    """Compute the cross-validated AUROC; the images of a patient are in one fold."""
     per_class = [len(np.unique(groups[target == label])) for label in (0, 1)]
     if min(per_class) < _FOLDS:
         return float("nan")

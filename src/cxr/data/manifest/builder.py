@@ -1,4 +1,4 @@
-"""The manifest: one row per file of a data folder, with everything that later steps decide on."""
+"""Builds the manifest: one row per file of a data folder, with all facts that later steps use to decide."""
 
 from __future__ import annotations
 
@@ -16,24 +16,32 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
-from cxr.data.manifest.duplicates import NEAR_CORRELATION, NEAR_DISTANCE, near_pairs, unite
-from cxr.data.manifest.listing import list_files, place
-from cxr.data.manifest.patients import ImageName, Patient, parse_name, read_patients
+from cxr.data.grouping import connect_pairs
+from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
+from cxr.data.manifest.listing import list_image_files, parse_folder
+from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE
-from cxr.images.decoding import SOFT, TRAINING_PROBLEMS, ImageFacts, Limits, decode_grey, inspect, read_bytes
+from cxr.images.decoding import (
+    SOFT_PROBLEMS,
+    TRAINING_PROBLEMS,
+    ImageFacts,
+    ImageLimits,
+    decode_grey,
+    inspect_image,
+    read_bytes,
+)
 
-Action = Literal["accept", "quarantine", "refuse"]
-Naming = Literal["kermany", "any"]
+ProblemAction = Literal["accept", "quarantine", "refuse"]
+FileNaming = Literal["kermany", "any"]
 
-ACTIONS: tuple[Action, ...] = ("accept", "quarantine", "refuse")
-"""What can be done with a file that has a problem, the strictest last."""
+ACTIONS: tuple[ProblemAction, ...] = ("accept", "quarantine", "refuse")
+"""Actions for a file that has a problem, the strictest last."""
 
-STATUSES: dict[Action, str] = {"accept": "accepted", "quarantine": "quarantined", "refuse": "refused"}
+STATUSES: dict[ProblemAction, str] = {"accept": "accepted", "quarantine": "quarantined", "refuse": "refused"}
 """Status of a file by action: a quarantined file is left out, a refused one stops the pipeline."""
 
-
-DTYPES: dict[str, str] = {
+MANIFEST_DTYPES: dict[str, str] = {
     "path": "string",
     "sha256": "string",
     "bytes": "Int64",
@@ -64,11 +72,11 @@ DTYPES: dict[str, str] = {
 """Columns of the manifest and their types: unknown text and numbers are missing values, never 0."""
 
 
-def default_policy() -> dict[str, Action]:
-    """What happens to a file with each kind of problem unless said otherwise.
+def default_policy() -> dict[str, ProblemAction]:
+    """Give the action for each kind of problem where the policy does not name one.
 
     Returns:
-        Problem to action: coloured images are taken (they are read as grey), all others left out.
+        Problem to action: coloured images are accepted (they are read as grey), all others are left out.
     """
     return {problem: "accept" if problem == "colour" else "quarantine" for problem in TRAINING_PROBLEMS}
 
@@ -76,72 +84,71 @@ def default_policy() -> dict[str, Action]:
 def build_manifest(
     data: Path,
     *,
-    limits: Limits | None = None,
-    naming: Naming = "kermany",
-    policy: Mapping[str, Action] | None = None,
-    near_distance: int = NEAR_DISTANCE,
-    near_correlation: float = NEAR_CORRELATION,
+    limits: ImageLimits,
+    naming: FileNaming,
+    policy: Mapping[str, ProblemAction],
+    near_distance: int,
+    near_correlation: float = MIN_CORRELATION,
     workers: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Look at every file of a data folder and list what was found.
+    """Inspect every file of a data folder.
 
     The folder holds ``train``, ``val`` and ``test`` with the class folders in each, or the class folders
-    directly. Each thread holds one image at a time; what is kept of an image are its row and, if its hash is
-    near another one's, a thumbnail of 8 KiB.
+    directly. Each thread holds one image at a time. Of each image the row stays in memory and, if its hash is near
+    that of another image, its fine structure of 8 KiB.
 
     Args:
         data: the data folder.
-        limits: bounds on what is taken as a radiograph; None for the defaults.
+        limits: limits that an image must keep to be accepted as a radiograph.
         naming: ``"kermany"`` reads label, subtype and patient from the file name; ``"any"`` takes the patient
             from ``patients.csv`` in the data folder, or else the file name without its ending as the patient.
         policy: action per problem where it differs from :func:`default_policy`; only the problems of
-            :data:`cxr.images.decoding.SOFT` can be accepted.
+            :data:`cxr.images.decoding.SOFT_PROBLEMS` can be accepted.
         near_distance: bits of 64 in which the perceptual hashes of near duplicates may differ.
         near_correlation: smallest correlation of the fine structure of near duplicates.
         workers: threads; None for one per core.
         progress: whether to show a progress bar on stderr.
 
     Returns:
-        One row per file, sorted by path, with the columns of :data:`DTYPES`.
+        One row per file, sorted by path, with the columns of :data:`MANIFEST_DTYPES`.
 
     Raises:
         ParameterError: if the policy or the naming is wrong (all problems listed).
         SourceError: if the folder is missing or holds no image.
         DataError: if ``patients.csv`` is wrong.
     """
-    limits = limits or Limits()
-    actions = _full_policy(policy or {}, naming)
+    actions = _complete_policy(policy, naming)
     if not data.is_dir():
         raise SourceError(f"expected a data folder, received data={data}; run `cxr fetch`")
-    table = data / PATIENTS_FILE
-    patients = read_patients(table) if naming == "any" and table.exists() else None
-    names = list_files(data)
+    patients_file = data / PATIENTS_FILE
+    patients = read_patients(patients_file) if naming == "any" and patients_file.exists() else None
+    names = list_image_files(data)
     if not names:
         folders = " and ".join(CLASSES)
         raise SourceError(f"expected images in folders {folders}, received data={data} without any; run `cxr fetch`")
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
-        facts = pool.map(lambda name: inspect(data / name, limits), names)
-        shown = tqdm(facts, total=len(names), desc="images", unit="image", disable=None if progress else True)
-        rows = [_row(name, fact, naming, patients, actions) for name, fact in zip(names, shown, strict=True)]
+        facts = pool.map(lambda name: inspect_image(data / name, limits), names)
+        bar = tqdm(facts, total=len(names), desc="images", unit="image", disable=None if progress else True)
+        rows = [_make_row(name, facts, naming, patients, actions) for name, facts in zip(names, bar, strict=True)]
     finally:
         pool.shutdown(cancel_futures=True)
-    frame = pd.DataFrame(rows).astype({name: DTYPES[name] for name in rows[0]})
+    frame = pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]})
 
     def load(position: int) -> NDArray[np.uint8]:
         content = read_bytes(data / names[position])
         return decode_grey(content, max_pixels=limits.max_pixels, scale_16_bit=True)
 
-    find = partial(near_pairs, distance=near_distance, workers=workers, progress=progress)
+    find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
     _add_duplicates(frame, partial(find, correlation=near_correlation), load)
     official = frame["official_split"].mask(frame["official_split"] == "")
     frame["splits_of_patient"] = official.groupby(frame["patient"]).transform("nunique")
-    return frame.astype(DTYPES)[list(DTYPES)].sort_values("path", ignore_index=True)
+    return frame.astype(MANIFEST_DTYPES)[list(MANIFEST_DTYPES)].sort_values("path", ignore_index=True)
 
 
 def content_digest(frame: pd.DataFrame) -> str:
-    """Version of the data: a digest of which content lies under which path.
+    """Compute the digest that identifies the data: which content lies under which path.
 
     Args:
         frame: a manifest.
@@ -175,69 +182,69 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         folder: the folder.
 
     Returns:
-        The manifest, with the types of :data:`DTYPES`.
+        The manifest, with the types of :data:`MANIFEST_DTYPES`.
 
     Raises:
         DataError: if a column is missing.
     """
     frame = pd.read_parquet(folder / MANIFEST_FILE)
-    if missing := [name for name in DTYPES if name not in frame]:
+    if missing := [name for name in MANIFEST_DTYPES if name not in frame]:
         raise DataError(f"expected the columns of a manifest, received {folder} without {missing}; run `cxr validate`")
-    return frame.astype(DTYPES)
+    return frame.astype(MANIFEST_DTYPES)
 
 
-def _full_policy(policy: Mapping[str, Action], naming: str) -> dict[str, Action]:
-    wrong: list[str] = []
+def _complete_policy(policy: Mapping[str, ProblemAction], naming: str) -> dict[str, ProblemAction]:
+    errors: list[str] = []
     if naming not in ("kermany", "any"):
-        wrong.append(f"expected naming to be kermany or any, received naming={naming!r}")
+        errors.append(f"expected naming to be kermany or any, received naming={naming!r}")
     for problem, action in policy.items():
         received = f"policy {problem}={action!r}"
         if problem not in TRAINING_PROBLEMS:
-            wrong.append(f"expected a problem of {', '.join(TRAINING_PROBLEMS)}, received {received}")
+            errors.append(f"expected a problem of {', '.join(TRAINING_PROBLEMS)}, received {received}")
         elif action not in ACTIONS:
-            wrong.append(f"expected one of {', '.join(ACTIONS)}, received {received}")
-        elif action == "accept" and problem not in SOFT:
-            soft = ", ".join(sorted(SOFT))
-            wrong.append(f"expected quarantine or refuse, received {received}; accept is possible for {soft}")
-    if wrong:
-        raise ParameterError(wrong)
+            errors.append(f"expected one of {', '.join(ACTIONS)}, received {received}")
+        elif action == "accept" and problem not in SOFT_PROBLEMS:
+            soft = ", ".join(sorted(SOFT_PROBLEMS))
+            errors.append(f"expected quarantine or refuse, received {received}; accept is possible for {soft}")
+    if errors:
+        raise ParameterError(errors)
     return default_policy() | dict(policy)
 
 
-def _row(
+def _make_row(
     name: str,
     facts: ImageFacts,
-    naming: Naming,
-    patients: Mapping[str, Patient] | None,
-    actions: Mapping[str, Action],
+    naming: FileNaming,
+    patients: Mapping[str, PatientRow] | None,
+    actions: Mapping[str, ProblemAction],
 ) -> dict[str, object]:
-    """One row of the manifest, without what depends on the other rows."""
+    """Make one row of the manifest, without the columns that depend on other rows."""
     path = PurePosixPath(name)
-    split, label = place(path.parent)
-    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    split, label = parse_folder(path.parent)
+    printable_name = os.fsencode(name).decode("utf-8", "backslashreplace")
     problems = dict(facts.problems)
     if label is None:
         expected = f"[{'|'.join(OFFICIAL_SPLITS)}/]{'|'.join(CLASSES)}"
-        problems["misplaced"] = f"expected a folder {expected}, received path={shown}; move or remove the file"
-    named = ImageName(None, None, "", 0, "", "")
+        problems["misplaced"] = f"expected a folder {expected}, received path={printable_name}; move or remove the file"
+    image_name = ImageName(None, None, "", 0, "", "")
     try:
-        if shown != name:
-            raise ImageError("misnamed", f"expected a name in UTF-8, received name={shown!r}; rename the file")
-        named = parse_name(path.name) if naming == "kermany" else _look_up(name, patients)
+        if printable_name != name:
+            raise ImageError("misnamed", f"expected a name in UTF-8, received name={printable_name!r}; rename the file")
+        image_name = parse_kermany_name(path.name) if naming == "kermany" else _look_up_patient(name, patients)
     except ImageError as error:
         problems[error.problem] = error.detail
-    if named.label and label and named.label != label:
-        problems["mislabelled"] = f"the name says {named.label}, the folder {label}; move or rename the file"
+    if image_name.label and label and image_name.label != label:
+        problems["mislabelled"] = f"the name says {image_name.label}, the folder {label}; move or rename the file"
     ordered = [problem for problem in TRAINING_PROBLEMS if problem in problems]
     strictest = max((actions[problem] for problem in ordered), key=ACTIONS.index, default=ACTIONS[0])
     return {
-        "path": shown,
+        "path": printable_name,
         "sha256": facts.sha256 or None,
         "bytes": facts.bytes if facts.bytes >= 0 else None,
         "label": label,
-        "subtype": named.subtype or (SUBTYPES[0] if label == NORMAL else None),
-        "series": named.series or None,
-        "patient": named.patient or None,
+        "subtype": image_name.subtype or (SUBTYPES[0] if label == NORMAL else None),
+        "series": image_name.series or None,
+        "patient": image_name.patient or None,
         "official_split": split,
         "width": facts.width or None,
         "height": facts.height or None,
@@ -254,8 +261,8 @@ def _row(
     }
 
 
-def _look_up(name: str, patients: Mapping[str, Patient] | None) -> ImageName:
-    """Patient of a file whose name follows no rule: from the table, or without one the name itself."""
+def _look_up_patient(name: str, patients: Mapping[str, PatientRow] | None) -> ImageName:
+    """Patient of a file whose name follows no rule: from the table of patients; without one the name is the patient."""
     stem = PurePosixPath(name).stem
     if patients is None:
         return ImageName(None, None, "", 0, stem, "")
@@ -266,24 +273,21 @@ def _look_up(name: str, patients: Mapping[str, Patient] | None) -> ImageName:
 
 def _add_duplicates(
     frame: pd.DataFrame,
-    find: Callable[[Sequence[str], Callable[[int], NDArray[np.uint8]]], list[tuple[int, int]]],
+    find_pairs: Callable[[Sequence[str], Callable[[int], NDArray[np.uint8]]], list[tuple[int, int]]],
     load: Callable[[int], NDArray[np.uint8]],
 ) -> None:
-    """Add how often a content occurs, the groups of files that show one picture, and the labels in each."""
+    """Add how often a content occurs, the groups of files that show one image, and the labels in each group."""
     frame["copies"] = frame.groupby("sha256")["path"].transform("size")
     frame["labels_of_hash"] = frame.groupby("sha256")["label"].transform("nunique")
-    pictures = frame.loc[frame["phash"] != "", ["sha256", "phash"]].drop_duplicates("sha256")
-    rows, digests = pictures.index.tolist(), pictures["sha256"].tolist()
-    pairs = find(pictures["phash"].tolist(), lambda position: load(rows[position]))
     # A group is named after its smallest digest, so that its name depends on no path and no order.
-    order = np.argsort(digests)
-    rank = np.argsort(order)
-    roots = order[unite(len(digests), [(int(rank[low]), int(rank[high])) for low, high in pairs])[rank]]
-    first = dict(zip(digests, (digests[root] for root in roots), strict=True))
-    picture = frame["sha256"].map(first).astype("string").fillna(frame["sha256"])
-    name = picture.str[:16]
-    contents = frame.groupby(picture)["sha256"].transform("nunique")
-    files = frame.groupby(picture)["path"].transform("size")
-    frame["near_group"] = ("near-" + name).where(contents > 1, "")
-    frame["duplicate_group"] = ("same-" + name).where(files > 1, "")
-    frame["labels_of_group"] = frame.groupby(picture)["label"].transform("nunique")
+    images = frame.loc[frame["phash"] != "", ["sha256", "phash"]].drop_duplicates("sha256").sort_values("sha256")
+    rows, digests = images.index.tolist(), images["sha256"].to_numpy()
+    pairs = find_pairs(images["phash"].tolist(), lambda position: load(rows[position]))
+    smallest_digest = dict(zip(digests, digests[connect_pairs(len(images), pairs)], strict=True))
+    image = frame["sha256"].map(smallest_digest).astype("string").fillna(frame["sha256"])
+    group_name = image.str[:16]
+    contents = frame.groupby(image)["sha256"].transform("nunique")
+    files = frame.groupby(image)["path"].transform("size")
+    frame["near_group"] = ("near-" + group_name).where(contents > 1, "")
+    frame["duplicate_group"] = ("same-" + group_name).where(files > 1, "")
+    frame["labels_of_group"] = frame.groupby(image)["label"].transform("nunique")

@@ -1,4 +1,4 @@
-"""Which patient an image shows: by the names of the Kermany radiographs, or by a table beside the images."""
+"""Tells which patient an image shows: from a file name of the Kermany set, or from a table beside the images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pandas as pd
 from cxr.data.dataset import NORMAL, PNEUMONIA, SUBTYPES
 from cxr.errors import DataError, ImageError
 
-SUFFIXES: tuple[str, ...] = (".jpeg", ".jpg", ".png")
+KERMANY_SUFFIXES: tuple[str, ...] = (".jpeg", ".jpg", ".png")
 """Endings of image files, in lower case."""
-
 
 _PNEUMONIA = re.compile(r"person(?P<number>\d+)_(?P<subtype>bacteria|virus)_(?P<image>\d+(_\d+)*)", re.ASCII)
 _NORMAL = re.compile(r"(?P<series>(NORMAL2-)?IM)-(?P<number>\d+)-(?P<image>\d+(-\d+)*)", re.ASCII)
@@ -21,15 +20,15 @@ _NORMAL = re.compile(r"(?P<series>(NORMAL2-)?IM)-(?P<number>\d+)-(?P<image>\d+(-
 
 @dataclass(frozen=True)
 class ImageName:
-    """What the name of one image file says.
+    """Facts in the name of one image file.
 
     Attributes:
         label: ``"NORMAL"`` or ``"PNEUMONIA"``; None where names carry no label.
         subtype: ``"normal"``, ``"bacteria"`` or ``"virus"``; None where names carry none.
-        series: numbering that ``number`` belongs to: ``"bacteria"``, ``"virus"``, ``"IM"``, ``"NORMAL2-IM"``.
+        series: series of numbers that ``number`` belongs to: ``"bacteria"``, ``"virus"``, ``"IM"``, ``"NORMAL2-IM"``.
         number: number of the patient inside the series.
         patient: the typed key ``<series>-<number>``, for example ``"bacteria-12"`` or ``"NORMAL2-IM-0095"``.
-        image: what tells this image from the patient's others.
+        image: part of the name that tells this image from the patient's other images.
     """
 
     label: str | None
@@ -40,7 +39,7 @@ class ImageName:
     image: str
 
 
-def parse_name(name: str) -> ImageName:
+def parse_kermany_name(name: str) -> ImageName:
     """Read label, subtype and patient from a file name of the Kermany data set.
 
     Numbers restart in each series (``person12_bacteria_46`` and ``person12_virus_90`` are two children), so
@@ -56,7 +55,7 @@ def parse_name(name: str) -> ImageName:
         ImageError: ``misnamed``, if the name has another form.
     """
     stem, dot, ending = name.rpartition(".")
-    if dot + ending.lower() in SUFFIXES:
+    if dot + ending.lower() in KERMANY_SUFFIXES:
         if match := _PNEUMONIA.fullmatch(stem):
             subtype, number = match["subtype"], int(match["number"])
             return ImageName(PNEUMONIA, subtype, subtype, number, f"{subtype}-{number}", match["image"])
@@ -66,13 +65,13 @@ def parse_name(name: str) -> ImageName:
     raise ImageError(
         "misnamed",
         "expected person<N>_bacteria_<M>, person<N>_virus_<M>, IM-<N>-<M> or NORMAL2-IM-<N>-<M> and the "
-        f"ending {', '.join(SUFFIXES)}, received name={name!r}; rename the file or use naming: any",
+        f"ending {', '.join(KERMANY_SUFFIXES)}, received name={name!r}; rename the file or use naming: any",
     )
 
 
 @dataclass(frozen=True)
-class Patient:
-    """Patient of one image, from a table.
+class PatientRow:
+    """Patient of one image, from the table of patients.
 
     Attributes:
         patient: key of the patient.
@@ -83,7 +82,7 @@ class Patient:
     subtype: str | None
 
 
-def read_patients(path: Path) -> dict[str, Patient]:
+def read_patients(path: Path) -> dict[str, PatientRow]:
     """Read the table that says which image shows which patient.
 
     Args:
@@ -91,26 +90,29 @@ def read_patients(path: Path) -> dict[str, Patient]:
             known, ``subtype``.
 
     Returns:
-        Path to patient.
+        Path to its row.
 
     Raises:
-        DataError: if a column is missing, a path stands there twice, or a patient or subtype is wrong.
+        DataError: if a column is missing, a path is listed twice, or a patient or subtype is wrong.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
-        raise DataError(f"expected a CSV file with columns path and patient, received {path}: {error}") from error
+        raise DataError(
+            f"expected a CSV file with columns path and patient, received {path}: {error}; correct the table"
+        ) from error
     if missing := [name for name in ("path", "patient") if name not in table]:
-        raise DataError(f"expected the columns path, patient[, subtype], received {path} without {missing}")
+        raise DataError(f"expected the columns path, patient[, subtype], received {path} without {missing}; add them")
     paths, patients = table["path"].tolist(), table["patient"].str.strip().tolist()
     subtypes = table["subtype"].tolist() if "subtype" in table else [""] * len(paths)
-    twice = table["path"][table["path"].duplicated()].tolist()
-    nobody = [name for name, patient in zip(paths, patients, strict=True) if not patient]
-    unknown = sorted(set(subtypes) - {"", *SUBTYPES})
-    if twice or nobody or unknown:
+    repeated_paths = table["path"][table["path"].duplicated()].tolist()
+    paths_without_patient = [name for name, patient in zip(paths, patients, strict=True) if not patient]
+    unknown_subtypes = sorted(set(subtypes) - {"", *SUBTYPES})
+    if repeated_paths or paths_without_patient or unknown_subtypes:
         raise DataError(
             f"expected one row per path, with a patient and a subtype of {SUBTYPES} or none, received {path} "
-            f"with paths twice={twice[:10]}, without patient={nobody[:10]}, subtypes={unknown[:10]}"
+            f"with paths twice={repeated_paths[:10]}, without patient={paths_without_patient[:10]}, "
+            f"subtypes={unknown_subtypes[:10]}; correct the table"
         )
     rows = zip(paths, patients, subtypes, strict=True)
-    return {name: Patient(patient, subtype or None) for name, patient, subtype in rows}
+    return {name: PatientRow(patient, subtype or None) for name, patient, subtype in rows}

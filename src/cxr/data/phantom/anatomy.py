@@ -1,4 +1,4 @@
-"""A phantom patient: proportions of the chest, and the outlines of its soft parts in body units."""
+"""The anatomy of a phantom patient: proportions of the chest and outlines of its soft tissue, in body units."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stood for one image (body units).
+    """The pose of a patient in one image (body units).
 
     Attributes:
         breath: how much lower (deeper inspiration) or higher the diaphragm stands.
@@ -144,7 +144,7 @@ def spine_x(anatomy: Anatomy, y: Points | float) -> Points:
     return x
 
 
-def lung(anatomy: Anatomy, pose: Pose, side: Side) -> Points:
+def lung_outline(anatomy: Anatomy, pose: Pose, side: Side) -> Points:
     """Outline of one lung up to the midline: apex, side wall, costophrenic angle, dome.
 
     Args:
@@ -175,7 +175,7 @@ def lung(anatomy: Anatomy, pose: Pose, side: Side) -> Points:
     return outline * (side, 1.0)
 
 
-def mediastinum(anatomy: Anatomy, pose: Pose) -> Points:
+def mediastinum_outline(anatomy: Anatomy, pose: Pose) -> Points:
     """Outline of heart and great vessels.
 
     Args:
@@ -216,7 +216,7 @@ def mediastinum(anatomy: Anatomy, pose: Pose) -> Points:
     return np.add(curve([*right, *left], closed=True), (shift, 0.0))
 
 
-def torso(anatomy: Anatomy) -> Points:
+def torso_outline(anatomy: Anatomy) -> Points:
     """Outline of neck, shoulders and trunk.
 
     Args:
@@ -244,7 +244,7 @@ def torso(anatomy: Anatomy) -> Points:
     return curve([*half, *right])
 
 
-def arm(anatomy: Anatomy, pose: Pose, side: Side) -> tuple[Points, Points]:
+def arm_outline(anatomy: Anatomy, pose: Pose, side: Side) -> tuple[Points, Points]:
     """Soft outline of an upper arm, and the line of its bone.
 
     Args:
@@ -268,7 +268,7 @@ def arm(anatomy: Anatomy, pose: Pose, side: Side) -> tuple[Points, Points]:
     return outline * (side, 1.0), line * (side, 1.0)
 
 
-def gas(anatomy: Anatomy, generator: np.random.Generator) -> list[Points]:
+def bowel_gas_outlines(anatomy: Anatomy, generator: np.random.Generator) -> list[Points]:
     """Outlines of air under the left dome: stomach bubble and a few loops of bowel.
 
     Args:

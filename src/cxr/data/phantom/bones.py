@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, Side, arm, cage_width, spine_x
+from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, Side, arm_outline, cage_width, spine_x
 from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, tube
 
 Bones = Sequence[tuple[Points, Points | float]]
 """Centre line and width of each bone."""
 
 
-def _bone(canvas: Canvas, lines: Bones, cortex: float = 0.5) -> Plane:
-    """Bones as hollow tubes: a weak core between two bright rims.
+def _draw_bones(canvas: Canvas, lines: Bones, cortex: float = 0.5) -> Plane:
+    """Draw bones as hollow tubes: a weak core between two bright rims.
 
     Args:
         canvas: where to draw.
@@ -29,8 +29,8 @@ def _bone(canvas: Canvas, lines: Bones, cortex: float = 0.5) -> Plane:
     return canvas.difference(outer, inner, cortex)
 
 
-def _rib(anatomy: Anatomy, pose: Pose, side: Side, index: int) -> tuple[Points, Points]:
-    """Centre line of a rib: a tilted ring about the chest, seen from the front.
+def _rib_lines(anatomy: Anatomy, pose: Pose, side: Side, index: int) -> tuple[Points, Points]:
+    """Compute the centre line of a rib: a tilted ring about the chest, seen from the front.
 
     Args:
         anatomy: the patient.
@@ -56,8 +56,8 @@ def _rib(anatomy: Anatomy, pose: Pose, side: Side, index: int) -> tuple[Points, 
     return line[back], line[front]
 
 
-def ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
-    """Both halves of twelve pairs of ribs.
+def draw_ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
+    """Draw both halves of twelve pairs of ribs.
 
     Args:
         canvas: where to draw.
@@ -71,7 +71,7 @@ def ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
     fronts: list[tuple[Points, Points]] = []
     for side in SIDES:
         for index in range(12):
-            back, front = _rib(anatomy, pose, side, index)
+            back, front = _rib_lines(anatomy, pose, side, index)
             width = anatomy.rib_width * (0.85 if index in (0, 10, 11) else 1.0)
             # Near the side wall a rib is seen edge-on: thinner and, because the beam runs along it, brighter.
             taper = np.interp(np.linspace(0, 1, len(back)), [0, 0.6, 1], [0.85, 1.0, 0.72])
@@ -82,15 +82,16 @@ def ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
     x, y = coarse.grid()
     edge = np.minimum(np.abs(x) / np.maximum(cage_width(anatomy, y.astype(np.float64)), 0.1), 1.1) ** 5
     middle = np.clip(np.abs(x) / 0.30 - 0.25, 0.0, 1.0)  # front ends turn into cartilage, which hardly absorbs
-    front_layer = _bone(canvas, fronts, 0.40) * canvas.enlarge(np.asarray(0.25 + 0.75 * middle, np.float32))
+    front_layer = _draw_bones(canvas, fronts, 0.40) * canvas.enlarge(np.asarray(0.25 + 0.75 * middle, np.float32))
     return np.asarray(
-        canvas.enlarge(np.asarray(0.72 + 0.55 * edge, np.float32)) * (_bone(canvas, backs, 0.36) + 0.60 * front_layer),
+        canvas.enlarge(np.asarray(0.72 + 0.55 * edge, np.float32))
+        * (_draw_bones(canvas, backs, 0.36) + 0.60 * front_layer),
         np.float32,
     )
 
 
-def spine(canvas: Canvas, anatomy: Anatomy) -> Plane:
-    """Vertebral bodies with their plates, pedicles and spinous processes.
+def draw_spine(canvas: Canvas, anatomy: Anatomy) -> Plane:
+    """Draw vertebral bodies with their plates, pedicles and spinous processes.
 
     Args:
         canvas: where to draw.
@@ -135,8 +136,8 @@ def spine(canvas: Canvas, anatomy: Anatomy) -> Plane:
     return layer
 
 
-def shoulders(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
-    """Clavicles, shoulder blades and the upper ends of the arms.
+def draw_shoulders(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
+    """Draw clavicles, shoulder blades and the upper ends of the arms.
 
     Args:
         canvas: where to draw.
@@ -187,23 +188,23 @@ def shoulders(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
         borders.append((edge * (side, 1), np.interp(np.linspace(0, 1, len(edge)), [0, 0.3, 1], [0.012, 0.024, 0.012])))
         spur = curve([(wide * 0.60 + out, 0.06 - lift), (wide * 0.8, 0.0 - lift), (wide * 0.99, -0.035 - lift)])
         borders.append((spur * (side, 1), np.interp(np.linspace(0, 1, len(spur)), [0, 0.3, 1], [0.005, 0.02, 0.03])))
-        _, bone = arm(anatomy, pose, side)
+        _, bone = arm_outline(anatomy, pose, side)
         limbs.append((bone, np.interp(np.linspace(0, 1, len(bone)), [0, 0.08, 0.2, 1], [0.085, 0.085, 0.055, 0.05])))
         along = (bone[0] - bone[-1]) / np.linalg.norm(bone[0] - bone[-1])
         turn = float(np.arctan2(along[1], along[0]))
         heads.append(ellipse(bone[0, 0] + 0.022 * along[0], bone[0, 1] + 0.022 * along[1], 0.030, 0.055, turn))
     layer: Plane = (
-        0.85 * _bone(canvas, clavicles, 0.45)
+        0.85 * _draw_bones(canvas, clavicles, 0.45)
         + 0.16 * canvas.fill(blades)
-        + 0.30 * _bone(canvas, borders, 0.3)
-        + 0.62 * _bone(canvas, limbs, 0.4)
+        + 0.30 * _draw_bones(canvas, borders, 0.3)
+        + 0.62 * _draw_bones(canvas, limbs, 0.4)
         + 0.42 * canvas.fill(heads)
     )
     return layer
 
 
-def chin(canvas: Canvas, pose: Pose) -> Plane:
-    """Lower jaw at the upper edge of the image.
+def draw_chin(canvas: Canvas, pose: Pose) -> Plane:
+    """Draw the lower jaw at the upper edge of the image.
 
     Args:
         canvas: where to draw.
@@ -225,4 +226,4 @@ def chin(canvas: Canvas, pose: Pose) -> Plane:
         ]
     )
     soft = canvas.blur(canvas.fill([ellipse(0, y - 0.36, 0.32, 0.40)]), 0.008)
-    return np.asarray(0.8 * soft + 0.6 * _bone(canvas, [(jaw, 0.05)], 0.4), np.float32)
+    return np.asarray(0.8 * soft + 0.6 * _draw_bones(canvas, [(jaw, 0.05)], 0.4), np.float32)

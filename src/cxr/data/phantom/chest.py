@@ -1,4 +1,4 @@
-"""Composition of a phantom's absorption: soft tissue, air, vessels, bones and things lying on the patient."""
+"""The X-ray absorption of a phantom chest: soft tissue, air, vessels, bones and objects on the patient."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ from typing import Literal
 
 import numpy as np
 
-from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, arm, gas, lung, mediastinum, spine_x, torso
-from cxr.data.phantom.bones import chin, ribs, shoulders, spine
+from cxr.data.phantom.anatomy import (
+    SIDES,
+    Anatomy,
+    Pose,
+    arm_outline,
+    bowel_gas_outlines,
+    lung_outline,
+    mediastinum_outline,
+    spine_x,
+    torso_outline,
+)
+from cxr.data.phantom.bones import draw_chin, draw_ribs, draw_shoulders, draw_spine
 from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, ramp, tube
-from cxr.data.phantom.overlays import overlays
+from cxr.data.phantom.overlays import draw_overlays
 
 _TREES = {"vessels": (0.022, 7), "bronchi": (0.015, 4), "streaks": (0.008, 13)}
-"""Width of the stems, and how many leave each hilum."""
-_TAPER = np.linspace(1.0, 0.7, 7)  # a vessel thins out along its way
+"""Width of the stems and their number at each hilum."""
+_TAPER = np.linspace(1.0, 0.7, 7)  # a vessel becomes thinner along its course
 
 
 @dataclass(frozen=True)
@@ -22,9 +32,9 @@ class Chest:
     """Layers of one image before an opacity and the scanner.
 
     Attributes:
-        solid: absorption of everything but the lungs' content.
-        vessels: absorption of the vessels; they are lost to sight where the air around them is.
-        air: absorption that the air of the healthy lungs takes away.
+        solid: absorption of everything except the content of the lungs.
+        vessels: absorption of the vessels; they are invisible where no air surrounds them.
+        air: absorption that is missing because the healthy lungs hold air.
         depth: depth of air of the healthy lungs, in [0, 1].
         streaks: strands that radiate from the hila, in [0, 1].
     """
@@ -52,7 +62,7 @@ class Chest:
         return total if strands is None else total + strands * self.depth
 
 
-def compose(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.Generator) -> Chest:
+def draw_chest(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.Generator) -> Chest:
     """Draw the chest of a patient in a pose.
 
     Args:
@@ -66,9 +76,9 @@ def compose(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.G
     """
     g = generator
     soft = canvas.reduced(2)
-    solid, depth = (canvas.enlarge(layer) for layer in _tissue(soft, anatomy, pose, g))
-    vessels = branches(canvas, anatomy, "vessels")
-    streaks = branches(canvas, anatomy, "streaks")
+    solid, depth = (canvas.enlarge(layer) for layer in _draw_soft_tissue(soft, anatomy, pose, g))
+    vessels = draw_branches(canvas, anatomy, "vessels")
+    streaks = draw_branches(canvas, anatomy, "streaks")
     roots = [ellipse(s * 0.15, anatomy.hilum + 0.04 - 0.02 * s, 0.05, 0.10, -0.35 * s) for s in SIDES]
     hila = soft.blur(soft.fill(roots), 0.03)
     texture = 0.016 * soft.cloud(g, 0.02) + 0.022 * soft.cloud(g, 0.05)
@@ -76,40 +86,44 @@ def compose(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.G
     cloudy = canvas.enlarge(prominence * 0.16 * hila + texture)
     lines: Plane = 0.16 * vessels + 0.035 * streaks
     marks: Plane = depth * (prominence * lines + cloudy)
-    total = solid + _skeleton(canvas, soft, anatomy, pose) + overlays(canvas, anatomy, g)
+    total = solid + _draw_skeleton(canvas, soft, anatomy, pose) + draw_overlays(canvas, anatomy, g)
     return Chest(total, marks, np.float32(0.62) * depth, depth, streaks)
 
 
-def _tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: np.random.Generator) -> tuple[Plane, Plane]:
-    """Absorption of the soft tissue, and depth of air in the lungs."""
+def _draw_soft_tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: np.random.Generator) -> tuple[Plane, Plane]:
+    """Draw the absorption of the soft tissue and the depth of air in the lungs."""
     _, y = canvas.grid()
-    trunk = canvas.fill([torso(anatomy)])
+    trunk = canvas.fill([torso_outline(anatomy)])
     flesh: Plane = canvas.blur(canvas.rounded(trunk, 0.30), 0.006) * (0.90 + 0.10 * np.clip(y + 0.2, 0, 1))
     for side in SIDES:
-        limb = canvas.rounded(canvas.fill([arm(anatomy, pose, side)[0]]), 0.14)
+        limb = canvas.rounded(canvas.fill([arm_outline(anatomy, pose, side)[0]]), 0.14)
         flesh = np.maximum(flesh, 0.62 * canvas.blur(limb, 0.006)) + 0.12 * canvas.blur(limb, 0.04)
-    lungs = canvas.fill([lung(anatomy, pose, side) for side in SIDES])
-    heart = canvas.fill([mediastinum(anatomy, pose)])
+    lungs = canvas.fill([lung_outline(anatomy, pose, side) for side in SIDES])
+    heart = canvas.fill([mediastinum_outline(anatomy, pose)])
     depth = canvas.rounded(canvas.blur(lungs, 0.004), 0.24) ** np.float32(0.75)
     depth = canvas.blur(depth * (1 - 0.90 * canvas.blur(heart, 0.008)), 0.0075)
     belly = canvas.blur(trunk, 0.02) * ramp(y, 0.95 + pose.breath, 1.35)
     solid = flesh + 0.22 * belly + 0.16 * canvas.blur(heart, 0.05) + 0.035 * flesh * canvas.cloud(g, 0.35)
-    solid = solid - 0.42 * canvas.blur(canvas.fill(gas(anatomy, g)), 0.012) - 0.16 * _windpipe(canvas, anatomy)
+    solid = (
+        solid
+        - 0.42 * canvas.blur(canvas.fill(bowel_gas_outlines(anatomy, g)), 0.012)
+        - 0.16 * _draw_trachea(canvas, anatomy)
+    )
     return solid, depth
 
 
-def _skeleton(canvas: Canvas, soft: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
-    """Absorption of the bones; the belly's thickness drowns those behind it."""
-    drowned = canvas.enlarge(1 - 0.5 * ramp(soft.grid()[1], 0.95, 1.3))
+def _draw_skeleton(canvas: Canvas, soft: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
+    """Draw the absorption of the bones; the thick abdomen hides those behind it."""
+    visible = canvas.enlarge(1 - 0.5 * ramp(soft.grid()[1], 0.95, 1.3))
     bones = (
-        0.27 * drowned * ribs(canvas, anatomy, pose)
-        + 0.34 * spine(canvas, anatomy)
-        + 0.34 * shoulders(canvas, anatomy, pose)
+        0.27 * visible * draw_ribs(canvas, anatomy, pose)
+        + 0.34 * draw_spine(canvas, anatomy)
+        + 0.34 * draw_shoulders(canvas, anatomy, pose)
     )
-    return canvas.blur(np.float32(anatomy.mineral) * bones, 0.0026) + 0.5 * canvas.enlarge(chin(soft, pose))
+    return canvas.blur(np.float32(anatomy.mineral) * bones, 0.0026) + 0.5 * canvas.enlarge(draw_chin(soft, pose))
 
 
-def _windpipe(canvas: Canvas, anatomy: Anatomy) -> Plane:
+def _draw_trachea(canvas: Canvas, anatomy: Anatomy) -> Plane:
     split = anatomy.hilum - 0.09
     y = np.linspace(-0.7, split, 20)
     main = np.column_stack([spine_x(anatomy, y) - 0.012, y])
@@ -119,8 +133,8 @@ def _windpipe(canvas: Canvas, anatomy: Anatomy) -> Plane:
     return canvas.blur(canvas.fill([tube(main, 0.062), tube(right, 0.04), tube(left, 0.036)]), 0.007)
 
 
-def branches(canvas: Canvas, anatomy: Anatomy, kind: Literal["vessels", "bronchi", "streaks"]) -> Plane:
-    """Branching lines that spread from both hila and thin out, the same in all images of a patient.
+def draw_branches(canvas: Canvas, anatomy: Anatomy, kind: Literal["vessels", "bronchi", "streaks"]) -> Plane:
+    """Draw branching lines that spread from both hila and become thinner; they are the same in all images of a patient.
 
     Args:
         canvas: where to draw.

@@ -1,8 +1,8 @@
 """The built-in data set: drawn chest radiographs ("phantoms") of children with and without pneumonia.
 
 Files, folders and names follow the public set of Kermany et al. (2018), so that every step works on both.
-What an opacity changes in an image's mean, contrast and file size is taken back (see :func:`picture`): a
-classifier has to look at the lungs.
+An image with pneumonia gets the mean, contrast and file size of the same image without it (see
+:func:`draw_image`), so that a classifier has to look at the lungs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tqdm import tqdm
 from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, SUBTYPES, DatasetCard
 from cxr.data.phantom.anatomy import Anatomy, Pose
 from cxr.data.phantom.canvas import Canvas
-from cxr.data.phantom.chest import branches, compose
-from cxr.data.phantom.opacity import LOBES, Box, boxes, consolidation, interstitial
-from cxr.data.phantom.scanner import Exposure, Plate, encode
+from cxr.data.phantom.chest import draw_branches, draw_chest
+from cxr.data.phantom.opacity import LOBES, Box, draw_consolidation, draw_interstitial_pattern, enclosing_boxes
+from cxr.data.phantom.scanner import Detector, Exposure, encode_jpeg
 from cxr.errors import ParameterError
 from cxr.files import BOXES_FILE
 
-SMALLEST = 20
-"""Fewest images of a set: below it a class or subtype would be missing from a split."""
+MIN_IMAGES = 20
+"""Fewest images of a data set: with fewer, a split would lack a class or subtype."""
 
 _SHARES = {"normal": 0.40, "bacteria": 0.39, "virus": 0.21}
 _TEST_SHARE = 0.17
@@ -40,7 +40,7 @@ _OFFICIAL_VALIDATION = 8  # images per class in the public set
 
 
 @dataclass(frozen=True)
-class Plan:
+class PhantomPlan:
     """One image to draw.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PhantomImage:
     """One drawn image.
 
     Attributes:
@@ -89,9 +89,9 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
 
     Args:
         folder: where to write; made if missing.
-        images: number of images, at least :data:`SMALLEST`.
+        images: number of images, at least :data:`MIN_IMAGES`.
         seed: the same seed gives the same bytes, whatever the number of workers.
-        workers: images drawn at a time; None takes the number of cores.
+        workers: number of processes that draw; None means one per core.
 
     Returns:
         The card of the data set.
@@ -99,25 +99,25 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
     Raises:
         ParameterError: if there are too few images.
     """
-    if images < SMALLEST:
-        raise ParameterError([f"expected at least {SMALLEST} phantoms, received images={images}; ask for more"])
-    plans = plan(images, seed)
+    if images < MIN_IMAGES:
+        raise ParameterError([f"expected at least {MIN_IMAGES} phantoms, received images={images}; ask for more"])
+    plans = plan_dataset(images, seed)
     for directory in sorted({(folder / item.path).parent for item in plans}):
         directory.mkdir(parents=True, exist_ok=True)
 
-    one = partial(_draw, folder, seed)
+    draw = partial(_draw_to_file, folder, seed)
     count = workers or os.cpu_count() or 1
     with ExitStack() as stack:
         if count == 1:
-            drawing: Iterator[tuple[int, dict[str, object]]] = map(one, plans)
+            results: Iterator[tuple[int, dict[str, object]]] = map(draw, plans)
         else:
             # Processes: much of the drawing is Python. Spawned, because a forked OpenCV may hang.
             pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
-            stack.callback(pool.shutdown, cancel_futures=True)  # also when interrupted: nothing new is drawn
-            drawing = pool.map(one, plans, chunksize=4)
-        drawn = list(tqdm(drawing, "phantoms", len(plans), unit="image", disable=None))
-    facts = {item.path: fact for item, (_, fact) in sorted(zip(plans, drawn, strict=True), key=lambda p: p[0].path)}
-    lines = ",\n".join(f"{json.dumps(path)}: {json.dumps(fact)}" for path, fact in facts.items())
+            stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt cancels what has not begun
+            results = pool.map(draw, plans, chunksize=4)
+        drawn = list(tqdm(results, "phantoms", len(plans), unit="image", disable=None))
+    entries = {item.path: entry for item, (_, entry) in sorted(zip(plans, drawn, strict=True), key=lambda p: p[0].path)}
+    lines = ",\n".join(f"{json.dumps(path)}: {json.dumps(entry)}" for path, entry in entries.items())
     (folder / BOXES_FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     card = DatasetCard("phantom", "phantom", "phantom", len(plans), sum(size for size, _ in drawn), "CC0-1.0")
     card.write(folder)
@@ -125,7 +125,7 @@ def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int
 
 
 def _end_with_parent() -> None:
-    """Let a drawing process end when the one that started it is killed: it would wait for work for ever."""
+    """End a drawing process when its parent is killed; otherwise it would wait for work forever."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()
@@ -136,34 +136,34 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _draw(folder: Path, seed: int, item: Plan) -> tuple[int, dict[str, object]]:
-    """Draw one image into its file; gives the file's size and what the side file says of it."""
+def _draw_to_file(folder: Path, seed: int, item: PhantomPlan) -> tuple[int, dict[str, object]]:
+    """Draw one image into its file; returns the file's size in bytes and its entry of ``boxes.json``."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one image per process is faster than several threads per image
     try:
-        drawn = picture(item, seed)
+        image = draw_image(item, seed)
     finally:
         cv2.setNumThreads(threads)
-    (folder / item.path).write_bytes(drawn.data)
-    return len(drawn.data), {
-        "style": drawn.style,
+    (folder / item.path).write_bytes(image.data)
+    return len(image.data), {
+        "style": image.style,
         "subtype": item.subtype,
-        "difficulty": drawn.difficulty,
-        "boxes": drawn.boxes,
+        "difficulty": image.difficulty,
+        "boxes": image.boxes,
     }
 
 
-def picture(item: Plan, seed: int, *, healthy: bool = False) -> Picture:
+def draw_image(item: PhantomPlan, seed: int, *, healthy: bool = False) -> PhantomImage:
     """Draw one image.
 
-    A pneumonia is drawn twice, with and without its opacity; the image with it gets the mean grey, the
-    standard deviation and nearly the file size of the one without. So these follow the same distribution in
-    both classes.
+    An image with pneumonia is drawn twice, with and without its opacity. The image with the opacity gets the mean
+    grey, the standard deviation and nearly the file size of the one without, so that these follow the same
+    distribution in both classes.
 
     Args:
         item: what to draw.
         seed: seed of the data set.
-        healthy: leave a pneumonia's opacity out: the same image of the same patient in health.
+        healthy: whether to leave the opacity out: the same patient in the same pose without pneumonia.
 
     Returns:
         The image.
@@ -172,29 +172,29 @@ def picture(item: Plan, seed: int, *, healthy: bool = False) -> Picture:
     anatomy = Anatomy.draw(patient)
     lobe = LOBES[str(patient.choice(list(LOBES)))]
     generator = np.random.default_rng([seed, SUBTYPES.index(item.subtype), item.patient, 1 + item.image])
-    canvas = _frame(anatomy, generator)
+    canvas = _draw_frame(anatomy, generator)
     pose = Pose.draw(generator)
     exposure = Exposure.draw(generator)
-    chest = compose(canvas, anatomy, pose, generator)
-    plate = Plate(canvas, exposure)
-    plain = plate.develop(chest.absorption())
-    data = encode(plain, exposure)
+    chest = draw_chest(canvas, anatomy, pose, generator)
+    detector = Detector(canvas, exposure)
+    plain = detector.develop(chest.absorption())
+    data = encode_jpeg(plain, exposure)
     if healthy or item.subtype == "normal":
-        return Picture(data, exposure.style, None, [])
+        return PhantomImage(data, exposure.style, None, [])
     difficulty = round(float(generator.uniform()), 3)
     if item.subtype == "bacteria":
-        opacity = consolidation(
-            canvas, anatomy, pose, branches(canvas, anatomy, "bronchi"), difficulty, lobe, generator
+        opacity = draw_consolidation(
+            canvas, anatomy, pose, draw_branches(canvas, anatomy, "bronchi"), difficulty, lobe, generator
         )
     else:
-        opacity = interstitial(canvas, anatomy, pose, chest.streaks, difficulty, generator)
-    pixels = plate.develop(chest.absorption(opacity.filled, opacity.strands), like=plain)
-    data = encode(pixels, exposure, like=len(data))
-    return Picture(data, exposure.style, difficulty, boxes(opacity, chest.depth))
+        opacity = draw_interstitial_pattern(canvas, anatomy, pose, chest.streaks, difficulty, generator)
+    pixels = detector.develop(chest.absorption(opacity.filled, opacity.strands), like=plain)
+    data = encode_jpeg(pixels, exposure, like=len(data))
+    return PhantomImage(data, exposure.style, difficulty, enclosing_boxes(opacity, chest.depth))
 
 
-def _frame(anatomy: Anatomy, g: np.random.Generator) -> Canvas:
-    """Size and framing of an image: how large, where and how straight the chest lies in it."""
+def _draw_frame(anatomy: Anatomy, g: np.random.Generator) -> Canvas:
+    """Draw the size of an image and the position, scale and rotation of the chest in it."""
     width = round(float(g.uniform(430, 660)))
     aspect = g.uniform(1.0, 1.42)
     height = round(width / aspect)
@@ -207,7 +207,7 @@ def _frame(anatomy: Anatomy, g: np.random.Generator) -> Canvas:
     return Canvas(width, height, np.column_stack([rotation, offset]))
 
 
-def plan(images: int, seed: int) -> list[Plan]:
+def plan_dataset(images: int, seed: int) -> list[PhantomPlan]:
     """Plan a data set: subtypes, official splits, patients and file names.
 
     Args:
@@ -218,34 +218,38 @@ def plan(images: int, seed: int) -> list[Plan]:
         One plan per image.
     """
     generator = np.random.default_rng([seed, 7])
-    plans: list[Plan] = []
+    plans: list[PhantomPlan] = []
     number = 0
     for subtype in SUBTYPES:
-        quotas = _quotas(images, subtype)
+        quotas = _images_per_split(images, subtype)
         groups = [
             (split, size)
             for split in OFFICIAL_SPLITS
-            for size in _patients(quotas[split], several=split != "val", generator=generator)
+            for size in _patient_sizes(quotas[split], several=split != "val", generator=generator)
         ]
         numbers = generator.permutation(len(groups)) + 1
         for patient, (split, size) in sorted(zip(numbers.tolist(), groups, strict=True)):
             for image in range(size):
                 number += 1
-                plans.append(Plan(split, subtype, patient, image, _name(subtype, patient, image, number)))
+                plans.append(PhantomPlan(split, subtype, patient, image, _file_name(subtype, patient, image, number)))
     return plans
 
 
-def _quotas(images: int, subtype: str) -> dict[str, int]:
+def _images_per_split(images: int, subtype: str) -> dict[str, int]:
     counts = {name: round(share * images) for name, share in _SHARES.items()}
     counts["bacteria"] = images - counts["normal"] - counts["virus"]
     validation = _OFFICIAL_VALIDATION if images >= 200 else max(1, images // 30)
-    held = {"normal": validation, "bacteria": -(-validation * 2 // 3), "virus": validation // 3}
+    validation_counts = {"normal": validation, "bacteria": -(-validation * 2 // 3), "virus": validation // 3}
     test = max(2, round(_TEST_SHARE * counts[subtype]))
-    return {"train": counts[subtype] - held[subtype] - test, "val": held[subtype], "test": test}
+    return {
+        "train": counts[subtype] - validation_counts[subtype] - test,
+        "val": validation_counts[subtype],
+        "test": test,
+    }
 
 
-def _patients(images: int, *, several: bool, generator: np.random.Generator) -> Iterator[int]:
-    """Numbers of images of the patients of one split, at least one patient with two where asked for."""
+def _patient_sizes(images: int, *, several: bool, generator: np.random.Generator) -> Iterator[int]:
+    """Yield the number of images of each patient of a split; with ``several``, one patient has at least two."""
     first = several and images >= 2
     while images > 0:
         size = 2 if first else int(generator.choice([1, 2, 3, 4], p=[0.66, 0.22, 0.08, 0.04])) if several else 1
@@ -254,9 +258,9 @@ def _patients(images: int, *, several: bool, generator: np.random.Generator) -> 
         images -= size
 
 
-def _name(subtype: str, patient: int, image: int, number: int) -> str:
+def _file_name(subtype: str, patient: int, image: int, number: int) -> str:
     if subtype != "normal":
         return f"person{patient}_{subtype}_{number}.jpeg"
     series = "IM" if patient % 3 else "NORMAL2-IM"
-    tail = "" if image == 0 else f"-{image + 1:04d}"
-    return f"{series}-{100 + patient:04d}-0001{tail}.jpeg"
+    suffix = "" if image == 0 else f"-{image + 1:04d}"
+    return f"{series}-{100 + patient:04d}-0001{suffix}.jpeg"

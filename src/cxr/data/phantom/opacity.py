@@ -63,7 +63,7 @@ class Opacity:
     extent: Plane
 
 
-def consolidation(
+def draw_consolidation(
     canvas: Canvas,
     anatomy: Anatomy,
     pose: Pose,
@@ -96,15 +96,15 @@ def consolidation(
     cy = lobe.y + low + g.normal(0, 0.03)
     radius: Plane = np.sqrt(((x - cx) / (lobe.rx * cage * size)) ** 2 + ((y - cy) / (lobe.ry * size)) ** 2)
     radius = radius + 0.13 * canvas.cloud(g, 0.10) + 0.07 * canvas.cloud(g, 0.04)
-    filled: Plane = _step(1 - radius, 0.10 + 0.08 * difficulty)
+    filled: Plane = _smooth_step(1 - radius, 0.10 + 0.08 * difficulty)
     # A fissure is a straight edge; it is seen sharply only where the beam runs along it.
     rise = 0.12 * (np.abs(x) / cage - 0.5) + low
     sharp = g.uniform(0.010, 0.022)
     if lobe.above is not None:
-        filled = filled * _step(lobe.above + rise - y, sharp)
+        filled = filled * _smooth_step(lobe.above + rise - y, sharp)
     if lobe.below is not None:
-        filled = filled * _step(y - lobe.below - rise, sharp)
-    filled = filled * _step(x * lobe.side, 0.02)
+        filled = filled * _smooth_step(y - lobe.below - rise, sharp)
+    filled = filled * _smooth_step(x * lobe.side, 0.02)
     patchy = np.clip(0.90 + 0.10 * canvas.cloud(g, 0.06), 0.5, 1.1)
     density = (0.98 - 0.44 * difficulty) * g.uniform(0.92, 1.05)
     airways = 1 - (0.42 - 0.25 * difficulty) * bronchi
@@ -112,7 +112,7 @@ def consolidation(
     return Opacity(np.clip(replaced, 0, 0.95), np.zeros_like(bronchi), full.enlarge(filled))
 
 
-def interstitial(
+def draw_interstitial_pattern(
     canvas: Canvas,
     anatomy: Anatomy,
     pose: Pose,
@@ -146,8 +146,8 @@ def interstitial(
         rx, ry = anatomy.cage * g.uniform(0.40, 0.52), g.uniform(0.30, 0.42)
         shrink = 1.0 - 0.25 * difficulty
         radius: Plane = np.sqrt(((x - cx) / (rx * shrink)) ** 2 + ((y - cy) / (ry * shrink)) ** 2)
-        near = _step(1 - radius - 0.12 * canvas.cloud(g, 0.12), 0.22)
-        extent = np.maximum(extent, share * near * _step(x * side, 0.02))
+        near = _smooth_step(1 - radius - 0.12 * canvas.cloud(g, 0.12), 0.22)
+        extent = np.maximum(extent, share * near * _smooth_step(x * side, 0.02))
     lumps = np.clip(0.75 + 0.30 * canvas.cloud(g, 0.07), 0.1, 1.4)
     # The lines where a smooth noise crosses zero make a net, as thickened septa do.
     net = np.exp(-((canvas.cloud(g, 0.028) / 0.22) ** 2)) + 0.7 * np.exp(-((canvas.cloud(g, 0.016) / 0.25) ** 2))
@@ -159,7 +159,7 @@ def interstitial(
     return Opacity(np.clip(filled, 0, 0.8), strands, np.clip(where, 0, 1))
 
 
-def boxes(opacity: Opacity, air: Plane, generous: float = 0.35) -> list[Box]:
+def enclosing_boxes(opacity: Opacity, air: Plane, generous: float = 0.35) -> list[Box]:
     """Boxes that enclose an opacity where it lies in the lungs.
 
     Args:
@@ -170,14 +170,14 @@ def boxes(opacity: Opacity, air: Plane, generous: float = 0.35) -> list[Box]:
     Returns:
         One box per connected part of more than 8 % of the largest one's area, the largest first.
     """
-    seen = opacity.extent * air
-    mask = (seen > generous * float(seen.max())).astype(np.uint8)
+    visible = opacity.extent * air
+    mask = (visible > generous * float(visible.max())).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     parts = sorted(stats[1:], key=lambda part: -int(part[cv2.CC_STAT_AREA]))
     enough = 0.08 * parts[0][cv2.CC_STAT_AREA]
     return [(int(x), int(y), int(width), int(height)) for x, y, width, height, area in parts if area >= enough]
 
 
-def _step(value: npt.NDArray[np.floating], softness: float) -> Plane:
+def _smooth_step(value: npt.NDArray[np.floating], softness: float) -> Plane:
     """Smooth step from 0 to 1 where a value crosses 0."""
     return np.asarray(0.5 + 0.5 * np.tanh(value / np.float32(softness)), np.float32)

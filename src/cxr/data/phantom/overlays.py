@@ -1,4 +1,4 @@
-"""Harmless things in the beam, drawn on any phantom whatever its label."""
+"""Harmless objects in the beam, drawn on phantoms of both classes alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, ramp
 Lines = list[tuple[Points, float, float]]
 
 
-def overlays(canvas: Canvas, anatomy: Anatomy, g: np.random.Generator) -> Plane:
+def draw_overlays(canvas: Canvas, anatomy: Anatomy, g: np.random.Generator) -> Plane:
     """Draw none, one or several of them: skin fold, breasts, braid, leads, tube, button.
 
     Args:

@@ -1,4 +1,4 @@
-"""From absorption to a JPEG file: two scanner styles, grain, borders, markers, matched statistics."""
+"""The scanner: turns absorption into a JPEG file, in two styles, with noise, borders and markers."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ class Exposure:
         )
 
 
-class Plate:
-    """The detector of one image: blur, tone, grain, dust, collimator and marker, all drawn beforehand.
+class Detector:
+    """The detector of one image: blur, tone curve, noise, dust, collimator and marker.
 
-    What the tone curve gives is multiplied by one layer and added to another, so the same plate can take the
-    same chest with and without an opacity.
+    The output of the tone curve is multiplied by one layer (gain) and added to another (offset). Both are drawn
+    beforehand, so that the same detector can image the same chest with and without an opacity.
     """
 
     def __init__(self, canvas: Canvas, exposure: Exposure) -> None:
-        """Draw the plate's own marks.
+        """Draw noise, dust, collimator and marker.
 
         Args:
             canvas: the image plane.
@@ -98,72 +98,75 @@ class Plate:
         shading = 1 - np.float32(exposure.vignette / 2) * (x * x + y * y) + heel
         noise = g.standard_normal((canvas.height, canvas.width), dtype=np.float32)
         noise = cv2.GaussianBlur(noise, (0, 0), g.uniform(0.5, 0.9))
-        noise *= np.float32(exposure.grain / 255 / _moments(noise)[1])
-        times, plus = shading * (1 + noise), 0.5 * noise
+        noise *= np.float32(exposure.grain / 255 / _mean_and_deviation(noise)[1])
+        gain, offset = shading * (1 + noise), 0.5 * noise
         if exposure.style == "film":
-            plus = plus + _dust(canvas, g)
+            offset = offset + _draw_dust(canvas, g)
         if g.random() < (0.35 if exposure.style == "digital" else 0.55):
-            window = _collimator(canvas, g)
-            times, plus = times * window, plus * window + np.float32(g.uniform(0.01, 0.06)) * (1 - window)
+            window = _draw_collimator(canvas, g)
+            gain, offset = (
+                gain * window,
+                offset * window + np.float32(g.uniform(0.01, 0.06)) * (1 - window),
+            )
         if g.random() < 0.65:
-            ink = _marker(canvas, g)
-            times, plus = times * (1 - ink), plus * (1 - ink) + np.float32(0.97) * ink
-        self._times = np.asarray(255 * times, np.float32)
-        self._plus = np.asarray(255 * plus, np.float32)
+            ink = _draw_marker(canvas, g)
+            gain, offset = gain * (1 - ink), offset * (1 - ink) + np.float32(0.97) * ink
+        self._gain = np.asarray(255 * gain, np.float32)
+        self._offset = np.asarray(255 * offset, np.float32)
 
     def develop(self, absorption: Plane, like: Pixels | None = None) -> Pixels:
         """Turn absorption into pixels.
 
         Args:
             absorption: about 0 in air, 1 in soft tissue.
-            like: an image whose mean and standard deviation the exposure is set to reach, as an automatic
-                exposure does; None keeps the exposure as drawn.
+            like: image whose mean and standard deviation are matched, as an automatic exposure control does; None
+                keeps the exposure as drawn.
 
         Returns:
             Pixels, uint8, shape ``(height, width)``.
         """
         share = np.float32(self._exposure.scatter)
-        seen = self._canvas.blur(absorption, self._exposure.softness)
-        seen = (1 - share) * seen + share * self._canvas.blur(absorption, 0.25)
+        blurred = self._canvas.blur(absorption, self._exposure.softness)
+        blurred = (1 - share) * blurred + share * self._canvas.blur(absorption, 0.25)
         if self._sharpness > 0:  # edge enhancement of the console
-            seen = seen + self._sharpness * (seen - self._canvas.blur(seen, 0.02))
+            blurred = blurred + self._sharpness * (blurred - self._canvas.blur(blurred, 0.02))
         setting = (self._exposure.centre, self._exposure.latitude)
         if like is not None:
-            setting = self._expose(seen[::_COARSE, ::_COARSE], like[::_COARSE, ::_COARSE], setting)
-        return quantise(self._times * self._tone(seen, setting) + self._plus)
+            setting = self._expose(blurred[::_COARSE, ::_COARSE], like[::_COARSE, ::_COARSE], setting)
+        return quantise(self._gain * self._tone(blurred, setting) + self._offset)
 
-    def _tone(self, seen: Plane, setting: tuple[float, float]) -> Plane:
+    def _tone(self, blurred: Plane, setting: tuple[float, float]) -> Plane:
         centre, latitude = setting
         steepness = 1 / (latitude * 0.36)
         floor = 1 / (1 + np.exp(centre * steepness))
         fog = self._exposure.fog
         gain = (0.97 - fog) / (1 - floor)
-        tone = 1 / (1 + np.exp(np.float32(steepness) * (np.float32(centre) - seen)))
+        tone = 1 / (1 + np.exp(np.float32(steepness) * (np.float32(centre) - blurred)))
         return np.asarray(np.float32(gain) * tone + np.float32(fog - gain * floor), np.float32)
 
-    def _expose(self, seen: Plane, like: Pixels, setting: tuple[float, float]) -> tuple[float, float]:
-        """Find centre and latitude that give the mean and deviation of another image (Newton's method)."""
-        times, plus = self._times[::_COARSE, ::_COARSE], self._plus[::_COARSE, ::_COARSE]
+    def _expose(self, blurred: Plane, like: Pixels, setting: tuple[float, float]) -> tuple[float, float]:
+        """Find the centre and latitude that match the mean and deviation of another image (Newton's method)."""
+        gain, offset = self._gain[::_COARSE, ::_COARSE], self._offset[::_COARSE, ::_COARSE]
 
-        def miss(centre: float, latitude: float) -> npt.NDArray[np.float64]:
-            grey = np.clip(times * self._tone(seen, (centre, latitude)) + plus, 0, 255)
-            return np.subtract(_moments(grey), goal)
+        def error(centre: float, latitude: float) -> npt.NDArray[np.float64]:
+            grey = np.clip(gain * self._tone(blurred, (centre, latitude)) + offset, 0, 255)
+            return np.subtract(_mean_and_deviation(grey), target)
 
-        goal = _moments(like)
-        point = np.asarray(setting)
+        target = _mean_and_deviation(like)
+        solution = np.asarray(setting)
         for _ in range(4):
-            here = miss(*point)
-            slopes = np.column_stack([miss(*(point + step)) - here for step in 0.01 * np.eye(2)]) / 0.01
-            point = np.clip(point - np.linalg.solve(slopes, here), 0.25, 2.0)
-        return float(point[0]), float(point[1])
+            current = error(*solution)
+            slopes = np.column_stack([error(*(solution + step)) - current for step in 0.01 * np.eye(2)]) / 0.01
+            solution = np.clip(solution - np.linalg.solve(slopes, current), 0.25, 2.0)
+        return float(solution[0]), float(solution[1])
 
 
-def _moments(plane: Plane | Pixels) -> tuple[float, float]:
+def _mean_and_deviation(plane: Plane | Pixels) -> tuple[float, float]:
     mean, deviation = cv2.meanStdDev(np.ascontiguousarray(plane))
     return float(mean[0, 0]), float(deviation[0, 0])
 
 
-def _dust(canvas: Canvas, g: np.random.Generator) -> Plane:
+def _draw_dust(canvas: Canvas, g: np.random.Generator) -> Plane:
     specks = np.zeros((canvas.height, canvas.width), np.float32)
     for _ in range(int(g.integers(0, 12))):
         at = (int(g.integers(canvas.width)), int(g.integers(canvas.height)))
@@ -172,8 +175,8 @@ def _dust(canvas: Canvas, g: np.random.Generator) -> Plane:
     return np.asarray(cv2.GaussianBlur(specks, (0, 0), 0.6), np.float32)
 
 
-def _collimator(canvas: Canvas, g: np.random.Generator) -> Plane:
-    """Opening of the collimator: a slightly turned rectangle, 1 inside and 0 outside."""
+def _draw_collimator(canvas: Canvas, g: np.random.Generator) -> Plane:
+    """Draw the opening of the collimator: a slightly rotated rectangle, 1 inside and 0 outside."""
     w, h = canvas.width, canvas.height
     left, top, right, bottom = g.uniform(-0.03, 0.045, 4) * (w, h, w, h)
     corners = np.array([(left, top), (w - right, top), (w - right, h - bottom), (left, h - bottom)])
@@ -193,8 +196,8 @@ _LETTERS: dict[str, list[list[tuple[float, float]]]] = {
 }
 
 
-def _marker(canvas: Canvas, g: np.random.Generator) -> Plane:
-    """Lead letter in an upper corner, 1 where it is."""
+def _draw_marker(canvas: Canvas, g: np.random.Generator) -> Plane:
+    """Draw a lead letter in an upper corner: 1 on the letter, 0 elsewhere."""
     letter = "R" if g.random() < 0.75 else "L"
     size = canvas.height * g.uniform(0.035, 0.055)
     left = canvas.width * (g.uniform(0.02, 0.09) if letter == "R" else g.uniform(0.88, 0.94))
@@ -221,13 +224,13 @@ def quantise(grey: Plane) -> Pixels:
     return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)
 
 
-def encode(pixels: Pixels, exposure: Exposure, like: int | None = None) -> bytes:
+def encode_jpeg(pixels: Pixels, exposure: Exposure, like: int | None = None) -> bytes:
     """Store an image as JPEG.
 
     Args:
         pixels: uint8, shape ``(height, width)``.
         exposure: gives quality and channels.
-        like: number of bytes to come close to by moving the quality a little; None keeps the quality.
+        like: file size in bytes to approach by a small change of the quality; None keeps the quality.
 
     Returns:
         The file's bytes.

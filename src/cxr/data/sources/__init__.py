@@ -1,1 +1,1 @@
-"""Data sources: folders, archives, Kaggle, object storage and DVC remotes."""
+"""Data sources, one file per kind: local paths, Kaggle, object storage, DVC remotes and the built-in phantoms."""

@@ -1,1 +1,1 @@
-"""Radiographs in DICOM files, read as a viewer shows them."""
+"""Decoding of radiographs in DICOM files."""

@@ -1,6 +1,7 @@
-"""From stored values to the grey levels that a viewer shows (DICOM PS3.3, C.11.1 and C.11.2; PS3.4, annex N).
+"""Converts stored values to the grey levels that a viewer shows (DICOM PS3.3, C.11.1 and C.11.2; PS3.4, annex N).
 
-All of it is a function of one stored value, of at most 16 bits: it is computed once for each value and then looked up.
+The grey level of a pixel depends only on its stored value, which has at most 16 bits. So it is computed once for each
+possible value and then looked up.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from cxr.errors import ImageError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-TAILS = (0.005, 0.995)
-"""Quantiles of the values that become black and white where a file says no window: letters and collimator edges are
-rarer than that, lung and heart are not."""
-MAX_STRETCH = 4.0
+CLIPPED_QUANTILES = (0.005, 0.995)
+"""Quantiles of the values that become black and white where a file states no window. Letters and collimator edges are
+rarer than that; lung and heart are not."""
+MAX_PIXEL_ASPECT = 4.0
 """Largest ratio of the sides of a pixel."""
-_SAME = 1.01
+_SQUARE_TOLERANCE = 1.01
 
 
-def grey_levels(tags: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Show stored values as a viewer would: rescaled, windowed, bone white, padding black.
+def to_grey_levels(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert stored values as a viewer does: rescale and window them, and show bone white and padding black.
 
-    A VOI LUT goes before a window, the first of several counts, and a window that has no width is no window. Without
-    either, values of 8 bits are taken as they are, and deeper ones are stretched between two quantiles.
+    A VOI LUT is preferred to a window. Of several windows the first counts, and a window without a width is ignored.
+    Without either, values of 8 bits stay as they are, and deeper ones are stretched between two quantiles.
 
     Args:
-        tags: elements that describe the picture.
-        values: stored values ``(rows, columns)``, 8 or 16 bits, with or without a sign.
+        dataset: elements that describe the image.
+        values: stored values ``(rows, columns)``, 8 or 16 bits, signed or unsigned.
 
     Returns:
         uint8 ``(rows, columns)``, 0 (black) to 255 (white).
@@ -41,101 +42,104 @@ def grey_levels(tags: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
         ImageError: ``corrupt``.
     """
     lowest = int(np.iinfo(values.dtype).min)
-    steps = np.arange(lowest, int(np.iinfo(values.dtype).max) + 1, dtype=np.int32)
-    places = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
+    levels = np.arange(lowest, int(np.iinfo(values.dtype).max) + 1, dtype=np.int32)
+    indices = values.view(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
     if lowest:
-        steps = np.roll(steps, lowest)  # place 0 holds the value 0, as in the bytes
-    padding = _padding(tags, steps, signed=lowest < 0)
-    shown = _shown(tags, steps, places, padding)
-    if str(tags.PhotometricInterpretation).strip() == "MONOCHROME1":
-        shown = 1.0 - shown
-    table = np.rint(np.clip(shown, 0.0, 1.0) * 255).astype(np.uint8)
+        levels = np.roll(levels, lowest)  # index 0 holds the value 0, as in the unsigned view
+    padding = _find_padding(dataset, levels, signed=lowest < 0)
+    brightness = _to_brightness(dataset, levels, indices, padding)
+    if str(dataset.PhotometricInterpretation).strip() == "MONOCHROME1":
+        brightness = 1.0 - brightness
+    table = np.rint(np.clip(brightness, 0.0, 1.0) * 255).astype(np.uint8)
     table[padding] = 0
-    grey: NDArray[np.uint8] = table[places]
+    grey: NDArray[np.uint8] = table[indices]
     return grey
 
 
-def square_pixels(tags: Dataset, grey: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
-    """Make pixels square that are not, refining the coarser side.
+def make_pixels_square(dataset: Dataset, grey: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+    """Resize an image whose pixels are not square, by enlarging the coarser side.
 
     Args:
-        tags: elements that describe the picture.
+        dataset: elements that describe the image.
         grey: uint8 ``(rows, columns)``.
         max_pixels: largest number of pixels afterwards.
 
     Returns:
-        uint8 ``(height, width)``; the same array where the pixels are square or nothing is said.
+        uint8 ``(height, width)``; the same array where the pixels are square or their shape is not stated.
 
     Raises:
-        ImageError: ``corrupt`` for pixels more than :data:`MAX_STRETCH` times as long as wide, ``too_large``.
+        ImageError: ``corrupt`` for pixels whose sides differ more than :data:`MAX_PIXEL_ASPECT` times, ``too_large``.
     """
-    high, wide = _pixel_sides(tags)
-    ratio = high / wide
-    if 1 / _SAME <= ratio <= _SAME:
+    pixel_height, pixel_width = _pixel_sides(dataset)
+    ratio = pixel_height / pixel_width
+    if 1 / _SQUARE_TOLERANCE <= ratio <= _SQUARE_TOLERANCE:
         return grey
-    if not 1 / MAX_STRETCH <= ratio <= MAX_STRETCH:
-        raise ImageError("corrupt", f"expected pixels at most {MAX_STRETCH:g} times as long as wide, received more")
+    if not 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT:
+        raise ImageError(
+            "corrupt", f"expected pixels at most {MAX_PIXEL_ASPECT:g} times as long as wide, received more"
+        )
     rows, columns = grey.shape
     height, width = (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
     if height * width > max_pixels:
         raise ImageError("too_large", f"expected at most {max_pixels} square pixels, received size={width}x{height}")
-    stretched: NDArray[np.uint8] = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
-    return stretched
+    resized: NDArray[np.uint8] = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
-def _shown(
-    tags: Dataset, steps: NDArray[np.int32], places: NDArray[Any], padding: NDArray[np.bool_]
+def _to_brightness(
+    dataset: Dataset, levels: NDArray[np.int32], indices: NDArray[Any], padding: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Brightness of each stored value, 0 to 1 and beyond, before bone is made white."""
-    rescaled = _rescaled(tags, steps)
-    if tags.get("VOILUTSequence"):
-        shown, bits = _looked_up(tags, tags.VOILUTSequence[0], rescaled)
-        # Tables of 12 bits are often said to have 16: the picture would be nearly black.
-        return shown / float(max((1 << min(bits, int(shown.max()).bit_length())) - 1, 1))
-    window = _window(tags)
+    """Return the brightness of each stored value before bone is made white; values outside 0 to 1 are clipped later."""
+    rescaled = _rescale(dataset, levels)
+    if dataset.get("VOILUTSequence"):
+        brightness, bits = _apply_lut(dataset, dataset.VOILUTSequence[0], rescaled)
+        # Many files state 16 bits for tables of 12 bits. Taken at their word, the image would be nearly black.
+        return brightness / float(max((1 << min(bits, int(brightness.max()).bit_length())) - 1, 1))
+    window = _first_window(dataset)
     if window is not None:
-        return _windowed(rescaled, *window)
-    if int(tags.BitsStored) == 8 and steps.min() == 0 and np.array_equal(rescaled, steps):
+        return _apply_window(rescaled, *window)
+    if int(dataset.BitsStored) == 8 and levels.min() == 0 and np.array_equal(rescaled, levels):
         return rescaled / 255.0
-    low, high = _quantiles(rescaled, places, padding)
+    low, high = _quantiles(rescaled, indices, padding)
     return (rescaled - low) / (high - low) if high > low else np.zeros_like(rescaled)
 
 
-def _rescaled(tags: Dataset, steps: NDArray[np.int32]) -> NDArray[np.float64]:
-    """What each stored value stands for, in the unit of windows."""
-    if tags.get("ModalityLUTSequence"):
-        return _looked_up(tags, tags.ModalityLUTSequence[0], steps.astype(np.float64))[0]
-    slope, intercept = _first(tags.get("RescaleSlope")), _first(tags.get("RescaleIntercept"))
+def _rescale(dataset: Dataset, levels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Convert stored values to the unit of windows."""
+    if dataset.get("ModalityLUTSequence"):
+        return _apply_lut(dataset, dataset.ModalityLUTSequence[0], levels.astype(np.float64))[0]
+    slope, intercept = _first_number(dataset.get("RescaleSlope")), _first_number(dataset.get("RescaleIntercept"))
     if slope is None or intercept is None:
-        return steps.astype(np.float64)
-    return steps.astype(np.float64) * slope + intercept
+        return levels.astype(np.float64)
+    return levels.astype(np.float64) * slope + intercept
 
 
-def _looked_up(tags: Dataset, table: Dataset, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """Values of a table of the file, and how many bits it says that they have."""
-    entries, first, bits = (int(value) for value in table.LUTDescriptor)
-    entries = entries & 0xFFFF or 0x10000
-    first = _as_stored(first, signed=bool(values.min() < 0))
-    data = table.LUTData
+def _apply_lut(dataset: Dataset, lut: Dataset, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Look values up in a table of the file; also return how many bits the entries have, as the file states."""
+    entry_count, first_value, bits = (int(value) for value in lut.LUTDescriptor)
+    entry_count = entry_count & 0xFFFF or 0x10000
+    first_value = _with_sign(first_value, signed=bool(values.min() < 0))
+    data = lut.LUTData
     if isinstance(data, bytes):
-        order = "<" if tags.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        data = np.frombuffer(data, np.uint8 if len(data) == entries + entries % 2 else np.dtype(f"{order}u2"))
-    kept = np.asarray(data, dtype=np.float64)[:entries]
-    if len(kept) < entries or kept.min() < 0:
-        raise ImageError("corrupt", f"expected a table of {entries} grey levels, received entries={len(kept)}")
-    return kept[np.clip(np.rint(values) - first, 0, entries - 1).astype(np.int64)], bits
+        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        has_bytes = len(data) == entry_count + entry_count % 2
+        data = np.frombuffer(data, np.uint8 if has_bytes else np.dtype(f"{order}u2"))
+    entries = np.asarray(data, dtype=np.float64)[:entry_count]
+    if len(entries) < entry_count or entries.min() < 0:
+        raise ImageError("corrupt", f"expected a table of {entry_count} grey levels, received entries={len(entries)}")
+    return entries[np.clip(np.rint(values) - first_value, 0, entry_count - 1).astype(np.int64)], bits
 
 
-def _window(tags: Dataset) -> tuple[float, float, str] | None:
-    """Centre, width and function of the first window; None if there is none."""
-    centre, width = _first(tags.get("WindowCenter")), _first(tags.get("WindowWidth"))
-    function = str(tags.get("VOILUTFunction") or "LINEAR").strip().upper()
+def _first_window(dataset: Dataset) -> tuple[float, float, str] | None:
+    """Return centre, width and function of the first window, or None if there is none."""
+    centre, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if centre is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
         return None
     return centre, width, function
 
 
-def _windowed(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+def _apply_window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
     if function == "SIGMOID":
         return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -500, 500))), dtype=np.float64)
     if function == "LINEAR_EXACT":
@@ -145,50 +149,55 @@ def _windowed(values: NDArray[np.float64], centre: float, width: float, function
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
 
 
-def _quantiles(rescaled: NDArray[np.float64], places: NDArray[Any], padding: NDArray[np.bool_]) -> tuple[float, float]:
+def _quantiles(rescaled: NDArray[np.float64], indices: NDArray[Any], padding: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the rescaled values at :data:`CLIPPED_QUANTILES` of the image's pixels, padding left out."""
     counts = np.zeros(len(rescaled), dtype=np.int64)
-    for row in places:
+    for row in indices:
         counts += np.bincount(row, minlength=len(rescaled))
     counts[padding] = 0
     order = np.argsort(rescaled, kind="stable")
-    reached = np.cumsum(counts[order])
-    if not reached[-1]:
+    cumulative = np.cumsum(counts[order])
+    if not cumulative[-1]:
         return 0.0, 0.0
-    low, high = np.searchsorted(reached, np.asarray(TAILS) * reached[-1])
+    low, high = np.searchsorted(cumulative, np.asarray(CLIPPED_QUANTILES) * cumulative[-1])
     return float(rescaled[order[low]]), float(rescaled[order[high]])
 
 
-def _padding(tags: Dataset, steps: NDArray[np.int32], *, signed: bool) -> NDArray[np.bool_]:
-    """Which stored values stand for no picture at all."""
-    value = tags.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(len(steps), dtype=np.bool_)
-    limit = tags.get("PixelPaddingRangeLimit")
-    # Written without a sign where the values have one, or the other way round, in many files.
-    ends = [_as_stored(int(one), signed=signed) for one in (value, value if limit is None else limit)]
-    return np.asarray((steps >= min(ends)) & (steps <= max(ends)))
+def _find_padding(dataset: Dataset, levels: NDArray[np.int32], *, signed: bool) -> NDArray[np.bool_]:
+    """Tell which stored values mean that there is no image."""
+    padding_value = dataset.get("PixelPaddingValue")
+    if padding_value is None:
+        return np.zeros(len(levels), dtype=np.bool_)
+    range_limit = dataset.get("PixelPaddingRangeLimit")
+    # In many files it is unsigned where the pixels are signed, or the other way round.
+    ends = [
+        _with_sign(int(value), signed=signed)
+        for value in (padding_value, padding_value if range_limit is None else range_limit)
+    ]
+    return np.asarray((levels >= min(ends)) & (levels <= max(ends)))
 
 
-def _as_stored(value: int, *, signed: bool) -> int:
+def _with_sign(value: int, *, signed: bool) -> int:
+    """Read the 16 bits of a value as signed or as unsigned."""
     if signed:
         return value - 0x10000 if value > 0x7FFF else value
     return value & 0xFFFF
 
 
-def _pixel_sides(tags: Dataset) -> tuple[float, float]:
-    """Height and width of a pixel, in any unit; both 1 if nothing is said."""
+def _pixel_sides(dataset: Dataset) -> tuple[float, float]:
+    """Return height and width of a pixel in any unit; both are 1 if the file does not state them."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        sides = tags.get(keyword)
+        sides = dataset.get(keyword)
         if sides is not None and not isinstance(sides, str) and len(sides) == 2:
-            high, wide = (float(side) for side in sides)
-            if 0 < high < np.inf and 0 < wide < np.inf:
-                return high, wide
+            height, width = (float(side) for side in sides)
+            if 0 < height < np.inf and 0 < width < np.inf:
+                return height, width
     return 1.0, 1.0
 
 
-def _first(value: Any) -> float | None:
-    """The first of one or several numbers; None if there is none, or it isn't finite."""
+def _first_number(value: Any) -> float | None:
+    """Return the first of one or several numbers, or None if there is none or it is not finite."""
     if value is None or value == "":
         return None
-    first = float(value[0] if not isinstance(value, str) and hasattr(value, "__len__") else value)
-    return first if np.isfinite(first) else None
+    number = float(value[0] if not isinstance(value, str) and hasattr(value, "__len__") else value)
+    return number if np.isfinite(number) else None

@@ -1,7 +1,7 @@
-"""Elements of a DICOM file, walked from the first byte to the last by their lengths (DICOM PS3.5, chapter 7).
+"""Reads the elements of a DICOM file one after the other by their lengths (DICOM PS3.5, chapter 7).
 
-A reader that is lenient takes a cut file for a whole one. Here each length must fit, and only the elements that a
-picture needs are looked at: those that tell of a patient are stepped over and never become values.
+A lenient reader accepts a truncated file as complete. Here each length must fit, and only the elements that an image
+needs are read. Elements about the patient are skipped and never become values.
 """
 
 from __future__ import annotations
@@ -16,68 +16,66 @@ from cxr.errors import ImageError
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
-_MARK, _MARK_AT = b"DICM", 128
+_PREFIX, _PREFIX_OFFSET = b"DICM", 128
 _PIXEL_DATA = 0x7FE00010
 _META_STARTS = (b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x01\x00OB\x00\x00")
-"""First elements of a file without preamble: the length or the version of its meta information."""
+"""First elements of a file without a preamble: the length or the version of its meta information."""
 
 _TRANSFER_SYNTAX = 0x00020010
-_ITEM, _ITEM_END, _ITEMS_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_UNDEFINED = 0xFFFFFFFF
-_DEEPEST = 16
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_MAX_DEPTH = 16
 
 
 @dataclass(frozen=True)
-class Encoding:
+class ElementEncoding:
     """How the elements are written.
 
     Attributes:
-        implicit: whether the types of values are left out.
-        little: whether the lowest byte comes first.
+        implicit: whether the types of values (VR) are omitted.
+        little_endian: whether the lowest byte comes first.
     """
 
     implicit: bool = False
-    little: bool = True
+    little_endian: bool = True
 
 
 @dataclass(frozen=True)
-class Elements:
-    """The elements of a file that were asked for.
+class DicomElements:
+    """The requested elements of a file.
 
     Attributes:
-        syntax: the transfer syntax, a UID: how elements and pixels are coded.
-        encoding: how ``found`` is written.
-        found: the elements that were asked for, as they stand in the file, one after the other.
-        tags: their tags.
+        syntax: UID of the transfer syntax: how elements and pixels are encoded.
+        encoding: how ``content`` is written.
+        content: the requested elements, as in the file, one after the other.
     """
 
     syntax: str
-    encoding: Encoding
-    found: bytes
-    tags: frozenset[int]
+    encoding: ElementEncoding
+    content: bytes
 
 
-def meta_start(data: bytes) -> int | None:
+def find_elements_start(data: bytes) -> int | None:
     """Find where the elements of a DICOM file begin.
 
     Args:
         data: the whole content of the file, or its first 200 bytes.
 
     Returns:
-        132 after a preamble, 0 where the file starts with its meta information; None for any other content.
+        132 after a preamble, 0 where the file starts with its meta information, None for any other content.
     """
-    if data[_MARK_AT : _MARK_AT + len(_MARK)] == _MARK:
-        return _MARK_AT + len(_MARK)
+    if data[_PREFIX_OFFSET : _PREFIX_OFFSET + len(_PREFIX)] == _PREFIX:
+        return _PREFIX_OFFSET + len(_PREFIX)
     return 0 if data.startswith(_META_STARTS) else None
 
 
-def read_elements(data: bytes, wanted: Collection[int], *, max_inflated: int) -> Elements:
-    """Walk through a DICOM file, check that it is whole, and cut out some elements.
+def read_elements(data: bytes, tags: Collection[int], *, max_inflated: int) -> DicomElements:
+    """Walk through a DICOM file, check that it is complete, and extract some elements.
 
     Args:
         data: the whole content of the file.
-        wanted: tags of the elements to cut out.
+        tags: tags of the elements to extract.
         max_inflated: largest size in bytes of the elements of a deflated file.
 
     Returns:
@@ -86,112 +84,111 @@ def read_elements(data: bytes, wanted: Collection[int], *, max_inflated: int) ->
     Raises:
         ImageError: ``not_an_image``, ``truncated``, ``corrupt`` or ``too_large``.
     """
-    position = meta_start(data)
-    if position is None:
+    start = find_elements_start(data)
+    if start is None:
         raise ImageError("not_an_image", "expected a DICOM file")
-    syntax, position = _read_meta(data, position)
+    syntax, position = _read_meta_information(data, start)
     if syntax == DEFLATED:
         data, position = _inflate(data[position:], max_inflated), 0
-    encoding = Encoding(implicit=syntax == _IMPLICIT, little=syntax != _BIG_ENDIAN)
-    pieces: dict[int, bytes] = {}
+    encoding = ElementEncoding(implicit=syntax == _IMPLICIT, little_endian=syntax != _BIG_ENDIAN)
+    elements: dict[int, bytes] = {}
     for tag, start, _, end in _walk(data, position, encoding):
-        if tag not in wanted:
+        if tag not in tags:
             continue
-        if tag in pieces:
-            raise ImageError("corrupt", f"the DICOM element {_name(tag)} stands in the file twice")
-        pieces[tag] = data[start:end]
-    return Elements(syntax, encoding, b"".join(pieces[tag] for tag in sorted(pieces)), frozenset(pieces))
+        if tag in elements:
+            raise ImageError("corrupt", f"the DICOM element {_tag_name(tag)} stands in the file twice")
+        elements[tag] = data[start:end]
+    return DicomElements(syntax, encoding, b"".join(elements[tag] for tag in sorted(elements)))
 
 
-def _read_meta(data: bytes, position: int) -> tuple[str, int]:
-    """Transfer syntax, and where the meta information ends (it is always explicit, lowest byte first)."""
-    syntax = ""
-    end = position
-    for tag, _, value, after in _walk(data, position, Encoding(), group=2):
-        end = after
+def _read_meta_information(data: bytes, start: int) -> tuple[str, int]:
+    """Return the transfer syntax and the end of the meta information, which is always explicit and little endian."""
+    syntax, end = "", start
+    for tag, _, value_start, element_end in _walk(data, start, ElementEncoding(), group=2):
+        end = element_end
         if tag == _TRANSFER_SYNTAX:
-            syntax = data[value:after].rstrip(b"\0 ").decode("ascii", "replace")
+            syntax = data[value_start:element_end].rstrip(b"\0 ").decode("ascii", "replace")
     if not syntax:
         raise ImageError("corrupt", "the DICOM file does not say how its pixels are coded (transfer syntax)")
     return syntax, end
 
 
-def _inflate(packed: bytes, limit: int) -> bytes:
-    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+def _inflate(deflated: bytes, limit: int) -> bytes:
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        data = unpacking.decompress(packed, limit)
+        data = decompressor.decompress(deflated, limit)
     except zlib.error:
         raise ImageError("corrupt", "the deflated content of the DICOM file is damaged") from None
-    if unpacking.unconsumed_tail:
+    if decompressor.unconsumed_tail:
         raise ImageError("too_large", f"expected at most {limit} bytes when inflated, the DICOM file holds more")
-    if not unpacking.eof:
-        raise _truncated(len(packed))
+    if not decompressor.eof:
+        raise _truncated(len(deflated))
     return data
 
 
 def _walk(
-    data: bytes, position: int, encoding: Encoding, *, group: int | None = None, depth: int = 0
+    data: bytes, position: int, encoding: ElementEncoding, *, group: int | None = None, depth: int = 0
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Step from element to element: tag, where it starts, where its value starts, where it ends.
+    """Yield the tag of each element, where it starts, where its value starts, and where it ends.
 
-    It ends with the file, after the last element of ``group``, or after the end mark of an item if ``depth`` is not 0.
+    The walk stops at the end of the file, after the last element of ``group``, or, if ``depth`` is not 0, after the end
+    marker of an item.
     """
     end = len(data)
     while position < end or depth:
         start = position
         if not depth and group is None and end - position < 8 and not any(data[position:]):
-            return  # a few zero bytes that fill up a block
+            return  # a few zero bytes that pad the file to a block
         if group is not None and data[position : position + 2] != group.to_bytes(2, "little"):
-            return  # not looked at further: it may be written in another way
-        tag, kind, length, position = _head(data, position, encoding)
+            return  # not parsed here, because the next group may have another encoding
+        tag, value_type, length, value_start = _read_element_head(data, position, encoding)
         if tag == _ITEM_END and depth:
-            yield tag, start, position, position
+            yield tag, start, value_start, value_start
             return
         if tag >> 16 == 0xFFFE:
             raise _unexpected(start)
-        value = position
-        if length == _UNDEFINED:
-            inner = Encoding(implicit=True) if kind == b"UN" else encoding
-            if kind not in (b"SQ", b"UN", b"OB", b"OW", b""):
+        if length == _UNDEFINED_LENGTH:
+            item_encoding = ElementEncoding(implicit=True) if value_type == b"UN" else encoding
+            if value_type not in (b"SQ", b"UN", b"OB", b"OW", b""):
                 raise _unexpected(start)
-            position = _end_of_items(data, position, inner, depth, nested=tag != _PIXEL_DATA)
+            position = _sequence_end(data, value_start, item_encoding, depth, nested=tag != _PIXEL_DATA)
         else:
-            position += length
+            position = value_start + length
         if position > end:
             raise _truncated(end)
-        yield tag, start, value, position
+        yield tag, start, value_start, position
 
 
-def _head(data: bytes, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, type (empty if not written), length of the value, where the value starts."""
-    order = "<" if encoding.little else ">"
+def _read_element_head(data: bytes, position: int, encoding: ElementEncoding) -> tuple[int, bytes, int, int]:
+    """Return tag, type (empty if not written), length of the value, and where the value starts."""
+    order = "<" if encoding.little_endian else ">"
     try:
         group, number = struct.unpack_from(f"{order}HH", data, position)
+        tag = group << 16 | number
         if encoding.implicit or group == 0xFFFE:
-            length = struct.unpack_from(f"{order}I", data, position + 4)[0]
-            return group << 16 | number, b"", length, position + 8
-        kind = data[position + 4 : position + 6]
-        if not (len(kind) == 2 and kind.isalpha() and kind.isupper()):
-            raise _unexpected(position) if len(kind) == 2 else _truncated(len(data))
-        if kind in _LONG:
-            return group << 16 | number, kind, struct.unpack_from(f"{order}I", data, position + 8)[0], position + 12
-        return group << 16 | number, kind, struct.unpack_from(f"{order}H", data, position + 6)[0], position + 8
+            return tag, b"", struct.unpack_from(f"{order}I", data, position + 4)[0], position + 8
+        value_type = data[position + 4 : position + 6]
+        if not (len(value_type) == 2 and value_type.isalpha() and value_type.isupper()):
+            raise _unexpected(position) if len(value_type) == 2 else _truncated(len(data))
+        if value_type in _LONG_TYPES:
+            return tag, value_type, struct.unpack_from(f"{order}I", data, position + 8)[0], position + 12
+        return tag, value_type, struct.unpack_from(f"{order}H", data, position + 6)[0], position + 8
     except struct.error:
         raise _truncated(len(data)) from None
 
 
-def _end_of_items(data: bytes, position: int, encoding: Encoding, depth: int, *, nested: bool) -> int:
-    """Where a list of items of unknown length ends; items of pixels are not nested."""
-    if depth >= _DEEPEST:
-        raise ImageError("corrupt", f"DICOM sequences are nested more than {_DEEPEST} deep")
+def _sequence_end(data: bytes, position: int, encoding: ElementEncoding, depth: int, *, nested: bool) -> int:
+    """Return where a sequence of undefined length ends; items of pixel data are not nested."""
+    if depth >= _MAX_DEPTH:
+        raise ImageError("corrupt", f"DICOM sequences are nested more than {_MAX_DEPTH} deep")
     while True:
         start = position
-        tag, _, length, position = _head(data, position, encoding)
-        if tag == _ITEMS_END:
+        tag, _, length, position = _read_element_head(data, position, encoding)
+        if tag == _SEQUENCE_END:
             return position
-        if tag != _ITEM or (length == _UNDEFINED and not nested):
+        if tag != _ITEM or (length == _UNDEFINED_LENGTH and not nested):
             raise _unexpected(start)
-        if length == _UNDEFINED:
+        if length == _UNDEFINED_LENGTH:
             position = max(end for *_, end in _walk(data, position, encoding, depth=depth + 1))
         else:
             position += length
@@ -199,7 +196,7 @@ def _end_of_items(data: bytes, position: int, encoding: Encoding, depth: int, *,
             raise _truncated(len(data))
 
 
-def _name(tag: int) -> str:
+def _tag_name(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 

@@ -1,4 +1,4 @@
-"""Radiographs in DICOM files, read as a viewer shows them; nothing that tells of a patient is read at all."""
+"""Decodes radiographs in DICOM files as a viewer shows them; elements about the patient are never read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.images.dicom.elements import Elements, meta_start, read_elements
+from cxr.images.dicom.elements import DicomElements, find_elements_start, read_elements
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -25,17 +25,17 @@ KEYWORDS = (
 )  # fmt: skip
 """The elements that are read; none of them is about a patient."""
 
-_BESIDE_PIXELS = 16 * 1024 * 1024
-"""Bytes that the other elements of a deflated file may take."""
+_MAX_OTHER_BYTES = 16 * 1024 * 1024
+"""Bytes that the elements other than the pixels of a deflated file may take."""
 _SILENT = logging.CRITICAL + 1
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG")
+_JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Tell whether a file's content is DICOM, by its first bytes.
+    """Tell by the first bytes whether a file is DICOM.
 
-    A file without a preamble is taken for DICOM only if it starts with the meta information that says how the rest
-    is written: bare elements could be anything. A JPEG or PNG with the mark of DICOM inside stays what it is.
+    A file without a preamble counts as DICOM only if it starts with the meta information that says how the rest is
+    written, because bare elements could be anything. A JPEG or PNG that contains the prefix of DICOM is no DICOM file.
 
     Args:
         data: the whole content of the file, or its first 200 bytes.
@@ -43,62 +43,66 @@ def is_dicom(data: bytes) -> bool:
     Returns:
         Whether :func:`read_dicom` would read it.
     """
-    return not data.startswith(_PICTURES) and meta_start(data) is not None
+    return not data.startswith(_JPEG_OR_PNG) and find_elements_start(data) is not None
 
 
 def read_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode a frontal radiograph from a DICOM file, as a viewer would show it first.
+    """Decode a frontal radiograph from a DICOM file as a viewer first shows it.
 
     Args:
         data: the whole content of the file.
-        max_pixels: largest number of pixels, decided by the tags before a pixel is decoded.
+        max_pixels: largest number of pixels, checked in the tags before a pixel is decoded.
 
     Returns:
         uint8 ``(height, width)``, bone white, pixels square.
 
     Raises:
-        ImageError: ``not_an_image``, ``truncated``, ``corrupt``, ``too_large``, ``animated``, ``modality``,
-            ``no_pixels``, ``unsupported``, ``photometric``, ``raw`` or ``not_frontal``; its detail holds no value of a
-            tag but sizes, and words of fixed lists.
+        ImageError: ``not_an_image``, ``empty`` (no coded pixels), ``truncated``, ``corrupt``, ``too_large``,
+            ``animated``, ``modality``, ``no_pixels``, ``unsupported``, ``photometric``, ``raw`` or ``not_frontal``. Its
+            detail contains no values of tags except sizes and terms from fixed lists.
     """
     from pydicom.datadict import tag_for_keyword
 
-    from cxr.images.dicom.display import grey_levels, square_pixels
-    from cxr.images.dicom.stored import READABLE, stored_values
+    from cxr.images.dicom.display import make_pixels_square, to_grey_levels
+    from cxr.images.dicom.stored import SUPPORTED_SYNTAXES, decode_stored_values
     from cxr.images.dicom.suitability import refuse_unsuitable
 
     _silence_pydicom()
-    wanted = {tag for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
-    elements = read_elements(data, wanted, max_inflated=2 * max_pixels + _BESIDE_PIXELS)
-    if elements.syntax not in READABLE:
-        raise ImageError("unsupported", "pixels coded in a way that is not read here; export the picture uncompressed")
+    tags = {tag for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+    elements = read_elements(data, tags, max_inflated=2 * max_pixels + _MAX_OTHER_BYTES)
+    if elements.syntax not in SUPPORTED_SYNTAXES:
+        raise ImageError("unsupported", "pixels coded in a way that is not read here; export the image uncompressed")
     try:
-        tags = _dataset(elements)
-        refuse_unsuitable(tags, max_pixels)
-        return square_pixels(tags, grey_levels(tags, stored_values(tags, elements.syntax)), max_pixels)
+        dataset = _to_dataset(elements)
+        refuse_unsuitable(dataset, max_pixels)
+        grey = to_grey_levels(dataset, decode_stored_values(dataset, elements.syntax))
+        return make_pixels_square(dataset, grey, max_pixels)
     except ImageError:
         raise
     except MemoryError:
-        raise ImageError("too_large", "the picture does not fit into the memory that it may take") from None
+        raise ImageError("too_large", "the image does not fit into the memory that may be used") from None
     except Exception:
-        # pydicom, gdcm and NumPy raise nearly any kind of error about damaged values, and say these values in them.
+        # On damaged values pydicom, gdcm and NumPy raise almost any error, and their messages contain these values.
         raise ImageError("corrupt", "the DICOM file is damaged or breaks the standard; export it again") from None
 
 
-def _dataset(elements: Elements) -> Dataset:
+def _to_dataset(elements: DicomElements) -> Dataset:
     from pydicom.dataset import FileMetaDataset
     from pydicom.filereader import read_dataset
     from pydicom.uid import UID
 
     encoding = elements.encoding
-    tags = read_dataset(io.BytesIO(elements.found), encoding.implicit, encoding.little)
-    tags.file_meta = FileMetaDataset()
-    tags.file_meta.TransferSyntaxUID = UID(elements.syntax)
-    return tags
+    dataset = read_dataset(io.BytesIO(elements.content), encoding.implicit, encoding.little_endian)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(elements.syntax)
+    return dataset
 
 
 def _silence_pydicom() -> None:
-    """Keep values of tags out of logs and warnings; said each time, as programs set up their logs when they like."""
+    """Keep values of tags out of logs and warnings.
+
+    It is repeated for each file, because a program may set up its logs at any time.
+    """
     from pydicom import config
 
     logger = logging.getLogger("pydicom")

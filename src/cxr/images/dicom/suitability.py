@@ -1,6 +1,6 @@
-"""Which DICOM objects are a frontal radiograph that can be read, told from their tags before a pixel is decoded.
+"""Refuses DICOM files that are not a readable frontal radiograph, by their tags and before a pixel is decoded.
 
-Sentences name values of these lists only: a tag can hold anything that somebody typed, a patient's name included.
+Messages contain only values from the lists below, because a tag can hold any text, even a patient's name.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from cxr.errors import ImageError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "OT", "SC"})
-"""Modalities that are taken: computed and digital radiography, scanned films, single pictures of a fluoroscopy room,
-and what converters write for pictures whose origin they don't know (``OT``; ``SC`` is no standard value, but seen)."""
+RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG", "RF", "OT", "SC"})
+"""Accepted modalities: computed and digital radiography, scanned radiographs, single images from a fluoroscopy room,
+and what converters write for images of unknown origin (``OT``; ``SC`` is not in the standard, but occurs)."""
 
-_OTHERS = {
+_OTHER_MODALITIES = {
     "CT": "computed tomography", "MR": "magnetic resonance", "US": "ultrasound", "MG": "mammography",
     "NM": "nuclear medicine", "PT": "positron emission tomography", "XA": "angiography", "PX": "panoramic dental X-ray",
     "IO": "dental X-ray", "BMD": "bone density", "ES": "endoscopy", "XC": "photography", "SM": "slide microscopy",
     "OP": "eye photography", "OCT": "optical tomography", "ECG": "electrocardiogram", "SR": "report",
-    "DOC": "document", "SEG": "segmentation", "PR": "presentation state", "KO": "list of pictures",
-    "RTIMAGE": "radiotherapy picture", "RTDOSE": "radiotherapy dose", "RTPLAN": "radiotherapy plan",
+    "DOC": "document", "SEG": "segmentation", "PR": "presentation state", "KO": "list of images",
+    "RTIMAGE": "radiotherapy image", "RTDOSE": "radiotherapy dose", "RTPLAN": "radiotherapy plan",
     "RTSTRUCT": "radiotherapy contours",
 }  # fmt: skip
 _COLOURS = frozenset(
@@ -44,78 +44,84 @@ _SIDE_CODES = {
 """SNOMED codes of views, old and new (DICOM PS3.16, CID 4010)."""
 
 
-def refuse_unsuitable(tags: Dataset, max_pixels: int) -> None:
-    """Refuse what is no single grey frontal radiograph of a size that is taken.
+def refuse_unsuitable(dataset: Dataset, max_pixels: int) -> None:
+    """Refuse a file that is not one grey frontal radiograph of an accepted size.
 
-    What a file doesn't say is not held against it: many converted files say little.
+    A missing tag is no reason to refuse a file, because many converted files have few tags.
 
     Args:
-        tags: the elements that describe the picture.
+        dataset: the elements that describe the image.
         max_pixels: largest number of pixels.
 
     Raises:
         ImageError: ``modality``, ``no_pixels``, ``unsupported``, ``animated``, ``photometric``, ``too_large``, ``raw``,
             ``not_frontal`` or ``corrupt``.
     """
-    modality = _word(tags, "Modality")
-    if modality and modality not in RADIOGRAPHS:
-        found = f"{modality}, {_OTHERS[modality]}" if modality in _OTHERS else "another one"
-        raise ImageError("modality", f"expected a radiograph ({', '.join(sorted(RADIOGRAPHS))}), received {found}")
-    if "FloatPixelData" in tags or "DoubleFloatPixelData" in tags:
-        raise ImageError("unsupported", "expected whole numbers as pixels, received fractions; export the picture")
-    if "PixelData" not in tags:
-        raise ImageError("no_pixels", "the DICOM file holds no picture, or was cut off before it")
-    frames = _number(tags, "NumberOfFrames", 1)
+    modality = _get_text(dataset, "Modality")
+    if modality and modality not in RADIOGRAPH_MODALITIES:
+        known = _OTHER_MODALITIES.get(modality)
+        received = f"{modality}, {known}" if known else "another one"
+        accepted = ", ".join(sorted(RADIOGRAPH_MODALITIES))
+        raise ImageError("modality", f"expected a radiograph ({accepted}), received {received}")
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise ImageError("unsupported", "expected whole numbers as pixels, received fractions; export the image")
+    if "PixelData" not in dataset:
+        raise ImageError("no_pixels", "the DICOM file holds no image, or was truncated before it")
+    frames = _get_number(dataset, "NumberOfFrames", 1)
     if frames > 1:
-        raise ImageError("animated", f"expected one picture, received frames={frames}; export one of them")
-    _refuse_colour(tags)
-    _refuse_size(tags, max_pixels)
-    if _word(tags, "PresentationIntentType") == "FOR PROCESSING":
-        raise ImageError("raw", "the values of a detector (for processing); export the picture for presentation")
-    _refuse_side_view(tags)
+        raise ImageError("animated", f"expected one image, received frames={frames}; export one of them")
+    _refuse_colour(dataset)
+    _refuse_size(dataset, max_pixels)
+    if _get_text(dataset, "PresentationIntentType") == "FOR PROCESSING":
+        raise ImageError("raw", "the values of a detector (for processing); export the image for presentation")
+    _refuse_side_view(dataset)
 
 
-def _refuse_colour(tags: Dataset) -> None:
-    photometric = _word(tags, "PhotometricInterpretation")
+def _refuse_colour(dataset: Dataset) -> None:
+    photometric = _get_text(dataset, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         if photometric not in _COLOURS:
             raise ImageError("corrupt", "the DICOM file does not say whether high values are black or white")
         raise ImageError(
             "photometric", f"expected MONOCHROME1 or MONOCHROME2, received {photometric}; export it as grey"
         )
-    if _number(tags, "SamplesPerPixel", 1) != 1 or _word(tags, "PixelPresentation") in (
+    if _get_number(dataset, "SamplesPerPixel", 1) != 1 or _get_text(dataset, "PixelPresentation") in (
         "COLOR", "MIXED", "TRUE_COLOR",
     ):  # fmt: skip
         raise ImageError("photometric", "expected one grey level per pixel, received several; export it as grey")
 
 
-def _refuse_size(tags: Dataset, max_pixels: int) -> None:
-    rows, columns = _number(tags, "Rows", 0), _number(tags, "Columns", 0)
+def _refuse_size(dataset: Dataset, max_pixels: int) -> None:
+    rows, columns = _get_number(dataset, "Rows", 0), _get_number(dataset, "Columns", 0)
     if rows < 1 or columns < 1:
-        raise ImageError("corrupt", f"a DICOM picture of {columns}x{rows} pixels")
+        raise ImageError("corrupt", f"a DICOM image of {columns}x{rows} pixels")
     if rows * columns > max_pixels:
         raise ImageError("too_large", f"expected at most {max_pixels} pixels, received size={columns}x{rows}")
-    allocated, stored = _number(tags, "BitsAllocated", 0), _number(tags, "BitsStored", 0)
-    if allocated not in (8, 16) or not 8 <= stored <= allocated or _number(tags, "HighBit", stored - 1) != stored - 1:
+    allocated, stored = _get_number(dataset, "BitsAllocated", 0), _get_number(dataset, "BitsStored", 0)
+    if (
+        allocated not in (8, 16)
+        or not 8 <= stored <= allocated
+        or _get_number(dataset, "HighBit", stored - 1) != stored - 1
+    ):
         raise ImageError(
             "unsupported", f"expected 8 to 16 bits a pixel, received bits_allocated={allocated}, bits_stored={stored}"
         )
-    if _number(tags, "PixelRepresentation", 0) not in (0, 1):
+    if _get_number(dataset, "PixelRepresentation", 0) not in (0, 1):
         raise ImageError("corrupt", "the DICOM file does not say whether its pixels have a sign")
 
 
-def _refuse_side_view(tags: Dataset) -> None:
-    view = _SIDE_VIEWS.get(_word(tags, "ViewPosition"))
-    for code in tags.get("ViewCodeSequence") or ():
-        view = view or _SIDE_CODES.get(_word(code, "CodeValue"))
+def _refuse_side_view(dataset: Dataset) -> None:
+    view = _SIDE_VIEWS.get(_get_text(dataset, "ViewPosition"))
+    for code in dataset.get("ViewCodeSequence") or ():
+        view = view or _SIDE_CODES.get(_get_text(code, "CodeValue"))
     if view:
         raise ImageError("not_frontal", f"expected a frontal view (PA or AP), received {view}")
 
 
-def _word(tags: Dataset, keyword: str) -> str:
-    return str(tags.get(keyword) or "").strip().upper()
+def _get_text(dataset: Dataset, keyword: str) -> str:
+    return str(dataset.get(keyword) or "").strip().upper()
 
 
-def _number(tags: Dataset, keyword: str, absent: int) -> int:
-    value: Any = tags.get(keyword)
-    return absent if value is None or value == "" else int(value)
+def _get_number(dataset: Dataset, keyword: str, default: int) -> int:
+    value: Any = dataset.get(keyword)
+    return default if value is None or value == "" else int(value)

@@ -1,1 +1,1 @@
-"""The refusal reference: what training images look like, so that other images get no answer."""
+"""The refusal reference: statistics of training images, which decide which images get no prediction."""

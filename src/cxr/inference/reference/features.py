@@ -1,4 +1,7 @@
-"""A radiograph in numbers: statistics that people understand, and an outline that tells a chest from anything else."""
+"""A radiograph as numbers: statistics that people understand, and a descriptor of its shape.
+
+The descriptor separates chest radiographs from other images. The statistics show drift.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 STATISTICS: Mapping[str, str] = {
     "mean": "mean grey level, 0 to 255",
@@ -20,17 +23,17 @@ STATISTICS: Mapping[str, str] = {
     "aspect": "width divided by height",
     "megapixels": "millions of pixels",
 }
-"""Statistics of a picture, each with a sentence for people."""
+"""Statistics of an image, each with a description for people."""
 
-SIDE, CELLS, BINS, THUMBNAIL = 64, 8, 8, 24
-OUTLINE = THUMBNAIL**2 + CELLS**2 * BINS
-"""Length of an outline."""
-_QUIET_GREY, _QUIET_GRADIENT = 8.0, 4.0
-"""Grey levels below which a contrast counts as noise and is not blown up."""
+_SIDE, _CELLS, _BINS, _THUMBNAIL = 64, 8, 8, 24
+DESCRIPTOR_LENGTH = _THUMBNAIL**2 + _CELLS**2 * _BINS
+"""Numbers in a descriptor."""
+_MIN_CONTRAST, _MIN_GRADIENT = 8.0, 4.0
+"""Grey levels below which a contrast counts as noise and is not amplified."""
 
 
-def statistics(grey: NDArray[np.uint8]) -> dict[str, float]:
-    """Measure a picture.
+def measure_image(grey: NDArray[np.uint8]) -> dict[str, float]:
+    """Compute the statistics of an image.
 
     Args:
         grey: ``(height, width)`` uint8.
@@ -39,65 +42,66 @@ def statistics(grey: NDArray[np.uint8]) -> dict[str, float]:
         A value for each of :data:`STATISTICS`.
     """
     height, width = grey.shape
-    small = _shrink(grey, 128)
-    halves = _shrink(grey, 32).astype(np.float64)
-    left, right = halves[:, :16], halves[:, :15:-1]
+    small = _resize(grey, 128)
+    halves = _resize(grey, 32).astype(np.float64)
+    left_half, right_half = halves[:, :16], halves[:, :15:-1]
     return {
         "mean": float(small.mean()),
         "contrast": float(small.std()),
         "dark": float(np.mean(small < 16)),
         "bright": float(np.mean(small >= 240)),
         "sharpness": float(cv2.Laplacian(small, cv2.CV_32F).std()),
-        "asymmetry": 1 - _correlation(left, right),
+        "asymmetry": 1 - _correlation(left_half, right_half),
         "aspect": width / height,
         "megapixels": height * width / 1e6,
     }
 
 
-def outline(grey: NDArray[np.uint8]) -> Vector:
-    """Describe where a picture is bright and which way its edges run, whatever its size, brightness and contrast.
+def describe_image(grey: NDArray[np.uint8]) -> FloatArray:
+    """Compute a descriptor of where an image is bright and how its edges run.
 
-    A thumbnail with mean 0 and deviation 1, and histograms of edge directions in 8 x 8 cells (Dalal and Triggs,
-    Histograms of oriented gradients, 2005), each cell in proportion to the edges around it.
+    It hardly depends on size, brightness and contrast. It joins a thumbnail with mean 0 and deviation 1, and
+    histograms of edge directions in 8 x 8 cells (Dalal and Triggs, Histograms of oriented gradients, 2005), where
+    each cell is normalized by the edges around it.
 
     Args:
         grey: ``(height, width)`` uint8.
 
     Returns:
-        ``(OUTLINE,)`` float32.
+        ``(DESCRIPTOR_LENGTH,)`` float32.
     """
-    small = _shrink(grey, SIDE)
-    thumbnail = _shrink(small, THUMBNAIL).astype(np.float32).ravel()
-    thumbnail = (thumbnail - thumbnail.mean()) / (thumbnail.std() + _QUIET_GREY)
-    return np.concatenate([thumbnail / THUMBNAIL, _edges(small).ravel() / CELLS])
+    small = _resize(grey, _SIDE)
+    thumbnail = _resize(small, _THUMBNAIL).astype(np.float32).ravel()
+    thumbnail = (thumbnail - thumbnail.mean()) / (thumbnail.std() + _MIN_CONTRAST)
+    return np.concatenate([thumbnail / _THUMBNAIL, _edge_histograms(small).ravel() / _CELLS])
 
 
-def _edges(small: NDArray[np.uint8]) -> Vector:
-    """Histograms ``(CELLS, CELLS, BINS)`` of edge directions; an edge counts for the two nearest directions."""
-    picture = small.astype(np.float32)
-    across = cv2.Sobel(picture, cv2.CV_32F, 1, 0, ksize=3)
-    down = cv2.Sobel(picture, cv2.CV_32F, 0, 1, ksize=3)
-    strength = np.hypot(across, down)
-    direction = np.mod(np.arctan2(down, across), np.pi) * (BINS / np.pi)
-    first = np.floor(direction)
-    second_share = strength * (direction - first)
-    planes = np.zeros((SIDE * SIDE, BINS), dtype=np.float32)
-    pixels, bins = np.arange(SIDE * SIDE), first.astype(np.int64).ravel() % BINS
+def _edge_histograms(small: NDArray[np.uint8]) -> FloatArray:
+    """Histograms ``(cells, cells, bins)`` of edge directions; an edge counts for the two nearest directions."""
+    image = small.astype(np.float32)
+    horizontal = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3)
+    vertical = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3)
+    strength = np.hypot(horizontal, vertical)
+    direction = np.mod(np.arctan2(vertical, horizontal), np.pi) * (_BINS / np.pi)
+    first_bin = np.floor(direction)
+    second_share = strength * (direction - first_bin)
+    planes = np.zeros((_SIDE * _SIDE, _BINS), dtype=np.float32)
+    pixels, bins = np.arange(_SIDE * _SIDE), first_bin.astype(np.int64).ravel() % _BINS
     planes[pixels, bins] = (strength - second_share).ravel()
-    planes[pixels, (bins + 1) % BINS] = second_share.ravel()
-    in_cells = planes.reshape(CELLS, SIDE // CELLS, CELLS, SIDE // CELLS, BINS)
+    planes[pixels, (bins + 1) % _BINS] = second_share.ravel()
+    in_cells = planes.reshape(_CELLS, _SIDE // _CELLS, _CELLS, _SIDE // _CELLS, _BINS)
     cells = np.asarray(in_cells.mean(axis=(1, 3)))
-    around = cv2.GaussianBlur(np.sqrt((cells**2).sum(axis=2)), (3, 3), 0)
-    found: Vector = cells / (around[..., None] + _QUIET_GRADIENT)
-    return found
+    surroundings = cv2.GaussianBlur(np.sqrt((cells**2).sum(axis=2)), (3, 3), 0)
+    histograms: FloatArray = cells / (surroundings[..., None] + _MIN_GRADIENT)
+    return histograms
 
 
-def _shrink(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    way = cv2.INTER_AREA if min(grey.shape) >= side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(grey, (side, side), interpolation=way), dtype=np.uint8)
+def _resize(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    interpolation = cv2.INTER_AREA if min(grey.shape) >= side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(grey, (side, side), interpolation=interpolation), dtype=np.uint8)
 
 
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     first, second = first - first.mean(), second - second.mean()
-    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / size if size > 0 else 1.0
+    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / norm if norm > 0 else 1.0

@@ -1,210 +1,149 @@
-"""Fitting the reference on training films, and measuring on others how often it errs."""
+"""Fits a reference on training images."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.statistics import wilson
 from cxr.errors import DataError
-from cxr.images.decoding import Picture
-from cxr.inference.reference.features import STATISTICS, Vector, outline, statistics
-from cxr.inference.reference.reference import POSES, Reference, posed
+from cxr.images.decoding import DecodedImage
+from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
+from cxr.inference.reference.reference import POSES, Reference, apply_pose
 
 FOLDS = 5
-QUIETEST = 1e-6
-"""Variance that is taken along directions in which no two films differ."""
-FEWEST = 20
-"""Training films without which no limit can be told."""
+MIN_NOISE = 1e-6
+"""Variance that is assumed along directions in which no two images differ."""
+MIN_IMAGES = 20
+"""Fewest training images that allow an estimate of the limits."""
 
 
 @dataclass(frozen=True)
-class Described:
-    """A training film: its statistics, and its outline in each pose.
+class PosedFeatures:
+    """A training image: its statistics, and its descriptor in each pose.
 
     Attributes:
         statistics: ``(s,)`` float32.
-        outlines: ``(poses, d)`` float32, in order of :data:`cxr.inference.reference.reference.POSES`.
+        descriptors: ``(poses, d)`` float32, in order of :data:`cxr.inference.reference.reference.POSES`.
     """
 
-    statistics: Vector
-    outlines: Vector
+    statistics: FloatArray
+    descriptors: FloatArray
 
 
-def described(picture: Picture) -> Described:
-    """Describe a training film.
+def extract_posed_features(image: DecodedImage) -> PosedFeatures:
+    """Compute what the fit needs of a training image.
 
     Args:
-        picture: the film, upright.
+        image: the image, upright.
 
     Returns:
-        What the fit needs of it.
+        Statistics and descriptors.
     """
-    values = statistics(picture.grey)
-    return Described(
+    values = measure_image(image.grey)
+    return PosedFeatures(
         np.array([values[name] for name in STATISTICS], dtype=np.float32),
-        np.stack([outline(posed(picture.grey, pose)) for pose in POSES]),
+        np.stack([describe_image(apply_pose(image.grey, pose)) for pose in POSES]),
     )
 
 
-def fit(
-    films: Sequence[Described],
+def fit_reference(
+    images: Sequence[PosedFeatures],
     groups: Sequence[str],
     *,
     dataset_kind: str,
-    components: int = 64,
-    false_alarms: float = 0.003,
-    max_coloured: float = 0.02,
+    components: int,
+    false_alarms: float,
+    max_coloured: float,
 ) -> Reference:
-    """Fit the cloud of training films and its limits.
+    """Fit the cloud of training images and its limits.
 
-    The limits are those that a share of ``false_alarms`` of the films lies beyond when the cloud is fitted without
-    them and without other films of their patients (five folds). A cloud fitted with them would be too close.
+    A share of ``false_alarms`` of the images is beyond the limits when the cloud is fitted without these images and
+    without other images of their patients (five folds). A cloud fitted with them would be too close to them.
 
     Args:
-        films: training films.
-        groups: patient of each film.
+        images: features of the training images.
+        groups: patient group of each image.
         dataset_kind: ``"phantom"`` or ``"patients"``.
-        components: most main directions; at most a quarter of the films.
-        false_alarms: share of films of the same kind that may be refused, above 0.
-        max_coloured: largest share of coloured pixels of a film, 0 to 1.
+        components: largest number of main directions; never more than a quarter of the images.
+        false_alarms: share of images of the same kind that may be refused, above 0.
+        max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
 
     Returns:
         The reference, without facts.
 
     Raises:
-        DataError: if there are too few films.
+        DataError: if there are too few images.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
 
-    if len(films) < FEWEST or len(set(groups)) < FOLDS:
+    if len(images) < MIN_IMAGES or len(set(groups)) < FOLDS:
         raise DataError(
-            f"expected at least {FEWEST} training films of {FOLDS} patients, received films={len(films)}, "
+            f"expected at least {MIN_IMAGES} training images of {FOLDS} patients, received images={len(images)}, "
             f"patients={len(set(groups))}; take more images, or leave the reference out"
         )
-    shown = np.stack([film.outlines for film in films])
-    upright = shown[:, 0]
-    count = min(components, len(films) // 4)
-    far = np.empty((len(films), 2))
-    for rest, left_out in GroupKFold(FOLDS).split(upright, groups=list(groups)):
-        far[left_out] = _cloud(upright[rest], count, dataset_kind, max_coloured).distances(upright[left_out])
-    each = np.quantile(far, 1 - false_alarms, axis=0)
-    joint = _limit((far / each).max(axis=1), false_alarms)
-    cloud = replace(_cloud(upright, count, dataset_kind, max_coloured), scales=(each * joint).astype(np.float32))
-    inputs = np.concatenate([cloud.components(shown[:, number]) for number in range(len(POSES))])
-    targets = np.repeat(np.arange(len(POSES)), len(films))
-    poses = LogisticRegression(max_iter=2000).fit(inputs, targets)
+    descriptors = np.stack([image.descriptors for image in images])
+    upright = descriptors[:, 0]
+    count = min(components, len(images) // 4)
+    distances = np.empty((len(images), 2))
+    for fitted_rows, held_out_rows in GroupKFold(FOLDS).split(upright, groups=list(groups)):
+        fold = _fit_cloud(upright[fitted_rows], count, dataset_kind, max_coloured)
+        distances[held_out_rows] = fold.unscaled_distances(upright[held_out_rows])
+    quantiles = np.quantile(distances, 1 - false_alarms, axis=0)
+    joint_limit = _upper_limit((distances / quantiles).max(axis=1), false_alarms)
+    cloud = replace(
+        _fit_cloud(upright, count, dataset_kind, max_coloured), scales=(quantiles * joint_limit).astype(np.float32)
+    )
+    inputs = np.concatenate([cloud.components(descriptors[:, pose]) for pose in range(len(POSES))])
+    targets = np.repeat(np.arange(len(POSES)), len(images))
+    pose_model = LogisticRegression(max_iter=2000).fit(inputs, targets)
     return replace(
         cloud,
-        pose_weights=poses.coef_.astype(np.float32),
-        pose_biases=poses.intercept_.astype(np.float32),
-        films=np.stack([film.statistics for film in films]),
+        pose_weights=pose_model.coef_.astype(np.float32),
+        pose_biases=pose_model.intercept_.astype(np.float32),
+        statistics=np.stack([image.statistics for image in images]),
         embeddings=cloud.embed(upright),
     )
 
 
-def _limit(distances: NDArray[np.float64], false_alarms: float) -> float:
-    """Distance that few further films will lie beyond.
+def _upper_limit(distances: NDArray[np.float64], false_alarms: float) -> float:
+    """Estimate the distance that few new images will exceed.
 
-    The quantile of a hundred films is that of their farthest one. So the upper end of the prediction interval of a
-    log-normal law is taken where it is larger, which it is for few films.
+    The quantile of a hundred images is the distance of the farthest one. So the upper end of the prediction interval
+    of a log-normal distribution is used where it is larger, as it is for few images.
     """
     from scipy.stats import t
 
     count, logs = len(distances), np.log(distances)
-    beyond = float(t.ppf(1 - false_alarms, count - 1))
-    predicted = float(np.exp(logs.mean() + beyond * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))
+    t_quantile = float(t.ppf(1 - false_alarms, count - 1))
+    predicted = float(np.exp(logs.mean() + t_quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))
     return max(predicted, float(np.quantile(distances, 1 - false_alarms)))
 
 
-def _cloud(outlines: Vector, count: int, dataset_kind: str, max_coloured: float) -> Reference:
-    """Mean, main directions and variances of outlines; limits and poses are still to be fitted."""
+def _fit_cloud(descriptors: FloatArray, count: int, dataset_kind: str, max_coloured: float) -> Reference:
+    """Compute mean, main directions and variances of descriptors; limits and poses are fitted later."""
     from sklearn.utils.extmath import randomized_svd
 
-    mean = outlines.mean(axis=0)
-    away = outlines - mean
-    _, spread, directions = randomized_svd(away, count, n_iter=4, random_state=0)
-    freedom = len(outlines) - 1
-    variances = spread.astype(np.float64) ** 2 / freedom
-    total = float((away.astype(np.float64) ** 2).sum()) / freedom
-    nothing = np.zeros((0, 0), dtype=np.float32)
+    mean = descriptors.mean(axis=0)
+    centred = descriptors - mean
+    _, singular_values, directions = randomized_svd(centred, count, n_iter=4, random_state=0)
+    degrees_of_freedom = len(descriptors) - 1
+    variances = singular_values.astype(np.float64) ** 2 / degrees_of_freedom
+    total = float((centred.astype(np.float64) ** 2).sum()) / degrees_of_freedom
+    empty = np.zeros((0, 0), dtype=np.float32)
     return Reference(
         dataset_kind=dataset_kind,
         mean=mean,
         directions=directions.astype(np.float32),
         variances=variances.astype(np.float32),
-        noise=max(QUIETEST, float((total - variances.sum()) / (outlines.shape[1] - count))),
+        noise=max(MIN_NOISE, float((total - variances.sum()) / (descriptors.shape[1] - count))),
         scales=np.ones(2, dtype=np.float32),
-        pose_weights=nothing,
-        pose_biases=nothing,
+        pose_weights=empty,
+        pose_biases=empty,
         max_coloured=max_coloured,
-        films=nothing,
-        embeddings=nothing,
+        statistics=empty,
+        embeddings=empty,
     )
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the check said of one film.
-
-    Attributes:
-        distance: how far it is from the training films; above 1 is too far.
-        refusal: kind of its refusal; None if it is taken.
-        poses: pose to the kind of refusal when the film is shown so; None where it is taken.
-    """
-
-    distance: float
-    refusal: str | None
-    poses: Mapping[str, str | None]
-
-
-def judged(reference: Reference, picture: Picture) -> Judged:
-    """Try the check on a film that it has not seen, as it is and in every other pose.
-
-    Args:
-        reference: the fitted reference.
-        picture: the film, upright.
-
-    Returns:
-        What it said.
-    """
-    said: dict[str, str | None] = {}
-    for pose in POSES:
-        shown = Picture(posed(picture.grey, pose), picture.coloured)
-        refusal = reference.refusal(shown, reference.film(shown))
-        said[pose] = refusal.kind if refusal else None
-    upright = said.pop("upright")
-    distance = float(reference.distance(outline(picture.grey)[None])[0])
-    return Judged(distance, upright, said)
-
-
-def error_rates(films: Sequence[Judged]) -> dict[str, Any]:
-    """How often films were refused, and how often they were noticed when turned or inverted.
-
-    Args:
-        films: what the check said of each.
-
-    Returns:
-        ``films``, ``refused`` and its ``share`` with the 95 % Wilson interval ``low``, ``high``, ``kinds``, and
-        ``noticed``: pose to the share of films in it that were refused.
-    """
-    refused = np.array([one.refusal is not None for one in films], dtype=bool)
-    share: NDArray[np.float64] = np.array([refused.mean()])
-    low, high = wilson(share, np.array([len(films)]))
-    return {
-        "films": len(films),
-        "refused": int(refused.sum()),
-        "share": float(share[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
-        "kinds": dict(Counter(one.refusal for one in films if one.refusal is not None)),
-        "noticed": {
-            pose: float(np.mean([one.poses[pose] is not None for one in films])) for pose in POSES if pose != "upright"
-        },
-    }

@@ -1,1 +1,1 @@
-"""Batch scoring: one row per file, in little memory, resumable after a kill."""
+"""Batch scoring: one row per file, in little memory; a killed run continues where it stopped."""

@@ -1,10 +1,9 @@
-"""Fields that actions have in common: the pipeline, the way to the cluster, the run, the schedule's name."""
+"""Fields that several actions share: the pipeline, the cluster, the run, the name of the schedule."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -15,59 +14,49 @@ from cxr.errors import MissingInputError, ParameterError
 from cxr.steps.base import Step
 
 if TYPE_CHECKING:
-    from cxr.kubeflow.cluster import Cluster
-    from cxr.kubeflow.pipeline_package import Package
-    from cxr.kubeflow.run_spec import Version
+    from cxr.kubeflow.cluster import KubeflowCluster, PipelineVersion, RunSpec
+    from cxr.kubeflow.pipeline_package import PipelinePackage
 
-HOST = "KFP_HOST"
+HOST_VARIABLE = "KFP_HOST"
 """Environment variable with the address of Kubeflow Pipelines."""
-SECTION = frozenset(
+SECTION_KEYS = frozenset(
     {
         "host", "namespace", "token_variable", "token_file", "verify_certificates", "ca_file", "timeout",
         "pipeline", "experiment", "service_account", "pipeline_root",
         "schedule_name", "cron", "time_zone", "enabled", "no_catchup", "max_concurrency", "tolerance",
     }
 )  # fmt: skip
-"""Keys of the section ``kubeflow``: each action uses some of them."""
+"""Keys of the section ``kubeflow``; each action uses some of them."""
 
 
 class Action(Step):
-    """An action of ``cxr kubeflow``; it answers on standard output."""
+    """An action of ``cxr kubeflow``; it prints its result to standard output."""
 
     sections: ClassVar[tuple[str, ...]] = ("kubeflow",)
-    passed_over: ClassVar[frozenset[str]] = SECTION
-
-    def show(self, *lines: str) -> None:
-        """Print an answer, which unlike the log goes to standard output.
-
-        Args:
-            lines: lines without their ends.
-        """
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        sys.stdout.flush()
+    ignored_keys: ClassVar[frozenset[str]] = SECTION_KEYS
 
 
-class OfPipeline(Action):
+class PipelineAction(Action):
     """An action about one of the pipelines."""
 
     pipeline: Annotated[
         Literal["training", "scoring"],
-        Field(description="Which pipeline; on the cluster it is named cxr-training or cxr-scoring."),
+        Field(description="Which pipeline; on the cluster its name is cxr-training or cxr-scoring."),
     ] = "training"
 
 
-class Compiled(OfPipeline):
-    """An action that needs a pipeline with the values of the parameter file."""
+class CompilingAction(PipelineAction):
+    """An action that compiles a pipeline with the values of the parameter file."""
 
     params: Annotated[Path, Field(description="Parameter file whose values go into the pipeline.")] = Path(
         "params.yaml"
     )
 
-    def compiled(self, output: Path) -> Path:
+    def compile(self, output: Path) -> Path:
         """Compile the pipeline.
 
         Args:
-            output: the file to write, which appears whole.
+            output: the file to write.
 
         Returns:
             The file.
@@ -77,100 +66,100 @@ class Compiled(OfPipeline):
         """
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
-        from cxr.kubeflow.compiler import compile_pipeline
+        from cxr.kubeflow.pipeline_package import compile_pipeline
 
         output.parent.mkdir(parents=True, exist_ok=True)
         return compile_pipeline(self.pipeline, self.params, output)
 
 
-class OnCluster(Action):
-    """An action that speaks to a cluster."""
+class ClusterAction(Action):
+    """An action that sends requests to a cluster."""
 
     host: Annotated[
         str | None,
         Field(
-            description="Address of Kubeflow Pipelines' page, which passes requests on to its API, e.g. "
-            f"https://kubeflow.example.org/pipeline; null takes the environment variable {HOST}.",
+            description="Address of Kubeflow Pipelines' page, which forwards requests to its API, e.g. "
+            f"https://kubeflow.example.org/pipeline; null takes the environment variable {HOST_VARIABLE}.",
         ),
     ] = None
     namespace: Annotated[
         str | None,
         Field(
             pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
-            description="Namespace of an installation with several users; other installations have none to choose.",
+            description="Namespace on an installation with several users; other installations ignore it.",
         ),
     ] = "cxr"
     token_variable: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-            description="Environment variable with a token; while it is not set, none is sent.",
+            description="Environment variable with a token; if it is not set, no token is sent.",
         ),
     ] = "KFP_TOKEN"
     token_file: Annotated[
         Path | None,
-        Field(description="File with a token, such as a mounted service account's; beats the variable."),
+        Field(description="File with a token, such as a mounted service account's; it wins over the variable."),
     ] = None
     verify_certificates: Annotated[
-        bool, Field(description="Whether the server's certificate is checked; false only for a trial.")
+        bool, Field(description="Whether the server's certificate is checked; use false only for a trial.")
     ] = True
     ca_file: Annotated[
-        Path | None, Field(description="Certificates of the authorities to trust; null for the usual ones.")
+        Path | None, Field(description="Certificates of the authorities to trust; null takes the usual ones.")
     ] = None
-    timeout: Annotated[int, Field(ge=1, le=600, description="Seconds that an answer may take.")] = 30
+    timeout: Annotated[int, Field(ge=1, le=600, description="Longest time for a response, in seconds.")] = 30
 
     @field_validator("host")
     @classmethod
-    def _address(cls, host: str | None) -> str | None:
-        return None if host is None else _checked(host)
+    def _check_host(cls, host: str | None) -> str | None:
+        return None if host is None else _check_address(host)
 
     @field_validator("ca_file")
     @classmethod
-    def _certificates(cls, file: Path | None) -> Path | None:
+    def _check_ca_file(cls, file: Path | None) -> Path | None:
         if file is not None and not file.is_file():
-            raise ValueError("a file with certificates (PEM) that is there, or null")
+            raise ValueError("an existing file with certificates (PEM), or null")
         return file
 
-    def cluster(self) -> Cluster:
-        """Make the first contact.
+    def cluster(self) -> KubeflowCluster:
+        """Connect to the cluster.
 
         Returns:
             The cluster.
 
         Raises:
-            ParameterError: if no host is named.
-            ClusterError: if it does not answer as it should.
+            ParameterError: if no host is set.
+            ClusterError: if it does not respond as Kubeflow Pipelines.
         """
-        from cxr.kubeflow.cluster import Cluster
-        from cxr.kubeflow.connection import Access
+        from cxr.kubeflow.cluster import KubeflowCluster
+        from cxr.kubeflow.connection import ConnectionSettings
 
-        return Cluster(
-            Access(
-                self._host(), self.token_variable, self.token_file, self.verify_certificates, self.ca_file, self.timeout
-            ),
-            self.namespace,
+        settings = ConnectionSettings(
+            self._host(), self.token_variable, self.token_file, self.verify_certificates, self.ca_file, self.timeout
         )
+        return KubeflowCluster(settings, self.namespace)
 
     def _host(self) -> str:
         if self.host is not None:
             return self.host
-        host = os.environ.get(HOST, "")
+        host = os.environ.get(HOST_VARIABLE, "")
         if not host:
             raise ParameterError(
                 [
-                    f"expected the address of Kubeflow Pipelines, received host=null and no {HOST}; set "
-                    f"kubeflow.host or {HOST}, e.g. http://127.0.0.1:8080 after `kubectl port-forward --namespace "
-                    "kubeflow service/ml-pipeline-ui 8080:80`"
+                    f"expected the address of Kubeflow Pipelines, received host=null and no {HOST_VARIABLE}; set "
+                    f"kubeflow.host or {HOST_VARIABLE}, e.g. http://127.0.0.1:8080 after "
+                    "`kubectl port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80`"
                 ]
             )
         try:
-            return _checked(host)
+            return _check_address(host)
         except ValueError as error:
-            raise ParameterError([f"expected {HOST} to be {error}, received {HOST}={host!r}"]) from None
+            raise ParameterError(
+                [f"expected {HOST_VARIABLE} to be {error}, received {HOST_VARIABLE}={host!r}"]
+            ) from None
 
 
-class Started(OnCluster, Compiled):
-    """An action that has the cluster run a pipeline, now or later."""
+class SubmittingAction(ClusterAction, CompilingAction):
+    """An action that lets the cluster run a pipeline, now or later."""
 
     package: Annotated[
         Path | None, Field(description="File that `cxr kubeflow compile` wrote; null compiles the pipeline now.")
@@ -178,58 +167,73 @@ class Started(OnCluster, Compiled):
     arguments: Annotated[
         dict[str, Any], Field(description="Values for the pipeline's own arguments, as a mapping.")
     ] = {}  # noqa: RUF012
-    experiment: Annotated[str, Field(min_length=1, description="Experiment that the runs belong to.")] = "pneumonia"
+    experiment: Annotated[str, Field(min_length=1, description="Experiment of the runs.")] = "pneumonia"
     service_account: Annotated[
-        str | None, Field(description="Kubernetes account of the runs' pods; null for the installation's own.")
+        str | None, Field(description="Kubernetes account of the runs' pods; null takes the installation's default.")
     ] = "cxr-pipeline"
     pipeline_root: Annotated[
         str | None,
         Field(
-            description="Where artifacts go, e.g. s3://cxr-kubeflow/runs; null for the pipeline's or installation's."
+            description="Address for artifacts, e.g. s3://cxr-kubeflow/runs; null takes the pipeline's or "
+            "the installation's default."
         ),
     ] = None
 
-    def read(self) -> Package:
-        """Read the package, compiling it first if none is named, and check the arguments.
+    def read_package(self) -> PipelinePackage:
+        """Read the package and check the arguments; compile the package first if no file is given.
 
         Returns:
             The package.
 
         Raises:
-            MissingInputError: if the package or the parameter file is not there.
-            ParameterError: if it is none, or takes other arguments.
+            MissingInputError: if the package or the parameter file does not exist.
+            ParameterError: if the file is no package, or the package takes other arguments.
         """
         from cxr.kubeflow.pipeline_package import read_package
 
-        found = read_package(self.package or self.compiled(package_path(self.pipeline)))
-        found.check(self.arguments)
-        return found
+        package = read_package(self.package or self.compile(default_package_path(self.pipeline)))
+        package.check_arguments(self.arguments)
+        return package
 
-    def upload(self, cluster: Cluster, package: Package) -> Version:
-        """Upload the package unless its content is there, and say which version it is.
+    def run_spec(self, cluster: KubeflowCluster, package: PipelinePackage, name: str) -> RunSpec:
+        """Describe a run of the package; upload the package and create the experiment if they do not exist.
 
         Args:
             cluster: the cluster.
             package: the compiled pipeline.
+            name: name of the run or of the schedule.
 
         Returns:
-            The version.
+            What the run does.
         """
+        from cxr.kubeflow.cluster import RunSpec
+
+        return RunSpec(
+            name=name,
+            version=self._upload(cluster, package),
+            experiment_id=cluster.ensure_experiment(self.experiment),
+            arguments=self.arguments,
+            service_account=self.service_account,
+            pipeline_root=self.pipeline_root,
+        )
+
+    def _upload(self, cluster: KubeflowCluster, package: PipelinePackage) -> PipelineVersion:
+        """Upload the package, unless the server has the same content, and show the version."""
         from cxr import __version__
         from cxr.lineage.provenance import git_commit
 
         commit = git_commit(Path.cwd()) or "unknown"
-        version = cluster.version(package, f"cxr {__version__}, git commit {commit}")
-        came = "uploaded" if version.uploaded else "was there already"
-        self.show(f"{package.name}: version {version.name} {came}")
+        version = cluster.ensure_version(package, f"cxr {__version__}, git commit {commit}")
+        state = "uploaded" if version.uploaded else "exists already"
+        self.show(f"{package.name}: version {version.name} {state}")
         return version
 
 
-class Named(OnCluster, OfPipeline):
-    """An action about the schedule of a name."""
+class ScheduleAction(ClusterAction, PipelineAction):
+    """An action about the schedule with a name."""
 
     schedule_name: Annotated[
-        str | None, Field(min_length=1, description="Name of the schedule; null takes that of the pipeline.")
+        str | None, Field(min_length=1, description="Name of the schedule; null takes the name of the pipeline.")
     ] = None
 
     @property
@@ -238,8 +242,8 @@ class Named(OnCluster, OfPipeline):
         return self.schedule_name or f"cxr-{self.pipeline}"
 
 
-def package_path(pipeline: str) -> Path:
-    """Where a compiled pipeline is written unless another file is named.
+def default_package_path(pipeline: str) -> Path:
+    """File of a compiled pipeline, unless another one is given.
 
     Args:
         pipeline: ``"training"`` or ``"scoring"``.
@@ -250,13 +254,13 @@ def package_path(pipeline: str) -> Path:
     return Path("artifacts") / "kubeflow" / f"{pipeline}.yaml"
 
 
-def _checked(host: str) -> str:
-    """Take an address without slashes at its end; ValueError continues "expected host to be"."""
+def _check_address(host: str) -> str:
+    """Remove slashes from the end of an address; the text of a ValueError continues "expected host to be"."""
     parts = urlsplit(host.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("an address that starts with http:// or https://, e.g. https://kubeflow.example.org/pipeline")
     if parts.username or parts.password:
         raise ValueError("an address without user and password; a token goes into the environment variable")
     if parts.query or parts.fragment or re.search(r"/apis(/|$)", parts.path):
-        raise ValueError("the address of the page without what follows # or ?, and without /apis")
+        raise ValueError("the address of the page without the part from # or ?, and without /apis")
     return host.strip().rstrip("/")

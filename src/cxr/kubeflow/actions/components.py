@@ -1,4 +1,4 @@
-"""Components: write the components of the steps down, for people who wire pipelines of their own."""
+"""Components: write the components of the steps as files, for people who build their own pipelines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cxr.errors import MissingInputError
 from cxr.kubeflow.actions.base import Action
 
 
-class Components(Action):
+class WriteComponents(Action):
     """Write component.yaml of every step that runs in a container."""
 
     name: ClassVar[str] = "kubeflow components"
@@ -22,14 +22,14 @@ class Components(Action):
     folder: Annotated[Path, Field(description="Folder to write STEP/component.yaml into.")] = Path("components")
 
     def run(self) -> None:
-        """Write the files and say which."""
-        from cxr.kubeflow.components import write
-        from cxr.kubeflow.pipeline_graph import Graph
-        from cxr.steps.parameters import read_sections
+        """Write the files and show their paths."""
+        from cxr.kubeflow.components import write_components
+        from cxr.kubeflow.pipeline_graph import PipelineGraph
+        from cxr.steps.parameters import read_parameter_file
 
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
-        sections = read_sections(self.params)
+        sections = read_parameter_file(self.params)
         containers = {**(sections.get("containers") or {}), "transfer": False, "remote": None}
-        models = tuple(Graph({**sections, "containers": containers}).models)
-        self.show(*map(str, write(self.folder, models)))
+        models = tuple(PipelineGraph({**sections, "containers": containers}).models)
+        self.show(*map(str, write_components(self.folder, models)))

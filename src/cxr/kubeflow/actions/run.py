@@ -1,12 +1,11 @@
-"""Run a pipeline on this machine: compiled as for a cluster, each step in a container of its own."""
+"""Run: execute a pipeline on this machine, compiled as for a cluster, each step in its own container."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,34 +13,35 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from cxr.errors import MissingInputError, ParameterError
-from cxr.lineage.provenance import PIPELINE_RUN
-from cxr.steps.base import Keeps, Step
-from cxr.steps.parameters import read_sections
+from cxr.errors import MissingInputError
+from cxr.lineage.provenance import PIPELINE_RUN_VARIABLE
+from cxr.steps.base import Step, WorkingFolder
+from cxr.steps.parameters import override_parameters, read_parameter_file
 
 log = logging.getLogger(__name__)
 
-HANDED_ON = (
+FORWARDED_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION",
     "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
 )  # fmt: skip
-"""Variables that containers get from this environment, as they get them from secrets on a cluster."""
-TRACKING = "MLFLOW_TRACKING_URI"
-"""Variable with the address of MLflow, as in the cluster's secret."""
-ONE_MACHINE: dict[str, Any] = {
+"""Variables of this environment that containers get; on a cluster they get them from secrets."""
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+"""Environment variable with the address of MLflow."""
+LOCAL_OVERRIDES: dict[str, Any] = {
     "containers.remote": None,
     "containers.api": None,
     "containers.gpu.count": 0,
     "containers.checkpoints.size": None,
     "containers.retries.count": 0,
 }
-"""What a run on this machine does without: a cluster's disks, its GPUs, its second tries."""
+"""Values that switch off what only a cluster has: disks, GPUs, retries."""
 
 
-class Run(Step):
+class RunLocally(Step):
     """Run a compiled pipeline on this machine, each step in a container, with docker or podman."""
 
     name: ClassVar[str] = "kubeflow run"
+    follows: ClassVar[str] = "compile"
     sections: ClassVar[tuple[str, ...]] = ()
 
     pipeline: Annotated[Literal["training", "scoring"], Field(description="Which pipeline.")] = "training"
@@ -49,7 +49,7 @@ class Run(Step):
         "params.yaml"
     )
     models: Annotated[
-        list[str], Field(description="Models of the parameter file to train; empty takes all that there are.")
+        list[str], Field(description="Models of the parameter file to train; empty takes all of them.")
     ] = []  # noqa: RUF012
     changes: Annotated[
         dict[str, Any],
@@ -63,92 +63,52 @@ class Run(Step):
         Field(
             pattern=r"^https?://",
             description="Address of an MLflow server as containers reach it; null starts one for this run, whose store "
-            "stays in the folder of the runs.",
+            "is kept in the folder of the runs.",
         ),
     ] = None
     shared_memory: Annotated[
         str, Field(pattern=r"^\d+[kmg]$", description="Size of /dev/shm in each container, e.g. 512m or 1g.")
     ] = "1g"
-    runs: Annotated[Path, Keeps("Runs"), Field(description="Folder with one folder per run, and the MLflow store.")] = (
-        Path("artifacts/kubeflow/local")
-    )
+    runs: Annotated[
+        Path, WorkingFolder("Runs"), Field(description="Folder with one folder per run, and the MLflow store.")
+    ] = Path("artifacts/kubeflow/local")
 
     def run(self) -> None:
         """Compile the pipeline and run it.
 
         Raises:
             MissingInputError: if there is no parameter file.
-            ParameterError: if a model or a changed value isn't in it.
-            InstallationError: if there is no engine, or an image is missing.
+            ParameterError: if a model or an overridden value is not in it.
+            InstallationError: if no container engine responds, or an image is missing.
             PipelineError: if a step failed.
         """
-        from cxr.kubeflow.compiler import compile_pipeline
-        from cxr.kubeflow.container_engine import Engine
+        from cxr.kubeflow.container_engine import ContainerEngine
+        from cxr.kubeflow.pipeline_package import compile_pipeline
 
         if not self.params.is_file():
             raise MissingInputError(f"{self.name}: expected a parameter file, received params={self.params}")
-        sections = changed(read_sections(self.params), self.models, self.changes)
-        engine = Engine.find()
-        begun = datetime.now(UTC)
-        folder = self.runs / f"{begun:%Y%m%dT%H%M%S}"
+        sections = override_parameters(read_parameter_file(self.params), self.models, self.changes)
+        engine = ContainerEngine.find()
+        started = datetime.now(UTC)
+        folder = self.runs / f"{started:%Y%m%dT%H%M%S}"
         engine.prepare(folder)
-        with self._tracking() as uri:
+        with self._tracking_server() as uri:
             params = folder / "params.yaml"
-            values = changed(sections, [], ONE_MACHINE | {"containers.tracking_uri": uri}, new=True)
+            values = override_parameters(sections, [], LOCAL_OVERRIDES | {"containers.tracking_uri": uri}, add=True)
             params.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
             package = compile_pipeline(self.pipeline, params, folder / f"{self.pipeline}.yaml")
-            environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-            environment |= {TRACKING: uri, PIPELINE_RUN: f"local-{folder.name}"}
+            environment = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
+            environment |= {TRACKING_VARIABLE: uri, PIPELINE_RUN_VARIABLE: f"local-{folder.name}"}
             engine.run(package, folder, engine.options(environment, self.shared_memory), self.arguments)
-        seconds = (datetime.now(UTC) - begun).total_seconds()
-        log.info("%s: every step ended well after %.0f s; outputs are in %s", self.pipeline, seconds, folder)
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        log.info("%s: every step succeeded after %.0f s; outputs are in %s", self.pipeline, seconds, folder)
 
     @contextlib.contextmanager
-    def _tracking(self) -> Iterator[str]:
+    def _tracking_server(self) -> Iterator[str]:
         if self.tracking_uri is not None:
             yield self.tracking_uri
             return
-        from cxr.kubeflow.local_tracking_server import serving
+        from cxr.kubeflow.local_tracking_server import run_tracking_server
 
-        with serving(self.runs / "mlflow") as uri:
+        with run_tracking_server(self.runs / "mlflow") as uri:
             yield uri
-
-
-def changed(
-    sections: Mapping[str, Any], models: list[str], changes: Mapping[str, Any], *, new: bool = False
-) -> dict[str, Any]:
-    """Copy the sections of a parameter file with other values in them.
-
-    Args:
-        sections: the sections.
-        models: entries of the section ``models`` that stay; all if empty.
-        changes: dotted name to value, e.g. ``{"fetch.phantom_images": 60}``.
-        new: whether names may be added.
-
-    Returns:
-        The copy.
-
-    Raises:
-        ParameterError: listing every model and name that isn't there.
-    """
-    copy: dict[str, Any] = json.loads(json.dumps(sections))  # parts mappings that share an anchor
-    known = copy.get("models") or {}
-    problems = [
-        f"expected one of the models {', '.join(known)}; received {name!r}" for name in models if name not in known
-    ]
-    if models:
-        copy["models"] = {name: known[name] for name in models if name in known}
-    for name, value in changes.items():
-        *way, last = name.split(".")
-        place: Any = copy
-        for part in way:
-            if new:
-                place[part] = place.get(part) or {}
-            place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or (not way and last not in place):
-            problems.append(f"expected the name of a value such as fetch.phantom_images, received {name}={value!r}")
-        else:
-            place[last] = value
-    if problems:
-        raise ParameterError(problems)
-    return copy

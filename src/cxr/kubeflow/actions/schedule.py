@@ -1,4 +1,4 @@
-"""Schedule: have the cluster run a pipeline again and again."""
+"""Schedule: let the cluster run a pipeline regularly."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from cxr.errors import ClusterError
-from cxr.kubeflow.actions.base import Named, Started
-from cxr.kubeflow.cron import parse_cron, time_zone
+from cxr.kubeflow.actions.base import ScheduleAction, SubmittingAction
+from cxr.kubeflow.cron import find_time_zone, parse_cron
 
-SHOWN = 3
-"""Next dates that are shown."""
+DATES_SHOWN = 3
+"""Number of next dates that are shown."""
 
 
-class Schedule(Named, Started):
-    """Have the cluster run a pipeline again and again; what had this name before is replaced."""
+class ScheduleRuns(ScheduleAction, SubmittingAction):
+    """Let the cluster run a pipeline regularly; an older schedule with the same name is replaced."""
 
     name: ClassVar[str] = "kubeflow schedule"
+    follows: ClassVar[str] = "submit"
 
     cron: Annotated[
         str,
         Field(
             description="When: second minute hour day month weekday, e.g. '0 0 2 * * MON'; the five fields of crontab "
-            "and @weekly are understood, too."
+            "and macros such as @weekly are accepted, too."
         ),
     ] = "0 0 2 * * MON"
     time_zone: Annotated[
@@ -35,74 +36,68 @@ class Schedule(Named, Started):
             "(CRON_SCHEDULE_TIMEZONE), for all schedules."
         ),
     ] = "UTC"
-    enabled: Annotated[bool, Field(description="false makes the schedule paused.")] = True
-    no_catchup: Annotated[bool, Field(description="Whether dates that were missed are left out.")] = True
-    max_concurrency: Annotated[int, Field(ge=1, le=10, description="How many of its runs may go on at once.")] = 1
+    enabled: Annotated[bool, Field(description="false creates the schedule paused.")] = True
+    no_catchup: Annotated[bool, Field(description="Whether missed dates are skipped.")] = True
+    max_concurrency: Annotated[int, Field(ge=1, le=10, description="Largest number of its runs at the same time.")] = 1
 
     @field_validator("cron")
     @classmethod
-    def _readable(cls, cron: str) -> str:
+    def _check_cron(cls, cron: str) -> str:
         parse_cron(cron)
         return cron
 
     @field_validator("time_zone")
     @classmethod
-    def _zone(cls, zone: str) -> str:
-        time_zone(zone)
+    def _check_time_zone(cls, zone: str) -> str:
+        find_time_zone(zone)
         return zone
 
     def run(self) -> None:
-        """Make the new schedule, then delete the older ones of its name.
+        """Create the new schedule, then delete the older ones with its name.
 
-        A recurring run cannot be changed. Its name need not be unique: the new one is made first, so that a failure
-        leaves the older ones as they were, and whatever is cut off is put in order by the same command.
+        A recurring run cannot be changed, and its name need not be unique. The new one is created first: if that
+        fails, the older ones remain. After an interruption the same command leaves one schedule.
         """
-        from cxr.kubeflow.run_spec import Work
-
-        package = self.read()
+        package = self.read_package()
         cluster = self.cluster()
-        cron = parse_cron(self.cron)
-        work = Work(
-            name=self.schedule,
-            version=self.upload(cluster, package),
-            experiment_id=cluster.experiment(self.experiment),
-            arguments=self.arguments,
-            service_account=self.service_account,
-            pipeline_root=self.pipeline_root,
-        )
+        spec = self.run_spec(cluster, package, self.schedule)
         try:
-            made = cluster.schedule(
-                work,
-                cron,
+            created = cluster.create_recurring_run(
+                spec,
+                parse_cron(self.cron),
                 enabled=self.enabled,
                 no_catchup=self.no_catchup,
                 max_concurrency=self.max_concurrency,
             )
         except ClusterError as error:
             raise ClusterError(
-                f"{error}\nwhat was scheduled before as {self.schedule!r} is as it was; the same command, run again, "
+                f"{error}\nolder schedules with the name {self.schedule!r} are unchanged; the same command, run again, "
                 "leaves one schedule"
             ) from error
-        older = [one for one in cluster.recurring(self.schedule) if one.recurring_run_id != made.recurring_run_id]
-        for place, one in enumerate(older):
+        recurring_runs = cluster.list_recurring_runs(self.schedule)
+        older_ids = [
+            recurring_run.recurring_run_id
+            for recurring_run in recurring_runs
+            if recurring_run.recurring_run_id != created.recurring_run_id
+        ]
+        for position, identity in enumerate(older_ids):
             try:
-                cluster.unschedule(one.recurring_run_id)
+                cluster.delete_recurring_run(identity)
             except ClusterError as error:
                 raise ClusterError(
-                    f"{error}\nthe new schedule {made.recurring_run_id} stands, but {len(older) - place} older one(s) "
-                    "beside it would run as well; run the same command again"
+                    f"{error}\nthe new schedule {created.recurring_run_id} exists, but {len(older_ids) - position} "
+                    "older one(s) would run as well; run the same command again"
                 ) from error
-        self._tell(cluster.page("recurringrun", made.recurring_run_id), len(older))
+        self._show_schedule(cluster.page_url("recurringrun", created.recurring_run_id), len(older_ids))
 
-    def _tell(self, page: str, replaced: int) -> None:
-        """Say what the schedule is."""
-        cron, zone = parse_cron(self.cron), time_zone(self.time_zone)
+    def _show_schedule(self, page_url: str, replaced: int) -> None:
+        cron, zone = parse_cron(self.cron), find_time_zone(self.time_zone)
         if cron.note:
             self.show(cron.note)
-        state = "" if self.enabled else " (paused)"
-        dates = islice(cron.dates(datetime.now(UTC), zone), SHOWN)
+        state = "" if self.enabled else ", paused"
+        dates = islice(cron.dates(datetime.now(UTC), zone), DATES_SHOWN)
         self.show(
-            f"{self.schedule}: {cron.words(self.time_zone)}{state}, in place of {replaced} older",
+            f"{self.schedule}: {cron.describe(self.time_zone)}{state}; it replaces {replaced} older",
             f"next: {', '.join(f'{date:%a %Y-%m-%d %H:%M:%S}' for date in dates)} {self.time_zone}",
-            page,
+            page_url,
         )

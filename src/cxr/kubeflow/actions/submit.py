@@ -1,4 +1,4 @@
-"""Submit: start a run of a pipeline on the cluster, and follow it if wanted."""
+"""Submit: start a run of a pipeline on the cluster, and follow it on request."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.kubeflow.actions.base import Started
+from cxr.kubeflow.actions.base import SubmittingAction
 
 
-class Submit(Started):
-    """Start a run of a pipeline on the cluster now; its content is uploaded once."""
+class SubmitRun(SubmittingAction):
+    """Start a run of a pipeline on the cluster now; the same content is uploaded only once."""
 
     name: ClassVar[str] = "kubeflow submit"
+    follows: ClassVar[str] = "run"
 
     wait: Annotated[bool, Field(description="Follow the run to its end; exit status 1 if it does not succeed.")] = False
     seconds: Annotated[
-        float, Field(gt=0, le=3600, description="Seconds between two looks at a run that is followed.")
+        float, Field(gt=0, le=3600, description="Seconds between two requests for the state of the run.")
     ] = 10.0
 
     def run(self) -> None:
-        """Upload, start, and follow."""
-        from cxr.kubeflow.run_progress import follow
-        from cxr.kubeflow.run_spec import Work
+        """Upload the pipeline, start the run, and follow it on request."""
+        from cxr.kubeflow.run_progress import follow_run
 
-        package = self.read()
+        package = self.read_package()
         cluster = self.cluster()
-        version = self.upload(cluster, package)
-        work = Work(
-            name=f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
-            experiment_id=cluster.experiment(self.experiment),
-            version=version,
-            arguments=self.arguments,
-            service_account=self.service_account,
-            pipeline_root=self.pipeline_root,
-        )
-        run_id = cluster.start(work)
-        self.show(f"run {run_id}", cluster.page("runs", run_id))
+        spec = self.run_spec(cluster, package, f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+        run_id = cluster.start_run(spec)
+        self.show(f"run {run_id}", cluster.page_url("runs", run_id))
         if self.wait:
-            follow(cluster, run_id, self.seconds, self.show)
+            follow_run(cluster, run_id, self.seconds, self.show)

@@ -1,21 +1,22 @@
-"""Unschedule: delete the schedules of a name."""
+"""Unschedule: delete the schedules with a name."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from cxr.kubeflow.actions.base import Named
+from cxr.kubeflow.actions.base import ScheduleAction
 
 
-class Unschedule(Named):
-    """Delete the schedules of a name; a run that is going on goes on."""
+class DeleteSchedule(ScheduleAction):
+    """Delete the schedules with a name; a run that has started goes on."""
 
     name: ClassVar[str] = "kubeflow unschedule"
+    follows: ClassVar[str] = "schedule"
 
     def run(self) -> None:
-        """Delete them and say how many there were."""
+        """Delete the schedules and show their number."""
         cluster = self.cluster()
-        found = cluster.recurring(self.schedule)
-        for one in found:
-            cluster.unschedule(one.recurring_run_id)
-        self.show(f"{self.schedule}: {len(found)} deleted")
+        recurring_runs = cluster.list_recurring_runs(self.schedule)
+        for recurring_run in recurring_runs:
+            cluster.delete_recurring_run(recurring_run.recurring_run_id)
+        self.show(f"{self.schedule}: {len(recurring_runs)} deleted")

@@ -1,1 +1,1 @@
-"""The model card: what a version is for, how it was judged and what is not known, for readers."""
+"""The model card of a version: a text for readers."""

@@ -1,4 +1,4 @@
-"""The service's application: which path answers what, and how OpenAPI describes it."""
+"""The web application: the paths of the service, and their description for OpenAPI."""
 
 from __future__ import annotations
 
@@ -12,178 +12,212 @@ from fastapi.responses import HTMLResponse, Response
 
 from cxr import __version__
 from cxr.errors import ImageError
-from cxr.serving.model_provider import Served
-from cxr.serving.rest.inference import Desk
-from cxr.serving.rest.metrics import MEDIA_TYPE, Measurements
-from cxr.serving.rest.middleware import Passage, Standby
-from cxr.serving.rest.openapi import PREDICTIONS, description, kserve_body, page, problems, tidy
-from cxr.serving.rest.problems import Problem, describe, request_id
-from cxr.serving.rest.request_body import IMAGE_TYPES, JSON, Places, content_type, images_of, instances_of, take_in
-from cxr.serving.rest.schemas import Health, ImageAnswer, Models, ModelState, Predictions, Ready, Told, Version
-from cxr.serving.rest.settings import Limits
-from cxr.serving.rest.webhook import LARGEST, SLOWEST, News
+from cxr.serving.model_source import ServedModel
+from cxr.serving.rest.inference import InferenceService
+from cxr.serving.rest.metrics import METRICS_TYPE, ServiceMetrics
+from cxr.serving.rest.middleware import Readiness, RequestLimiter, RequestMiddleware
+from cxr.serving.rest.openapi import (
+    KSERVE_BODY,
+    PREDICTIONS_BODY,
+    docs_page,
+    problem_responses,
+    service_description,
+    use_problem_schema,
+)
+from cxr.serving.rest.problems import ProblemError, add_problem_handlers, request_id
+from cxr.serving.rest.request_body import (
+    IMAGE_TYPES,
+    JSON_TYPE,
+    check_content_type,
+    parse_images,
+    parse_kserve_instances,
+    read_body,
+)
+from cxr.serving.rest.schemas import (
+    HealthResponse,
+    ImageResult,
+    ModelsResponse,
+    ModelStateResponse,
+    PredictionsResponse,
+    ReadyResponse,
+    VersionResponse,
+    WebhookResponse,
+)
+from cxr.serving.rest.settings import RequestLimits
+from cxr.serving.rest.webhook import MAX_MESSAGE_BYTES, MAX_MESSAGE_SECONDS, WebhookReceiver
 
-Images = list[bytes | ImageError]
+ImageParser = Callable[[bytes], list[bytes | ImageError]]
 
 
-def application(
-    desk: Desk, limits: Limits, counted: Measurements, news: News, threads: Executor, standby: Standby
+def build_application(
+    service: InferenceService,
+    limits: RequestLimits,
+    service_metrics: ServiceMetrics,
+    webhooks: WebhookReceiver,
+    threads: Executor,
+    readiness: Readiness,
 ) -> FastAPI:
-    """Put the application together.
+    """Build the application.
 
     Args:
-        desk: answers for images.
-        limits: bounds on requests.
-        counted: where requests are counted.
-        news: takes messages of the tracking server.
-        threads: where images are answered.
-        standby: says when the service is about to end.
+        service: predicts images.
+        limits: limits of a request.
+        service_metrics: counts requests.
+        webhooks: receives messages of the tracking server.
+        threads: runs the predictions.
+        readiness: says when the service is about to stop.
 
     Returns:
         The application.
     """
-    # Pages of Swagger and ReDoc load their programs from another site; /docs is a page of our own.
-    made = FastAPI(
-        title="cxr", version=__version__, description=description(limits),
+    # FastAPI's pages (Swagger, ReDoc) load scripts from another site, so /docs is a page of our own.
+    application = FastAPI(
+        title="cxr", version=__version__, description=service_description(limits),
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
-    describe(made)
-    made.add_middleware(Passage, counted=counted, standby=standby)
-    tidy(made)
-    places = Places(limits.waiting)
+    add_problem_handlers(application)
+    application.add_middleware(RequestMiddleware, metrics=service_metrics, readiness=readiness)
+    use_problem_schema(application)
+    limiter = RequestLimiter(limits.waiting)
 
-    async def answers(request: Request, images: Callable[[bytes], Images]) -> tuple[Served, list[ImageAnswer]]:
-        async with places.one():
-            body = await take_in(request, limits.bytes, limits.send_seconds)
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: desk.answer(images(body)))
+    async def predict_body(request: Request, parse: ImageParser) -> tuple[ServedModel, list[ImageResult]]:
+        async with limiter.slot():
+            body = await read_body(request, limits.max_bytes, limits.send_seconds)
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: service.predict(parse(body)))
 
-    def names() -> list[str]:
-        current = desk.standing.current
-        found = (desk.standing.registered_name, current.alias, current.card.model)
-        return list(dict.fromkeys(name for name in found if name))
+    def model_names() -> list[str]:
+        current = service.provider.current
+        names = (service.provider.registered_name, current.alias, current.metadata.model)
+        return list(dict.fromkeys(name for name in names if name))
 
-    def known(name: str) -> str:
-        if name not in names():
-            raise Problem(404, "unknown_model", f"expected one of the models: {', '.join(names())}")
-        return name
+    def check_model_name(name: str) -> None:
+        names = model_names()
+        if name not in names:
+            raise ProblemError(404, "unknown_model", f"expected one of the models: {', '.join(names)}")
 
-    @made.post(
+    @application.post(
         "/v1/predictions",
         tags=["answers"],
-        summary="Answer for one image or several",
-        responses=problems(408, 413, 415, 422, 503),
-        openapi_extra={"requestBody": PREDICTIONS},
+        summary="Predict one image or several",
+        responses=problem_responses(408, 413, 415, 422, 503),
+        openapi_extra={"requestBody": PREDICTIONS_BODY},
     )
-    async def predictions(request: Request) -> Predictions:
-        """The body is one image as it is, or JSON with several in base64.
+    async def predictions(request: Request) -> PredictionsResponse:
+        """The body is one image file, or JSON with several images in base64.
 
-        An image that could be read but looks like no chest film is answered by a `refusal`, without a probability.
-        One of several that cannot be read has an `error` beside the others' answers; one that came alone is 422.
+        A readable image that does not look like a chest radiograph gets a `refusal` instead of a probability.
+        If one of several images cannot be read, its result has an `error`; an image that was sent alone gets 422.
         """
-        kind = content_type(request, (*IMAGE_TYPES, JSON))
-        served, given = await answers(request, lambda body: images_of(body, kind, limits))
-        if kind != JSON and given[0].error is not None:
-            raise Problem(422, given[0].error.problem, given[0].error.detail)
-        return _predictions(served, given, request)
+        content_type = check_content_type(request, (*IMAGE_TYPES, JSON_TYPE))
+        served, results = await predict_body(request, lambda body: parse_images(body, content_type, limits))
+        if content_type != JSON_TYPE and results[0].error is not None:
+            raise ProblemError(422, results[0].error.problem, results[0].error.detail)
+        return _predictions_response(served, results, request)
 
-    @made.post(
+    @application.post(
         "/v1/models/{name}:predict",
         tags=["KServe"],
-        summary="Answer in KServe's first protocol",
-        responses=problems(404, 408, 413, 415, 422, 503),
-        openapi_extra={"requestBody": kserve_body()},
+        summary="Predict in KServe's V1 protocol",
+        responses=problem_responses(404, 408, 413, 415, 422, 503),
+        openapi_extra={"requestBody": KSERVE_BODY},
     )
-    async def predict(name: Annotated[str, Path(examples=["champion"])], request: Request) -> Predictions:
-        """Each of `instances` is one image in base64; errors stand beside the others' answers."""
-        known(name)
-        content_type(request, (JSON,))
-        served, given = await answers(request, lambda body: instances_of(body, limits))
-        return _predictions(served, given, request)
+    async def predict(name: Annotated[str, Path(examples=["champion"])], request: Request) -> PredictionsResponse:
+        """Each of `instances` is one image in base64. The result of an image that cannot be read has an `error`."""
+        check_model_name(name)
+        check_content_type(request, (JSON_TYPE,))
+        served, results = await predict_body(request, lambda body: parse_kserve_instances(body, limits))
+        return _predictions_response(served, results, request)
 
-    @made.get("/v1/models", tags=["KServe"], summary="Names of the model")
-    async def models() -> Models:
-        """Any of them may stand in the other paths."""
-        return Models(models=names())
+    @application.get("/v1/models", tags=["KServe"], summary="Names of the model")
+    async def models() -> ModelsResponse:
+        """Each of them can be used in the other paths."""
+        return ModelsResponse(models=model_names())
 
-    @made.get(
-        "/v1/models/{name}", tags=["KServe"], summary="Whether the model can answer", responses=problems(404, 503)
+    @application.get(
+        "/v1/models/{name}",
+        tags=["KServe"],
+        summary="Whether the model can answer",
+        responses=problem_responses(404, 503),
     )
-    async def model(name: Annotated[str, Path(examples=["champion"])]) -> ModelState:
-        """As `/ready`, in KServe's first protocol."""
-        known(name)
-        _expect_staying(standby)
-        return ModelState(name=name, ready=True)
+    async def model(name: Annotated[str, Path(examples=["champion"])]) -> ModelStateResponse:
+        """The same as `/ready`, in KServe's V1 protocol."""
+        check_model_name(name)
+        _check_ready(readiness)
+        return ModelStateResponse(name=name, ready=True)
 
-    @made.get("/health", tags=["state"], summary="Whether the service is alive")
-    async def health() -> Health:
+    @application.get("/health", tags=["state"], summary="Whether the service is alive")
+    async def health() -> HealthResponse:
         """For liveness probes."""
-        return Health(version=desk.standing.current.version or None, problem=desk.standing.problem)
+        return HealthResponse(version=service.provider.current.version or None, problem=service.provider.problem)
 
-    @made.get("/ready", tags=["state"], summary="Whether the service can answer", responses=problems(503))
-    async def ready() -> Ready:
-        """For readiness probes: nothing listens before a version is loaded, and 503 is said before the end."""
-        _expect_staying(standby)
-        return Ready(version=desk.standing.current.version or None)
+    @application.get(
+        "/ready", tags=["state"], summary="Whether the service can answer", responses=problem_responses(503)
+    )
+    async def ready() -> ReadyResponse:
+        """For readiness probes. Nothing listens before a version is loaded; 503 comes before the service stops."""
+        _check_ready(readiness)
+        return ReadyResponse(version=service.provider.current.version or None)
 
-    @made.get("/version", tags=["state"], summary="Which version answers")
-    async def version() -> Version:
-        """The version, since when it answers, and what is in the way of another one."""
-        standing, current = desk.standing, desk.standing.current
-        return Version(
-            registered_name=standing.registered_name or None,
+    @application.get("/version", tags=["state"], summary="The version that answers")
+    async def version() -> VersionResponse:
+        """The version, since when it answers, and why another version does not."""
+        provider, current = service.provider, service.provider.current
+        return VersionResponse(
+            registered_name=provider.registered_name or None,
             version=current.version or None,
             alias=current.alias or None,
-            model=current.card.model,
-            threshold=current.card.threshold,
+            model=current.metadata.model,
+            threshold=current.metadata.threshold,
             since=current.since,
             banner=current.banner,
-            problem=standing.problem,
+            problem=provider.problem,
         )
 
-    @made.post(
+    @application.post(
         "/webhook",
         tags=["state"],
-        summary="News of the tracking server",
-        responses=problems(401, 403, 408, 413),
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}},
+        summary="Receive a message of the tracking server",
+        responses=problem_responses(401, 403, 408, 413),
+        openapi_extra={"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": {"type": "object"}}}}},
     )
-    async def webhook(request: Request) -> Told:
-        """A message that MLflow has signed; one about an alias of this model has the aliases looked at."""
-        news.signatures()
-        body = await take_in(request, LARGEST, SLOWEST)
-        done = news.take(body, request.headers, request.client.host if request.client else "nowhere")
-        return Told(done="looking at the aliases" if done else "nothing")
+    async def webhook(request: Request) -> WebhookResponse:
+        """MLflow must have signed the message. If an alias of this model has moved, the aliases are read at once."""
+        webhooks.require_signatures()
+        body = await read_body(request, MAX_MESSAGE_BYTES, MAX_MESSAGE_SECONDS)
+        sender = request.client.host if request.client else "an unknown address"
+        woken = webhooks.receive(body, request.headers, sender)
+        return WebhookResponse(done="looking at the aliases" if woken else "nothing")
 
-    @made.get(
+    @application.get(
         "/metrics",
         tags=["state"],
-        summary="Measurements for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
         """Counts and times of all workers."""
-        text = await asyncio.get_running_loop().run_in_executor(None, counted.text)
-        return Response(text, media_type=MEDIA_TYPE)
+        text = await asyncio.get_running_loop().run_in_executor(None, service_metrics.export)
+        return Response(text, media_type=METRICS_TYPE)
 
-    @made.get("/docs", include_in_schema=False)
+    @application.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return page(made.openapi())
+        return docs_page(application.openapi())
 
-    return made
+    return application
 
 
-def _predictions(served: Served, given: list[ImageAnswer], request: Request) -> Predictions:
-    return Predictions(
-        predictions=given,
+def _predictions_response(served: ServedModel, results: list[ImageResult], request: Request) -> PredictionsResponse:
+    return PredictionsResponse(
+        predictions=results,
         version=served.version or None,
         alias=served.alias or None,
-        model=served.card.model,
+        model=served.metadata.model,
         banner=served.banner,
         request_id=request_id(request),
     )
 
 
-def _expect_staying(standby: Standby) -> None:
-    if standby.leaving:
-        raise Problem(503, "leaving", "the service is about to end")
+def _check_ready(readiness: Readiness) -> None:
+    if readiness.draining:
+        raise ProblemError(503, "leaving", "the service is about to stop")

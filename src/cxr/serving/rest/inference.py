@@ -1,144 +1,122 @@
-"""The desk of a worker: images come in as bytes, answers go out, and what happened is counted."""
+"""From the images of a request to its results: decode, check, predict, log and count."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cxr.errors import ImageError
-from cxr.inference.answers import conclude, look
-from cxr.serving.rest.schemas import ImageAnswer, Refused, Unreadable
-from cxr.serving.rest.settings import Limits
+from cxr.inference.checked_prediction import check_image, predict_checked
+from cxr.serving.rest.schemas import ImageProblem, ImageResult, RefusalDetail
+from cxr.serving.rest.settings import RequestLimits
 
 if TYPE_CHECKING:
-    from cxr.images.decoding import Picture
-    from cxr.inference.answers import Answer, Seen
-    from cxr.serving.model_provider import Served
+    from cxr.images.decoding import DecodedImage
+    from cxr.inference.checked_prediction import CheckedImage, PredictionResult
+    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.model_source import ServedModel
     from cxr.serving.prediction_log import PredictionLog
-    from cxr.serving.rest.metrics import Measurements
+    from cxr.serving.rest.metrics import ServiceMetrics
 
-BATCH = 16
-"""Most pictures that are held decoded at once for a request."""
-
-
-class Standing(Protocol):
-    """A model that answers: the one with an alias, or one of a folder."""
-
-    @property
-    def registered_name(self) -> str:
-        """Name of the registered model, empty for a folder."""
-
-    @property
-    def current(self) -> Served:
-        """What answers now."""
-
-    @property
-    def problem(self) -> str | None:
-        """Why something else ought to answer."""
+MAX_BATCH_IMAGES = 16
+"""Most decoded images of a request in memory at once."""
 
 
-@dataclass(frozen=True)
-class StandingFolder:
-    """A model of a folder, which never changes."""
+class ImageDecoder(Protocol):
+    """Decodes images that may be malicious."""
 
-    current: Served
-    registered_name: str = ""
-    problem: str | None = None
+    def decode(self, data: bytes) -> DecodedImage:
+        """Decode an image; raises ImageError if that fails."""
 
 
-class Reader(Protocol):
-    """Reads an image without trusting it."""
-
-    def read(self, data: bytes) -> Picture:
-        """Decode; raises ImageError."""
-
-
-class Desk:
-    """Answers for the images of one request at a time; called by several threads."""
+class InferenceService:
+    """Predicts the images of requests. Several threads use it at once."""
 
     def __init__(
         self,
-        standing: Standing,
-        reader: Reader,
-        limits: Limits,
-        measurements: Measurements,
-        predictions: PredictionLog | None = None,
+        provider: ModelProvider,
+        decoder: ImageDecoder,
+        limits: RequestLimits,
+        metrics: ServiceMetrics,
+        prediction_log: PredictionLog | None,
     ) -> None:
-        """Take the place.
+        """Connect the parts.
 
         Args:
-            standing: the model.
-            reader: reads images.
-            limits: bounds on requests.
-            measurements: where it is counted.
-            predictions: where predictions are kept, None for nowhere.
+            provider: gives the model.
+            decoder: decodes images.
+            limits: limits of a request.
+            metrics: counts images and results.
+            prediction_log: logs predictions; None to log none.
         """
-        self.standing, self._reader, self._limits, self._measurements = standing, reader, limits, measurements
-        self._predictions = predictions
+        self.provider, self._decoder, self._limits, self._metrics = provider, decoder, limits, metrics
+        self._prediction_log = prediction_log
 
-    def answer(self, images: Sequence[bytes | ImageError]) -> tuple[Served, list[ImageAnswer]]:
-        """Answer for images, all by the same version.
+    def predict(self, images: Sequence[bytes | ImageError]) -> tuple[ServedModel, list[ImageResult]]:
+        """Predict all images of a request with the same version.
 
         Args:
-            images: content of each, or why there is none.
+            images: content of each image, or why it has none.
 
         Returns:
-            The version, and one answer per image.
+            The version, and one result per image.
         """
-        served = self.standing.current
-        answers: dict[int, ImageAnswer] = {}
-        batch: dict[int, tuple[Picture, Seen]] = {}
-        pixels = 0
-        self._measurements.in_flight.inc(len(images))
+        served = self.provider.current
+        results: dict[int, ImageResult] = {}
+        batch: dict[int, tuple[DecodedImage, CheckedImage]] = {}
+        batch_pixels = 0
+        self._metrics.in_flight.inc(len(images))
         try:
-            for number, image in enumerate(images):
+            for index, data in enumerate(images):
                 try:
-                    picture, seen = self._look(served, image)
+                    image, checked = self._decode_and_check(served, data)
                 except ImageError as error:
-                    answers[number] = _unreadable(served, error)
+                    results[index] = _error_result(served, error)
                     continue
-                # Small pictures are answered together; large ones do not wait for each other in memory.
-                if len(batch) == BATCH or pixels + picture.grey.size > self._limits.pixels:
-                    answers |= self._conclude(served, batch)
-                    batch, pixels = {}, 0
-                batch[number] = (picture, seen)
-                pixels += picture.grey.size
-            answers |= self._conclude(served, batch)
+                # Small images share a network call; large ones must not be in memory together.
+                if len(batch) == MAX_BATCH_IMAGES or batch_pixels + image.grey.size > self._limits.max_pixels:
+                    results |= self._predict_batch(served, batch)
+                    batch, batch_pixels = {}, 0
+                batch[index] = (image, checked)
+                batch_pixels += image.grey.size
+            results |= self._predict_batch(served, batch)
         finally:
-            self._measurements.in_flight.dec(len(images))
-        ordered = [answers[number] for number in range(len(images))]
-        for one in ordered:
-            self._measurements.answer(served, one)
+            self._metrics.in_flight.dec(len(images))
+        ordered = [results[index] for index in range(len(images))]
+        for result in ordered:
+            self._metrics.count_result(served, result)
         return served, ordered
 
-    def _look(self, served: Served, image: bytes | ImageError) -> tuple[Picture, Seen]:
-        if isinstance(image, ImageError):
-            raise image
-        with self._measurements.phase("reading"):
-            picture = self._reader.read(image)
-        with self._measurements.phase("looking"):
-            return picture, look(served.predictor.recipes, served.reference, picture)
+    def _decode_and_check(self, served: ServedModel, data: bytes | ImageError) -> tuple[DecodedImage, CheckedImage]:
+        if isinstance(data, ImageError):
+            raise data
+        with self._metrics.time_phase("reading"):
+            image = self._decoder.decode(data)
+        with self._metrics.time_phase("looking"):
+            return image, check_image(served.predictor.recipes, served.reference, image)
 
-    def _conclude(self, served: Served, batch: dict[int, tuple[Picture, Seen]]) -> dict[int, ImageAnswer]:
+    def _predict_batch(
+        self, served: ServedModel, batch: dict[int, tuple[DecodedImage, CheckedImage]]
+    ) -> dict[int, ImageResult]:
         if not batch:
             return {}
-        with self._measurements.phase("network"):
-            given = conclude(served.predictor, [seen for _, seen in batch.values()])
-        if self._predictions is not None:
-            self._predictions.append(served, given, [picture for picture, _ in batch.values()])
-        return {number: _worded(served, one) for number, one in zip(batch, given, strict=True)}
+        with self._metrics.time_phase("network"):
+            results = predict_checked(served.predictor, [checked for _, checked in batch.values()])
+        if self._prediction_log is not None:
+            self._prediction_log.append(served, results, [image for image, _ in batch.values()])
+        return {index: _image_result(served, result) for index, result in zip(batch, results, strict=True)}
 
 
-def _worded(served: Served, answer: Answer) -> ImageAnswer:
-    threshold = served.card.threshold
-    refusal, prediction = answer.refusal, answer.prediction
+def _image_result(served: ServedModel, result: PredictionResult) -> ImageResult:
+    refusal, prediction = result.refusal, result.prediction
     if refusal is not None or prediction is None:
-        why = Refused(kind=refusal.kind, detail=refusal.detail) if refusal is not None else None
-        return ImageAnswer(label=None, probability=None, threshold=threshold, refusal=why, error=None)
+        detail = RefusalDetail(kind=refusal.kind, detail=refusal.detail) if refusal is not None else None
+        return ImageResult(
+            label=None, probability=None, threshold=served.metadata.threshold, refusal=detail, error=None
+        )
     if not 0 <= prediction.probability <= 1:
-        return _unreadable(served, ImageError("no_answer", f"the network gave {prediction.probability}"))
-    return ImageAnswer(
+        return _error_result(served, ImageError("no_answer", f"the network gave {prediction.probability}"))
+    return ImageResult(
         label=prediction.label,
         probability=prediction.probability,
         threshold=prediction.threshold,
@@ -147,6 +125,6 @@ def _worded(served: Served, answer: Answer) -> ImageAnswer:
     )
 
 
-def _unreadable(served: Served, error: ImageError) -> ImageAnswer:
-    why = Unreadable(problem=error.problem, detail=error.detail)
-    return ImageAnswer(label=None, probability=None, threshold=served.card.threshold, refusal=None, error=why)
+def _error_result(served: ServedModel, error: ImageError) -> ImageResult:
+    problem = ImageProblem(problem=error.problem, detail=error.detail)
+    return ImageResult(label=None, probability=None, threshold=served.metadata.threshold, refusal=None, error=problem)

@@ -1,4 +1,4 @@
-"""Answers that say what was wrong with a request: problem details as RFC 9457 has them, never with what was sent."""
+"""Error responses in the form of RFC 9457 (problem details). They never repeat what the client sent."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_TYPE = "application/problem+json"
+_ADVICE = {
+    404: "expected one of the paths of /openapi.json",
+    405: "expected one of the methods that the header Allow names",
+}
 
 
 class ProblemDetails(BaseModel):
@@ -30,89 +35,69 @@ class ProblemDetails(BaseModel):
     request_id: str = Field(description="Name of this request, as in the header `X-Request-ID`.")
 
 
-class Problem(Exception):  # noqa: N818  # the word of the RFC
-    """A request that cannot be answered."""
+class ProblemError(Exception):
+    """A request that gets an error response."""
 
     def __init__(self, status: int, problem: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Describe it.
+        """Describe the problem.
 
         Args:
             status: HTTP status, 400 to 599.
-            problem: short name of the kind.
-            detail: what was expected and received; nothing of an image, and no file name.
-            headers: headers of the answer.
+            problem: short name of the kind of problem.
+            detail: what was expected and received; no content of an image, and no file name.
+            headers: further headers of the response.
         """
         super().__init__(detail)
         self.status, self.problem, self.detail, self.headers = status, problem, detail, dict(headers or {})
 
 
-def describe(application: FastAPI) -> None:
-    """Have an application answer with problem details whatever goes wrong.
+def add_problem_handlers(application: FastAPI) -> None:
+    """Make an application send problem details for every kind of error.
 
     Args:
         application: the application.
     """
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
-    from starlette.responses import Response
 
-    def on_problem(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return response(request, error)
+    @application.exception_handler(ProblemError)
+    def on_problem(request: Request, error: ProblemError) -> Response:
+        return problem_response(request, error)
 
-    def on_status(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+    @application.exception_handler(HTTPException)
+    def on_http_exception(request: Request, error: HTTPException) -> Response:
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        return response(request, Problem(error.status_code, kind, _ADVICE.get(error.status_code, kind), error.headers))
+        advice = _ADVICE.get(error.status_code, kind)
+        return problem_response(request, ProblemError(error.status_code, kind, advice, error.headers))
 
-    def on_leaving(request: Request, error: Exception) -> Response:
-        return Response(status_code=400)  # nobody is there to read it
+    @application.exception_handler(ClientDisconnect)
+    def on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it
 
-    def on_fault(request: Request, error: Exception) -> Response:
+    @application.exception_handler(Exception)
+    def on_internal_error(request: Request, error: Exception) -> Response:
         log.error("request %s failed", request_id(request), exc_info=error)
-        return response(request, Problem(500, "internal", "the service failed; its log names the request"))
-
-    application.add_exception_handler(Problem, on_problem)
-    application.add_exception_handler(HTTPException, on_status)
-    application.add_exception_handler(ClientDisconnect, on_leaving)
-    application.add_exception_handler(Exception, on_fault)
+        return problem_response(request, ProblemError(500, "internal", "the service failed; its log names the request"))
 
 
-_ADVICE = {
-    404: "expected one of the paths of /openapi.json",
-    405: "expected one of the methods that the header Allow names",
-}
-
-
-def response(request: Request, problem: Problem) -> Response:
-    """Write a problem down.
+def problem_response(request: Request, error: ProblemError) -> Response:
+    """Write the response for a problem.
 
     Args:
         request: the request.
-        problem: what was wrong.
+        error: what was wrong with it.
 
     Returns:
-        The answer.
+        The response, of type :data:`PROBLEM_TYPE`.
     """
-    from starlette.responses import Response
-
     details = ProblemDetails(
-        title=HTTPStatus(problem.status).phrase,
-        status=problem.status,
-        detail=problem.detail,
-        problem=problem.problem,
+        title=HTTPStatus(error.status).phrase,
+        status=error.status,
+        detail=error.detail,
+        problem=error.problem,
         request_id=request_id(request),
     )
-    return Response(details.model_dump_json(), problem.status, problem.headers, MEDIA_TYPE)
+    return Response(details.model_dump_json(), error.status, error.headers, PROBLEM_TYPE)
 
 
 def request_id(request: Request) -> str:
-    """Name of a request.
-
-    Args:
-        request: the request.
-
-    Returns:
-        What its client called it, or a name made here.
-    """
+    """Name of a request, given by its client or by :class:`cxr.serving.rest.middleware.RequestMiddleware`."""
     return str(request.scope.get("state", {}).get("request_id", ""))

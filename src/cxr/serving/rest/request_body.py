@@ -1,198 +1,167 @@
-"""Taking a request in: the body counted and timed while it comes, its type, and the images that it holds."""
+"""Receives the body of a request within limits of size and time, checks its type, and finds the images in it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from cxr.errors import ImageError
-from cxr.serving.rest.problems import Problem
-from cxr.serving.rest.schemas import Images, Instances
-from cxr.serving.rest.settings import MEBIBYTE, Limits
+from cxr.serving.rest.middleware import CLOSE_CONNECTION
+from cxr.serving.rest.problems import ProblemError
+from cxr.serving.rest.schemas import ImagesRequest, KServeRequest
+from cxr.serving.rest.settings import MEBIBYTE, RequestLimits
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-JSON = "application/json"
+JSON_TYPE = "application/json"
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/dicom", "application/octet-stream")
-COME_AGAIN = 1
-"""Seconds after which a client that found all places taken may come again."""
-_CLOSE = {"Connection": "close"}
-_LONGEST_TYPE = 80
-_LINGER = 2.0
+_MAX_QUOTED_CHARACTERS = 80
+_DISCARD_SECONDS = 2.0
+_DISCARD_FACTOR = 4
 
-M = TypeVar("M", Images, Instances)
+Body = TypeVar("Body", ImagesRequest, KServeRequest)
 
 
-class Places:
-    """Places for requests that have come and are not yet answered; their number bounds the memory."""
-
-    def __init__(self, count: int) -> None:
-        """Take note of the number.
-
-        Args:
-            count: most requests at once.
-        """
-        self._count = count
-        self.taken = 0
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Take a place for the length of the block.
-
-        Raises:
-            Problem: 503 if all are taken.
-        """
-        if self.taken >= self._count:
-            raise Problem(
-                503,
-                "overloaded",
-                f"expected at most {self._count} requests at once; come again after {COME_AGAIN} s",
-                {"Retry-After": str(COME_AGAIN), **_CLOSE},
-            )
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
-
-
-def content_type(request: Request, known: Sequence[str]) -> str:
-    """Find out what a body holds.
+def check_content_type(request: Request, accepted: Sequence[str]) -> str:
+    """Check the type of a body.
 
     Args:
         request: the request.
-        known: types that are taken.
+        accepted: the accepted types.
 
     Returns:
-        One of them.
+        The type, without parameters, in lower case.
 
     Raises:
-        Problem: 415 if it is another one, or compressed.
+        ProblemError: 415 if it is another one, or the body is compressed.
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if found not in known or coding != "identity":
-        received = "".join(letter for letter in f"{found} {coding}"[:_LONGEST_TYPE] if letter.isprintable())
-        raise Problem(
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if content_type not in accepted or encoding != "identity":
+        received = f"{content_type} {encoding}"[:_MAX_QUOTED_CHARACTERS]
+        printable = "".join(character for character in received if character.isprintable())
+        raise ProblemError(
             415,
             "wrong_type",
-            f"expected Content-Type: {', '.join(known)}, not compressed, received {received!r}",
-            {"Accept": ", ".join(known), **_CLOSE},
+            f"expected Content-Type: {', '.join(accepted)}, not compressed, received {printable!r}",
+            {"Accept": ", ".join(accepted), **CLOSE_CONNECTION},
         )
-    return found
+    return content_type
 
 
-async def take_in(request: Request, most: int, seconds: float) -> bytes:
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """Receive a body.
 
     Args:
         request: the request.
-        most: most bytes.
+        max_bytes: most bytes.
         seconds: longest time that it may take.
 
     Returns:
         The body.
 
     Raises:
-        Problem: 413 if it is larger, 408 if it takes longer.
-        ClientDisconnect: if the client went away.
+        ProblemError: 413 if it is larger, 408 if it takes longer.
+        ClientDisconnect: if the client closes the connection.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > most:
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > max_bytes:
         if request.headers.get("expect", "").lower() != "100-continue":
-            await _let_finish(request, most)
-        raise _too_large(most)
+            await _discard_body(request, max_bytes)
+        raise _too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > most:
-                    await _let_finish(request, most)
-                    raise _too_large(most)
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    await _discard_body(request, max_bytes)
+                    raise _too_large(max_bytes)
     except TimeoutError:
-        raise Problem(
-            408, "too_slow", f"expected the whole request within {seconds:g} s; send it again", _CLOSE
+        raise ProblemError(
+            408, "too_slow", f"expected the whole request within {seconds:g} s; send it again", CLOSE_CONNECTION
         ) from None
     return bytes(body)
 
 
-async def _let_finish(request: Request, most: int) -> None:
-    """Let a client finish that is quick: one that still sends when the connection closes reads no answer."""
-    left = 4 * most
+async def _discard_body(request: Request, max_bytes: int) -> None:
+    """Read on for a short time: a client that is still sending when the connection closes never reads the response."""
+    remaining = _DISCARD_FACTOR * max_bytes
     with suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER):
-            async for piece in request.stream():
-                left -= len(piece)
-                if left < 0:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in request.stream():
+                remaining -= len(chunk)
+                if remaining < 0:
                     break
 
 
-def _too_large(most: int) -> Problem:
-    limit = f"{most / MEBIBYTE:g} MiB" if most >= MEBIBYTE else f"{most} bytes"
-    return Problem(413, "too_large", f"expected at most {limit} a request; send fewer images", _CLOSE)
+def _too_large(max_bytes: int) -> ProblemError:
+    limit = f"{max_bytes / MEBIBYTE:g} MiB" if max_bytes >= MEBIBYTE else f"{max_bytes} bytes"
+    return ProblemError(413, "too_large", f"expected at most {limit} a request; send fewer images", CLOSE_CONNECTION)
 
 
-def images_of(body: bytes, kind: str, limits: Limits) -> list[bytes | ImageError]:
-    """Find the images of a body.
+def parse_images(body: bytes, content_type: str, limits: RequestLimits) -> list[bytes | ImageError]:
+    """Find the images in a body.
 
     Args:
         body: the body.
-        kind: its type.
-        limits: bounds on it.
+        content_type: its type; :data:`JSON_TYPE` holds several images, any other type is one image.
+        limits: limits of the request.
 
     Returns:
-        The content of each image, or why there is none.
+        The content of each image, or why it has none.
 
     Raises:
-        Problem: 422 if it isn't as described.
+        ProblemError: 422 if the JSON does not match the schema, 413 if there are too many images.
     """
-    if kind != JSON:
+    if content_type != JSON_TYPE:
         return [body]
-    return _decoded(_valid(Images, body).images, limits)
+    return _decode_images(_validate(ImagesRequest, body).images, limits)
 
 
-def instances_of(body: bytes, limits: Limits) -> list[bytes | ImageError]:
-    """Find the images of a body in KServe's first protocol.
+def parse_kserve_instances(body: bytes, limits: RequestLimits) -> list[bytes | ImageError]:
+    """Find the images in a body of KServe's V1 protocol.
 
     Args:
         body: the body.
-        limits: bounds on it.
+        limits: limits of the request.
 
     Returns:
-        The content of each image, or why there is none.
+        The content of each image, or why it has none.
 
     Raises:
-        Problem: 422 if it isn't as described.
+        ProblemError: 422 if the JSON does not match the schema, 413 if there are too many images.
     """
-    return _decoded([one.b64 for one in _valid(Instances, body).instances], limits)
+    return _decode_images([instance.b64 for instance in _validate(KServeRequest, body).instances], limits)
 
 
-def _valid(model: type[M], body: bytes) -> M:
+def _validate(schema: type[Body], body: bytes) -> Body:
     try:
-        return model.model_validate_json(body)
+        return schema.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "body"
-        raise Problem(422, "malformed", f"{place[:_LONGEST_TYPE]}: {first['msg']}; see /openapi.json") from None
+        location = ".".join(map(str, first["loc"])) or "body"
+        raise ProblemError(
+            422, "malformed", f"{location[:_MAX_QUOTED_CHARACTERS]}: {first['msg']}; see /openapi.json"
+        ) from None
 
 
-def _decoded(texts: Sequence[str], limits: Limits) -> list[bytes | ImageError]:
+def _decode_images(texts: Sequence[str], limits: RequestLimits) -> list[bytes | ImageError]:
     if len(texts) > limits.images:
-        raise Problem(
+        raise ProblemError(
             413, "too_many", f"expected at most {limits.images} images a request, received images={len(texts)}"
         )
-    return [_image(text) for text in texts]
+    return [_decode_base64(text) for text in texts]
 
 
-def _image(text: str) -> bytes | ImageError:
+def _decode_base64(text: str) -> bytes | ImageError:
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):

@@ -1,4 +1,4 @@
-"""Messages of the service as they are on the wire, with their descriptions and examples for OpenAPI."""
+"""Bodies of requests and responses, with their descriptions and examples for OpenAPI."""
 
 from __future__ import annotations
 
@@ -8,124 +8,125 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.inference.reference.refusals import REASONS
 
-EXAMPLE = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
-Base64 = Annotated[
+EXAMPLE_IMAGE = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
+Base64Image = Annotated[
     str,
     Field(
         description="One image (JPEG, PNG or DICOM) in base64.",
-        json_schema_extra={"contentEncoding": "base64", "examples": [EXAMPLE]},
+        json_schema_extra={"contentEncoding": "base64", "examples": [EXAMPLE_IMAGE]},
     ),
 ]
 
 
-class Images(BaseModel):
+class ImagesRequest(BaseModel):
     """Several images at once."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    images: list[Base64] = Field(min_length=1, description="The images; answers come in the same order.")
+    images: list[Base64Image] = Field(min_length=1, description="The images; answers come in the same order.")
 
 
-class Instance(BaseModel):
-    """An image in KServe's first protocol."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    b64: Base64
-
-
-class Instances(BaseModel):
-    """Several images in KServe's first protocol."""
+class KServeInstance(BaseModel):
+    """An image in KServe's V1 protocol."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    instances: list[Instance] = Field(min_length=1, description="The images; answers come in the same order.")
+    b64: Base64Image
 
 
-class Refused(BaseModel):
-    """Why there is no answer for a picture that could be read: it looks like no chest film."""
+class KServeRequest(BaseModel):
+    """Several images in KServe's V1 protocol."""
 
-    kind: str = Field(description="`coloured`, `inverted`, `turned` or `no_chest_film`.", examples=["coloured"])
-    detail: str = Field(description="What it looks like, and what to do.")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    instances: list[KServeInstance] = Field(min_length=1, description="The images; answers come in the same order.")
 
 
-class Unreadable(BaseModel):
-    """Why an image of several could not be read."""
+class RefusalDetail(BaseModel):
+    """Why a readable image has no prediction: it does not look like a chest radiograph."""
+
+    kind: str = Field(description=f"One of {', '.join(f'`{kind}`' for kind in REASONS)}.", examples=["coloured"])
+    detail: str = Field(description="What the image looks like, and what to do.")
+
+
+class ImageProblem(BaseModel):
+    """Why one of several images could not be read."""
 
     problem: str = Field(description="Kind of problem, for programs.", examples=["truncated"])
     detail: str = Field(description="What was expected and what was received.")
 
 
-class ImageAnswer(BaseModel):
-    """The answer for one image. Without a probability, either `refusal` or `error` says why."""
+class ImageResult(BaseModel):
+    """The result for one image. If there is no probability, either `refusal` or `error` says why."""
 
     label: Annotated[str, Field(json_schema_extra={"enum": [NORMAL, PNEUMONIA]})] | None = Field(
-        description="`PNEUMONIA` where the probability is at or above the threshold.", examples=[PNEUMONIA]
+        description="`PNEUMONIA` if the probability is at or above the threshold.", examples=[PNEUMONIA]
     )
     probability: float | None = Field(ge=0, le=1, description="Calibrated probability of pneumonia.", examples=[0.93])
     threshold: float | None = Field(
         description="Operating point of this version, chosen on validation.", examples=[0.41]
     )
-    refusal: Refused | None = Field(description="Why a picture that could be read has no answer.")
-    error: Unreadable | None = Field(description="Why an image could not be read.")
+    refusal: RefusalDetail | None = Field(description="Why a readable image has no prediction.")
+    error: ImageProblem | None = Field(description="Why the image could not be read.")
 
 
-class Predictions(BaseModel):
-    """Answers, and the version that gave all of them."""
+class PredictionsResponse(BaseModel):
+    """The results, and the version that predicted all of them."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    predictions: list[ImageAnswer] = Field(description="One per image, in the order of the request.")
-    version: str | None = Field(description="Number in the registry; null for a model of a folder.", examples=["3"])
+    predictions: list[ImageResult] = Field(description="One per image, in the order of the request.")
+    version: str | None = Field(description="Number in the registry; null for a model from a folder.", examples=["3"])
     alias: str | None = Field(description="Alias that the version was found by.", examples=["champion"])
     model: str = Field(description="Name of the model.", examples=["three_block"])
-    banner: str | None = Field(description="What people must be told beside each answer.")
+    banner: str | None = Field(description="A notice that people must see beside each prediction.")
     request_id: str = Field(description="Name of this request, as in the header `X-Request-ID`.")
 
 
-class Health(BaseModel):
+class HealthResponse(BaseModel):
     """The service is alive."""
 
     status: Literal["ok"] = "ok"
-    version: str | None = Field(description="Version that answers.")
-    problem: str | None = Field(description="Why the version that has the alias isn't the one that answers.")
+    version: str | None = Field(description="The version that answers.")
+    problem: str | None = Field(description="Why the version that has the alias does not answer.")
 
 
-class Ready(BaseModel):
+class ReadyResponse(BaseModel):
     """The service can answer."""
 
     status: Literal["ready"] = "ready"
-    version: str | None = Field(description="Version that answers.")
+    version: str | None = Field(description="The version that answers.")
 
 
-class Version(BaseModel):
+class VersionResponse(BaseModel):
     """The version that answers."""
 
-    registered_name: str | None = Field(description="Name of the registered model; null for a model of a folder.")
+    registered_name: str | None = Field(description="Name of the registered model; null for a model from a folder.")
     version: str | None = Field(description="Its number.")
-    alias: str | None = Field(description="The alias that it was found by.")
+    alias: str | None = Field(description="Alias that it was found by.")
     model: str = Field(description="Name of the model.")
     threshold: float | None = Field(description="Its operating point on the calibrated probability.")
     since: datetime = Field(description="When this worker began to answer with it.")
-    banner: str | None = Field(description="What people must be told beside each answer.")
-    problem: str | None = Field(description="Why the version that has the alias isn't the one that answers.")
+    banner: str | None = Field(description="A notice that people must see beside each prediction.")
+    problem: str | None = Field(description="Why the version that has the alias does not answer.")
 
 
-class Told(BaseModel):
-    """What was done about a message."""
+class WebhookResponse(BaseModel):
+    """What the service does about a message."""
 
     done: str = Field(examples=["looking at the aliases", "nothing"])
 
 
-class Models(BaseModel):
-    """Names by which KServe's first protocol knows the model."""
+class ModelsResponse(BaseModel):
+    """Names of the model in KServe's V1 protocol."""
 
     models: list[str]
 
 
-class ModelState(BaseModel):
-    """State of the model in KServe's first protocol."""
+class ModelStateResponse(BaseModel):
+    """State of the model in KServe's V1 protocol."""
 
     name: str
     ready: bool

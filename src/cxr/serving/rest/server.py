@@ -1,4 +1,4 @@
-"""The HTTP server of a worker: uvicorn on a socket that workers share, patient with requests but not with clients."""
+"""The HTTP server of a worker: uvicorn on a socket that the workers share."""
 
 from __future__ import annotations
 
@@ -15,86 +15,93 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 BACKLOG = 1024
-HEAD_SECONDS = 10.0
-"""Seconds that a client may take over the head of a request."""
+REQUEST_HEAD_SECONDS = 10.0
+"""Time that a client may take to send the head of a request."""
 
 
 class HttpServer(uvicorn.Server):
-    """Answers on a socket until it is told to end; running requests are answered first."""
+    """Serves an application on a shared socket. When it stops, it first finishes the running requests."""
 
     def __init__(
         self,
         application: ASGIApp,
-        shared: socket.socket,
-        end_seconds: float = 20.0,
-        on_open: Callable[[], None] = lambda: None,
+        shared_socket: socket.socket,
+        end_seconds: float,
+        *,
+        every_second: Callable[[], None],
+        on_listening: Callable[[], None] = lambda: None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Set the server up.
+        """Configure uvicorn.
 
         Args:
-            application: what answers.
-            shared: bound socket.
-            end_seconds: longest time that running requests have to end.
-            on_open: called when connections are taken.
-            on_closed: called when no more connections are taken; running requests go on.
+            application: the application.
+            shared_socket: bound socket.
+            end_seconds: longest time for the running requests to finish.
+            every_second: called about once a second while the server runs.
+            on_listening: called when the server accepts connections.
+            on_closed: called when the server accepts no more connections; running requests go on.
         """
-        # Each event loop takes one connection at a time from the shared socket, and leaves the next to the others.
+
+        async def notify() -> None:
+            every_second()
+
+        # With backlog=1 each event loop accepts one connection at a time and leaves the next to the other workers.
         super().__init__(
             uvicorn.Config(
-                application, loop="asyncio", http=_Impatient, ws="none", lifespan="off", log_config=None,
+                application, loop="asyncio", http=_HeadTimeoutProtocol, ws="none", lifespan="off", log_config=None,
                 access_log=False, server_header=False, proxy_headers=False, backlog=1,
-                timeout_graceful_shutdown=int(end_seconds + 1),
+                timeout_graceful_shutdown=int(end_seconds + 1), callback_notify=notify, timeout_notify=1,
             )
         )  # fmt: skip
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
-        self._shared = shared
-        self._on_open, self._on_closed = on_open, on_closed
+        self._shared_socket = shared_socket
+        self._on_listening, self._on_closed = on_listening, on_closed
 
-    def run_until_told(self) -> None:
-        """Answer until :meth:`end` is called."""
-        self.run([self._shared])
+    def serve_until_stopped(self) -> None:
+        """Answer requests until :meth:`stop` is called."""
+        self.run([self._shared_socket])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, with room for connections that no loop has taken yet."""
+        """Listen, with a long queue for connections that no worker has accepted yet."""
         await super().startup(sockets)
-        self._shared.listen(BACKLOG)
-        self._on_open()
+        self._shared_socket.listen(BACKLOG)
+        self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, say so, and answer the running requests."""
-        for one in self.servers:
-            one.close()
+        """Accept no more connections, report that, and finish the running requests."""
+        for server in self.servers:
+            server.close()
         self._on_closed()
         await super().shutdown(sockets)
 
-    def end(self) -> None:
-        """Take no more connections, and end when the running requests are answered; may be called by any thread."""
+    def stop(self) -> None:
+        """Stop when the running requests are finished. Any thread may call it."""
         self.should_exit = True
 
 
-class _Impatient(H11Protocol):
-    """Closes connections whose request does not even begin."""
+class _HeadTimeoutProtocol(H11Protocol):
+    """Closes connections that do not send the whole head of a request in time."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch()
+        self._update_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _watch(self) -> None:
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if busy and self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        elif not busy and self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def _update_timer(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif not answering and self._timer is None:
+            self._timer = self.loop.call_later(REQUEST_HEAD_SECONDS, self.transport.close)

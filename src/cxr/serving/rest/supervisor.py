@@ -1,4 +1,7 @@
-"""The supervisor: binds the socket, keeps the wanted number of workers, and ends them in good order."""
+"""Keeps the workers of the service running: starts them on one socket, replaces the ones that end, and stops them.
+
+Decision 12 says why uvicorn's own workers cannot take its place.
+"""
 
 from __future__ import annotations
 
@@ -9,221 +12,232 @@ import socket
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 from cxr.errors import ParameterError, ServiceError
-from cxr.serving.rest.cpu import available_cores, divide
-from cxr.serving.rest.settings import Settings
-from cxr.serving.rest.worker import CLOSED, READY, WAKE, End, Failed, work
+from cxr.serving.rest.cpu import available_cores, thread_limits
+from cxr.serving.rest.settings import METRICS_FOLDER_VARIABLE, ServiceSettings
+from cxr.serving.rest.worker import CLOSED, READY, WAKE, StartFailure, StopRequest, run_worker
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
-"""Seconds before a worker that ended is replaced: doubled while replacements end, too, up to the second."""
-PATIENCE = 5.0
-"""Seconds that a worker has to end beyond what its running requests have."""
+FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS = 1.0, 60.0
+"""Time before a worker that ended is replaced. It doubles while replacements end too, up to the second value."""
+EXIT_GRACE_SECONDS = 5.0
+"""Time that a worker has to exit after its running requests have ended."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take an address; nobody listens there before the first worker is ready.
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Bind an address. Nothing listens there before the first worker is ready.
 
     Args:
         host: address of this machine.
-        port: port; 0 takes a free one.
+        port: the port; 0 takes a free one.
 
     Returns:
         The bound socket.
 
     Raises:
-        ParameterError: if the address cannot be had.
+        ParameterError: if the address is not free or does not exist.
     """
-    found = None
+    bound = None
     try:
         first, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = first
-        # Only where it knows the protocol, asyncio sends the end of an answer at once; else a client that keeps its
-        # connection waits 40 ms for each.
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        # asyncio sets TCP_NODELAY only if the socket knows its protocol. Without it, a client that keeps its
+        # connection waits 40 ms for the end of each response.
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as error:
-        if found is not None:
-            found.close()
+        if bound is not None:
+            bound.close()
         raise ParameterError(
             [f"expected a free address, received host={host}, port={port} ({error.strerror}); choose another port"]
         ) from error
-    return found
+    return bound
 
 
 @dataclass
-class _Worker:
-    """A worker as its supervisor sees it."""
+class _WorkerProcess:
+    """A running worker.
+
+    Attributes:
+        number: number of the worker, from 0; its replacement gets the same.
+        process: its process.
+        connection: pipe to it.
+        ready: whether it answers requests.
+    """
 
     number: int
     process: BaseProcess
-    line: Connection
+    connection: Connection
     ready: bool = False
 
 
-@dataclass
-class _Vacancy:
-    """A place whose worker has ended: when it is filled again."""
-
-    number: int
-    due: float
-
-
-@dataclass
 class Supervisor:
-    """Runs workers until it is interrupted.
+    """Runs the workers of the service until it is interrupted."""
 
-    Attributes:
-        settings: what the service was told.
-        shared: the bound socket.
-    """
+    def __init__(self, settings: ServiceSettings, shared_socket: socket.socket) -> None:
+        """Prepare; :meth:`run` starts the workers.
 
-    settings: Settings
-    shared: socket.socket
-    _workers: list[_Worker] = field(default_factory=list)
-    _vacancies: list[_Vacancy] = field(default_factory=list)
-    _delays: dict[int, float] = field(default_factory=dict)
-    _told: bool = False
+        Args:
+            settings: settings of the service.
+            shared_socket: the bound socket.
+        """
+        self._settings, self._shared_socket = settings, shared_socket
+        self._workers: list[_WorkerProcess] = []
+        self._restart_times: dict[int, float] = {}
+        """Number of a missing worker to the monotonic time of its restart, seconds."""
+        self._restart_delays: dict[int, float] = {}
+        self._service_ready = False
 
     @property
     def url(self) -> str:
         """Address of the service."""
-        host, port = self.shared.getsockname()[:2]
+        host, port = self._shared_socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def run(self) -> None:
-        """Run until an exception, such as an interrupt, ends it; the workers then end in good order.
+        """Run until an exception, such as an interrupt, ends it. Then the workers finish their running requests.
 
         Raises:
             ServiceError: if a worker cannot start, for a reason that concerns all of them.
         """
-        with tempfile.TemporaryDirectory(prefix="cxr-metrics-") as folder:
-            # Read when the workers import what counts and what computes.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            for name, value in divide(available_cores() // self.settings.workers).items():
+        with tempfile.TemporaryDirectory(prefix="cxr-metrics-") as metrics_folder:
+            # The workers inherit the environment: prometheus_client and TensorFlow read it when they are imported.
+            os.environ[METRICS_FOLDER_VARIABLE] = metrics_folder
+            for name, value in thread_limits(available_cores() // self._settings.workers).items():
                 os.environ.setdefault(name, value)
-            from cxr.serving.rest.metrics import Measurements, forget
+            from prometheus_client.multiprocess import mark_process_dead
 
-            counted = Measurements()
-            notice = 0.0
+            from cxr.serving.rest.metrics import ServiceMetrics
+
+            metrics = ServiceMetrics()
+            notice_seconds = 0.0
             try:
-                for number in range(self.settings.workers):
+                for number in range(self._settings.workers):
                     self._start(number)
                 while True:
-                    for lost in self._look():
-                        forget(lost, Path(folder))
-                        counted.replaced.inc()
-            except SystemExit:  # SIGTERM: whoever sends requests here is told first
-                notice = self.settings.notice_seconds
+                    for process_id in self._handle_events():
+                        mark_process_dead(process_id, metrics_folder)  # type: ignore[no-untyped-call]
+                        metrics.replaced.inc()
+            except SystemExit:  # SIGTERM: whoever routes requests here must first see that the service is not ready
+                notice_seconds = self._settings.notice_seconds
                 raise
             finally:
-                self._end(notice)
+                self._stop_workers(notice_seconds)
 
     def _start(self, number: int) -> None:
         context: Any = multiprocessing.get_context("spawn")
-        near, far = context.Pipe()
+        connection, worker_connection = context.Pipe()
         process = context.Process(
-            target=work, args=(self.settings, number, self.shared, far), name=f"cxr-serve-{number}"
+            target=run_worker,
+            args=(self._settings, number, self._shared_socket, worker_connection),
+            name=f"cxr-serve-{number}",
         )
         process.start()
-        far.close()
-        self._workers.append(_Worker(number, process, near))
+        worker_connection.close()
+        self._workers.append(_WorkerProcess(number, process, connection))
 
-    def _look(self) -> list[int]:
-        """Wait for whatever happens next, and see to it; gives processes that have ended."""
+    def _handle_events(self) -> list[int | None]:
+        """Wait for messages of workers, ended workers and due restarts, and handle them.
+
+        Returns:
+            Ids of the processes that have ended.
+        """
         now = time.monotonic()
-        due = min((one.due for one in self._vacancies), default=now + 60)
-        known = {one.line: one for one in self._workers}
-        heard = [self._hear(known[line]) for line in wait(list(known), max(0.0, due - now))]  # type: ignore[index]
-        for vacancy in [one for one in self._vacancies if one.due <= time.monotonic()]:
-            self._vacancies.remove(vacancy)
-            self._start(vacancy.number)
-        return [process for process in heard if process is not None]
+        next_restart = min(self._restart_times.values(), default=now + 60)
+        workers = {worker.connection: worker for worker in self._workers}
+        ended: list[int | None] = []
+        for connection in wait(list(workers), max(0.0, next_restart - now)):
+            worker = workers[connection]  # type: ignore[index]
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                ended.append(self._schedule_restart(worker))
+            else:
+                self._handle_message(worker, message)
+        for number in [number for number, due in self._restart_times.items() if due <= time.monotonic()]:
+            del self._restart_times[number]
+            self._start(number)
+        return ended
 
-    def _hear(self, worker: _Worker) -> int | None:
-        try:
-            word = worker.line.recv()
-        except (EOFError, OSError):
-            self._lost(worker)
-            return worker.process.pid
-        if word == WAKE:
-            for one in self._workers:
-                with suppress(OSError):
-                    one.line.send(WAKE)
-        elif word == READY:
-            self._ready(worker)
-        elif isinstance(word, Failed):
-            if not self._told:  # what keeps the first worker from starting keeps all
-                raise ServiceError(word.text, word.exit_status)
-            log.warning("worker %d cannot start: %s", worker.number, word.text)
-        return None
+    def _handle_message(self, worker: _WorkerProcess, message: object) -> None:
+        if message == WAKE:
+            self._send_all(WAKE)
+        elif message == READY:
+            worker.ready = True
+            self._restart_delays.pop(worker.number, None)
+            if not self._service_ready:
+                log.info("answering on %s with %d workers", self.url, self._settings.workers)
+            self._service_ready = True
+        elif isinstance(message, StartFailure):
+            if not self._service_ready:  # what stops the first worker from starting stops all of them
+                raise ServiceError(message.text, message.exit_status)
+            log.warning("worker %d cannot start: %s", worker.number, message.text)
 
-    def _ready(self, worker: _Worker) -> None:
-        worker.ready = True
-        self._delays.pop(worker.number, None)
-        if not self._told:
-            log.info("answering on %s with %d workers", self.url, self.settings.workers)
-        self._told = True
+    def _send_all(self, message: object) -> None:
+        for worker in self._workers:
+            with suppress(OSError):  # it has ended
+                worker.connection.send(message)
 
-    def _lost(self, worker: _Worker) -> None:
-        worker.line.close()
-        worker.process.join(PATIENCE)
+    def _schedule_restart(self, worker: _WorkerProcess) -> int | None:
+        """Clean up after a worker that has ended, and plan its restart. Returns the id of its process."""
+        worker.connection.close()
+        worker.process.join(EXIT_GRACE_SECONDS)
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
         self._workers.remove(worker)
-        if not self._told and not worker.ready:
+        if not self._service_ready and not worker.ready:
             raise ServiceError(
                 f"expected worker {worker.number} to start, received its end with status {worker.process.exitcode}; "
-                "see its last words above, and whether there is memory for each worker's model",
+                "see its last messages above, and whether there is memory for the model of each worker",
                 1,
             )
-        delay = self._delays.get(worker.number, FIRST_DELAY)
-        self._delays[worker.number] = min(2 * delay, LONGEST_DELAY)
-        self._vacancies.append(_Vacancy(worker.number, time.monotonic() + delay))
+        delay = self._restart_delays.get(worker.number, FIRST_RESTART_SECONDS)
+        self._restart_delays[worker.number] = min(2 * delay, LONGEST_RESTART_SECONDS)
+        self._restart_times[worker.number] = time.monotonic() + delay
         log.warning(
             "worker %d ended with status %s; another takes its place in %g s",
             worker.number, worker.process.exitcode, delay,
         )  # fmt: skip
+        return worker.process.pid
 
-    def _end(self, notice: float) -> None:
-        """End all workers; those that answer first answer their running requests."""
+    def _stop_workers(self, notice_seconds: float) -> None:
+        """Stop all workers. Those that answer requests first finish the running ones."""
         try:
-            for one in self._workers:
-                with suppress(OSError):
-                    one.line.send(End(notice)) if one.ready else one.process.kill()
-            deadline = time.monotonic() + notice + self.settings.end_seconds + PATIENCE
-            self._wait_closed(deadline)
-            # Nobody takes further connections now: they are to be refused, not to wait.
+            for worker in self._workers:
+                if not worker.ready:
+                    worker.process.kill()
+            self._send_all(StopRequest(notice_seconds))
+            deadline = time.monotonic() + notice_seconds + self._settings.end_seconds + EXIT_GRACE_SECONDS
+            self._wait_until_closed(deadline)
+            # Nobody accepts further connections now: clients must be refused, and not wait in the queue.
             with suppress(OSError):
-                self.shared.shutdown(socket.SHUT_RDWR)
-            for one in self._workers:
-                one.process.join(max(0.0, deadline - time.monotonic()))
+                self._shared_socket.shutdown(socket.SHUT_RDWR)
+            for worker in self._workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
         finally:
-            for one in self._workers:
-                if one.process.is_alive():
-                    one.process.kill()
-                    one.process.join()
-                one.line.close()
-            self.shared.close()
+            for worker in self._workers:
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+                worker.connection.close()
+            self._shared_socket.close()
 
-    def _wait_closed(self, deadline: float) -> None:
-        """Wait until no worker takes connections any more."""
-        taking = [one.line for one in self._workers if one.ready]
-        while taking and (ended := wait(taking, max(0.0, deadline - time.monotonic()))):
-            for line in ended:
-                assert isinstance(line, Connection)
+    def _wait_until_closed(self, deadline: float) -> None:
+        """Wait until no worker accepts connections any more."""
+        open_connections = [worker.connection for worker in self._workers if worker.ready]
+        while open_connections and (readable := wait(open_connections, max(0.0, deadline - time.monotonic()))):
+            for connection in [connection for connection in open_connections if connection in readable]:
                 try:
-                    closed = line.recv() == CLOSED
+                    closed = connection.recv() == CLOSED
                 except (EOFError, OSError):
                     closed = True
                 if closed:
-                    taking.remove(line)
+                    open_connections.remove(connection)

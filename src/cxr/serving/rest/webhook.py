@@ -1,4 +1,4 @@
-"""News of the tracking server: a signed message wakes the watchers, anything else does nothing."""
+"""Receives MLflow's webhooks: a signed message about an alias of the served model wakes the watchers."""
 
 from __future__ import annotations
 
@@ -6,72 +6,72 @@ import logging
 from collections.abc import Callable, Mapping
 
 from cxr.errors import SignatureError
-from cxr.serving.rest.problems import Problem
+from cxr.serving.rest.problems import ProblemError
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureCheck
 from cxr.tracking.webhooks import EVENTS
 
 log = logging.getLogger(__name__)
 
-LARGEST = 64 * 1024
-"""Bytes of a message; MLflow's have a few hundred."""
-SLOWEST = 10.0
-"""Seconds that a message may take to come."""
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Largest message; MLflow's messages have a few hundred bytes."""
+MAX_MESSAGE_SECONDS = 10.0
+"""Longest time that a message may take to arrive."""
 
 
-class News:
-    """Takes messages about the registered model."""
+class WebhookReceiver:
+    """Checks messages about the registered model."""
 
     def __init__(self, registered_name: str, wake: Callable[[], None], signatures: SignatureCheck | None) -> None:
-        """Take note of whom to wake.
+        """Connect the receiver.
 
         Args:
-            registered_name: name of the registered model; empty for a model of a folder.
-            wake: called when one of its aliases has moved.
-            signatures: checks messages; None refuses all of them.
+            registered_name: name of the registered model; empty for a model from a folder.
+            wake: called when an alias of the model has moved.
+            signatures: checks the messages; None rejects all of them.
         """
         self._registered_name, self._wake, self._signatures = registered_name, wake, signatures
 
-    def signatures(self) -> SignatureCheck:
-        """Refuse a message before it is read, where none is taken.
+    def require_signatures(self) -> SignatureCheck:
+        """Reject a message before it is read if the service accepts none.
 
         Returns:
-            What checks it.
+            The check of signatures.
 
         Raises:
-            Problem: 403, saying what is missing.
+            ProblemError: 403, with what is missing.
         """
         if not self._registered_name:
-            raise Problem(403, "no_registry", "a model of a folder answers here: messages of a registry are not taken")
+            raise ProblemError(403, "no_registry", "a model from a folder answers here: messages are not accepted")
         if self._signatures is None:
-            raise Problem(403, "no_secret", "no secret is set here: messages are not taken")
+            raise ProblemError(403, "no_secret", "the service has no secret: messages are not accepted")
         return self._signatures
 
-    def take(self, body: bytes, headers: Mapping[str, str], sender: str) -> bool:
-        """Take a message.
+    def receive(self, body: bytes, headers: Mapping[str, str], sender: str) -> bool:
+        """Check a message, and wake the watchers if it is about an alias of the model.
 
         Args:
-            body: exactly as it was received.
+            body: the body, exactly as it was received.
             headers: headers of the request.
             sender: its address, for the log.
 
         Returns:
-            Whether it was about our model, and somebody was woken.
+            Whether the watchers were woken.
 
         Raises:
-            Problem: 401 if it isn't signed with our secret, or is old; 403 if none is taken.
+            ProblemError: 401 if it is not signed with our secret or too old; 403 if no messages are accepted.
         """
         try:
-            delivery = self.signatures().check(
+            delivery = self.require_signatures().check(
                 body,
                 signature=headers.get(SIGNATURE_HEADER),
                 delivery_id=headers.get(DELIVERY_HEADER),
                 timestamp=headers.get(TIMESTAMP_HEADER),
             )
         except SignatureError as error:
-            log.warning("message from %s refused: %s", sender, error)
-            raise Problem(401, "bad_signature", "expected a message of now with a valid signature") from None
-        ours = delivery.data.get("name") == self._registered_name
-        done = ours and delivery.event in EVENTS and not delivery.repeated
-        if done:
+            log.warning("message from %s rejected: %s", sender, error)
+            raise ProblemError(401, "bad_signature", "expected a recent message with a valid signature") from None
+        about_model = delivery.data.get("name") == self._registered_name
+        relevant = about_model and delivery.event in EVENTS and not delivery.repeated
+        if relevant:
             self._wake()
-        return done
+        return relevant

@@ -1,4 +1,4 @@
-"""A worker: a process of its own with its own model, which answers on the socket that all workers share."""
+"""A worker: a process with its own model that answers on the shared socket, and obeys its supervisor."""
 
 from __future__ import annotations
 
@@ -17,178 +17,175 @@ from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
 from cxr.serving.rest.cpu import available_cores
-from cxr.serving.rest.settings import Settings
+from cxr.serving.rest.settings import ServiceSettings
+from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
-    from cxr.serving.alias_watcher import Change, Watcher
-    from cxr.serving.rest.inference import Standing
+    from cxr.serving.alias_watcher import AliasChange, AliasWatcher
+    from cxr.serving.model_provider import ModelProvider
 
 log = logging.getLogger(__name__)
 
 WAKE, READY, CLOSED = "wake", "ready", "closed"
-"""Words between a worker and its supervisor."""
+"""Messages between worker and supervisor: poll the registry (both ways), accepts requests, accepts no more requests."""
 
 
 @dataclass(frozen=True)
-class End:
-    """A worker is to end: readiness goes at once, and after some seconds no more requests are taken."""
+class StopRequest:
+    """The supervisor asks a worker to stop.
+
+    Attributes:
+        notice_seconds: time in which the worker still answers, but says that it is not ready.
+    """
 
     notice_seconds: float
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A worker could not start: what it says, and the exit status of that error."""
+class StartFailure:
+    """A worker could not start.
+
+    Attributes:
+        text: the error message.
+        exit_status: exit status of that error.
+    """
 
     text: str
     exit_status: int
 
 
-def work(settings: Settings, number: int, shared: socket.socket, line: Connection) -> None:
-    """Load the model, then answer until told to end, or until the supervisor is gone.
+def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.socket, connection: Connection) -> None:
+    """Load the model, then answer until the supervisor asks to stop or is gone.
 
     Args:
-        settings: what the service was told.
-        number: number of this worker, from 0; the first one keeps the promotion log.
-        shared: bound socket.
-        line: to the supervisor.
+        settings: settings of the service.
+        number: number of this worker, from 0. Worker 0 writes the promotion log.
+        shared_socket: the bound socket.
+        connection: pipe to the supervisor.
     """
-    # Signals that a terminal or a container sends to the whole group are the supervisor's; so are our children's.
+    # A terminal or a container sends signals to the whole process group. They are for the supervisor alone.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format=f"worker {number}: %(message)s")
     logging.getLogger("cxr").setLevel(logging.INFO)
     try:
         with ExitStack() as stack:
-            _Worker(settings, number, shared, line).answer(stack)
+            _Worker(settings, number, shared_socket, connection).run(stack)
     except CxrError as error:
-        line.send(Failed(str(error), error.exit_status))
-    # All is tidy, and the interpreter would take seconds to take TensorFlow down piece by piece.
+        connection.send(StartFailure(str(error), error.exit_status))
+    # Everything is closed by now. A normal exit would take seconds more, because it unloads TensorFlow.
     logging.shutdown()
     os._exit(0)
 
 
 class _Worker:
-    def __init__(self, settings: Settings, number: int, shared: socket.socket, line: Connection) -> None:
-        self._settings, self._number, self._shared, self._line = settings, number, shared, line
-        self._sending = threading.Lock()
+    def __init__(
+        self, settings: ServiceSettings, number: int, shared_socket: socket.socket, connection: Connection
+    ) -> None:
+        self._settings, self._number = settings, number
+        self._shared_socket, self._connection = shared_socket, connection
+        self._store = Store(settings.tracking_uri)
+        self._send_lock = threading.Lock()
 
-    def answer(self, stack: ExitStack) -> None:
-        from cxr.images.sandbox import LimitedReader
-        from cxr.serving.rest.application import application
-        from cxr.serving.rest.inference import Desk
-        from cxr.serving.rest.metrics import Measurements
-        from cxr.serving.rest.middleware import Standby
+    def run(self, stack: ExitStack) -> None:
+        from cxr.images.sandbox import SandboxedDecoder
+        from cxr.serving.prediction_log import PredictionLog
+        from cxr.serving.rest.application import build_application
+        from cxr.serving.rest.inference import InferenceService
+        from cxr.serving.rest.metrics import ServiceMetrics
+        from cxr.serving.rest.middleware import Readiness
         from cxr.serving.rest.server import HttpServer
-        from cxr.serving.rest.webhook import News
-        from cxr.tracking.webhook_signature import SignatureCheck, secret_of
+        from cxr.serving.rest.webhook import WebhookReceiver
+        from cxr.tracking.webhook_signature import SignatureCheck, read_secret
 
         settings, limits = self._settings, self._settings.limits
-        secret = secret_of(settings.secret_variable)
-        standing, watcher = self._stand(stack)
-        at_once = max(2, available_cores() // settings.workers)
-        reader = stack.enter_context(
-            LimitedReader(
-                processes=at_once, seconds=limits.read_seconds, max_bytes=limits.bytes, max_pixels=limits.pixels
+        secret = read_secret(settings.secret_variable)
+        provider, watcher = self._open_model(stack)
+        parallel_requests = max(2, available_cores() // settings.workers)
+        decoder = stack.enter_context(
+            SandboxedDecoder(
+                processes=parallel_requests,
+                seconds=limits.read_seconds,
+                max_bytes=limits.max_bytes,
+                max_pixels=limits.max_pixels,
             )
         )
-        kept = None
-        if settings.predictions is not None:
-            from cxr.serving.prediction_log import PredictionLog
-
-            kept = PredictionLog(settings.predictions, pixels=settings.pixels)
-        counted, standby = Measurements(), Standby()
-        news = News(standing.registered_name, self._pass_on, SignatureCheck(secret) if secret else None)
-        threads = stack.enter_context(ThreadPoolExecutor(at_once, thread_name_prefix="answers"))
-        desk = Desk(standing, reader, limits, counted, kept)
+        prediction_log = None
+        if settings.prediction_log is not None:
+            prediction_log = PredictionLog(settings.prediction_log, keep_images=settings.log_images)
+        metrics, readiness = ServiceMetrics(), Readiness()
+        webhooks = WebhookReceiver(
+            provider.registered_name, lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
+        )
+        threads = stack.enter_context(ThreadPoolExecutor(parallel_requests, thread_name_prefix="predictions"))
+        service = InferenceService(provider, decoder, limits, metrics, prediction_log)
         server = HttpServer(
-            application(desk, limits, counted, news, threads, standby),
-            self._shared,
+            build_application(service, limits, metrics, webhooks, threads, readiness),
+            self._shared_socket,
             settings.end_seconds,
-            on_open=lambda: self._tell(READY),
-            on_closed=lambda: self._tell(CLOSED),
+            every_second=lambda: metrics.set_model(provider.current, provider.problem),
+            on_listening=lambda: self._send(READY),
+            on_closed=lambda: self._send(CLOSED),
         )
 
-        def leave(seconds: float) -> None:
-            standby.leaving = True
-            time.sleep(seconds)
-            server.end()
+        def stop(notice_seconds: float) -> None:
+            readiness.draining = True
+            time.sleep(notice_seconds)
+            server.stop()
 
-        listening = threading.Thread(target=self._listen, args=(watcher, leave), name="supervisor", daemon=True)
-        noting = _Every(1.0, lambda: counted.state(standing.current, standing.problem))
-        stack.callback(noting.stop)
-        noting.start()
-        listening.start()
-        server.run_until_told()
+        threading.Thread(target=self._obey_supervisor, args=(watcher, stop), name="supervisor", daemon=True).start()
+        server.serve_until_stopped()
 
-    def _stand(self, stack: ExitStack) -> tuple[Standing, Watcher | None]:
+    def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, AliasWatcher | None]:
         from cxr.models.backend import load_keras
-        from cxr.serving.alias_watcher import Watcher
-        from cxr.serving.model_provider import ServedAlias, choose_version
-        from cxr.serving.model_source import from_folder
-        from cxr.serving.rest.inference import StandingFolder
-        from cxr.tracking.registry_reader import ask_briefly
+        from cxr.serving.alias_watcher import AliasWatcher
+        from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
+        from cxr.serving.model_source import find_version, folder_source
+        from cxr.tracking.health import use_short_timeouts
 
-        settings = self._settings
-        standing: Standing
-        # What isn't there is told before TensorFlow is loaded, which takes seconds.
+        settings, watcher = self._settings, None
+        provider: ModelProvider
+        # A missing model is reported before TensorFlow is imported, which takes seconds.
         if settings.model is not None:
-            choice = from_folder(settings.model, settings.evaluation, settings.reference)
+            source = folder_source(settings.model, settings.evaluation, settings.reference)
             load_keras()
-            standing, watcher = StandingFolder(choice.load()), None
+            provider = FolderModelProvider(source.load())
         else:
-            ask_briefly()
-            wanted = (settings.tracking_uri, settings.registered_name, settings.alias)
-            choose_version(*wanted, settings.fallback)
+            use_short_timeouts()
+            find_version(self._store, settings.registered_name, settings.alias, settings.fallback)
             load_keras()
-            alias = ServedAlias(*wanted, fallback=settings.fallback)
-            first = self._number == 0
-            calls = [_announce, *([self._note] if settings.keep_log else [])] if first else []
-            standing, watcher = alias, Watcher(alias, settings.seconds, calls)
+            provider = registered = AliasModelProvider(
+                self._store, settings.registered_name, settings.alias, fallback=settings.fallback
+            )
+            callbacks: list[Callable[[AliasChange], None]] = []
+            if self._number == 0:
+                callbacks = [_log_change, *([self._write_promotion_log] if settings.keep_log else [])]
+            watcher = AliasWatcher(registered, settings.poll_seconds, callbacks)
             watcher.start()
             stack.callback(watcher.stop)
-        if standing.current.banner and self._number == 0:
-            log.warning("%s", standing.current.banner)
-        return standing, watcher
+        if provider.current.banner and self._number == 0:
+            log.warning("%s", provider.current.banner)
+        return provider, watcher
 
-    def _listen(self, watcher: Watcher | None, leave: Callable[[float], None]) -> None:
-        """Do what the supervisor says; if it is gone, so are we."""
+    def _obey_supervisor(self, watcher: AliasWatcher | None, stop: Callable[[float], None]) -> None:
+        """Handle the messages of the supervisor. Stop at once if it is gone."""
         try:
-            while not isinstance(word := self._line.recv(), End):
-                if word == WAKE and watcher is not None:
+            while not isinstance(message := self._connection.recv(), StopRequest):
+                if message == WAKE and watcher is not None:
                     watcher.wake()
         except (EOFError, OSError):
-            word = End(0.0)
-        leave(word.notice_seconds)
+            message = StopRequest(0.0)
+        stop(message.notice_seconds)
 
-    def _pass_on(self) -> None:
-        self._tell(WAKE)
+    def _send(self, message: str) -> None:
+        with self._send_lock, suppress(OSError):  # the supervisor is gone
+            self._connection.send(message)
 
-    def _tell(self, word: str) -> None:
-        with self._sending, suppress(OSError):  # the supervisor is gone
-            self._line.send(word)
+    def _write_promotion_log(self, _: AliasChange) -> None:
+        from cxr.tracking.aliases import Aliases
 
-    def _note(self, _: Change) -> None:
-        from cxr.tracking.registry import observe
-
-        observe(self._settings.tracking_uri, self._settings.registered_name)
+        Aliases(self._store, self._settings.registered_name).synchronize()
 
 
-def _announce(change: Change) -> None:
+def _log_change(change: AliasChange) -> None:
     log.info("%s", change)
-
-
-class _Every(threading.Thread):
-    """Calls again and again."""
-
-    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
-        super().__init__(daemon=True)
-        self._seconds, self._call, self._ended = seconds, call, threading.Event()
-
-    def run(self) -> None:
-        self._call()
-        while not self._ended.wait(self._seconds):
-            self._call()
-
-    def stop(self) -> None:
-        self._ended.set()

@@ -1,0 +1,43 @@
+"""Hashes of data as DVC computes and records them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+
+def pointer_md5(pointer: Path) -> str | None:
+    """Read the hash in a pointer file of DVC, such as ``data.dvc``.
+
+    Args:
+        pointer: the file.
+
+    Returns:
+        The hash; None if there is no readable pointer.
+    """
+    try:
+        values = yaml.safe_load(pointer.read_text(encoding="utf-8"))
+        return str(values["outs"][0]["md5"])
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return None
+
+
+def folder_md5(folder: Path) -> str:
+    """Hash a folder as DVC does: the names and contents of its files, at any depth.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        32 hex digits of md5, followed by ``.dir``.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    entries = [
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
+        for path in files
+    ]
+    entries.sort(key=lambda entry: entry["relpath"])
+    return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()}.dir"

@@ -1,0 +1,50 @@
+"""Groups of items that belong together: copies of one image, and patients that share an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def connect_pairs(count: int, pairs: ArrayLike) -> NDArray[np.int64]:
+    """Join items into groups so that the two items of every pair are in one group.
+
+    Args:
+        count: number of items.
+        pairs: ``(pairs, 2)``: positions that belong together.
+
+    Returns:
+        int64 ``(count,)``: for each item the smallest position in its group.
+    """
+    if not count:
+        return np.empty(0, dtype=np.int64)
+    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
+    _, groups = connected_components(graph, directed=False)
+    _, smallest = np.unique(groups, return_index=True)
+    group_of: NDArray[np.int64] = smallest[groups].astype(np.int64)
+    return group_of
+
+
+def patient_groups(manifest: pd.DataFrame) -> pd.Series:
+    """Unite patients that share an image.
+
+    Args:
+        manifest: rows with the columns patient (typed key), sha256 and duplicate_group (``""`` for none).
+
+    Returns:
+        For each row the smallest patient key of its group, with the manifest's index.
+    """
+    codes, keys = pd.factorize(manifest["patient"], sort=True)
+    patients = pd.Series(codes, index=manifest.index)
+    pairs = []
+    for column in ("sha256", "duplicate_group"):
+        shared = manifest.loc[manifest[column].fillna("") != "", column]
+        first = patients[shared.index].groupby(shared).transform("first")
+        pairs.append(np.column_stack([first, patients[shared.index]]))
+    groups = connect_pairs(len(keys), np.concatenate(pairs))
+    group_of = dict(zip(keys, keys[groups], strict=True))
+    return manifest["patient"].map(lambda patient: group_of[patient])

@@ -1,0 +1,93 @@
+"""Predictions for rows of prepared images, and how fast a network makes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+CHUNK = 512
+"""Images read and predicted at once."""
+
+
+class ProbabilityPredictor(Protocol):
+    """What evaluation needs of a network."""
+
+    def probabilities(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float64]:
+        """Predict raw probabilities of pneumonia, (n,), for prepared images (n, height, width, planes)."""
+
+
+def predict_rows(
+    predictor: ProbabilityPredictor,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int,
+    progress: bool = True,
+) -> NDArray[np.float64]:
+    """Predict some rows of a memory-mapped array without reading the others.
+
+    Args:
+        predictor: the network.
+        images: (n, height, width, planes), uint8.
+        rows: (m,), numbers of the rows to predict, in any order.
+        batch_size: images per network call.
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        (m,), raw probabilities in the order of ``rows``.
+    """
+    probabilities = np.empty(len(rows), dtype=np.float64)
+    # Rows are read in the order of the file, so that the disk is read once from start to end.
+    order = np.argsort(rows, kind="stable")
+    with tqdm(total=len(rows), desc="evaluate", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(rows), CHUNK):
+            chunk = order[start : start + CHUNK]
+            probabilities[chunk] = predictor.probabilities(images[rows[chunk]], batch_size=batch_size)
+            bar.update(len(chunk))
+    return probabilities
+
+
+def predict_with_speed(
+    predictor: ProbabilityPredictor,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    device: Mapping[str, Any],
+    *,
+    batch_size: int,
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Predict rows, and measure the wall-clock time after a warm-up.
+
+    The time includes reading the prepared images and the network. It excludes loading the network, decoding files and
+    applying the recipe. It informs the choice of a network and is not reproducible.
+
+    Args:
+        predictor: the network, loaded.
+        images: (n, height, width, planes), uint8, memory-mapped.
+        rows: (m,), numbers of the rows to predict, in any order.
+        device: the device, with ``name``, ``kind`` and ``framework``.
+        batch_size: images per network call.
+
+    Returns:
+        (m,) raw probabilities in the order of ``rows``; and ``images``, ``seconds``, ``images_per_second``,
+        ``batch_size`` and ``device`` (its name, kind and framework, None where unknown).
+    """
+    # One batch of each size that will come: the first call of a size compiles, which is not part of the speed.
+    chunk_sizes = {min(len(rows), CHUNK), len(rows) % CHUNK}
+    batch_sizes = {size for chunk in chunk_sizes for size in (min(chunk, batch_size), chunk % batch_size)} - {0}
+    for count in sorted(batch_sizes):
+        predictor.probabilities(images[rows[:count]], batch_size=batch_size)
+    started = time.perf_counter()
+    probabilities = predict_rows(predictor, images, rows, batch_size=batch_size)
+    seconds = time.perf_counter() - started
+    return probabilities, {
+        "images": len(rows),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(rows) / seconds, 1),
+        "batch_size": batch_size,
+        "device": {key: device.get(key) for key in ("name", "kind", "framework")},
+    }

@@ -1,0 +1,155 @@
+"""Decodes images, applies a recipe and writes the folder that :mod:`cxr.images.prepared` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cxr.errors import DataError, ImageError
+from cxr.images.decoding import MAX_PIXELS, decode_grey, read_bytes
+from cxr.images.parallel import map_in_order
+from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
+from cxr.images.recipes import Recipe, apply_recipe
+
+
+def prepare_images(
+    data: Path,
+    paths: Sequence[str],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    workers: int | None,
+    progress: bool = True,
+    sha256: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    scale_16_bit: bool = False,
+) -> PreparedImages:
+    """Decode images, apply a recipe and append the results to one file.
+
+    Threads decode and filter in parallel, because OpenCV and simplejpeg release Python's lock. A bounded queue keeps
+    only a few images in memory. Rows are written in the order of ``paths``, so the result does not depend on
+    ``workers``, and memory does not grow with the number of images.
+
+    Args:
+        data: data folder.
+        paths: image paths relative to it, posix, each once; their order is the order of the rows.
+        recipe: the recipe to apply.
+        folder: output folder; created if it does not exist.
+        workers: threads; None for one per core.
+        progress: whether to show a progress bar on stderr.
+        sha256: expected digest of each file (from the manifest); None for no check.
+        max_pixels: largest number of pixels that is decoded.
+        scale_16_bit: whether images of more than 8 bits are accepted and stretched to 0 to 255.
+
+    Returns:
+        The prepared images, opened.
+
+    Raises:
+        ImageError: for the first file that cannot be decoded, with its path.
+        DataError: if there are no paths, if one is repeated, or if a file does not match the manifest.
+    """
+    if not paths or len(set(paths)) != len(paths):
+        repeated = sorted({path for path in paths if list(paths).count(path) > 1})[:10] if paths else []
+        raise DataError(
+            f"expected at least one image and each once, received images={len(paths)}, repeated={repeated}; "
+            "run `cxr validate` again"
+        )
+    work = partial(_prepare_image, data, recipe, max_pixels, scale_16_bit)
+    expected_digests = [None] * len(paths) if sha256 is None else sha256
+    folder.mkdir(parents=True, exist_ok=True)
+    digests: list[str] = []
+    try:
+        with (folder / IMAGES_FILE).open("wb") as file:
+            _write_npy_header(file, (len(paths), recipe.size, recipe.size, recipe.planes))
+            rows = map_in_order(work, zip(paths, expected_digests, strict=True), workers or os.cpu_count() or 1)
+            bar = tqdm(
+                rows,
+                desc=f"preprocess {recipe.name}",
+                total=len(paths),
+                unit="image",
+                mininterval=0.5,
+                disable=None if progress else True,
+            )
+            for digest, pixels in bar:
+                file.write(pixels.data)
+                digests.append(digest)
+    except BaseException:
+        (folder / IMAGES_FILE).unlink(missing_ok=True)
+        raise
+    index = pd.DataFrame({"path": list(paths), "sha256": digests, "row": np.arange(len(paths), dtype=np.int64)})
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    (folder / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return PreparedImages.open(folder)
+
+
+def prepare_accepted_images(
+    data: Path, manifest: pd.DataFrame, recipe: Recipe, folder: Path, *, workers: int | None
+) -> PreparedImages:
+    """Prepare the images that validation accepted.
+
+    The limits of size and bit depth are those of the validation: an accepted image is not judged a second time.
+
+    Args:
+        data: data folder.
+        manifest: one row per file with the columns path, sha256, width, height and status.
+        recipe: the recipe to apply.
+        folder: output folder.
+        workers: threads; None for one per core.
+
+    Returns:
+        The prepared images, opened, in the order of the manifest.
+
+    Raises:
+        ImageError: for the first file that cannot be decoded, with its path.
+        DataError: if no image was accepted, or if a file has changed since validation.
+    """
+    accepted = manifest[manifest["status"] == "accepted"]
+    largest = int((accepted["width"] * accepted["height"]).max()) if len(accepted) else 0
+    return prepare_images(
+        data,
+        accepted["path"].tolist(),
+        recipe,
+        folder,
+        workers=workers,
+        sha256=accepted["sha256"].tolist(),
+        max_pixels=max(largest, MAX_PIXELS),
+        scale_16_bit=True,
+    )
+
+
+def _prepare_image(
+    data: Path, recipe: Recipe, max_pixels: int, scale_16_bit: bool, path: str, expected_digest: str | None
+) -> tuple[str, NDArray[np.uint8]]:
+    """Return the digest of a file and its prepared image ``(size, size, planes)``."""
+    try:
+        content = read_bytes(data / path)
+        digest = hashlib.sha256(content).hexdigest()
+        if expected_digest is not None and expected_digest != digest:
+            raise DataError(
+                f"expected the file that the manifest describes (sha256={expected_digest}), received {path} with "
+                f"sha256={digest}; run `cxr validate` again"
+            )
+        grey = decode_grey(content, max_pixels=max_pixels, scale_16_bit=scale_16_bit)
+    except ImageError as error:
+        raise ImageError(error.problem, f"{path}: {error.detail}") from error
+    return digest, apply_recipe(recipe, grey)
+
+
+def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """Write the header of a ``.npy`` file, so that rows can be appended and the file can be memory-mapped."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,167 @@
+"""Builds the reference of a split: fitted on training images, tested on images of other patients."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.data.statistics import wilson_interval
+from cxr.images.decoding import MAX_PIXELS, DecodedImage, decode_image, read_bytes
+from cxr.images.parallel import map_in_order
+from cxr.inference.reference.features import describe_image
+from cxr.inference.reference.fitting import extract_posed_features, fit_reference
+from cxr.inference.reference.reference import POSES, Reference, apply_pose
+from cxr.inference.reference.refusals import find_refusal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr.data.dataset import DatasetCard
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ReferenceCheck:
+    """What a reference said of an image that it was not fitted on.
+
+    Attributes:
+        distance: how far the image is from the training images; above 1 is too far.
+        refusal: kind of its refusal; None if it gets a prediction.
+        poses: every pose but upright to the kind of refusal of the image in that pose; None if it gets a prediction.
+    """
+
+    distance: float
+    refusal: str | None
+    poses: Mapping[str, str | None]
+
+
+def build_reference(
+    data: Path,
+    splits: pd.DataFrame,
+    card: DatasetCard,
+    split_digest: str,
+    *,
+    max_images: int,
+    components: int,
+    false_alarms: float,
+    max_coloured: float,
+    seed: int,
+) -> tuple[Reference, dict[str, list[ReferenceCheck]]]:
+    """Fit a reference on training images and count its refusals on validation and test.
+
+    Args:
+        data: folder of the raw images.
+        splits: columns ``path`` (relative to ``data``), ``split`` and ``group``.
+        card: card of the data set.
+        split_digest: digest of the split, for the facts.
+        max_images: most images of each split; a sample is drawn where there are more.
+        components: largest number of main directions.
+        false_alarms: share of images of the same kind that may be refused, above 0.
+        max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
+        seed: seed of the sample.
+
+    Returns:
+        The reference with its facts, and for validation and test the check of each image.
+
+    Raises:
+        DataError: if there are too few training images.
+        ImageError: if an image cannot be decoded.
+    """
+    samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
+    train = samples.pop("train")
+    fitted = fit_reference(
+        _map_images(data, train, extract_posed_features, "describe train images"),
+        train["group"].tolist(),
+        dataset_kind=card.kind,
+        components=components,
+        false_alarms=false_alarms,
+        max_coloured=max_coloured,
+    )
+    checks = {
+        split: _map_images(data, rows, partial(check_unseen_image, fitted), f"check {split} images")
+        for split, rows in samples.items()
+    }
+    facts = {
+        "dataset": card.name,
+        "split_digest": split_digest,
+        "training_films": len(train),
+        "wanted_false_alarms": false_alarms,
+        **{split: error_rates(split_checks) for split, split_checks in checks.items() if split_checks},
+    }
+    return replace(fitted, facts=facts), checks
+
+
+def check_unseen_image(reference: Reference, image: DecodedImage) -> ReferenceCheck:
+    """Try a reference on an image that it was not fitted on, as the image is and in every other pose.
+
+    Args:
+        reference: the fitted reference.
+        image: the image, upright.
+
+    Returns:
+        What the reference said.
+    """
+    kinds: dict[str, str | None] = {}
+    for pose in POSES:
+        posed = DecodedImage(apply_pose(image.grey, pose), image.coloured_share)
+        refusal = find_refusal(reference, posed, reference.features(posed))
+        kinds[pose] = refusal.kind if refusal else None
+    upright_kind = kinds.pop("upright")
+    distance = float(reference.distance(describe_image(image.grey)[None])[0])
+    return ReferenceCheck(distance, upright_kind, kinds)
+
+
+def error_rates(checks: Sequence[ReferenceCheck]) -> dict[str, Any]:
+    """Count how often images were refused, and how often turned or inverted ones were noticed.
+
+    Args:
+        checks: what the reference said of each image.
+
+    Returns:
+        ``films`` (number of images), ``refused`` and its ``share`` with the 95 % Wilson interval ``low``, ``high``,
+        ``kinds`` (kind of refusal to its number), and ``noticed`` (pose to the share of images that were refused in
+        it).
+    """
+    refused = np.array([check.refusal is not None for check in checks], dtype=bool)
+    share: NDArray[np.float64] = np.array([refused.mean()])
+    low, high = wilson_interval(share, np.array([len(checks)]))
+    return {
+        "films": len(checks),
+        "refused": int(refused.sum()),
+        "share": float(share[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "kinds": dict(Counter(check.refusal for check in checks if check.refusal is not None)),
+        "noticed": {
+            pose: float(np.mean([check.poses[pose] is not None for check in checks]))
+            for pose in POSES
+            if pose != "upright"
+        },
+    }
+
+
+def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
+    rows = splits[splits["split"] == split].sort_values("path")
+    return rows.sample(max_images, random_state=seed).sort_values("path") if len(rows) > max_images else rows
+
+
+def _map_images(
+    data: Path, rows: pd.DataFrame, function: Callable[[DecodedImage], Result], description: str
+) -> list[Result]:
+    """Call a function for each image in threads, with a progress bar; results have the order of the rows."""
+    from tqdm import tqdm
+
+    def read_and_call(path: str) -> Result:
+        return function(decode_image(read_bytes(data / path), max_pixels=MAX_PIXELS))
+
+    results = map_in_order(read_and_call, ((path,) for path in rows["path"]), os.cpu_count() or 1)
+    return list(tqdm(results, desc=description, total=len(rows), unit="image", disable=None))

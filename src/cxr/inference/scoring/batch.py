@@ -1,0 +1,247 @@
+"""Batch scoring: threads read, check and prepare images while the network predicts; a broken file becomes a row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from cxr.errors import DataError, ImageError
+from cxr.files import write_json
+from cxr.images.decoding import decode_image
+from cxr.images.parallel import map_in_order
+from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
+from cxr.inference.scoring.sources import ImageFile, ImageSource
+from cxr.inference.scoring.table import PredictionRow, TableParts
+
+if TYPE_CHECKING:
+    from cxr.images.recipes import Recipe
+    from cxr.inference.predictor import Predictor
+    from cxr.inference.reference.reference import Reference
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoringModel:
+    """The model that predicts, and how the table names it.
+
+    Attributes:
+        predictor: the network with recipe, calibration and threshold.
+        version: number in the registry; None for a model of a folder.
+        alias: alias by which the version was found; None if there was none.
+        reference: statistics of the training images; None accepts every image.
+        banner: notice that people must see beside the predictions; None for none.
+    """
+
+    predictor: Predictor
+    version: str | None = None
+    alias: str | None = None
+    reference: Reference | None = None
+    banner: str | None = None
+
+    @property
+    def columns(self) -> Mapping[str, str | None]:
+        """Columns that are the same in each row."""
+        return {"version": self.version, "alias": self.alias, "model": self.predictor.metadata.model}
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadFile:
+    """A file after reading: a checked image, or an error."""
+
+    path: str
+    image: CheckedImage | None = None
+    error: str = ""
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+def predict_rows(
+    source: ImageSource, files: Iterable[ImageFile], model: ScoringModel, *, workers: int | None, batch_size: int
+) -> Iterator[PredictionRow]:
+    """Predict for files, in their order.
+
+    Args:
+        source: where the files are read from.
+        files: files of ``source``; they are taken from the iterable when they are needed.
+        model: the model.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: images per network call.
+
+    Yields:
+        One row per file.
+
+    Raises:
+        SourceError: if the source fails.
+        MissingInputError: if the model isn't calibrated.
+    """
+    threads = workers or source.workers or os.cpu_count() or 1
+    read = partial(_read_file, source, model.predictor.recipes, model.reference)
+    # One batch is prepared while the network predicts for the batch before it.
+    prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
+    while batch := list(islice(prepared, batch_size)):
+        yield from _predict_batch(batch, model.predictor, batch_size)
+
+
+def score(source: ImageSource, model: ScoringModel, parts: TableParts, *, workers: int | None, batch_size: int) -> None:
+    """Predict for all files whose part doesn't exist yet.
+
+    Memory does not grow with the number of files.
+
+    Args:
+        source: the images.
+        model: the model.
+        parts: where the rows are kept; each part is written whole or not at all.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: images per network call.
+
+    Raises:
+        SourceError: if the source fails; finished parts are kept, and the next call continues after them.
+        MissingInputError: if the model isn't calibrated.
+    """
+    missing = parts.missing()
+    files_of_parts = [parts.files(number) for number in missing]
+    finished = len(source.files) - sum(map(len, files_of_parts))
+    with tqdm(
+        total=len(source.files), initial=finished, unit=" images", desc=f"predict {source.name}", disable=None
+    ) as progress:
+        remaining = (file for files in files_of_parts for file in files)
+        rows = predict_rows(source, remaining, model, workers=workers, batch_size=batch_size)
+        for number, files in zip(missing, files_of_parts, strict=True):
+            parts.write(number, list(_count(islice(rows, len(files)), progress)), model.columns)
+
+
+def score_to_table(
+    source: ImageSource,
+    model: ScoringModel,
+    parts: TableParts,
+    table: Path,
+    summary: Path,
+    *,
+    workers: int | None,
+    batch_size: int,
+) -> None:
+    """Predict for all files, and write the table and its summary.
+
+    Args:
+        source: the images.
+        model: the model.
+        parts: where the rows are kept until all exist; the caller removes them.
+        table: file to write; its name ends in ``.parquet`` or ``.csv``.
+        summary: JSON file to write: figures of the table, its source, the model and its threshold.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: images per network call.
+
+    Raises:
+        DataError: if no image got a prediction.
+        SourceError: if the source fails; finished parts are kept, and the next call continues after them.
+        MissingInputError: if the model isn't calibrated.
+    """
+    score(source, model, parts, workers=workers, batch_size=batch_size)
+    figures = parts.join(table)
+    _expect_predictions(figures["answered"], figures["first_errors"])
+    write_json(
+        summary,
+        {
+            **figures,
+            "source": source.name,
+            **model.columns,
+            "threshold": model.predictor.metadata.threshold,
+            "banner": model.banner,
+        },
+    )
+    counts = ", ".join(f"{count:,} {label}" for label, count in sorted(figures["labels"].items()))
+    log.info("%s: %s images, %s", table.name, f"{figures['images']:,}", counts)
+    if errors := figures["errors"]:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(errors.items()))
+        log.warning("%s images without a prediction, see column error: %s", f"{sum(errors.values()):,}", kinds)
+
+
+def score_to_text(source: ImageSource, model: ScoringModel, *, workers: int | None, batch_size: int) -> Iterator[str]:
+    """Predict for all files as a table for the terminal.
+
+    Args:
+        source: the images.
+        model: the model.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: images per network call.
+
+    Yields:
+        A heading, then one line per file.
+
+    Raises:
+        DataError: after the last line, if no image got a prediction.
+        SourceError: if the source fails.
+        MissingInputError: if the model isn't calibrated.
+    """
+    width = max(4, *(len(file.path) for file in source.files))
+    version = (f"{model.version or '-'} ({model.alias})" if model.alias else model.version) or "-"
+    yield f"{'file':<{width}}  {'label':<9}  probability  threshold  version"
+    errors: list[str] = []
+    for row in predict_rows(source, source.files, model, workers=workers, batch_size=batch_size):
+        if row.probability is None or row.threshold is None:
+            errors.append(f"{row.path}: {row.error}")
+            yield f"{row.path:<{width}}  {'-':<9}  {row.error}"
+        else:
+            shares = f"{row.probability:>11.1%}  {row.threshold:>9.1%}"
+            yield f"{row.path:<{width}}  {row.label:<9}  {shares}  {version}"
+    _expect_predictions(len(source.files) - len(errors), errors[:5])
+
+
+def _read_file(
+    source: ImageSource, recipes: Sequence[Recipe], reference: Reference | None, file: ImageFile
+) -> _ReadFile:
+    # File names that are not valid UTF-8 contain surrogates, which no table can hold.
+    path = os.fsencode(file.path).decode("utf-8", "backslashreplace")
+    sha256 = None
+    try:
+        data = source.read(file)
+        sha256 = hashlib.sha256(data).hexdigest()
+        decoded = decode_image(data)
+        checked = check_image(recipes, reference, decoded)
+    except ImageError as error:
+        return _ReadFile(path, error=str(error), sha256=sha256)
+    height, width = decoded.grey.shape
+    return _ReadFile(path, checked, sha256=sha256, width=width, height=height)
+
+
+def _predict_batch(batch: Sequence[_ReadFile], predictor: Predictor, batch_size: int) -> Iterator[PredictionRow]:
+    results: Iterator[PredictionResult] = iter(
+        predict_checked(predictor, [file.image for file in batch if file.image is not None], batch_size)
+    )
+    for file in batch:
+        row = PredictionRow(file.path, error=file.error, sha256=file.sha256, width=file.width, height=file.height)
+        if file.image is None:
+            yield row
+            continue
+        result = next(results)
+        prediction = result.prediction
+        if prediction is None:
+            yield replace(row, error=str(result.refusal) if result.refusal else "no_answer")
+        elif 0 <= prediction.probability <= 1:
+            yield replace(
+                row, label=prediction.label, probability=prediction.probability, threshold=prediction.threshold
+            )
+        else:
+            yield replace(row, error=f"no_answer: the network gave {prediction.probability}")
+
+
+def _count(rows: Iterator[PredictionRow], progress: tqdm[Any]) -> Iterator[PredictionRow]:
+    for row in rows:
+        progress.update()
+        yield row
+
+
+def _expect_predictions(predicted: int, errors: Sequence[str]) -> None:
+    if not predicted:
+        raise DataError("\n".join(["expected at least one radiograph that can be read, received:", *errors]))

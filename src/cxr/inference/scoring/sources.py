@@ -1,0 +1,137 @@
+"""Images to score: listed first, then read one at a time, from a folder, from an object store, or by name."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cxr.data.dataset import IMAGE_SUFFIXES, is_system_file
+from cxr.data.manifest.listing import list_image_files
+from cxr.errors import ImageError
+from cxr.images.decoding import MAX_BYTES, read_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file to score.
+
+    Attributes:
+        path: its name in the table.
+        identity: text that changes when its content does.
+    """
+
+    path: str
+    identity: str
+
+
+class ImageSource(ABC):
+    """A place that holds images to score.
+
+    Attributes:
+        name: short name for messages.
+        files: the images, in the order of the table.
+        workers: number of threads that suits the source; None for one per core.
+    """
+
+    name: str
+    files: Sequence[ImageFile]
+    workers: int | None = None
+
+    @abstractmethod
+    def read(self, file: ImageFile) -> bytes:
+        """Read one file. Several threads call this at once.
+
+        Args:
+            file: one of :attr:`files`.
+
+        Returns:
+            Its content.
+
+        Raises:
+            ImageError: if this file cannot be read.
+            SourceError: if the source fails, so that no file can be read.
+        """
+
+
+class FolderImages(ImageSource):
+    """The images in a folder, at any depth. Links are reported and never followed."""
+
+    def __init__(self, folder: Path) -> None:
+        """List a folder.
+
+        Args:
+            folder: the folder.
+
+        Raises:
+            SourceError: if it cannot be listed.
+        """
+        self._folder = folder
+        self.name = folder.name
+        self.files = [ImageFile(path, _state(folder / path)) for path in list_image_files(folder)]
+
+    def read(self, file: ImageFile) -> bytes:
+        """Read one file."""
+        return read_bytes(self._folder / file.path, max_bytes=MAX_BYTES)
+
+
+class NamedImages(ImageSource):
+    """Files that are named one by one. A link is followed, because the user named it."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """Look up size and time of the files.
+
+        Args:
+            paths: paths of files; a missing file is reported when it is read.
+        """
+        self.name = f"{len(paths)} files" if len(paths) != 1 else Path(paths[0]).name
+        self.files = [ImageFile(path, _state(Path(path).resolve())) for path in paths]
+
+    def read(self, file: ImageFile) -> bytes:
+        """Read one file."""
+        return read_bytes(Path(file.path).resolve(), max_bytes=MAX_BYTES)
+
+
+class ObjectStoreImages(ImageSource):
+    """The images below ``s3://bucket/prefix``, read into memory one by one and never written to disk."""
+
+    def __init__(self, url: str, *, endpoint_url: str | None = None) -> None:
+        """List the objects.
+
+        Args:
+            url: ``s3://bucket/prefix``, or the address of one object.
+            endpoint_url: address of an object store other than Amazon's; None uses the environment.
+
+        Raises:
+            SourceError: if the store cannot be reached, denies access, or holds nothing there.
+        """
+        from cxr.storage.connection import MAX_CONNECTIONS
+        from cxr.storage.object_store import ObjectStoreContents
+
+        self._contents = ObjectStoreContents(url, Path(), endpoint_url=endpoint_url)
+        self.name, self.workers = self._contents.name, MAX_CONNECTIONS
+        self.files = [
+            ImageFile(str(entry.path), self._contents.etag(entry.path))
+            for entry in self._contents.entries
+            if entry.path.suffix.lower() in IMAGE_SUFFIXES and not is_system_file(entry.path)
+        ]
+
+    def read(self, file: ImageFile) -> bytes:
+        """Read one object."""
+        try:
+            return self._contents.content(PurePosixPath(file.path), MAX_BYTES)
+        except FileNotFoundError as error:
+            raise ImageError("unreadable", str(error)) from error
+        except OverflowError as error:
+            raise ImageError("too_large", str(error)) from error
+
+
+def _state(path: Path) -> str:
+    """Size and time of a file: they change when the file does."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return "absent"
+    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -1,0 +1,198 @@
+"""The table of predictions: its rows, its parts on disk while scoring goes on, and the file that joins them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr.files import whole_file
+from cxr.inference.scoring.sources import ImageFile
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        ("label", pa.string()),
+        ("probability", pa.float64()),
+        ("threshold", pa.float64()),
+        ("version", pa.string()),
+        ("alias", pa.string()),
+        ("model", pa.string()),
+        pa.field("error", pa.string(), nullable=False),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+"""Columns of the table; an unknown value is null, and ``error`` is empty where there is none."""
+
+FORMATS = (".parquet", ".csv")
+"""Endings of a table's file name."""
+_LAYOUT = "1"
+"""Enters the name of each part. It must change whenever the content of a part changes its form."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """The prediction for one file, or why there is none.
+
+    Attributes:
+        path: name of the file.
+        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
+        probability: calibrated probability of pneumonia, 0 to 1; None without a prediction.
+        threshold: probability at and above which an image is called PNEUMONIA; None without a prediction.
+        error: kind of problem or of refusal, and its description; empty if there is none.
+        sha256: digest of the content; None if it could not be read.
+        width: pixels per row; None if the image could not be decoded.
+        height: number of rows; None if the image could not be decoded.
+    """
+
+    path: str
+    label: str | None = None
+    probability: float | None = None
+    threshold: float | None = None
+    error: str = ""
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class TableParts:
+    """Parts of a table, each in a small file whose name depends on the images and the model.
+
+    So an existing part is always valid, and a part of other images or of another model is never used.
+
+    Attributes:
+        digest: digest of all files and the model: tables with the same digest are the same.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[ImageFile], model: str, size: int) -> None:
+        """Divide the files into parts.
+
+        Args:
+            folder: where the parts are kept; created when the first one is written.
+            files: all files, in the order of the table.
+            model: identity of the model and its operating point.
+            size: files per part.
+        """
+        self._folder, self._files, self._size = folder, files, size
+        self._names = tuple(
+            f"{number:06d}-{_digest(model, files[start : start + size])}.parquet"
+            for number, start in enumerate(range(0, len(files), size))
+        )
+        self.digest = _digest(model, files)
+
+    def files(self, number: int) -> Sequence[ImageFile]:
+        """Get the files of one part.
+
+        Args:
+            number: index of the part.
+
+        Returns:
+            The files, in order.
+        """
+        return self._files[number * self._size : (number + 1) * self._size]
+
+    def missing(self) -> list[int]:
+        """Find the parts that don't exist yet.
+
+        Returns:
+            Their indices, in order.
+        """
+        return [number for number, name in enumerate(self._names) if not (self._folder / name).exists()]
+
+    def write(self, number: int, rows: Sequence[PredictionRow], columns: Mapping[str, str | None]) -> None:
+        """Write one part, whole or not at all.
+
+        Args:
+            number: index of the part.
+            rows: its rows, in the order of its files.
+            columns: columns that are the same in each row.
+        """
+        table = pa.Table.from_pylist([{**asdict(row), **columns} for row in rows], schema=SCHEMA)
+        with whole_file(self._folder / self._names[number]) as partial:
+            pq.write_table(table, partial)
+
+    def join(self, target: Path) -> dict[str, Any]:
+        """Write the table from all parts, one after the other, whole or not at all.
+
+        Args:
+            target: a file whose name ends in ``.parquet`` or ``.csv``.
+
+        Returns:
+            Figures for people and for :func:`is_complete`: ``digest``, ``bytes``, ``images``, ``answered``,
+            ``labels``, ``errors`` (kind to number of files) and ``first_errors``.
+        """
+        labels: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        first_errors: list[str] = []
+        with whole_file(target) as partial, _open_writer(target.suffix, partial) as write:
+            for name in self._names:
+                table = pq.read_table(self._folder / name, schema=SCHEMA)
+                write(table)
+                labels.update(label for label in table["label"].to_pylist() if label is not None)
+                for path, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True):
+                    if error:
+                        errors[error.partition(":")[0]] += 1
+                        first_errors += [f"{path}: {error}"] if len(first_errors) < 5 else []
+        return {
+            "digest": self.digest,
+            "bytes": target.stat().st_size,
+            "images": len(self._files),
+            "answered": labels.total(),
+            "labels": dict(labels),
+            "errors": dict(errors),
+            "first_errors": first_errors,
+        }
+
+    def remove(self) -> None:
+        """Remove the parts once the table is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def is_complete(digest: str, target: Path, summary: Path) -> bool:
+    """Tell whether a table exists already.
+
+    Args:
+        digest: digest of the :class:`TableParts`.
+        target: the table.
+        summary: JSON file with what :meth:`TableParts.join` returned for it.
+
+    Returns:
+        True if the table holds predictions of the same model for the same files.
+    """
+    try:
+        known = json.loads(summary.read_text(encoding="utf-8"))
+        return bool(known["digest"] == digest and known["bytes"] == target.stat().st_size)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _digest(model: str, files: Sequence[ImageFile]) -> str:
+    digest = hashlib.sha256(json.dumps([_LAYOUT, model]).encode())
+    for file in files:
+        digest.update(json.dumps([file.path, file.identity]).encode())
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def _open_writer(suffix: str, path: Path) -> Iterator[Any]:
+    """A function that appends a table to the file."""
+    if suffix == ".parquet":
+        with pq.ParquetWriter(path, SCHEMA) as parquet:
+            yield parquet.write_table
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(SCHEMA.names)
+        yield lambda table: lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))

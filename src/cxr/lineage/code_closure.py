@@ -1,0 +1,93 @@
+"""Which source files a step's result depends on: the import closure of the step's module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+PACKAGE = "cxr"
+
+
+def import_closure(module: str, source: Path, excluded: Iterable[str] = ()) -> set[str]:
+    """Find all files of the package that a module imports, directly or through other modules.
+
+    Imports inside functions count, because that is where large packages are imported. Imports for type checkers do
+    not count, and neither do ``__init__.py`` files that hold only a docstring.
+
+    Args:
+        module: full name of the module, for example ``"cxr.steps.train"``.
+        source: folder that holds the package.
+        excluded: patterns of paths below the package (``"errors.py"``, ``"tracking/*.py"``); files that match are
+            neither listed nor followed.
+
+    Returns:
+        Paths below the package, for example ``"training/loop.py"``.
+    """
+    patterns = tuple(excluded)
+    files: set[str] = set()
+    waiting = [module]
+    while waiting:
+        path = _file_of(waiting.pop(), source)
+        if path is None:
+            continue
+        name = path.relative_to(source / PACKAGE).as_posix()
+        if name in files or any(fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name != "__init__.py" or _has_code(tree):
+            files.add(name)
+        waiting += _imported_modules(tree, source)
+    return files
+
+
+def as_folders(files: Iterable[str], source: Path) -> list[str]:
+    """Replace files by their folder wherever all modules of the folder are listed.
+
+    Args:
+        files: paths below the package, as :func:`import_closure` returns them.
+        source: folder that holds the package.
+
+    Returns:
+        Sorted paths below the package; no path lies inside another one.
+    """
+    package = source / PACKAGE
+    listed = {package / name for name in files}
+    folders = {folder for file in listed for folder in file.parents if folder != package and package in folder.parents}
+    complete = {folder for folder in folders if _modules(folder) <= listed}
+    outermost = {folder for folder in complete if not complete & set(folder.parents)}
+    single = {file for file in listed if not outermost & set(file.parents)}
+    return sorted(path.relative_to(package).as_posix() for path in outermost | single)
+
+
+def _modules(folder: Path) -> set[Path]:
+    paths = folder.rglob("*.py")
+    return {p for p in paths if p.name != "__init__.py" or _has_code(ast.parse(p.read_text(encoding="utf-8")))}
+
+
+def _has_code(tree: ast.Module) -> bool:
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in tree.body)
+
+
+def _file_of(module: str, source: Path) -> Path | None:
+    path = source.joinpath(*module.split("."))
+    if path.is_dir():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+
+def _imported_modules(tree: ast.Module, source: Path) -> Iterator[str]:
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if _file_of(name, source) else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
+        waiting += ast.iter_child_nodes(node)

@@ -1,0 +1,117 @@
+"""The generated parts of ``dvc.yaml``: the code that each stage depends on, and the lists of models.
+
+DVC runs a stage again when one of its dependencies has changed. A figure depends on code too, so each stage lists
+the import closure of its step. DVC has no patterns for metrics and plots, so each model is named there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr.lineage.code_closure import PACKAGE, as_folders, import_closure
+
+WITHOUT_EFFECT = (
+    "errors.py",  # texts of errors
+    "fast_import.py",  # how fast large packages load
+    "files.py",  # names of files, and how they are written
+    "steps/base.py",  # reading of parameters, which DVC compares by value
+    "steps/*_fields.py",  # the same
+    "storage/*.py",  # how objects are downloaded
+    "lineage/*.py",  # what is recorded about a run
+    "tracking/*.py",  # the same, in MLflow
+)
+"""Code below the package that changes no figure of a stage."""
+
+RECORDING = ("lineage/*.py", "tracking/*.py")
+"""Code that the stage ``register`` depends on although no other stage does: recording is its work."""
+
+
+PRETRAINED = ("models/pretrained.py", "models/pretrained_networks.py")
+"""Code that a network without pretrained weights does not use, although the module that finds networks imports it."""
+
+NETWORK_FILE = "models/${item.architecture}.py"
+"""Dependency of a stage whose network has a file of its own and no pretrained weights."""
+
+
+def stage_code(step: str, source: Path, *, pretrained: bool = True) -> list[str]:
+    """List the code that a stage depends on.
+
+    Args:
+        step: name of the step that the stage runs.
+        source: folder that holds the package.
+        pretrained: whether the stage's network can have pretrained weights.
+
+    Returns:
+        Sorted files and folders, as ``dvc.yaml`` names them.
+    """
+    excluded = [name for name in WITHOUT_EFFECT if step != "register" or name not in RECORDING]
+    excluded += () if pretrained else PRETRAINED
+    files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
+    return [f"{source.name}/{PACKAGE}/{name}" for name in as_folders(files, source)]
+
+
+def with_code(graph: str, source: Path) -> str:
+    """Write the code dependencies of every stage anew.
+
+    Args:
+        graph: text of a ``dvc.yaml``. Dependencies with a placeholder are kept, such as
+            ``src/cxr/models/${item.architecture}.py``.
+        source: folder that holds the package.
+
+    Returns:
+        The text with the dependencies of each stage, its code last; everything else as it was.
+    """
+    lines: list[str] = []
+    step = ""
+    generated = re.compile(rf"\s*- {source.name}/{PACKAGE}/[^$]*$")
+    indent: str | None = None
+    has_network_file = False
+    for line in graph.splitlines():
+        command = re.search(rf"\b{PACKAGE} (\w+) --", line)
+        step = command[1] if command else step
+        if indent is not None:
+            item = re.match(rf"{indent}\s+- ", line)
+            if item and generated.match(line):
+                continue
+            if not item:
+                code = stage_code(step, source, pretrained=not has_network_file)
+                lines += [f"{indent}  - {path}" for path in code]
+                indent = None
+            has_network_file = has_network_file or NETWORK_FILE in line
+        if re.match(r"\s*deps:$", line):
+            indent = line[: len(line) - len(line.lstrip())]
+            has_network_file = False
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def with_models(graph: str, models: Sequence[str]) -> str:
+    """Write the metrics and plots of a graph anew.
+
+    Args:
+        graph: text of a ``dvc.yaml`` whose last sections are ``metrics`` and ``plots``.
+        models: names of the models that the graph trains.
+
+    Returns:
+        The text with every model, and the ensemble first.
+    """
+    evaluations = [f"artifacts/evaluations/{model}" for model in models]
+    folders = ["artifacts/ensemble/evaluation", *evaluations]
+    lines = ["metrics:", *(f"  - {folder}/summary.json" for folder in folders), "", "plots:"]
+    for title, x, y, curve, drawn in (
+        ("ROC curve on test images", "false_positive_rate", "sensitivity", "roc", folders),
+        ("Precision and recall on test images", "sensitivity", "precision", "precision_recall", folders),
+        ("Validation loss", "epoch", "val_loss", "training", evaluations),
+    ):
+        lines += [f"  - {title}:", "      template: simple", f"      x: {x}", "      y:"]
+        lines += [f"        {folder}/curves/{curve}.csv: {y}" for folder in drawn]
+        lines += [f"      x_label: {_label(x)}", f"      y_label: {_label(y)}"]
+    lines += [f"  - {folder}/plots" for folder in folders]
+    before, _, _ = graph.partition("\nmetrics:\n")
+    return f"{before.rstrip()}\n\n" + "\n".join(lines) + "\n"
+
+
+def _label(column: str) -> str:
+    return {"val_loss": "Loss"}.get(column, column.replace("_", " ").capitalize())

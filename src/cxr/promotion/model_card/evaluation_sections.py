@@ -1,0 +1,185 @@
+"""Sections of a model card that come from the evaluation: figures, threshold, calibration and shortcut checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxr.evaluation.metrics import METRICS
+from cxr.models.metadata import ModelMetadata
+from cxr.results.formatting import format_value, markdown_table, measure_heading
+
+FIRST_MEASURES = ("auroc", "average_precision", "sensitivity", "specificity", "precision", "f1", "accuracy", "brier")
+MEASURES = (
+    *FIRST_MEASURES,
+    *(
+        name
+        for name, metric in METRICS.items()
+        if metric.in_summary and metric.kind != "calibration" and name not in FIRST_MEASURES
+    ),
+)
+"""Measures of the model card in its order; the calibration error has a section of its own."""
+SUBTYPES = {"bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
+NOT_STATED, NOT_MEASURED = "not stated", "not measured"
+
+
+def figures_section(metrics: Mapping[str, Any]) -> str:
+    """Write the figures on the test images with their intervals, overall and per subtype.
+
+    Args:
+        metrics: content of ``metrics.json``.
+
+    Returns:
+        Markdown.
+    """
+    test = split_metrics(metrics, "test")
+    measures = test.get("at_threshold", {})
+    rows = [[_heading(name), *_cells(name, measures.get(name))] for name in MEASURES if name in measures]
+    if not rows:
+        return f"The evaluation's figures are {NOT_MEASURED}."
+    bootstrap = metrics.get("bootstrap", {})
+    interval = f"{100 * bootstrap.get('confidence', 0.95):g} % interval"
+    resamples = bootstrap.get("resamples", NOT_STATED)
+    explanation = f" Intervals come from {resamples} bootstrap draws of whole patients." if "patients" in test else ""
+    lines = [f"{describe_counts(test)}.{explanation}", "", markdown_table(["Measure", "Value", interval], rows)]
+    subtypes = test.get("subtypes", {})
+    subtype_rows = [
+        [SUBTYPES.get(name, name), str(entry.get("images", "")),
+         *(_with_interval(measure, entry.get(measure)) for measure in ("sensitivity", "auroc"))]
+        for name, entry in subtypes.items()
+    ]  # fmt: skip
+    if subtype_rows:
+        lines += [
+            f"By subtype, against the same normal images ({interval}s in brackets):",
+            "",
+            markdown_table(["Subtype", "Images", "Sensitivity", "AUROC"], subtype_rows),
+        ]
+    else:
+        lines.append(f"Figures by subtype (bacterial, viral): {NOT_MEASURED}.")
+    sensitivities = [entry["sensitivity"] for entry in subtypes.values() if "sensitivity" in entry]
+    if any(entry.get("value") == 1 for entry in [*measures.values(), *sensitivities]):
+        lines += ["", "100 % means that none of these few images was mistaken, not that none ever is."]
+    return "\n".join(lines).rstrip()
+
+
+def threshold_section(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
+    """Write the threshold, the rule that chose it, and its mistakes on the test images.
+
+    Args:
+        metadata: the calibrated metadata.
+        metrics: content of ``metrics.json``.
+
+    Returns:
+        Markdown.
+    """
+    text = (
+        f"PNEUMONIA at a calibrated probability of {metadata.threshold:.4f} and above, NORMAL below. "
+        f"Rule: {metadata.threshold_rule}. Chosen on validation images."
+        if metadata.threshold is not None
+        else f"{NOT_STATED}."
+    )
+    confusion = split_metrics(metrics, "test").get("confusion")
+    if confusion:
+        sick = confusion["true_positives"] + confusion["false_negatives"]
+        well = confusion["true_negatives"] + confusion["false_positives"]
+        text += (
+            f" On test it missed {confusion['false_negatives']} of {sick} images with pneumonia and called "
+            f"{confusion['false_positives']} of {well} normal ones PNEUMONIA."
+        )
+    return text
+
+
+def calibration_section(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
+    """Write the calibration error on the test images before and after calibration.
+
+    Args:
+        metadata: the calibrated metadata.
+        metrics: content of ``metrics.json``.
+
+    Returns:
+        Markdown.
+    """
+    test = split_metrics(metrics, "test")
+    before, after = (
+        _with_interval("calibration_error", test.get(key, {}).get("calibration_error"))
+        for key in ("uncalibrated_at_half", "at_threshold")
+    )
+    temperature = NOT_STATED if metadata.temperature is None else f"{metadata.temperature:.4f}"
+    return (
+        f"Temperature {temperature}, fitted on validation images. Calibration error on test: {before} before, {after} "
+        f"after ({metrics.get('bins', NOT_STATED)} bins). The probability holds for a share of pneumonia as in the "
+        "data set, not for that of a ward or a practice."
+    )
+
+
+def shortcut_section(metrics: Mapping[str, Any]) -> str:
+    """Write the two shortcut checks and what they mean.
+
+    Args:
+        metrics: content of ``metrics.json``.
+
+    Returns:
+        Markdown.
+    """
+    checks = metrics.get("honesty", {})
+    facts, hidden = (checks.get(name, {}).get("auroc") for name in ("metadata", "lungs_hidden"))
+    return "\n".join(
+        [
+            f"- File facts alone (size, width, height, mean grey, no image): AUROC {_with_interval('auroc', facts)}.",
+            f"- The model with the lungs blacked out: AUROC {_with_interval('auroc', hidden)}.",
+            "",
+            "Both would be near 0.5 if nothing but the lungs told the classes apart. Far above 0.5 means that the "
+            "classes also differ in scanner, export or position, and that part of the figures above may come from "
+            "that. A low figure with hidden lungs does not prove that the model looks at lungs.",
+        ]
+    )
+
+
+def split_metrics(metrics: Mapping[str, Any], split: str) -> Mapping[str, Any]:
+    """Take the figures of one split from the metrics.
+
+    Args:
+        metrics: content of ``metrics.json``.
+        split: ``"validation"`` or ``"test"``.
+
+    Returns:
+        Its figures; empty if it was not evaluated.
+    """
+    figures: Mapping[str, Any] = metrics.get(split) or {}
+    return figures
+
+
+def describe_counts(figures: Mapping[str, Any]) -> str:
+    """Count images and patients of a split.
+
+    Args:
+        figures: figures of the split.
+
+    Returns:
+        For example ``"889 images of 615 patients (254 normal, 635 with pneumonia)"``.
+    """
+    if "images" not in figures:
+        return NOT_STATED
+    patients = f" of {figures['patients']:,} patients" if "patients" in figures else ""
+    classes = f"{figures['normal']:,} normal, {figures['pneumonia']:,} with pneumonia"
+    return f"{figures['images']:,} images{patients} ({classes})"
+
+
+def _heading(name: str) -> str:
+    return "Precision (positive predictive value)" if name == "precision" else measure_heading(name)
+
+
+def _cells(name: str, entry: Mapping[str, float | None] | None) -> tuple[str, str]:
+    """A figure and its interval, in two table cells."""
+    value, low, high = ((entry or {}).get(key) for key in ("value", "low", "high"))
+    if value is None:
+        return NOT_MEASURED, ""
+    if low is None or high is None:
+        return format_value(name, value), ""
+    return format_value(name, value), f"{format_value(name, low).removesuffix(' %')} to {format_value(name, high)}"
+
+
+def _with_interval(name: str, entry: Mapping[str, float | None] | None) -> str:
+    """A figure with its interval in brackets."""
+    value, interval = _cells(name, entry)
+    return f"{value} ({interval})" if interval else value

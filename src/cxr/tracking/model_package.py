@@ -1,0 +1,116 @@
+"""The files of a version: an MLflow model with network, metadata, refusal reference, and the code that runs them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from importlib import metadata as installed
+from pathlib import Path
+
+import cxr
+from cxr.evaluation.validation_scores import ValidationScores
+from cxr.files import MODEL_CARD_FILE
+from cxr.models.backend import backend_name
+from cxr.promotion.candidates import Candidate
+from cxr.tracking.version_record import model_card
+
+REQUIREMENTS: tuple[tuple[str, ...], ...] = (
+    ("mlflow",),
+    ("keras",),
+    ("numpy",),
+    ("pandas",),
+    ("scipy",),
+    ("opencv-python-headless", "opencv-python"),
+    ("pillow",),
+    ("pydicom",),
+    ("python-gdcm",),
+    ("tqdm",),
+)
+"""Packages that a version needs to predict, each with the names under which it may be installed."""
+PACKAGE = (
+    "__init__.py", "errors.py", "files.py",
+    "data/__init__.py", "data/dataset.py",
+    "evaluation/__init__.py", "evaluation/calibration.py", "evaluation/metrics.py",
+    "images",
+    "inference/__init__.py", "inference/predictor.py", "inference/reference",
+    "models/__init__.py", "models/metadata.py",
+)  # fmt: skip
+"""Parts of this package that a version carries: all that prediction imports. A server needs one request per file."""
+BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+
+
+def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: str) -> None:
+    """Write an MLflow model that predicts without this package being installed.
+
+    Args:
+        candidate: the model.
+        folder: folder to create.
+        run_id: MLflow's run that trained it.
+        model_id: MLflow's id of the model.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+    # The input column has no name, so that a plain list of images is accepted as well as a DataFrame.
+    outputs = {"probability": DataType.double, "label": DataType.string, "threshold": DataType.double}
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(AnyType())]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in {**outputs, "refusal": DataType.string}.items()]),
+    )
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # MLflow would run an example to guess the signature, which is given.
+        warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
+        model, code = Path(scratch) / "artifact", Path(scratch) / cxr.__name__
+        for name, path in candidate.files.items():
+            (model / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, model / name)
+        ValidationScores.from_evaluation(candidate.evaluation).save(model)
+        candidate.metadata.write(model)
+        (model / MODEL_CARD_FILE).write_text(model_card(candidate.metadata, candidate.evaluation), encoding="utf-8")
+        _copy_code(code)
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(model)},
+            code_paths=[str(code)],
+            signature=signature,
+            pip_requirements=requirements(),
+            model_config={"paths": True},
+            mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+        )
+
+
+def requirements() -> list[str]:
+    """Pin the packages that a version needs to the versions installed here.
+
+    Returns:
+        Lines of a pip requirements file.
+    """
+    backend = backend_name()
+    names = (*REQUIREMENTS, BACKENDS.get(backend, (backend,)))
+    return [line for line in map(_pin, names) if line is not None]
+
+
+def _pin(names: Sequence[str]) -> str | None:
+    for name in names:
+        try:
+            return f"{name}=={installed.version(name)}"
+        except installed.PackageNotFoundError:
+            continue
+    return None
+
+
+def _copy_code(folder: Path) -> None:
+    folder.mkdir()
+    for name in PACKAGE:
+        source = Path(cxr.__file__).parent / name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, folder / name)

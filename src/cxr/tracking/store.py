@@ -1,0 +1,214 @@
+"""The MLflow tracking store: a local SQLite file or a server, and the one client that this process uses for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr.errors import MissingInputError, RegistryError
+from cxr.tracking import health
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+ARTIFACTS_FOLDER = "mlruns"
+"""Folder of run artifacts, beside the file of a local store."""
+
+
+class Store:
+    """One MLflow tracking store, used for runs and for the model registry.
+
+    Making the object costs nothing: MLflow is imported and the store is contacted on first use.
+
+    Attributes:
+        uri: address as in ``params.yaml``: ``sqlite:///mlflow.db`` (relative to the working folder) or the
+            ``http(s)://`` address of a server.
+        is_server: whether it is a server.
+        file: absolute path of a local store's file; None for a server.
+        address: the address to give to MLflow, which does not depend on the working folder.
+        artifact_location: folder for the artifacts of a local store's experiments; None for a server, which decides
+            itself.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Take the address.
+
+        Args:
+            uri: address of the store.
+        """
+        self.uri = uri
+        self.is_server = uri.startswith(("http://", "https://"))
+        self.file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+        self.address = uri if self.file is None else f"{SQLITE}{self.file}"
+        # MLflow's own default would be relative to the working folder of whichever process asks.
+        self.artifact_location = None if self.file is None else str(self.file.parent / ARTIFACTS_FOLDER)
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The client of the last :meth:`connect`; connects if that has not happened yet."""
+        return self._client or self.connect()
+
+    def connect(self) -> MlflowClient:
+        """Check that the store answers, and create a local store if it is missing.
+
+        Several processes may do this at once: a local store is created under a lock. A server that does not answer
+        is reported within seconds.
+
+        Returns:
+            A client for runs and registry.
+
+        Raises:
+            RegistryError: if the store does not answer.
+        """
+        _configure_mlflow()
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        self.check_answer()
+        with self.lock():
+            try:
+                client = MlflowClient(tracking_uri=self.address, registry_uri=self.address)
+                if not self.is_server:
+                    client.search_experiments(max_results=1)
+            except (MlflowException, SQLAlchemyError, OSError) as error:
+                reason = f"{health.first_line(error)}; start the server, or use sqlite:///mlflow.db"
+                raise health.unreachable(self.uri, reason) from error
+        self._client = client
+        return client
+
+    def connect_existing(self) -> MlflowClient:
+        """Connect as :meth:`connect` does, but create no store: for callers that only read.
+
+        Returns:
+            A client for runs and registry.
+
+        Raises:
+            MissingInputError: if there is no such local store.
+            RegistryError: if the store does not answer.
+        """
+        if not self.uri or (self.file is not None and not self.file.exists()):
+            raise MissingInputError(
+                f"expected an MLflow store with registered models, received tracking_uri={self.uri!r} without one; "
+                "run `cxr register`, or name another store"
+            )
+        return self.connect()
+
+    def check_answer(self) -> None:
+        """Ask a server for an answer; a local store needs none.
+
+        Raises:
+            RegistryError: if the server cannot be used, with the reason.
+        """
+        if self.is_server:
+            health.check_server(self.uri)
+
+    def answers(self) -> bool:
+        """Whether the store answers now; always True for a local one."""
+        try:
+            self.check_answer()
+        except RegistryError:
+            return False
+        return True
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let one thread of one process at a time create things in a local store; a server needs no lock.
+
+        A thread that holds the lock may take it again. The lock of a killed process is free at once.
+        """
+        if self.file is None:
+            yield
+            return
+        from filelock import FileLock
+
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # One object per file in the process: only then may a thread take the lock again through another Store.
+        with FileLock(f"{self.file}.lock", is_singleton=True):
+            yield
+
+    @contextmanager
+    def clear_errors(self, action: str) -> Iterator[None]:
+        """Turn a failure of the store in the middle of work into an error of this project.
+
+        Args:
+            action: what the store was asked to do, e.g. ``"take the evaluation of three_block"``.
+
+        Raises:
+            RegistryError: in place of errors of MLflow, of its storage and of the connection.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not health.is_store_error(error):
+                raise
+            raise RegistryError(
+                f"expected the MLflow store to {action}, received tracking uri={health.hide_passwords(self.uri)!r}: "
+                f"{health.first_line(error)}; run the step again: what is there already is not logged twice"
+            ) from error
+
+    def experiment_id(self, name: str) -> str:
+        """Find or create an experiment.
+
+        Args:
+            name: full name of the experiment.
+
+        Returns:
+            MLflow's id of the experiment.
+
+        Raises:
+            RegistryError: if it cannot be created, or was deleted on the server and not yet purged.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self.client
+        with self.lock():
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                try:
+                    return str(client.create_experiment(name, artifact_location=self.artifact_location))
+                except MlflowException as error:
+                    experiment = client.get_experiment_by_name(name)  # another process may have been faster
+                    if experiment is None:
+                        reason = health.first_line(error)
+                        raise RegistryError(f"cannot create the experiment {name!r}: {reason}") from error
+        if experiment.lifecycle_stage != "active":
+            raise RegistryError(
+                f"expected an active experiment, received experiment={name!r} (deleted); "
+                "restore it in MLflow's page, or choose another name"
+            )
+        return str(experiment.experiment_id)
+
+
+def experiment_name(base: str, dataset_kind: str) -> str:
+    """Name the experiment so that runs on phantoms stay apart from runs on radiographs of people.
+
+    Args:
+        base: the experiment's name in ``params.yaml``, e.g. ``"pneumonia"``.
+        dataset_kind: ``"phantom"`` or ``"patients"``.
+
+    Returns:
+        ``base``, followed by ``" (phantoms)"`` for phantoms.
+    """
+    return f"{base} (phantoms)" if dataset_kind == "phantom" else base
+
+
+def _configure_mlflow() -> None:
+    """Switch off usage statistics, progress bars and chatty loggers of MLflow."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow  # noqa: F401  # sets the level of its own logger when it is imported
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs each retry; the final outcome is reported as an error of ours.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # It warns that uv environments lack pip; versions name their packages themselves.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

@@ -1,0 +1,76 @@
+"""A split of the images into train, validation and test, with the origin of the images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.data.dataset import CLASSES, DatasetCard
+from cxr.errors import DataError
+from cxr.files import SPLITS_FILE
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """A split with the origin of its images.
+
+    Attributes:
+        frame: the table of the split: one row per image with the columns path, label, split and others.
+        dataset: description of the data set.
+        data_digest: content version of the images.
+        protocol: name of the split, e.g. ``"grouped"``.
+        digest: digest of the assignment image -> split.
+    """
+
+    frame: pd.DataFrame
+    dataset: DatasetCard
+    data_digest: str
+    protocol: str
+    digest: str
+
+    @classmethod
+    def read(cls, manifest: Path, splits: Path) -> SplitData:
+        """Read the folders that the steps validate and resplit wrote.
+
+        Args:
+            manifest: folder of the manifest.
+            splits: folder of the split.
+
+        Returns:
+            The split.
+        """
+        summary = json.loads((manifest / "summary.json").read_text(encoding="utf-8"))
+        achieved = json.loads((splits / "achieved.json").read_text(encoding="utf-8"))
+        return cls(
+            pd.read_parquet(splits / SPLITS_FILE),
+            DatasetCard.read(manifest),
+            summary["digest"],
+            achieved["protocol"],
+            achieved["digest"],
+        )
+
+    def images_of(self, split: str) -> tuple[list[str], NDArray[np.int64]]:
+        """List the images of one side.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns:
+            Paths, and labels ``(images,)`` int64, 0 for NORMAL and 1 for PNEUMONIA.
+
+        Raises:
+            DataError: if that side has no image of a class.
+        """
+        rows = self.frame[self.frame["split"] == split]
+        labels = rows["label"].map({name: number for number, name in enumerate(CLASSES)}).to_numpy(dtype=np.int64)
+        if len(set(labels)) < len(CLASSES):
+            raise DataError(
+                f"expected images of both classes in {split}, received {dict(rows['label'].value_counts())}; "
+                "run `cxr resplit` with other ratios or more images"
+            )
+        return [str(path) for path in rows["path"]], np.asarray(labels, dtype=np.int64)
