@@ -1,8 +1,8 @@
-"""Write the tables of docs/scale.md: what the pipeline needs at other sizes, from what one image was measured to cost.
+"""Write the tables of docs/scale.md: what the pipeline needs for more images, computed from the measured cost of one.
 
-`python benchmarks/scale.py` writes the page; `python benchmarks/scale.py --images 250000` prints the tables for another
-size. Figures per image are read from docs/benchmarks.md, which `make benchmarks` writes; epochs, recipes and limits
-from params.yaml.
+`python benchmarks/scale.py` writes the page. `python benchmarks/scale.py --images 250000` prints the tables for another
+number of images. The figures per image are read from docs/benchmarks.md, which `make benchmarks` writes. Epochs,
+recipes and limits are read from params.yaml.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUANTITY = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2
 GIGABYTE = 1e9
 LIMIT = "limit"
 PAIR = 16
-"""Bytes of a pair of positions."""
+"""Bytes of one near pair: two positions."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Row:
 
     Attributes:
         what: step and work.
-        need: amount for a number of images, in the unit of the table.
-        limit: what params.yaml allows, or one core reaches; None where nothing is known.
+        need: computes the amount from the number of images, in the unit of the table.
+        limit: what params.yaml allows, or what one core reaches; None if it is not known.
     """
 
     what: str
@@ -57,9 +57,9 @@ class Table:
     """A table of needs in one unit.
 
     Attributes:
-        title: what is needed, and the unit.
+        title: what is needed, and its unit.
         limits: heading of the last column.
-        rows: its lines.
+        rows: lines of the table.
     """
 
     title: str
@@ -68,13 +68,13 @@ class Table:
 
 
 def measured(page: str) -> dict[str, float]:
-    """Read the figures of one image.
+    """Read the measured cost of one image.
 
     Args:
         page: text of docs/benchmarks.md.
 
     Returns:
-        Work to seconds of a core, bytes or a share; recipes to seconds of a core.
+        Cost by kind of work, in core seconds, bytes or as a share; and by recipe, in core seconds.
 
     Raises:
         SystemExit: if a section is missing.
@@ -97,10 +97,10 @@ def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
 
     Args:
         models: models that are trained.
-        recipes: recipes of their images.
+        recipes: recipes that prepare their images.
 
     Returns:
-        Step to its number of tasks.
+        Number of tasks by step.
     """
     times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models), "predict": 0}
     return {
@@ -115,7 +115,7 @@ def quantity(text: str) -> float:
     """Read an amount as Kubernetes writes it.
 
     Args:
-        text: for example ``500m`` or ``4Gi``; settings have checked it.
+        text: for example ``500m`` or ``4Gi``; the settings have been checked before.
 
     Returns:
         The number.
@@ -125,11 +125,11 @@ def quantity(text: str) -> float:
 
 
 def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Table]:
-    """Work out what each step needs.
+    """Compute what each step needs.
 
     Args:
         params: sections of params.yaml.
-        cost: what :func:`measured` read.
+        cost: result of :func:`measured`.
 
     Yields:
         The tables.
@@ -153,7 +153,7 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
 
     look, compare = cost["validate, look at an image"], cost["validate, compare two hashes"]
     rows = [
-        Row("validate: look at every image", linear(look), hours("validate")),
+        Row("validate: inspect every image", linear(look), hours("validate")),
         Row(
             "validate: compare all hashes, on one core",
             lambda n: n * n / 2 * compare / 3600,
@@ -236,7 +236,7 @@ def text(params: Mapping[str, Any], cost: Mapping[str, float], sizes: Sequence[i
 
     Args:
         params: sections of params.yaml.
-        cost: what :func:`measured` read.
+        cost: result of :func:`measured`.
         sizes: numbers of images.
 
     Returns:
@@ -256,15 +256,15 @@ def text(params: Mapping[str, Any], cost: Mapping[str, float], sizes: Sequence[i
 
 
 def beyond(params: Mapping[str, Any], cost: Mapping[str, float], images: int) -> str:
-    """List what exceeds the limits of params.yaml, the farthest first.
+    """List the work that exceeds the limits of params.yaml, the largest excess first.
 
     Args:
         params: sections of params.yaml.
-        cost: what :func:`measured` read.
+        cost: result of :func:`measured`.
         images: number of images.
 
     Returns:
-        Each with the factor by which it does.
+        Each work with the factor by which it exceeds its limit; "nothing" if none does.
     """
     rows = [row for table in tables(params, cost) if table.limits == LIMIT for row in table.rows]
     over_limit = {row.what: row.need(images) / row.limit for row in rows if row.limit and row.need(images) > row.limit}
@@ -273,15 +273,15 @@ def beyond(params: Mapping[str, Any], cost: Mapping[str, float], images: int) ->
 
 
 def page(before: str, params: Mapping[str, Any], cost: Mapping[str, float]) -> str:
-    """Put the tables into the page.
+    """Replace the tables in the page.
 
     Args:
-        before: the page.
+        before: present text of the page.
         params: sections of params.yaml.
-        cost: what :func:`measured` read.
+        cost: result of :func:`measured`.
 
     Returns:
-        The page with the present tables.
+        The page with the new tables.
     """
     head, _, rest = before.partition(BEGIN)
     _, _, tail = rest.partition(END)

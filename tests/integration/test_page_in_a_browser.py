@@ -29,7 +29,7 @@ from cxr.models.metadata import ModelMetadata
 from support import bad_images
 from support.chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, write_versions
 from support.dicom_files import SECRET, dicom_file
-from support.loopback import START, free_port
+from support.loopback import START_SECONDS, free_port
 from support.model_folders import THRESHOLD
 
 pytestmark = pytest.mark.integration
@@ -73,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder / "here")
     site = Site(f"http://127.0.0.1:{port}", versions, process, folder)
     try:
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + START_SECONDS
         while not _responds(f"{site.url}/_stcore/health"):
             assert process.poll() is None and time.monotonic() < deadline, site.log()
             time.sleep(0.2)

@@ -181,4 +181,4 @@ def test_two_runs_that_finish_at_once_promote_one_and_both_are_in_the_log(server
     ]
     champion = Store(server_uri).client.get_model_version_by_alias("rivals", "champion")
     assert {entry.champion for entry in entries} == {str(champion.version)}
-    assert len(Store(server_uri).client.search_model_versions("name = 'processes'")) == 2
+    assert len(Store(server_uri).client.search_model_versions("name = 'rivals'")) == 2

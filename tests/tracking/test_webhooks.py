@@ -33,9 +33,9 @@ def test_repeating_leaves_one_webhook_with_the_latest_address(server: WebhookSer
 def test_webhooks_of_the_same_name_created_at_once_become_one(server: WebhookServer) -> None:
     for _ in range(2):
         Store(server.uri).client.create_webhook("listener", URL, list(EVENTS), secret=SECRET)
-    kept, change = ensure_webhook(Store(server.uri), "listener", URL, SECRET)
+    webhook, change = ensure_webhook(Store(server.uri), "listener", URL, SECRET)
     assert change == "updated"
-    assert [webhook.id for webhook in list_webhooks(Store(server.uri))] == [kept.id]
+    assert [listed.id for listed in list_webhooks(Store(server.uri))] == [webhook.id]
 
 
 def test_only_the_named_webhook_is_removed(server: WebhookServer) -> None:

@@ -363,5 +363,6 @@ def _apply_head(
     """Logistic function of ``(n, 1)`` logits, or of the difference of ``(n, 2)`` softmax logits."""
     logits = features @ weights + bias
     log_odds = logits[:, -1] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -log_odds))
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, and the caller refuses it
+        probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -log_odds))
     return probabilities

@@ -47,9 +47,21 @@ def stage_code(step: str, source: Path, *, pretrained: bool = True) -> list[str]
         Sorted files and folders, as ``dvc.yaml`` names them.
     """
     excluded = [name for name in WITHOUT_EFFECT if step != "register" or name not in RECORDING]
-    excluded += () if pretrained else PRETRAINED
-    files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
+    if pretrained:
+        files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
+    else:
+        excluded += PRETRAINED
+        files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded) | _imported_by_networks(source, excluded)
     return [f"{source.name}/{PACKAGE}/{name}" for name in as_folders(files, source)]
+
+
+def _imported_by_networks(source: Path, excluded: Sequence[str]) -> set[str]:
+    """Find what the files of networks import; a network is built by its name, which no import statement shows."""
+    files: set[str] = set()
+    for path in (source / PACKAGE / "models").glob("*.py"):
+        if "\ndef build(" in path.read_text(encoding="utf-8"):
+            files |= import_closure(f"{PACKAGE}.models.{path.stem}", source, excluded) - {f"models/{path.name}"}
+    return files
 
 
 def with_code(graph: str, source: Path) -> str:

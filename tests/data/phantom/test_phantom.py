@@ -48,7 +48,7 @@ def test_plan_has_every_subtype_in_train_and_test_and_no_patient_on_two_splits(i
     splits: dict[tuple[str, int], set[str]] = {}
     for item in plans:
         splits.setdefault((item.subtype, item.patient), set()).add(item.split)
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(of_patient) == 1 for of_patient in splits.values())
     for split in ("train", "test"):
         assert {item.subtype for item in plans if item.split == split} == {"normal", "bacteria", "virus"}
     assert max(Counter((item.subtype, item.patient) for item in plans).values()) > 1
@@ -144,8 +144,8 @@ def test_an_opacity_brightens_its_box_more_than_the_rest_and_keeps_the_global_st
 
 def test_images_of_a_patient_share_their_anatomy_but_not_their_framing() -> None:
     first = PhantomPlan("train", "normal", 1, 0, "a.jpeg")
-    one, two = draw_image(first, 0), draw_image(replace(first, image=1), 0)
-    assert pixels(one.data).shape != pixels(two.data).shape
+    image, next_image = draw_image(first, 0), draw_image(replace(first, image=1), 0)
+    assert pixels(image.data).shape != pixels(next_image.data).shape
 
 
 def test_colour_files_are_grey_and_independent_of_the_label(drawn: Path) -> None:
