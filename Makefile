@@ -1,4 +1,4 @@
-# `make run` does the whole job, `make test` checks the project; both install what they need into .venv.
+# `make run` does the whole job. `make test` checks the project. Both install what they need into .venv.
 PYTHON ?= python3
 DATA ?=
 BIN := .venv/bin
@@ -7,9 +7,9 @@ PIN = $(UV) pip compile -q --universal --generate-hashes --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
-# Each step is a process of its own: where Python may not keep compiled files, each compiles the package anew.
+# Each step is a process. Without compiled files on disk, every step would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
-# Hospitals often have certificates of their own: trust what the system trusts.
+# Hospitals often have their own certificates: trust those that the system trusts.
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
@@ -23,10 +23,10 @@ run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, tr
 	dvc repro
 	@dvc metrics show
 
-repro: .venv/run.stamp ## Run again what something changed for, on the data that is there
+repro: .venv/run.stamp ## Run all stages whose code, values or data have changed, without fetching data
 	dvc repro
 
-transfer: .venv/run.stamp ## Train the networks that start from pretrained weights too, join all models, register
+transfer: .venv/run.stamp ## Also train the networks on pretrained weights, then join and register all models
 	dvc repro transfer/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
@@ -40,17 +40,17 @@ check: .venv/dev.stamp ## Check style, types and import layers
 	mypy
 	lint-imports
 
-audit: .venv/dev.stamp ## Look all pinned versions up among the known vulnerabilities
+audit: .venv/dev.stamp ## Look for known vulnerabilities of all pinned packages
 	python requirements/audit.py
 
-format: .venv/dev.stamp ## Put the code into the common format
+format: .venv/dev.stamp ## Bring the code into the common format
 	ruff check --fix-only .
 	ruff format .
 
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-app: .venv/serve.stamp ## Open the page for predictions on http://127.0.0.1:8501: upload films, read the answers
+app: .venv/serve.stamp ## Open the page for predictions on http://127.0.0.1:8501
 	cxr app --params params.yaml
 
 server: infra/.env ## Start MLflow for a team with docker or podman: PostgreSQL, an S3 store, logins (mlflow/README.md)
@@ -63,16 +63,16 @@ server: infra/.env ## Start MLflow for a team with docker or podman: PostgreSQL,
 infra/.env:
 	infra/new_env.sh $@
 
-gpu: .venv/gpu.stamp ## Install what training on an NVIDIA GPU needs besides
+gpu: .venv/gpu.stamp ## Install the additional packages for training on an NVIDIA GPU
 
-results: .venv/run.stamp ## Note this run's figures and write docs/results.md from all that were noted
+results: .venv/run.stamp ## Record the figures of this run and write docs/results.md from all records
 	cxr results --params params.yaml --evaluations artifacts/evaluations --transfer artifacts/transfer \
 	  --ensemble $(if $(wildcard artifacts/transfer/ensemble),artifacts/transfer/ensemble,artifacts/ensemble)
 
 benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
 	python benchmarks/write_page.py
 
-generate: .venv/dev.stamp ## Write what is derived from steps and models: lists in dvc.yaml, component files, docs/results.md
+generate: .venv/dev.stamp ## Write all files that are derived from steps and models: lists in dvc.yaml, component files, docs/results.md
 	cxr graph --params params.yaml
 	cxr kubeflow components --params params.yaml
 	cxr results --params params.yaml --evaluations reports/missing --ensemble reports/missing
@@ -80,11 +80,11 @@ generate: .venv/dev.stamp ## Write what is derived from steps and models: lists 
 images: ## Build the images with docker or podman (REGISTRY=, VERSION=, IMAGES="data train") and print their sizes
 	REGISTRY=$(REGISTRY) VERSION=$(VERSION) components/build.sh $(IMAGES)
 
-kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline on this machine, in containers, on a few phantoms
+kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline in containers on this machine, with a few phantoms
 	cxr kubeflow run --params params.yaml --models '[three_block, shallow]' \
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
-lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
+lock: $(UV) ## Pin all versions from pyproject.toml again, with hashes
 	$(PIN) --group build --group dev --extra train --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
@@ -93,7 +93,7 @@ lock: $(UV) ## Pin all versions anew, with hashes, from pyproject.toml
 	$(PIN) --group build --extra train --extra serve pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(PIN) --group server -c requirements/dev.txt -o requirements/server.txt
 
-clean: ## Remove what runs produced (not data/, not .venv)
+clean: ## Remove the outputs of runs (not data/, not .venv)
 	rm -rf artifacts
 
 .venv/pyvenv.cfg: | $(UV)
@@ -121,6 +121,6 @@ clean: ## Remove what runs produced (not data/, not .venv)
 	@touch $@
 
 .venv-uv/bin/uv:
-	@$(PYTHON) -m venv .venv-uv || { rm -rf .venv-uv; echo "expected uv, or a $(PYTHON) that can make a virtual environment: \
+	@$(PYTHON) -m venv .venv-uv || { rm -rf .venv-uv; echo "expected uv, or a $(PYTHON) that can create a virtual environment: \
 	install uv, or your system's package for it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
 	.venv-uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt

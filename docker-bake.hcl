@@ -1,5 +1,5 @@
-# For users of docker's buildx: `docker buildx bake` builds all images, `docker buildx bake train --push` one.
-# `make images` builds the same ones with docker or podman.
+# For docker's buildx: `docker buildx bake` builds all images; `docker buildx bake train --push` builds one and pushes it.
+# `make images` builds the same images with docker or podman.
 
 variable "REGISTRY" {
   default = ""
@@ -47,7 +47,7 @@ target "train" {
   tags     = [name("train")]
 }
 
-# TensorFlow has wheels with CUDA for this platform alone.
+# TensorFlow has wheels with CUDA only for this platform.
 target "train-gpu" {
   inherits  = ["component"]
   target    = "train-gpu"

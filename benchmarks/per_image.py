@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.source is None:
             data = Path(scratch) / "data"
-            draw_dataset(data, images=60)
+            draw_dataset(data, images=60, seed=0)
         else:
             data = unpacked(arguments.source, Path(scratch) / "data")
         manifest = build_manifest(data, workers=1, progress=False, **MANIFEST_PARAMETERS)

@@ -37,7 +37,7 @@ def main() -> None:
         data = arguments.source
         if data is None:
             data = Path(scratch) / "data"
-            draw_dataset(data, images=min(arguments.images, 60))
+            draw_dataset(data, images=min(arguments.images, 60), seed=0)
         elif data.is_file():
             shutil.unpack_archive(data, Path(scratch) / "data")
             data = Path(scratch) / "data"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the images with docker or podman, whichever is there, and prints their sizes as a table.
+# Builds the images with docker or podman, whichever is installed, and prints their sizes as a table.
 #
 #   build.sh [data|train|train-gpu|serve|mlflow ...]    all of them if none is named
 #
-# From the environment, all of it optional:
+# Optional environment variables:
 #   ENGINE        docker, podman, or the path of one; otherwise the first on the path that works
-#   REGISTRY      what the images' names begin with, e.g. registry.example.org/radiology
-#   VERSION       their tag; otherwise the version of the package. The newest ones are also tagged latest
-#   CERTIFICATES  file with the authorities to trust while packages are fetched
-#   PIP_CONFIG    pip.conf that names a package index of one's own; like the certificates, it reaches no layer
+#   REGISTRY      the names of the images begin with it, e.g. registry.example.org/radiology
+#   VERSION       tag of the images; by default the version of the package. The images are also tagged latest
+#   CERTIFICATES  file with the certificate authorities to trust while packages are fetched
+#   PIP_CONFIG    pip.conf that names your own package index; like the certificates, it becomes part of no layer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,7 @@ refuse() {
   exit 2
 }
 
-# docker needs BuildKit: its client has it inside up to version 22, and needs the plugin buildx from 23 on.
+# docker needs BuildKit. Up to version 22 it is part of docker's client; from 23 on it is the plugin buildx.
 works() {
   "$1" info >/dev/null 2>&1 || return 1
   [[ ${1##*/} != docker* ]] || DOCKER_BUILDKIT=1 "$1" build --help 2>&1 | grep -q -- '--secret'
@@ -58,7 +58,7 @@ prefix=${REGISTRY:+${REGISTRY%/}/}
 options=(--build-arg "VERSION=$version" --build-arg "REVISION=$(git describe --always --dirty --abbrev=40 --exclude '*')")
 [[ -z ${CERTIFICATES:-} ]] || options+=(--secret "id=certificates,src=$CERTIFICATES")
 [[ -z ${PIP_CONFIG:-} ]] || options+=(--secret "id=pip,src=$PIP_CONFIG")
-[[ ${engine##*/} != podman* ]] || options+=(--format docker) # health checks are part of this format alone
+[[ ${engine##*/} != podman* ]] || options+=(--format docker) # only this format has health checks
 
 for target in "${targets[@]}"; do
   if [[ $target == mlflow ]]; then
@@ -75,6 +75,6 @@ done
 printf '\n| image | size |\n|---|---|\n'
 for target in "${targets[@]}"; do
   size=$("$engine" image inspect --format '{{.Size}}' "${prefix}cxr-$target:$version")
-  # shellcheck disable=SC2016  # the backquotes are Markdown's
+  # shellcheck disable=SC2016  # the backquotes are Markdown
   printf '| `cxr-%s` | %d.%02d GB |\n' "$target" $((size / 1000000000)) $((size / 10000000 % 100))
 done

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Puts pinned packages into an image while it is built; the Dockerfile calls it.
+# Installs pinned packages into an image during its build; the Dockerfile calls it.
 #
 #   install.sh uv              the installer itself, beside this script
-#   install.sh packages FILE   what a requirement file pins, into /opt/cxr
-#   install.sh project         this project, without dependencies, into /installed, which is then copied over /opt/cxr
+#   install.sh packages FILE   the packages of a requirement file, into /opt/cxr
+#   install.sh project         this project, without dependencies, into /installed; its files are then copied to /opt/cxr
 #
-# A build may be given two secret files, which reach no layer: pip, a pip.conf that names a package index, and
-# certificates, the authorities to trust instead of the usual ones.
+# A build can receive two secret files, which become part of no layer: pip, a pip.conf that names a package index, and
+# certificates, the certificate authorities to trust instead of the usual ones.
 set -eu
 
 secrets=/run/secrets
 build=$(dirname "$0")
 uv=$build/uv/bin/uv
 
-# Missing files are no error: a build without secrets asks the public index.
+# Missing files are no error: a build without secrets uses the public index.
 export PIP_CONFIG_FILE=$secrets/pip
 if [ -s $secrets/certificates ]; then
   export SSL_CERT_FILE=$secrets/certificates PIP_CERT=$secrets/certificates
@@ -28,10 +28,10 @@ case $1 in
     [ -e /opt/cxr/bin/python ] || "$uv" venv --quiet --allow-existing /opt/cxr
     UV_DEFAULT_INDEX=$("$build/uv/bin/pip" config get global.index-url 2>/dev/null || echo https://pypi.org/simple)
     export UV_DEFAULT_INDEX
-    # Compiled here once: nobody can write beside the modules later.
+    # Modules are compiled now, because the folder is read-only later.
     UV_CACHE_DIR=/tmp/cache/uv UV_LINK_MODE=copy "$uv" pip install --python /opt/cxr --compile-bytecode \
       --require-hashes -r "/tmp/requirements/$2"
-    # Headers, 430 MB: only who compiles TensorFlow operations needs them.
+    # 430 MB of headers, needed only to compile TensorFlow operations.
     rm -rf /opt/cxr/lib/python*/site-packages/tensorflow/include
     ;;
   project)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes a file of settings from its example; each empty value becomes 32 random bytes as URL-safe base64.
+# Writes a file of settings from its example. Each empty value becomes 32 random bytes as URL-safe base64.
 #
-#   new_env.sh [FILE]   the file to write, with FILE.example beside it; infra/.env by default
+#   new_env.sh [FILE]   file to write; FILE.example must be beside it. Default: infra/.env
 set -euo pipefail
 
 file=${1:-$(dirname "$0")/.env}

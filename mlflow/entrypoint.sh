@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The tracking server for a team: PostgreSQL keeps runs, registry and users, S3 keeps the files.
+# The tracking server for a team. PostgreSQL holds runs, registry and users; S3 holds the files.
 #
 #   entrypoint.sh           serve
-#   entrypoint.sh upgrade   bring the database to this MLflow's tables; make a backup first
-#   entrypoint.sh bucket    make the bucket if it isn't there
+#   entrypoint.sh upgrade   update the tables of the database for this MLflow; make a backup first
+#   entrypoint.sh bucket    create the bucket if it does not exist
 #
-# Everything comes from the environment; README.md lists the names. NAME_FILE may name a file that holds a secret NAME.
+# All settings are environment variables; README.md lists them. A secret NAME can be in a file that NAME_FILE names.
 set -euo pipefail
 
 problems=()
@@ -49,7 +49,7 @@ need_database() {
 need_store() {
   read_secret AWS_SECRET_ACCESS_KEY
   need MLFLOW_ARTIFACTS_DESTINATION 's3://[A-Za-z0-9][A-Za-z0-9.-]+(/.*)?' 's3://bucket/prefix'
-  # Neither: the machine's own role, as clouds give it.
+  # If neither is set, the role of the machine is used, as in clouds.
   if [[ -n ${AWS_ACCESS_KEY_ID:-} && -z ${AWS_SECRET_ACCESS_KEY:-} ]]; then
     problem 'expected AWS_SECRET_ACCESS_KEY beside AWS_ACCESS_KEY_ID, received nothing; set both or neither'
   elif [[ -z ${AWS_ACCESS_KEY_ID:-} && -n ${AWS_SECRET_ACCESS_KEY:-} ]]; then
@@ -62,7 +62,7 @@ need_access() {
   for name in MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY; do
     read_secret "$name"
   done
-  # '*' would let any web page reach the server under a name of its own (DNS rebinding).
+  # '*' would allow any web page to reach the server under its own host name (DNS rebinding).
   need MLFLOW_SERVER_ALLOWED_HOSTS '[^*, ][^, ]*(, *[^*, ][^, ]*)*' 'host names, with commas, under which people reach the server'
   need MLFLOW_AUTH_ADMIN_USERNAME '[A-Za-z0-9._@-]+' "the administrator's name"
   need MLFLOW_AUTH_ADMIN_PASSWORD '.{12,}' 'at least 12 characters'
@@ -81,16 +81,16 @@ stop_if_any() {
 }
 
 store_uri() {
-  # Without the password: libpq takes PGPASSWORD, and a list of processes shows nothing.
+  # The address has no password: libpq reads PGPASSWORD, so a list of processes does not show it.
   printf 'postgresql+psycopg2://%s@%s:%s/%s' "$PGUSER" "$PGHOST" "$PGPORT" "$PGDATABASE"
 }
 
 serve() {
   MLFLOW_AUTH_CONFIG_PATH=$(mktemp -t basic_auth.XXXXXX.ini)
   export MLFLOW_AUTH_CONFIG_PATH
-  # Name and password of the administrator reach MLflow through the environment, not through this file. A registration
-  # is 200 requests: without the cache each one hashes the password anew, on purpose slowly. A changed password or a
-  # removed user is known to all processes after that many seconds.
+  # MLflow reads name and password of the administrator from the environment, not from this file. A registration takes
+  # 200 requests. Without the cache each one would hash the password again, which is slow on purpose. After a password is
+  # changed or a user removed, all processes know it within the time of the cache.
   cat >"$MLFLOW_AUTH_CONFIG_PATH" <<INI
 [mlflow]
 default_permission = $MLFLOW_AUTH_DEFAULT_PERMISSION
@@ -139,9 +139,9 @@ export MLFLOW_HOST=${MLFLOW_HOST:-127.0.0.1}
 export MLFLOW_PORT=${MLFLOW_PORT:-5000}
 export MLFLOW_WORKERS=${MLFLOW_WORKERS:-2}
 export MLFLOW_DISABLE_TELEMETRY=${MLFLOW_DISABLE_TELEMETRY:-true}
-# Judges of language models, which is what MLflow's jobs are, have no use here.
+# MLflow's jobs run judges of language models; they are not needed here.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
-# Newer checksums are refused by some stores that speak S3.
+# Some S3 stores refuse the newer checksums.
 export AWS_REQUEST_CHECKSUM_CALCULATION=${AWS_REQUEST_CHECKSUM_CALCULATION:-when_required}
 export AWS_RESPONSE_CHECKSUM_VALIDATION=${AWS_RESPONSE_CHECKSUM_VALIDATION:-when_required}
 export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}

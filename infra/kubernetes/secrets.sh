@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints Secrets for `kubectl apply --namespace NAMESPACE -f -`: each section of the file is one.
+# Prints Secrets for `kubectl apply --namespace NAMESPACE -f -`. Each section of the file becomes one Secret.
 #
 #   secrets.sh FILE [NAME ...]   all sections, or those named
 set -euo pipefail
@@ -36,13 +36,13 @@ output=$(
       printf '  labels: { app.kubernetes.io/part-of: cxr }\nstringData:\n'
     elif [[ -n $section && $line =~ ^([A-Z][A-Z0-9_]*)=(.*)$ ]]; then
       key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
-      # An empty value is one that nobody filled in; "" says so on purpose.
+      # An empty value means that nobody filled it in; "" means that it is empty on purpose.
       [[ -n $value ]] || stop "expected a value in line $number of $file, received $key=; fill it in, or write \"\""
       [[ $value == '""' ]] && value=''
       wanted "$section" "$@" || continue
       printf "  %s: '%s'\n" "$key" "${value//\'/\'\'}"
     else
-      # The line may hold a password: it is not shown.
+      # The line is not shown, because it may contain a password.
       stop "expected [NAME], KEY=VALUE or a comment in line $number of $file; correct it"
     fi
   done <"$file"

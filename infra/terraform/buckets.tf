@@ -1,4 +1,4 @@
-# Data versions (DVC), runs and models (MLflow), what steps hand to each other (Kubeflow Pipelines).
+# Buckets for data versions (DVC), runs and models (MLflow), and the outputs that steps pass on (Kubeflow Pipelines).
 locals {
   buckets = { for name in ["dvc", "mlflow", "kubeflow"] : name => "${var.prefix}-${name}" }
 }
@@ -19,7 +19,7 @@ resource "aws_s3_bucket" "this" {
 
   bucket = each.value
 
-  # A champion without its data and files cannot be explained any more.
+  # Without its data and files a champion cannot be explained any more.
   lifecycle {
     prevent_destroy = true
   }

@@ -4,7 +4,7 @@ output "buckets" {
 }
 
 output "registry" {
-  description = "Registry to log in to and to put in front of the images' names."
+  description = "Registry to log in to; the names of the images begin with it."
   value       = local.registry
 }
 

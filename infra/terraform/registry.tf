@@ -1,9 +1,9 @@
-# Images of the project; `make images` builds them.
+# The container images of the project; `make images` builds them.
 resource "aws_ecr_repository" "this" {
   for_each = toset(["cxr-data", "cxr-train", "cxr-train-gpu", "cxr-serve", "cxr-mlflow"])
 
   name = each.key
-  # A version means one image for ever: model cards name it.
+  # A version always means the same image, because model cards name it.
   image_tag_mutability = "IMMUTABLE"
 
   image_scanning_configuration {

@@ -1,4 +1,4 @@
-# Service accounts of the cluster act by these roles: no key is kept anywhere.
+# Service accounts of the cluster use these roles. No key is stored anywhere.
 data "aws_iam_openid_connect_provider" "cluster" {
   url = var.cluster_issuer
 }

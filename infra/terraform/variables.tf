@@ -1,5 +1,5 @@
 variable "account" {
-  description = "Number of the AWS account; a run with keys of another account stops."
+  description = "Number of the AWS account. Terraform stops if the keys belong to another account."
   type        = string
 
   validation {
@@ -19,7 +19,7 @@ variable "region" {
 }
 
 variable "prefix" {
-  description = "Begins the names of the buckets, which are unique in the whole world: PREFIX-dvc, PREFIX-mlflow, PREFIX-kubeflow."
+  description = "First part of the bucket names, which are unique worldwide: PREFIX-dvc, PREFIX-mlflow, PREFIX-kubeflow."
   type        = string
 
   validation {
@@ -39,7 +39,7 @@ variable "cluster_issuer" {
 }
 
 variable "pipeline_namespaces" {
-  description = "Namespaces in which the service account cxr-pipeline runs steps: cxr, or kubeflow for a Kubeflow Pipelines of its own."
+  description = "Namespaces in which the service account cxr-pipeline runs steps: cxr, or kubeflow if Kubeflow Pipelines is installed alone."
   type        = set(string)
   default     = ["cxr"]
 
@@ -50,7 +50,7 @@ variable "pipeline_namespaces" {
 }
 
 variable "old_version_days" {
-  description = "Days for which a replaced or deleted object can be brought back."
+  description = "Days in which a replaced or deleted object can be restored."
   type        = number
   default     = 90
 
@@ -61,7 +61,7 @@ variable "old_version_days" {
 }
 
 variable "handover_days" {
-  description = "Days after which what steps handed to each other (bucket kubeflow) is removed; models and their evidence are in bucket mlflow."
+  description = "Days after which the outputs that steps passed on (bucket kubeflow) are deleted. Models and their records are in bucket mlflow."
   type        = number
   default     = 60
 
@@ -72,7 +72,7 @@ variable "handover_days" {
 }
 
 variable "tags" {
-  description = "Further tags of everything, for example a cost centre."
+  description = "Additional tags of all resources, for example a cost centre."
   type        = map(string)
   default     = {}
 }

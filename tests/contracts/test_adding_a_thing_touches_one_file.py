@@ -75,7 +75,7 @@ SOURCE = '''"""Images of a shelf."""
 
 from typing import ClassVar
 
-from cxr.data.sources.base import ListedSource
+from cxr.data.fetching.source import ListedSource
 
 
 class ShelfSource(ListedSource):

@@ -7,7 +7,8 @@ import pytest
 
 from cxr.evaluation.comparison import MetricDifference, ModelComparison
 from cxr.promotion.comparison import VersionComparison, are_comparable
-from cxr.promotion.rules import AUROC, SENSITIVITY, VersionFacts, choose_challenger, decide
+from cxr.promotion.facts import AUROC, SENSITIVITY, VersionFacts
+from cxr.promotion.rules import choose_challenger, decide
 from support.promotion_policies import promotion_policy
 
 CHAMPION = VersionFacts(

@@ -149,7 +149,7 @@ def test_processes_write_files_of_their_own_and_a_kill_damages_one_line_at_most(
     threading.Event().wait(0.3)
     for process in processes:
         process.kill()
-        process.wait()
+        process.communicate()  # closes the pipe, too
     assert len(list((tmp_path / "log").iterdir())) == 2
     window = read_prediction_log(tmp_path / "log", *ALL_TIME)
     assert len(window.rows) > 16

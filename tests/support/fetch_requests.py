@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching.request import FetchRequest
-from cxr.data.sources.registry import open_source
+from cxr.data.sources.opening import open_source
 from cxr.steps.fetch import Fetch
 
 

@@ -141,13 +141,13 @@ def test_a_person_who_chooses_while_a_move_is_half_done_wins(store: Store, clien
 def test_a_rollback_needs_an_earlier_champion_that_can_answer(store: Store, client: MlflowClient) -> None:
     promote(store, "1")
     with pytest.raises(RegistryError, match=r"expected an earlier champion .* received champion=1 as the only one"):
-        Aliases(store, NAME).roll_back()
+        Aliases(store, NAME).roll_back("")
     promote(store, "2")
     with pytest.raises(RegistryError, match=r"version 1 .* with all its files, received one without card\.json"):
-        Aliases(store, NAME).roll_back()
+        Aliases(store, NAME).roll_back("")
     client.delete_model_version(NAME, "1")
     with pytest.raises(RegistryError, match="received none; it was deleted"):
-        Aliases(store, NAME).roll_back()
+        Aliases(store, NAME).roll_back("")
     assert alias_versions(store)[CHAMPION] == "2" and len(read_promotion_log(store, NAME)) == 2
 
 

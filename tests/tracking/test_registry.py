@@ -20,8 +20,8 @@ from cxr.images.decoding import decode_grey
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import RunFolders
+from cxr.promotion.facts import PromotionPolicy
 from cxr.promotion.report import Registration
-from cxr.promotion.rules import PromotionPolicy
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.model_package import PACKAGE
 from cxr.tracking.registry import register

@@ -1,4 +1,4 @@
-# Who may do what, as JSON: no resources and no provider, so that any Terraform can work it out and a test can read it.
+# The rights of each role as JSON. No resources and no provider: any Terraform can compute them, and a test can read them.
 terraform {
   required_version = ">= 1.9"
 }
@@ -10,14 +10,14 @@ locals {
   write = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
 
   accounts = {
-    # Only the server touches its bucket: clients hand files to it.
+    # Only the server accesses its bucket; clients send files to the server.
     mlflow = {
-      description = "MLflow's server keeps runs and models"
+      description = "MLflow's server stores runs and models"
       subjects    = ["system:serviceaccount:cxr:mlflow"]
       reads       = ["mlflow"]
       writes      = ["mlflow"]
     }
-    # Steps fetch data, which people push, and hand files to each other.
+    # Steps fetch the data that people push, and pass files to each other.
     pipeline = {
       description = "Steps of the pipelines"
       subjects    = [for namespace in var.pipeline_namespaces : "system:serviceaccount:${namespace}:cxr-pipeline"]
@@ -28,7 +28,7 @@ locals {
 }
 
 output "roles" {
-  description = "By role: description, trust (who may act by it) and rights (what it may do), the latter two as JSON."
+  description = "By role: description, trust (who may use the role) and rights (what it may do). Trust and rights are JSON."
   value = {
     for name, account in local.accounts : name => {
       description = account.description
@@ -81,7 +81,7 @@ output "roles" {
 }
 
 output "tls_only" {
-  description = "Policy of each bucket as JSON: nobody without TLS."
+  description = "Policy of each bucket as JSON: access only with TLS."
   value = {
     for name, arn in var.buckets : name => jsonencode({
       Version = "2012-10-17"

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from cxr.data.dvc_hashes import pointer_md5
+from cxr.data.sources.opening import source_kind
 from cxr.data.sources.phantom import PhantomSource
-from cxr.data.sources.registry import source_kind
 from cxr.errors import ParameterError, RegistryError
 from cxr.files import TRAINING_FILE
 from cxr.lineage.provenance import (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import CxrError, DataError
-from cxr.promotion.rules import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
+from cxr.promotion.facts import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
 
 if TYPE_CHECKING:
     import pandas as pd

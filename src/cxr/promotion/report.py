@@ -9,8 +9,9 @@ from typing import Any
 from cxr.data.split_table import TEST
 from cxr.files import write_json
 from cxr.promotion.comparison import VersionComparison
+from cxr.promotion.facts import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
-from cxr.promotion.rules import AUROC, SENSITIVITY, PromotionDecision, PromotionPolicy, VersionFacts
+from cxr.promotion.rules import PromotionDecision
 
 DECISION_FILE, PAGE_FILE, IMAGES_FILE = "decision.json", "decision.html", "comparison.parquet"
 

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxr.data.sources.base import DataSource
-from cxr.data.sources.registry import list_spellings, open_source, source_kind
+from cxr.data.fetching.source import DataSource
+from cxr.data.sources.opening import open_source, source_kind
+from cxr.data.sources.registry import list_spellings
 from cxr.steps.base import DATA_IMAGE, Output, Step, WorkingFolder
 
 

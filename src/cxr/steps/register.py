@@ -94,8 +94,8 @@ class Register(TrackingStep):
     def run(self) -> None:
         """Register the models, decide about promotion, write the decision."""
         from cxr.promotion.candidates import RunFolders
+        from cxr.promotion.facts import PromotionPolicy
         from cxr.promotion.report import write_decision
-        from cxr.promotion.rules import PromotionPolicy
         from cxr.tracking.registry import register, store_decision
 
         store = self.required_store()

@@ -151,7 +151,7 @@ class Aliases:
         self.log.mark_applied(entry.number)
         return entry
 
-    def roll_back(self, reason: str = "") -> PromotionEntry:
+    def roll_back(self, reason: str) -> PromotionEntry:
         """Make the previous champion champion again; runs then leave the choice alone.
 
         Args:

@@ -8,16 +8,10 @@ from pathlib import Path
 
 from cxr.promotion.candidates import RunFolders, find_candidates
 from cxr.promotion.comparison import VersionComparison, are_comparable, compare_versions
+from cxr.promotion.facts import PromotionPolicy, VersionFacts, is_pinned
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasState, PromotionEntry
 from cxr.promotion.report import Registration
-from cxr.promotion.rules import (
-    PromotionDecision,
-    PromotionPolicy,
-    VersionFacts,
-    choose_challenger,
-    decide,
-    is_pinned,
-)
+from cxr.promotion.rules import PromotionDecision, choose_challenger, decide
 from cxr.tracking.aliases import ATTEMPTS, Aliases
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog

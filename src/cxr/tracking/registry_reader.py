@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxr.errors import MissingInputError, RegistryError
 from cxr.files import METADATA_FILE
 from cxr.models.metadata import ModelMetadata
-from cxr.promotion.rules import VersionFacts
+from cxr.promotion.facts import VersionFacts
 from cxr.tracking.health import first_line
 from cxr.tracking.store import Store
 

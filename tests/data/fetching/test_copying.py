@@ -15,7 +15,7 @@ import pytest
 
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching import kermany
-from cxr.data.sources.registry import open_source
+from cxr.data.sources.opening import open_source
 from cxr.errors import SourceError
 from support.fetch_requests import fetch_images, fetch_request
 

@@ -10,8 +10,9 @@ import pytest
 from cxr.data.sources.dvc_remote import DvcRemoteSource
 from cxr.data.sources.kaggle import KaggleSource
 from cxr.data.sources.local_path import LocalPathSource
+from cxr.data.sources.opening import open_source, source_kind
 from cxr.data.sources.phantom import PhantomSource
-from cxr.data.sources.registry import list_spellings, open_source, source_kind
+from cxr.data.sources.registry import list_spellings
 from cxr.data.sources.s3 import ObjectStoreSource
 from support.fetch_requests import fetch_request
 

@@ -14,7 +14,7 @@ from cxr.data.dataset import DatasetCard
 from cxr.data.dvc_hashes import folder_md5
 from cxr.data.fetching import kermany
 from cxr.data.fetching.layout import DataFolderContents, SplitAndClass, count_data_folder
-from cxr.data.sources.base import DataSource
+from cxr.data.fetching.source import DataSource
 from cxr.errors import SourceError
 from cxr.files import DATASET_FILE, write_json
 from cxr.storage.contents import shorten_list

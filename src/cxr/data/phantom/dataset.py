@@ -81,7 +81,7 @@ class PhantomImage:
     boxes: list[Box]
 
 
-def draw_dataset(folder: Path, *, images: int = 600, seed: int = 0, workers: int | None = None) -> DatasetCard:
+def draw_dataset(folder: Path, *, images: int, seed: int, workers: int | None = None) -> DatasetCard:
     """Draw a data set of phantoms.
 
     Writes ``{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg``, ``dataset.json`` (the card) and ``boxes.json`` (for

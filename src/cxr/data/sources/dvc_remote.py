@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.data.sources.base import DataSource
+from cxr.data.fetching.source import DataSource
 from cxr.errors import SourceError
 
 if TYPE_CHECKING:

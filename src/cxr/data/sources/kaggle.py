@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cxr.data.sources.base import ListedSource
+from cxr.data.fetching.source import ListedSource
 from cxr.errors import SourceError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from cxr.data.sources.base import DataSource
+from cxr.data.fetching.source import DataSource
 
 
 class PhantomSource(DataSource):

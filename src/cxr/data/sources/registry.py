@@ -1,4 +1,4 @@
-"""Finds the source that an address names. The kinds of sources are the classes in the modules of this folder."""
+"""The kinds of data sources: the classes in the modules of this folder."""
 
 from __future__ import annotations
 
@@ -6,40 +6,8 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cxr.data.sources.base import DataSource
-from cxr.data.sources.dvc_remote import DvcRemoteSource
-from cxr.data.sources.local_path import LocalPathSource
-
-if TYPE_CHECKING:
-    from cxr.data.fetching.request import FetchRequest
-
-
-def open_source(request: FetchRequest) -> DataSource:
-    """Give the source of a request; nothing is read yet.
-
-    Args:
-        request: what to fetch.
-
-    Returns:
-        A DVC remote for a version of the data, else the source that the address names.
-    """
-    if request.data_version is not None:
-        return DvcRemoteSource(request)
-    return source_kind(request.source)(request)
-
-
-def source_kind(address: str) -> type[DataSource]:
-    """Find the kind of source that an address names.
-
-    Args:
-        address: address of a source.
-
-    Returns:
-        The kind that accepts the address; an address that no kind accepts is a path.
-    """
-    return next((kind for kind in _kinds_with_scheme() if kind.accepts(address)), LocalPathSource)
+from cxr.data.fetching.source import DataSource
 
 
 def list_spellings() -> str:
@@ -48,11 +16,16 @@ def list_spellings() -> str:
     Returns:
         For example ``"kaggle, kaggle:owner/name, phantom, s3://bucket/prefix"``; a path is not among them.
     """
-    return ", ".join(spelling for kind in _kinds_with_scheme() for spelling in kind.spellings)
+    return ", ".join(spelling for kind in kinds_with_scheme() for spelling in kind.spellings)
 
 
 @cache
-def _kinds_with_scheme() -> tuple[type[DataSource], ...]:
+def kinds_with_scheme() -> tuple[type[DataSource], ...]:
+    """Find the kinds of sources whose addresses begin with a scheme.
+
+    Returns:
+        The classes, in the order of their modules' names.
+    """
     names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     return tuple(
         value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from cxr.data.sources.base import ListedSource
+from cxr.data.fetching.source import ListedSource
 from cxr.errors import SourceError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The base class of all data sources.
 
-Modules in this folder are imported to find the kinds of sources, also for ``cxr fetch --help``. They therefore
-import libraries inside of functions.
+The modules in ``cxr.data.sources`` are imported to find the kinds of sources, also for ``cxr fetch --help``. They
+therefore import libraries inside of functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DataSource(ABC):
-    """One kind of data source. A subclass in a module of this folder is all that a new kind needs.
+    """One kind of data source. A subclass in a module of ``cxr.data.sources`` is all that a new kind needs.
 
     Attributes:
         scheme: first part of its addresses: ``"orthanc"`` for ``orthanc`` and ``orthanc:...``.
