@@ -184,7 +184,7 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"expected arrays {', '.join(names)}, received {path} ({error}); {remedy}") from error

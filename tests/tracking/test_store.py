@@ -71,10 +71,9 @@ def test_a_thread_may_take_the_lock_again_through_another_object_and_others_wait
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, uri], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "locked\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", HOLDER, uri], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "locked\n"
+        process.send_signal(signal.SIGKILL)
     start = time.monotonic()
     with Store(uri).lock():
         assert time.monotonic() - start < 10
