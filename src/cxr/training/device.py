@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import keras
-
 
 def describe_device() -> dict[str, Any]:
     """Describe the device that Keras computes on, with its driver and framework.
@@ -19,6 +17,8 @@ def describe_device() -> dict[str, Any]:
         ``kind`` ("cpu" or "gpu"), ``name`` (model of the processor or GPU), ``backend``, ``framework`` (name and
         version), ``keras``, ``driver`` (of the GPU, None on a CPU), ``cores``, ``python``, ``system``.
     """
+    import keras
+
     backend = keras.backend.backend()
     framework, gpu_name = _framework_and_gpu(backend)
     return {
@@ -40,6 +40,8 @@ def make_deterministic(seed: int) -> None:
     Args:
         seed: the seed.
     """
+    import keras
+
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow
