@@ -35,9 +35,6 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of the table; an unknown value is null, and ``error`` is empty where there is none."""
-
-FORMATS = (".parquet", ".csv")
-"""Endings of a table's file name."""
 _LAYOUT = "1"
 """Enters the name of each part. It must change whenever the content of a part changes its form."""
 
