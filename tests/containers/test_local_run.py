@@ -111,13 +111,15 @@ def test_a_missing_image_is_not_pulled_from_a_registry(engine, tmp_path):
         start(engine, tmp_path, container("cxr-none:1", "true"))
 
 
-def test_no_container_remains(engine, tag, tmp_path):
+def test_no_container_remains(engine, tag, tmp_path, capfd):
     import docker
 
+    own = f"container of {tmp_path}"  # other tests start containers at the same time
     client = docker.from_env()
-    existing = {container.id for container in client.containers.list(all=True)}
-    start(engine, tmp_path, container(f"cxr-data:{tag}", "true"))
-    assert {container.id for container in client.containers.list(all=True)} <= existing
+    start(engine, tmp_path, container(f"cxr-data:{tag}", "echo", own))
+    assert own in capfd.readouterr().out
+    commands = [each.attrs["Config"]["Cmd"] for each in client.containers.list(all=True, ignore_removed=True)]
+    assert ["echo", own] not in commands
     client.close()
 
 
