@@ -146,6 +146,16 @@ def test_without_a_storage_class_the_cluster_takes_its_default(package):
     assert [task.claim["storageClassName"] for task in tasks.values() if task.claim] == ["fast"]
 
 
+def test_every_pod_has_a_user_and_a_time_limit_and_only_training_has_the_volume(package):
+    for task in walk(package(models=("shallow",))).values():
+        if not task.command:
+            continue
+        assert task.pod["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert int(task.pod["activeDeadlineSeconds"]) >= 3600, task.label
+        volumes = [volume["taskOutputParameter"]["producerTask"] for volume in task.pod.get("pvcMount", ())]
+        assert volumes == (["createpvc"] if task.label == "train shallow" else []), task.label
+
+
 def test_a_run_that_waits_for_ever_is_stopped(package):
     _, platforms = yaml.safe_load_all(package(hours=36).read_text())
     assert platforms["platforms"]["kubernetes"]["pipelineConfig"]["activeDeadlineSeconds"] == 36 * 3600
