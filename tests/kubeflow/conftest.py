@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr.cli import main
 from support.kubeflow_server import KubeflowServer
 
 
@@ -72,3 +73,14 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow
         monkeypatch.setattr("cxr.kubeflow.connection.RETRY_PAUSES", (0.01, 0.01, 0.01))
         monkeypatch.chdir(tmp_path)
         yield running
+
+
+@pytest.fixture
+def cxr(capsys):
+    """Run an action; returns exit status, standard output and standard error."""
+
+    def run(*arguments):
+        status = main.main(["kubeflow", *map(str, arguments)])
+        return (status, *capsys.readouterr())
+
+    return run

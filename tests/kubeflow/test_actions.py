@@ -6,21 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cxr.cli import main
 from support.kubeflow_server import KubeflowServer
 
 ARGUMENTS = ("--arguments", "{data_md5: abc.dir}")
-
-
-@pytest.fixture
-def cxr(capsys):
-    """Run an action; returns exit status, standard output and standard error."""
-
-    def run(*arguments):
-        status = main.main(["kubeflow", *map(str, arguments)])
-        return (status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

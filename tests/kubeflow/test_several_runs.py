@@ -7,19 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli import main
-
-
-@pytest.fixture
-def cxr(capsys):
-    """Run an action; returns exit status, standard output and standard error."""
-
-    def run(*arguments):
-        status = main.main(["kubeflow", *map(str, arguments)])
-        return (status, *capsys.readouterr())
-
-    return run
-
 
 @pytest.fixture
 def params(repository, tmp_path, server, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,17 +87,27 @@ def test_processes_that_create_a_version_at_the_same_time_end_with_one(server: M
     assert states(store, names[0]) == ["READY"] * ROUNDS
 
 
+def leave_copy(folders: ModelFolders, store: Store, name: str) -> tuple[str, Any]:
+    """Register a model, and leave a second version of the same content as a killed process does.
+
+    Returns:
+        MLflow's id of the run, and the first version.
+    """
+    run_id = begin(folders, store, name)
+    process = start_registration(folders, store.uri, run_id, name, how="killed")
+    assert read_line(process) == "ready to create"
+    first, _ = ensure(folders, store, name, run_id)
+    write_line(process)
+    process.communicate(timeout=60)
+    return run_id, first
+
+
 @pytest.mark.parametrize("use", ["none", "alias", "pinned", "log"])
 def test_a_copy_left_by_a_killed_process_is_deleted_unless_somebody_uses_it(
     server: MlflowServer, tmp_path: Path, use: str
 ) -> None:
     folders, store, name = write_models(tmp_path), Store(server.uri), f"copy in use {use}"
-    run_id = begin(folders, store, name)
-    process = start_registration(folders, server.uri, run_id, name, how="killed")
-    assert read_line(process) == "ready to create"
-    first, _ = ensure(folders, store, name, run_id)
-    write_line(process)
-    process.communicate(timeout=60)
+    run_id, first = leave_copy(folders, store, name)
     copy, _ = sorted(versions(store, name), key=lambda version: -int(version.version))
     if use == "alias":
         store.client.set_registered_model_alias(name, "champion", copy.version)
@@ -116,12 +127,7 @@ def test_a_copy_left_by_a_killed_process_is_deleted_unless_somebody_uses_it(
 
 def test_copies_that_are_both_in_use_stay(server: MlflowServer, tmp_path: Path) -> None:
     folders, store, name = write_models(tmp_path), Store(server.uri), "copies in use"
-    run_id = begin(folders, store, name)
-    process = start_registration(folders, server.uri, run_id, name, how="killed")
-    assert read_line(process) == "ready to create"
-    first, _ = ensure(folders, store, name, run_id)
-    write_line(process)
-    process.communicate(timeout=60)
+    run_id, first = leave_copy(folders, store, name)
     for number, alias in ((first.version, "champion"), ("2", "challenger")):
         store.client.set_registered_model_alias(name, alias, number)
     assert ensure(folders, store, name, run_id)[0].version == first.version

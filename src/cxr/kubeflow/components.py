@@ -46,8 +46,8 @@ def build_component(
 
     Kubeflow's driver fills the placeholders of a command with the values that the *task* passes and does not know a
     component's defaults. A component for everybody therefore leaves a flag out if its value is not passed: the step
-    itself has the same default. In a component for one task, constants are text of the command: Kubeflow writes each
-    input of a task about twenty times into the record of the run (:mod:`cxr.kubeflow.run_record`).
+    itself has the same default. In a component for one task, constants are text of the command: Kubeflow repeats
+    each input of a task in many places of the record of the run (:mod:`cxr.kubeflow.run_record`).
 
     Args:
         name: the step, a key of :func:`component_images`.

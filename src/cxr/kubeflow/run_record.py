@@ -7,8 +7,8 @@ the last state that they could read, for ever (https://github.com/kubeflow/pipel
 Measured with Kubeflow Pipelines 2.17.0 and Argo 4.0.8. Six nodes belong to a task: ``NAME-driver``, ``NAME-driver(0)``,
 ``NAME``, ``NAME(0)``, ``executor``, ``executor(0)``; each further try adds one. The driver's nodes hold the
 component, the task, the container and the Kubernetes settings as text, and the patch of the pod that the driver made of
-them. The others hold this patch again. The patch repeats the component, the values and address of every input, each
-quoted twice over. One input of a task costs about 6 KB.
+them. At least three of the others hold this patch again. The patch repeats the component, the values and address of
+every input, each quoted twice over. One folder that a task reads costs about 6 KB.
 """
 
 from __future__ import annotations

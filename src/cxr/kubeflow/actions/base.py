@@ -271,13 +271,11 @@ class ScheduleAction(ClusterAction, PipelineAction):
         Returns:
             ``V2beta1RecurringRun``.
         """
-        result: list[Any] = []
-        for number in itertools.count(1):
-            part = cluster.list_recurring_runs(self.part_name(number))
-            if not part and number > 1:
-                return result
-            result += part
-        raise AssertionError("counting does not end")
+        parts = (cluster.list_recurring_runs(self.part_name(number)) for number in itertools.count(2))
+        return [
+            *cluster.list_recurring_runs(self.part_name(1)),
+            *itertools.chain.from_iterable(itertools.takewhile(bool, parts)),
+        ]
 
 
 def default_package_path(pipeline: str) -> Path:
