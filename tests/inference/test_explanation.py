@@ -107,6 +107,19 @@ def test_members_count_by_their_weight_and_temperature() -> None:
     assert heat[10, 13] / heat[30, 39] == pytest.approx((0.5 - 0.2) / (0.5 / 2), rel=0.02)
 
 
+def test_a_mirrored_prediction_is_explained_by_the_mean_of_both_maps() -> None:
+    one_sided = weights((0, 0)) + 0.5 * weights((1, 1))
+    model = network(one_sided)
+    plain = predictor(model)
+    mirrored = Predictor(model, replace(plain.metadata, mirrored=True))
+    heat = grad_cam(mirrored, GREY)
+    assert share_in(heat, (0, 0)) == pytest.approx(share_in(heat, (0, 1)), abs=0.05)
+    np.testing.assert_allclose(grad_cam(mirrored, np.ascontiguousarray(GREY[:, ::-1])), heat[:, ::-1], atol=1e-4)
+    turned = grad_cam(plain, np.ascontiguousarray(GREY[:, ::-1]))[:, ::-1]
+    both = grad_cam(plain, GREY) + turned
+    np.testing.assert_allclose(heat, both / both.max(), atol=0.02)  # each map was scaled by its own maximum
+
+
 def test_the_heat_fits_the_image_whatever_its_size() -> None:
     small = np.random.default_rng(4).integers(0, 256, size=(SIZE, SIZE), dtype=np.uint8)
     large = small.repeat(5, axis=0).repeat(3, axis=1)

@@ -27,6 +27,10 @@ Ensembles
     before negative values are cut off, so that evidence of one member against pneumonia counts against evidence of
     another member for it. For this, a map is in log odds per area of the image, whatever its number of positions.
     The ensemble's own temperature scales the whole map and has no effect.
+
+Mirrored prediction
+    A model that predicts from an image and its mirror image averages two log odds. Its map is the mean of both maps,
+    the second one mirrored back.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ import cv2
 import numpy as np
 
 from cxr.errors import DataError
-from cxr.inference.predictor import EnsemblePredictor, Predictor
+from cxr.inference.predictor import EnsemblePredictor, Predictor, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,8 +206,12 @@ def _log_odds_map(
         split = _split_networks.get(predictor)
         if split is None:
             split = _split_networks[predictor] = _split_network(predictor)
-    image = to_network_input(prepared[predictor.recipe], predictor.recipe)
-    return split.log_odds_map(image, shape, average_gradients)
+    images = prepared[predictor.recipe]
+    heat = split.log_odds_map(to_network_input(images, predictor.recipe), shape, average_gradients)
+    if not predictor.metadata.mirrored:
+        return heat
+    mirrored = split.log_odds_map(to_network_input(mirror(images), predictor.recipe), shape, average_gradients)
+    return (heat + mirrored[:, ::-1]) / np.float32(2)
 
 
 def _split_network(predictor: Predictor) -> _SplitNetwork:

@@ -74,7 +74,7 @@ def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -
             for model in _pending_models(store, run_id, fingerprint):
                 if model.artifact_location == version.source:  # its process was killed before the last request
                     _mark_ready(store, model.model_id, run_id)
-            return version, False
+            return _with_new_figures(store, version, candidate), False
         model_id = _upload(store, candidate, run_id, fingerprint)
         record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
         created = client.create_model_version(
@@ -95,6 +95,14 @@ def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -
         _mark_ready(store, model_id, run_id)
     log.info("registered %s as version %s of %s", candidate.name, created.version, name)
     return client.get_model_version(name, created.version), True
+
+
+def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate) -> ModelVersion:
+    """Tag a version with figures that were measured after its registration, e.g. by a stress test; others stay."""
+    figures = {key: value for key, value in candidate.summary.items() if value is not None and key not in version.tags}
+    for key, value in figures.items():
+        store.client.set_model_version_tag(version.name, version.version, key, str(value))
+    return store.client.get_model_version(version.name, version.version) if figures else version
 
 
 def _complete_version(store: Store, name: str, fingerprint: str) -> ModelVersion | None:
