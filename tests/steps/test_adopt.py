@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cxr.cli.main import main
-from cxr.lineage.adoption import MODEL_FILES
+from cxr.lineage.model_origin import MODEL_FILES
 from cxr.models.networks import build_network
 from support.trained_models import MODEL, SmallTraining, train_small_model
 

@@ -72,7 +72,8 @@ class Adopt(Step):
                 "`cxr train` wrote on the other machine"
             )
         from cxr.images.prepared import PreparedImages
-        from cxr.lineage.adoption import ModelOrigin, adoption_notes, adoption_problems, copy_model, same_files
+        from cxr.lineage.adoption import adoption_notes, adoption_problems
+        from cxr.lineage.model_origin import ModelOrigin, copy_model, same_files
         from cxr.lineage.provenance import data_md5, file_digest
         from cxr.models.backend import load_keras
 
@@ -140,7 +141,7 @@ class Adopt(Step):
 
     def _model_in_the_way(self, trained: Path) -> str | None:
         """A sentence on the other model that stands where this one would; None if there is none."""
-        from cxr.lineage.adoption import ModelOrigin
+        from cxr.lineage.model_origin import ModelOrigin
 
         if not trained.exists():
             return None
