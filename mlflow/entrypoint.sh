@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The tracking server for a team. PostgreSQL holds runs, registry and users; S3 holds the files.
 #
-#   entrypoint.sh           serve
-#   entrypoint.sh upgrade   update the tables of the database for this MLflow; make a backup first
-#   entrypoint.sh bucket    create the bucket if it does not exist
+#   entrypoint.sh                    serve
+#   entrypoint.sh upgrade            update the tables of the database for this MLflow; make a backup first
+#   entrypoint.sh buckets NAME ...   create the buckets that do not exist
 #
+# Each waits for its store, and says so. Exit status 2: a setting is wrong; 1: a store did not answer in time.
 # All settings are environment variables; README.md lists them. A secret NAME can be in a file that NAME_FILE names.
 set -euo pipefail
+
+server=$(dirname "$(readlink -f "$0")")/server
 
 problems=()
 
@@ -46,15 +49,30 @@ need_database() {
   need PGPASSWORD '.+' "that user's password"
 }
 
-need_store() {
+need_keys() {
   read_secret AWS_SECRET_ACCESS_KEY
-  need MLFLOW_ARTIFACTS_DESTINATION 's3://[A-Za-z0-9][A-Za-z0-9.-]+(/.*)?' 's3://bucket/prefix'
   # If neither is set, the role of the machine is used, as in clouds.
   if [[ -n ${AWS_ACCESS_KEY_ID:-} && -z ${AWS_SECRET_ACCESS_KEY:-} ]]; then
     problem 'expected AWS_SECRET_ACCESS_KEY beside AWS_ACCESS_KEY_ID, received nothing; set both or neither'
   elif [[ -z ${AWS_ACCESS_KEY_ID:-} && -n ${AWS_SECRET_ACCESS_KEY:-} ]]; then
     problem 'expected AWS_ACCESS_KEY_ID beside AWS_SECRET_ACCESS_KEY, received nothing; set both or neither'
   fi
+}
+
+need_files() {
+  need_keys
+  need MLFLOW_ARTIFACTS_DESTINATION 's3://[A-Za-z0-9][A-Za-z0-9.-]+(/.*)?' 's3://bucket/prefix'
+  need SIGNED_DOWNLOADS 'true|false' 'true or false: whether clients get addresses of the S3 store'
+}
+
+need_buckets() {
+  local name
+  need_keys
+  (($# > 0)) || problem 'expected entrypoint.sh buckets NAME ..., received no name; add the names of the buckets'
+  for name in "$@"; do
+    [[ $name =~ ^[a-z0-9][a-z0-9.-]+$ ]] ||
+      problem "expected the name of a bucket (lower-case letters, digits, '.', '-'), received NAME=$name; correct it"
+  done
 }
 
 need_access() {
@@ -85,6 +103,15 @@ store_uri() {
   printf 'postgresql+psycopg2://%s@%s:%s/%s' "$PGUSER" "$PGHOST" "$PGPORT" "$PGDATABASE"
 }
 
+stores() {
+  # The shell of a container gets no signal that it does not ask for; without this, stopping would wait for the wait.
+  python "$server/stores.py" "$@" &
+  # shellcheck disable=SC2064 # the number of the process now
+  trap "kill $! 2>/dev/null; exit 143" TERM INT
+  wait $!
+  trap - TERM INT
+}
+
 serve() {
   MLFLOW_AUTH_CONFIG_PATH=$(mktemp -t basic_auth.XXXXXX.ini)
   export MLFLOW_AUTH_CONFIG_PATH
@@ -97,6 +124,11 @@ default_permission = $MLFLOW_AUTH_DEFAULT_PERMISSION
 database_uri = $(store_uri)
 auth_cache_ttl_seconds = 60
 INI
+  stores tables "$(store_uri)"
+  if [[ $SIGNED_DOWNLOADS == false ]]; then
+    # MLflow has no setting for this. It finds through_server.py by the entry point that is beside it.
+    export PYTHONPATH=$server${PYTHONPATH:+:$PYTHONPATH}
+  fi
   exec mlflow server \
     --app-name basic-auth \
     --backend-store-uri "$(store_uri)" \
@@ -109,30 +141,18 @@ INI
 }
 
 upgrade() {
+  stores database
   mlflow db upgrade "$(store_uri)"
   python -m mlflow.server.auth db upgrade --url "$(store_uri)"
 }
 
-bucket() {
-  python - "$MLFLOW_ARTIFACTS_DESTINATION" <<'PYTHON'
-import sys
-import urllib.parse
-
-import boto3
-from botocore.exceptions import ClientError
-
-name = urllib.parse.urlsplit(sys.argv[1]).netloc
-client = boto3.client("s3")
-try:
-    client.head_bucket(Bucket=name)
-except ClientError as error:
-    if error.response["Error"]["Code"] != "404":
-        sys.exit(f"entrypoint.sh: expected to look at bucket {name}, received {error}; check keys and AWS_ENDPOINT_URL")
-    client.create_bucket(Bucket=name)
-PYTHON
+buckets() {
+  stores buckets "$@"
 }
 
 export PGPORT=${PGPORT:-5432}
+export WAIT_SECONDS=${WAIT_SECONDS:-900}
+export SIGNED_DOWNLOADS=${SIGNED_DOWNLOADS:-false}
 export MLFLOW_AUTH_ADMIN_USERNAME=${MLFLOW_AUTH_ADMIN_USERNAME:-admin}
 export MLFLOW_AUTH_DEFAULT_PERMISSION=${MLFLOW_AUTH_DEFAULT_PERMISSION:-READ}
 export MLFLOW_HOST=${MLFLOW_HOST:-127.0.0.1}
@@ -147,15 +167,17 @@ export AWS_RESPONSE_CHECKSUM_VALIDATION=${AWS_RESPONSE_CHECKSUM_VALIDATION:-when
 export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}
 
 command=${1:-serve}
+(($# == 0)) || shift
+need WAIT_SECONDS '[0-9]+' 'a number of seconds'
 case $command in
   serve)
     need_database
-    need_store
+    need_files
     need_access
     ;;
   upgrade) need_database ;;
-  bucket) need_store ;;
-  *) problem "expected serve, upgrade or bucket, received command=$command" ;;
+  buckets) need_buckets "$@" ;;
+  *) problem "expected serve, upgrade or buckets, received command=$command" ;;
 esac
 stop_if_any
-"$command"
+"$command" "$@"

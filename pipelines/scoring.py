@@ -21,7 +21,11 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
         ``containers.images``) and the alias of the version that predicts.
     """
 
-    @dsl.pipeline(name="cxr-scoring", description="Predictions of the champion for a folder or an S3 prefix.")
+    @dsl.pipeline(
+        name="cxr-scoring",
+        description="Predictions of the champion for a folder or an S3 prefix.",
+        pipeline_config=graph.pipeline_config(),
+    )
     def scoring(images: str, alias: str = "champion") -> None:
         with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             graph.mount_images(graph.task("predict", {}, images=images, alias=alias))

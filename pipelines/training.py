@@ -24,7 +24,11 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
         Kubeflow's cache depends on both.
     """
 
-    @dsl.pipeline(name="cxr-training", description="Train, judge and register pneumonia classifiers.")
+    @dsl.pipeline(
+        name="cxr-training",
+        description="Train, judge and register pneumonia classifiers.",
+        pipeline_config=graph.pipeline_config(),
+    )
     def training(source: str = graph.source, data_version: str = graph.data_version) -> None:
         with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]

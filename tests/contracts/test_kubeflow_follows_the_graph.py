@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from cxr.kubeflow.components import component_images, write_components
 from cxr.kubeflow.pipeline_package import compile_pipeline
 from cxr.steps import load_step
 from cxr.steps.parameters import read_flags
+from support.kubeflow_driver import walk
 
 ENVIRONMENT_PARAMETERS = {"tracking_uri", "data_version", "data_pointer"}
 """Parameters that differ between environments: where runs are logged, and how a step gets the data version."""
@@ -24,59 +24,17 @@ ENVIRONMENT_PARAMETERS = {"tracking_uri", "data_version", "data_pointer"}
 def package(repository, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
-        output = compile_pipeline("training", Path("params.yaml"), tmp_path_factory.mktemp("package") / "training.yaml")
-    graph, platforms = yaml.safe_load_all(output.read_text())
-    return graph, platforms
+        return compile_pipeline("training", Path("params.yaml"), tmp_path_factory.mktemp("package") / "training.yaml")
 
 
 @pytest.fixture(scope="module")
 def tasks(package):
     """Label of every task, such as ``train@shallow``, to its command line and the tasks that it depends on."""
-    graph, _ = package
-    dag_tasks = next(part["dag"]["tasks"] for name, part in graph["components"].items() if "dag" in part)
-    labels = {name: task["taskInfo"]["name"].replace(" ", "@") for name, task in dag_tasks.items()}
-    tasks = {}
-    for name, task in dag_tasks.items():
-        part = graph["components"][task["componentRef"]["name"]]
-        container = graph["deploymentSpec"]["executors"][part["executorLabel"]]["container"]
-        needed = (
-            {
-                artifact["taskOutputArtifact"]["producerTask"]
-                for artifact in task["inputs"].get("artifacts", {}).values()
-            }
-            if "inputs" in task
-            else set()
-        )
-        tasks[labels[name]] = (
-            [*container["command"], *arguments_of(container["args"], part, task)],
-            {labels[task_name] for task_name in needed | set(task.get("dependentTasks", ()))},
-        )
-    return tasks
-
-
-def arguments_of(args, part, task):
-    """A container's arguments with values filled in as Kubeflow does."""
-    inputs = part.get("inputDefinitions", {}).get("parameters", {})
-    task_parameters = task.get("inputs", {}).get("parameters", {})
-
-    def text(name):
-        value = task_parameters.get(name, {}).get("runtimeValue", {}).get("constant", inputs[name].get("defaultValue"))
-        if name in task_parameters and "componentInputParameter" in task_parameters[name]:
-            return f"<{name}>"
-        kind = inputs[name]["parameterType"]
-        if kind == "NUMBER_INTEGER":
-            return str(int(value))
-        return value if kind == "STRING" else json.dumps(value)
-
-    arguments = []
-    for argument in args:
-        parameter = re.fullmatch(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", argument)
-        path = re.fullmatch(r"\{\{\$\.(?:inputs|outputs)\.artifacts\['(\w+)'\]\.path\}\}", argument)
-        if argument == "{{$}}":
-            arguments.append(json.dumps({"description": "of the task"}))
-            continue
-        arguments.append(text(parameter[1]) if parameter else f"/{path[1]}" if path else argument)
-    return arguments
+    return {
+        task.label.replace(" ", "@"): (task.command, {label.replace(" ", "@") for label in task.producers})
+        for task in walk(package).values()
+        if task.label != "outcome"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +106,7 @@ def test_every_artifact_of_a_stage_is_one_of_the_task(tasks, stages):
 
 
 def test_checks_are_not_retried_and_a_registration_is_never_cached(package):
-    graph, _ = package
+    graph, _ = yaml.safe_load_all(package.read_text())
     dag_tasks = next(part["dag"]["tasks"] for part in graph["components"].values() if "dag" in part)
     assert "retryPolicy" not in dag_tasks["validate"]
     assert "retryPolicy" not in dag_tasks["resplit"]

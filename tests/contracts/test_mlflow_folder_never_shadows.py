@@ -1,4 +1,4 @@
-"""The folder ``mlflow/`` at the root holds documents for the server and must not be taken for the package."""
+"""The folder ``mlflow/`` at the root holds what the server's image needs and must not be taken for the package."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_folder_holds_no_python() -> None:
+def test_the_folder_is_no_package() -> None:
     assert (ROOT / "mlflow" / "README.md").is_file()
-    assert not list((ROOT / "mlflow").rglob("*.py"))
+    assert not list((ROOT / "mlflow").glob("*.py"))
+    assert not list((ROOT / "mlflow").rglob("__init__.py"))
 
 
 def test_importing_mlflow_at_the_root_finds_the_package() -> None:

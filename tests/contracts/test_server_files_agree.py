@@ -36,12 +36,15 @@ WORKING = {
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Path:
-    """Folder with a program `mlflow` that says how it was started, and shows its login settings."""
-    program = tmp_path / "programs" / "mlflow"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\ncat "$MLFLOW_AUTH_CONFIG_PATH"\necho "password=$PGPASSWORD"\n')
-    program.chmod(0o755)
-    return program.parent
+    """Folder with programs `mlflow` and `python` that say how they were started; `mlflow` shows its login settings."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    said = '#!/bin/sh\nprintf "%s\\n" "$@"\n'
+    shown = 'cat "$MLFLOW_AUTH_CONFIG_PATH"\necho "password=$PGPASSWORD"\necho "PYTHONPATH=$PYTHONPATH"\n'
+    for name, text in (("mlflow", said + shown), ("python", said)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
 
 
 def start(environment: dict[str, str], programs: Path | str = "", *words: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +86,8 @@ def test_all_that_is_missing_is_said_at_once() -> None:
         ("MLFLOW_AUTH_DEFAULT_PERMISSION", "ADMIN"),
         ("MLFLOW_WORKERS", "0"),
         ("PGHOST", "db/other"),
+        ("WAIT_SECONDS", "15m"),
+        ("SIGNED_DOWNLOADS", "no"),
         ("AWS_SECRET_ACCESS_KEY", ""),
     ],
 )
@@ -111,6 +116,32 @@ def test_the_server_starts_with_login_hosts_and_both_stores(recorder: Path) -> N
         assert words in said
 
 
+def test_the_tables_are_there_before_the_server_starts(recorder: Path) -> None:
+    said = start(WORKING, recorder).stdout
+    tables = f"{ENTRYPOINT.parent}/server/stores.py\ntables\npostgresql+psycopg2://mlflow@db:5432/mlflow\n"
+    assert said.index(tables) < said.index("--app-name")
+    (recorder / "python").write_text("#!/bin/sh\nexit 1\n")
+    answer = start(WORKING, recorder)
+    assert (answer.returncode, answer.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("value", "folders"), [("", 1), ("false", 1), ("true", 0)])
+def test_files_go_through_the_server_unless_clients_reach_the_store(recorder: Path, value: str, folders: int) -> None:
+    answer = start({**WORKING, "SIGNED_DOWNLOADS": value}, recorder)
+    assert answer.stdout.count(f"PYTHONPATH={ENTRYPOINT.parent}/server\n") == folders
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [((), "received no name"), (("good", "s3://bad"), "received NAME=s3://bad"), (("Bad",), "received NAME=Bad")],
+)
+def test_buckets_need_names(words: tuple[str, ...], message: str) -> None:
+    answer = start({}, "", "buckets", *words)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_a_secret_may_come_from_a_file(recorder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from a file\n")
     without = {name: value for name, value in WORKING.items() if name != "PGPASSWORD"}
@@ -133,6 +164,8 @@ def test_the_settings_of_a_new_machine_start_the_server(recorder: Path, tmp_path
     variables = {name: filled_in(value, known) for name, value in services()["mlflow"]["environment"].items()}
     answer = start(variables, recorder)
     assert answer.returncode == 0, answer.stderr
+    command, name = services()["bucket"]["command"]
+    assert (command, f"s3://{filled_in(name, known)}") == ("buckets", variables["MLFLOW_ARTIFACTS_DESTINATION"])
     again = subprocess.run([ROOT / "infra" / "new_env.sh", file], capture_output=True, text=True)
     assert again.returncode == 2
     assert settings(file.read_text()) == known
@@ -174,9 +207,13 @@ def test_the_image_gets_only_files_that_exist_and_runs_as_nobody_special() -> No
     copied = re.findall(r"^COPY (?:--\S+ )*(\S+) ", text, re.MULTILINE)
     assert copied
     for name in copied:
-        assert (ROOT / name).is_file(), name
+        assert (ROOT / name).exists(), name
     sent = (ROOT / "mlflow" / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
-    assert sent == ["*", *(f"!{name}" for name in copied)]
+    assert sent == ["*", *(f"!{name}" for name in copied), "**/__pycache__"]
+    # The script finds what is beside it in the repository also beside it in the image.
+    targets = dict(re.findall(r"^COPY (?:--\S+ )*(mlflow/\S+) (\S+)$", text, re.MULTILINE))
+    assert {Path(target).relative_to("/opt") for target in targets.values()} == {Path(name) for name in targets}
+    assert f'ENTRYPOINT ["{targets["mlflow/entrypoint.sh"]}"]' in text
     assert re.search(r"^FROM python:\d+\.\d+\.\d+-", text, re.MULTILINE)
     assert re.search(r"^USER [1-9]\d*$", text, re.MULTILINE)
     assert "/health" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,27 @@ from typing import Any
 import pytest
 import yaml
 
-from support.kustomize import KUBERNETES, ROOT, Object, Pod, containers, named, of_kind, overlay, pods
+from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, Pod, containers, named, of_kind, overlay, pods
 
 RUNNING = ("local", "production")
+STEP_RIGHTS = (
+    # verb, resource, name of the object, why (Kubeflow Pipelines: backend/src/v2; Argo: docs/workflow-rbac.md)
+    ("create", "argoproj.io/workflowtaskresults", "", "Argo's executor reports how a step ended and what it put out"),
+    ("patch", "argoproj.io/workflowtaskresults", "", "the same, from the second report on"),
+    ("list", "argoproj.io/workflowtasksets", "", "Argo's agent takes the tasks that need no pod of their own"),
+    ("watch", "argoproj.io/workflowtasksets", "", "the same, while it runs"),
+    ("patch", "argoproj.io/workflowtasksets/status", "", "Argo's agent reports their results"),
+    ("create", "persistentvolumeclaims", "", "driver/k8s.go createPVC: the volume for checkpoints"),
+    ("get", "persistentvolumeclaims", "", "driver/k8s.go deletePVC looks whether it is there"),
+    ("delete", "persistentvolumeclaims", "", "driver/k8s.go deletePVC"),
+    ("get", "pods", "", "driver/k8s.go publishDriverExecution reads the driver's own pod when it reports on a volume"),
+    ("list", "pods", "", "Kubeflow's own account for runs has it; no run on a cluster was tried without"),
+    ("watch", "pods", "", "the same"),
+    ("get", "configmaps", "kfp-launcher", "config/env.go FromConfigMap: where outputs are stored"),
+    ("get", "secrets", "cxr-s3", "objectstore/object_store.go getS3BucketCredential: the key of that store"),
+    ("get", "secrets", "mlpipeline-minio-artifact", "the same, for the store of Kubeflow Pipelines"),
+)
+"""What the account of a step does, in the pods of driver, launcher and step."""
 
 
 def all_pods(name: str) -> list[Pod]:
@@ -108,23 +127,57 @@ def test_no_server_can_ask_the_cluster_for_anything(name: str) -> None:
         assert account is None or named(objects, "ServiceAccount", account)
 
 
-def test_steps_may_read_two_secrets_and_report_and_nothing_else() -> None:
-    rules = named(overlay("local"), "Role", "cxr-pipeline")["rules"]
-    assert "*" not in json.dumps(rules)
-    writes = {(kind, verb) for rule in rules for kind in rule["resources"] for verb in rule["verbs"]}
-    assert {right for right in writes if right[1] not in ("get", "list", "watch")} == {
-        ("workflowtaskresults", "create"),
-        ("workflowtaskresults", "patch"),
-        ("workflowtasksets/status", "patch"),
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_steps_have_the_rights_that_kubeflow_and_argo_use_and_no_others(name: str) -> None:
+    objects = overlay(name)
+    rules = named(objects, "Role", "cxr-pipeline")["rules"]
+    granted = [
+        (verb, f"{group}/{resource}".lstrip("/"), resource_name)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for resource_name in rule.get("resourceNames", [""])
+        for verb in rule["verbs"]
+    ]
+    assert sorted(granted) == sorted(right[:3] for right in STEP_RIGHTS)
+    binding = named(objects, "RoleBinding", "cxr-pipeline")
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cxr-pipeline"}
+    namespace = "kubeflow" if name == "standalone" else "cxr"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "cxr-pipeline", "namespace": namespace}]
+    # The account has no rights from elsewhere.
+    assert {item["metadata"]["name"] for kind in ("Role", "ClusterRole") for item in of_kind(objects, kind)} == {
+        "cxr-pipeline"
     }
-    for rule in rules:
-        if {"secrets", "configmaps"} & set(rule["resources"]):
-            assert rule["resourceNames"]
-            assert rule["verbs"] == ["get"]
-    for name in ("local", "production", "standalone"):
-        binding = named(overlay(name), "RoleBinding", "cxr-pipeline")
-        assert binding["subjects"][0]["name"] == "cxr-pipeline"
-        assert binding["subjects"][0].get("namespace") == ("kubeflow" if name == "standalone" else "cxr")
+
+
+def test_no_step_asks_for_what_only_the_workflow_knows() -> None:
+    # For these two placeholders the driver reads the workflow, which the account may not.
+    for path in [*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "src" / "cxr").rglob("*.py")]:
+        assert not re.search(r"pipeline_job_(create|schedule)_time|PIPELINE_JOB_\w+_TIME", path.read_text()), path
+
+
+ADDRESSES = re.compile(r"(?:^|[=\s\"'/@])(?:https?://)([a-z0-9][a-z0-9.-]*)")
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_servers_and_steps_get_names_that_every_namespace_finds(name: str, tmp_path: Path) -> None:
+    objects = overlay(name)
+    secrets = {} if name == "standalone" else made_secrets(name, tmp_path)
+    values = [entry for secret in secrets.values() for entry in secret.values()]
+    for item in of_kind(objects, "ConfigMap"):
+        values += item["data"].values()
+    hosts = {item["data"]["PGHOST"] for item in of_kind(objects, "ConfigMap") if "PGHOST" in item["data"]}
+    hosts |= set(re.findall(r"endpoint: ([^:\s]+)", "\n".join(values)))
+    for pod in pods(objects):
+        for container in containers(pod):
+            values += [entry["value"] for entry in container.get("env", ()) if "value" in entry]
+            values += container.get("args", ())
+    hosts |= {host for value in values for host in ADDRESSES.findall(value)}
+    assert hosts >= {"local": {"s3.cxr.svc.cluster.local", "postgres.cxr.svc.cluster.local"}}.get(name, set())
+    assert [host for host in hosts if "." not in host] == []
+    services = {item["metadata"]["name"] for item in of_kind(objects, "Service")}
+    inside = {host.partition(".")[0] for host in hosts if host.endswith(".cxr.svc.cluster.local")}
+    assert inside <= services
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -147,11 +200,12 @@ def test_every_secret_that_is_made_is_used_and_the_other_way_round(name: str, tm
 @pytest.mark.parametrize("name", RUNNING)
 def test_the_server_takes_the_settings_that_it_is_given(name: str, tmp_path: Path) -> None:
     objects, secrets = overlay(name), made_secrets(name, tmp_path)
-    program = tmp_path / "programs" / "mlflow"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    program.chmod(0o755)
-    path = {"PATH": f"{program.parent}{os.pathsep}/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program in (programs / "mlflow", programs / "python"):
+        program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        program.chmod(0o755)
+    path = {"PATH": f"{programs}{os.pathsep}/usr/bin:/bin", "TMPDIR": str(tmp_path)}
     server = next(item for item in pods(objects) if item.owner == "Deployment/mlflow").spec["containers"][0]
     variables_given = environment(server, objects, secrets)
     answer = subprocess.run(
@@ -186,9 +240,44 @@ def test_each_key_of_the_store_opens_its_own_buckets(tmp_path: Path) -> None:
             "secretKey": secrets[secret]["AWS_SECRET_ACCESS_KEY"],
         }
         assert key == [expected]
-    buckets = {
-        item["env"][0]["value"] for item in named(objects, "Job", "buckets")["spec"]["template"]["spec"]["containers"]
-    }
+    (container,) = named(objects, "Job", "buckets")["spec"]["template"]["spec"]["containers"]
+    command, *names = container["args"]
+    assert command == "buckets"
+    buckets = {f"s3://{bucket}" for bucket in names}
     settings = next(item for item in of_kind(objects, "ConfigMap") if item["metadata"]["name"].startswith("mlflow-"))
     root = named(objects, "ConfigMap", "kfp-launcher")["data"]["defaultPipelineRoot"]
     assert buckets == {"s3://cxr-dvc", settings["data"]["MLFLOW_ARTIFACTS_DESTINATION"], root.rpartition("/")[0]}
+
+
+def test_the_buckets_wait_for_the_store_and_not_for_ever() -> None:
+    job = named(overlay("local"), "Job", "buckets")["spec"]
+    # This limit would also count the time for pulling the image, which does not use up a try.
+    assert "activeDeadlineSeconds" not in {**job, **job["template"]["spec"]}
+    assert job["backoffLimit"] >= 3
+    # A wrong key (status 2) ends the Job at once; Kubernetes asks for `Never` beside this.
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    (container,) = job["template"]["spec"]["containers"]
+    fail, ignore = job["podFailurePolicy"]["rules"]
+    assert fail == {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": container["name"], "operator": "In", "values": [2]},
+    }
+    assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_nobody_stops_the_server_while_it_waits_for_its_database(name: str) -> None:
+    deployment = named(overlay(name), "Deployment", "mlflow")["spec"]
+    script = (ROOT / "mlflow" / "entrypoint.sh").read_text(encoding="utf-8")
+    (wait,) = re.findall(r"WAIT_SECONDS:-(\d+)", script)
+    probe = deployment["template"]["spec"]["containers"][0]["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    assert start >= int(wait) + 300
+    assert deployment["progressDeadlineSeconds"] > start
+
+
+def test_the_champion_asks_for_no_address_that_it_cannot_reach() -> None:
+    objects = overlay("production")
+    (service,) = [pod for pod in pods(objects) if pod.owner == "InferenceService/champion"]
+    variables = {entry["name"]: entry.get("value") for entry in service.spec["containers"][0]["env"]}
+    assert variables["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] == "false"

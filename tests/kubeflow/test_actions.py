@@ -107,59 +107,6 @@ def test_an_archived_experiment_is_refused(server, submit):
     assert len(server.store.runs) == 1
 
 
-def play(*scenes):
-    """Change the run with each request for it: the states of its tasks, and at last of the run."""
-    remaining_scenes = list(scenes)
-
-    def look(run):
-        tasks = remaining_scenes.pop(0) if remaining_scenes else {}
-        state = tasks.pop("run", "RUNNING")
-        run["state"] = state
-        details = run.setdefault("run_details", {"task_details": []})["task_details"]
-        for name, value in tasks.items():
-            task = next((detail for detail in details if detail["task_id"] == name), None)
-            if task is None:
-                task = {"task_id": name, "display_name": name, "start_time": "2026-11-23T02:00:00Z"}
-                details.append(task)
-            task["state"] = value
-            if value in {"SUCCEEDED", "FAILED"}:
-                task["end_time"] = "2026-11-23T02:01:30Z"
-            if value == "FAILED" and name != "root":
-                task["parent_task_id"] = "each" if name != "each" else "root"
-                task["error"] = {"code": 1, "message": f"{name} broke"}
-
-    return look
-
-
-def test_wait_follows_the_run_and_shows_each_change_once(server, submit, caplog):
-    server.on_look = play(
-        {"root": "RUNNING", "validate-driver": "SUCCEEDED", "validate": "RUNNING"},
-        {"validate": "SUCCEEDED", "train": "RUNNING"},
-        {"train": "RUNNING"},
-        {"train": "SUCCEEDED", "root": "SUCCEEDED", "run": "SUCCEEDED"},
-    )
-    server.fail(503, times=8, on="GET /apis/v2beta1/runs/")
-    status, out, err = submit("--wait", "true", "--seconds", "0.01")
-    assert status == 0, err
-    assert "and so does this command" in caplog.text, "the server was unavailable for two requests"
-    assert [line.strip() for line in out.splitlines() if line.startswith("  ")] == [
-        "validate: running", "validate: succeeded after 90 s", "train: running", "train: succeeded after 90 s",
-    ]  # fmt: skip
-    assert f"run {only(server.store.runs)['run_id']} succeeded" in out
-
-
-def test_wait_fails_with_the_run_and_names_the_task_that_failed(server, submit):
-    server.on_look = play(
-        {"root": "RUNNING", "each": "RUNNING", "validate": "RUNNING"},
-        {"validate": "FAILED", "each": "FAILED", "root": "FAILED", "run": "FAILED"},
-    )
-    status, out, err = submit("--wait", "true", "--seconds", "0.01")
-    assert status == 1
-    assert "validate: failed after 90 s" in out
-    assert "received state=FAILED: validate\n" in err
-    assert "validate: validate broke" in err and "each broke" not in err, "the parent failed only because of its task"
-
-
 def test_schedule_shows_its_dates_and_sends_the_values_of_its_parameters(server, schedule):
     status, out, err = schedule("--cron", "0 2 * * 1")
     assert status == 0, err

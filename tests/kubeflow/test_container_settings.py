@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
 from cxr.errors import ParameterError
+from cxr.kubeflow.components import component_images
 from cxr.kubeflow.container_settings import ContainerSettings
 
 DIGEST = f"sha256:{'ab' * 32}"
@@ -50,3 +53,15 @@ def test_the_repository_s_own_section_changes_few_defaults(repository):
     settings, default = ContainerSettings.read({"containers": section}), ContainerSettings()
     changed = {name for name in ContainerSettings.model_fields if getattr(settings, name) != getattr(default, name)}
     assert changed == {"tracking_uri", "gpu", "resources"}
+
+
+def test_the_values_of_the_guide_for_a_small_cluster_leave_no_step_out(repository):
+    text = (repository / "docs" / "kubeflow.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    (small,) = [block for block in blocks if "resources" in block["containers"]]
+    settings = ContainerSettings.read(small)
+    for step in component_images():
+        resources = settings.resources_of(step)
+        cores = float(resources.cpu.removesuffix("m")) / (1000 if resources.cpu.endswith("m") else 1)
+        assert cores <= 1 and float(resources.memory.removesuffix("Gi")) <= 3, step
+    assert settings.gpu.count == 0 and settings.checkpoints.size is None

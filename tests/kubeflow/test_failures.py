@@ -157,6 +157,37 @@ def test_a_temporary_failure_is_retried(server, submit, caplog):
     assert len(server.store.runs) == 1
 
 
+PROTO = "Failed to create a new run.: InternalServerError: Failed to create a workflow: proto:\u00a0(line 1:9): "
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        (f"{CREATES}runs", "proto: invalid value for string field args: 0.00001"),
+        (f"{CREATES}runs", PROTO + 200 * "component " + "invalid value for string field args: 0.00001"),
+        (
+            f"{CREATES}runs",
+            "Failed to create a new run.: InternalServerError: InvalidInputError: unknown template format",
+        ),
+        ("upload_version", "Failed to create a pipeline version: failed to parse the pipeline: args: 0.00001"),
+        ("upload_version", "json: cannot unmarshal number into Go struct field .args of type string"),
+    ],
+)
+def test_a_failure_about_the_content_of_the_package_is_final(server, submit, caplog, on, message):
+    server.fail(500, times=9, on=on, message=message)
+    exit_status, err = submit()
+    assert exit_status == 1
+    assert f"the server refuses the package (500: {message[-300:]}); correct what the message names" in err
+    assert "trying again" not in caplog.text and "has a problem" not in err
+    assert len([request for request in server.requests if on in request]) == 1
+
+
+def test_a_failure_to_show_a_run_is_temporary_whatever_its_text_is(server, status, caplog):
+    server.fail(500, times=1, on="GET /apis/v2beta1/experiments", message="failed to parse the filter")
+    assert status()[0] == 0
+    assert "trying again" in caplog.text
+
+
 def test_a_lasting_failure_is_reported_after_four_tries(server, status):
     server.fail(503, times=100)
     exit_status, err = status()

@@ -59,6 +59,12 @@ def container(graph, name):
     return graph["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
 
 
+def flag(graph, name, field):
+    """Text that a container's command has for a parameter."""
+    arguments = container(graph, name)["args"]
+    return arguments[arguments.index(f"--{field}") + 1]
+
+
 def tasks(graph):
     return next(part["dag"]["tasks"] for part in graph["components"].values() if "dag" in part)
 
@@ -81,7 +87,7 @@ def test_only_training_gets_a_gpu(compiled):
 def test_checkpoints_are_on_a_disk_that_outlives_the_node(compiled):
     graph, pods = compiled(**CLUSTER)
     assert pods["exec-train"]["pvcMount"][0]["mountPath"] == "/checkpoints"
-    assert tasks(graph)["train"]["inputs"]["parameters"]["checkpoints"]["runtimeValue"]["constant"] == "/checkpoints"
+    assert flag(graph, "train", "checkpoints") == "/checkpoints"
     disk = tasks(graph)["createpvc"]["inputs"]["parameters"]
     assert disk["size"]["runtimeValue"]["constant"] == "2Gi"
     assert disk["pvc_name_suffix"]["runtimeValue"]["constant"] == "-three-block"
@@ -93,7 +99,8 @@ def test_only_steps_that_need_a_secret_get_it(compiled):
     secrets = {name: [entry["secretName"] for entry in pod.get("secretAsEnv", ())] for name, pod in pods.items()}
     assert secrets["exec-fetch"] == ["cxr-s3"]
     assert secrets["exec-train"] == secrets["exec-register"] == secrets["exec-outcome"] == ["cxr-mlflow"]
-    assert secrets["exec-validate"] == secrets["exec-preprocess"] == []
+    assert secrets["exec-validate"] == ["cxr-mlflow"], "it logs the reports of rejected data"
+    assert secrets["exec-preprocess"] == []
     assert "cxr-s3" not in str(graph), "everybody can read the graph"
 
 
@@ -132,7 +139,8 @@ def test_the_exit_handler_reports_a_failed_run(compiled):
         task for task in graph["root"]["dag"]["tasks"].values() if task["componentRef"]["name"] == "comp-outcome"
     ]
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    assert last["inputs"]["parameters"]["api"]["runtimeValue"]["constant"] == "http://ml-pipeline.kubeflow:8888"
+    assert last["inputs"]["parameters"] == {"final_status": {"taskFinalStatus": {"producerTask": "exit-handler-1"}}}
+    assert flag(graph, "outcome", "api") == "http://ml-pipeline.kubeflow:8888"
     assert pods["exec-outcome"]["fieldPathAsEnv"][0]["name"] == "CXR_PIPELINE_RUN"
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -19,8 +20,10 @@ from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.images.decoding import TRAINING_PROBLEMS
 from cxr.steps import validate
 from cxr.steps.validate import Validate
+from cxr.tracking.store import Store
 from support import bad_images
 from support.dataset_validation import CHECK_BOUNDS
+from support.loopback import MlflowServer, free_port
 
 
 @pytest.fixture
@@ -101,6 +104,92 @@ def test_rejected_data_leave_the_reports_and_no_manifest(data: Path) -> None:
     (data / "train" / "PNEUMONIA" / "person900_virus_1.jpeg").unlink()
     run(data)
     assert not (artifacts / "rejected").exists()
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = MlflowServer(tmp_path_factory.mktemp("server")).start()
+    yield server.uri
+    server.kill()
+
+
+@pytest.fixture
+def contradictory_data(data: Path) -> Path:
+    """The same image with both labels."""
+    source = data / "train" / "NORMAL" / "IM-0003-0001.jpeg"
+    shutil.copy(source, data / "train" / "PNEUMONIA" / "person900_virus_1.jpeg")
+    return data
+
+
+def test_reports_of_rejected_data_are_in_mlflow_once_and_the_error_says_where(
+    contradictory_data: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_PIPELINE_RUN", "5d1c2b9a")
+    messages = []
+    for _ in range(2):
+        with pytest.raises(DataError) as error:
+            run(contradictory_data, tracking_uri=tracking_uri, experiment="lungs")
+        messages.append(str(error.value))
+    client = Store(tracking_uri).connect()
+    experiment = client.get_experiment_by_name("lungs: rejected data")
+    (entry,) = client.search_runs([experiment.experiment_id])
+    page = f"{tracking_uri}/#/experiments/{experiment.experiment_id}/runs/{entry.info.run_id}"
+    assert all(page in message and "rejected/exploration.html" in message for message in messages)
+    assert {artifact.path for artifact in client.list_artifacts(entry.info.run_id)} == {
+        "exploration.html", "data_docs", "checks.json", "quarantine.csv", "summary.json",
+    }  # fmt: skip
+    assert client.list_artifacts(entry.info.run_id, "data_docs")
+    assert (entry.info.status, entry.data.tags["pipeline_run"]) == ("FINISHED", "5d1c2b9a")
+    assert "labels_of_picture" in entry.data.tags["mlflow.note.content"]
+    assert entry.data.tags["data_digest"] == checks_digest(contradictory_data)
+
+
+def checks_digest(data: Path) -> str:
+    content: dict[str, str] = json.loads((data.parent / "artifacts" / "rejected" / "checks.json").read_text("utf-8"))
+    return content["digest"]
+
+
+def test_reports_whose_upload_was_cut_off_are_logged_into_the_same_run(
+    contradictory_data: Path, tracking_uri: str
+) -> None:
+    def reject() -> None:
+        with pytest.raises(DataError):
+            run(contradictory_data, tracking_uri=tracking_uri, experiment="cut off")
+
+    reject()
+    client = Store(tracking_uri).connect()
+    experiment = client.get_experiment_by_name("cut off: rejected data")
+    (entry,) = client.search_runs([experiment.experiment_id])
+    client.update_run(entry.info.run_id, status="RUNNING")
+    reject()
+    assert [again.info.run_id for again in client.search_runs([experiment.experiment_id])] == [entry.info.run_id]
+    assert client.get_run(entry.info.run_id).info.status == "FINISHED"
+
+
+def test_a_store_that_fails_leaves_the_rejection_as_the_error(
+    contradictory_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match="rejected by 1 critical check") as error:
+        run(contradictory_data, tracking_uri=f"http://127.0.0.1:{free_port()}")
+    assert error.value.exit_status == 1
+    assert "the reports of the rejected data are not in MLflow" in caplog.text
+    assert "MLflow" not in str(error.value)
+
+
+def test_a_local_store_gets_no_reports_of_rejected_data(contradictory_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        run(contradictory_data, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_accepting_data_imports_no_mlflow(data: Path, tracking_uri: str) -> None:
+    arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected")}
+    values = {"data": str(data), **arguments, "tracking_uri": tracking_uri}
+    code = (
+        "import sys; from cxr.steps.validate import Validate; "
+        f"Validate.build({values!r}).execute(); sys.exit('mlflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_kind_of_bad_file_is_named_with_its_reason(data: Path) -> None:

@@ -39,6 +39,7 @@ class Fault:
     on: str
     after: bool
     """Whether the request is carried out first."""
+    message: str
 
 
 @dataclass
@@ -60,6 +61,10 @@ class KubeflowServer:
         self.faults: list[Fault] = []
         self.on_look: Callable[[dict[str, Any]], None] = lambda run: None
         """Called with a run before it is returned, so that a test can change its state."""
+        self.logs: dict[str, str] = {}
+        """Name of a pod to its log, which Kubeflow's page shows."""
+        self.has_page = True
+        """Whether Kubeflow's page is in front of the API; without it only the API's own address of logs exists."""
         self.lock = threading.RLock()
         self.open = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"kubeflow": self}))
@@ -77,9 +82,9 @@ class KubeflowServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def fail(self, kind: str | int, times: int = 1, on: str = "", *, after: bool = False) -> None:
+    def fail(self, kind: str | int, times: int = 1, on: str = "", *, after: bool = False, message: str = "") -> None:
         """Respond with a fault to the next requests whose "METHOD path" contains ``on``."""
-        self.faults.append(Fault(kind, times, on, after))
+        self.faults.append(Fault(kind, times, on, after, message or f"fault {kind}"))
 
     def fault(self, request: str) -> Fault | None:
         with self.lock:
@@ -102,10 +107,16 @@ class KubeflowServer:
         """Set the date of a schedule's creation to some days ago."""
         self.store.recurring[recurring_run_id]["created_at"] = _text(datetime.now(UTC) - timedelta(days=days))
 
-    def respond(self, method: str, path: str, query: dict[str, str], body: Callable[[], bytes], kind: str) -> dict:
-        """The API's response; :class:`RequestRefusedError` if it refuses."""
+    def respond(
+        self, method: str, path: str, query: dict[str, str], body: Callable[[], bytes], kind: str
+    ) -> dict | str:
+        """The API's response, or the text of a log; :class:`RequestRefusedError` if it refuses."""
         with self.lock:
             parts = path.removeprefix(f"{API_ROOT}/").split("/")
+            if method == "GET" and path == "/k8s/pod/logs" and self.has_page:
+                return self._log(query["podname"])
+            if method == "GET" and path.startswith("/apis/v1alpha1/runs/") and path.endswith("/log"):
+                return self._log(path.split("/")[-2])
             if not path.startswith(f"{API_ROOT}/"):
                 raise RequestRefusedError(404, "Not Found")
             if method == "GET":
@@ -117,6 +128,11 @@ class KubeflowServer:
             if method == "POST" and len(parts) == 1:
                 return self._create(parts[0], json.loads(body()))
             raise RequestRefusedError(501, "Method Not Allowed")
+
+    def _log(self, pod: str) -> str:
+        if pod not in self.logs:
+            raise RequestRefusedError(500, f"Could not get main container logs: pod {pod} not found")
+        return self.logs[pod]
 
     def _get(self, parts: list[str], query: dict[str, str]) -> dict:
         store = self.store
@@ -130,6 +146,11 @@ class KubeflowServer:
         if parts[0] == "pipelines" and parts[-1] == "versions":
             versions = [version for version in store.versions.values() if version["pipeline_id"] == parts[1]]
             return self._list("pipeline_versions", versions, query)
+        if parts[0] == "pipelines" and parts[-2] == "versions":
+            version = store.versions.get(parts[-1])
+            if version is None or version["pipeline_id"] != parts[1]:
+                raise RequestRefusedError(404, f"PipelineVersion {parts[-1]} not found")
+            return {**{key: item for key, item in version.items() if key != "package"}, **_spec(version["package"])}
         objects_by_kind = {"runs": store.runs, "recurringruns": store.recurring, "experiments": store.experiments}
         resource = objects_by_kind.get(parts[0], {}).get(parts[-1])
         if resource is None:
@@ -270,7 +291,10 @@ class _Handler(BaseHTTPRequestHandler):
             response = self.kubeflow.respond(self.command, path, query, lambda: content, kind)
             if fault:
                 return self._fail(fault)
-            self._send(200, json.dumps(response).encode())
+            if isinstance(response, str):
+                self._send(200, response.encode(), "text/plain")
+            else:
+                self._send(200, json.dumps(response).encode())
         except RequestRefusedError as error:
             self._send(error.status, json.dumps({"code": 3, "message": error.message, "details": []}).encode())
         except (InvalidBodyError, ValueError, KeyError) as error:
@@ -292,7 +316,7 @@ class _Handler(BaseHTTPRequestHandler):
         if 300 <= status < 400:
             self._send(status, b"", location="/dex/auth")
             return
-        self._send(status, json.dumps({"code": 13, "message": f"fault {status}", "details": []}).encode())
+        self._send(status, json.dumps({"code": 13, "message": fault.message, "details": []}).encode())
 
     def _send(self, status: int, content: bytes, kind: str = "application/json", location: str = "") -> None:
         self.send_response(status)
@@ -305,6 +329,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _spec(package: str) -> dict[str, Any]:
+    """A version's field ``pipeline_spec``: with settings for Kubernetes, the pipeline is one of two parts."""
+    pipeline, *platforms = yaml.safe_load_all(package)
+    spec = {"pipeline_spec": pipeline, "platform_spec": platforms[0]} if platforms else pipeline
+    return {"pipeline_spec": spec}
 
 
 def _text(moment: datetime) -> str:

@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from support.loopback import free_port
+
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "mlflow" / "entrypoint.sh"
 PATIENCE = 180.0
@@ -80,7 +82,7 @@ class TrackingServer:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[Database]:
+def database(port: int | None = None, password: str | None = None) -> Iterator[Database]:
     """Start PostgreSQL; as root it is run by another user, because it refuses root."""
     programs = _postgres_programs()
     if programs is None:
@@ -88,7 +90,7 @@ def database() -> Iterator[Database]:
     account = _unprivileged() if os.geteuid() == 0 else {}
     # Not below pytest's folder, which other users may not enter.
     root = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))
-    password, port = secrets.token_urlsafe(16), _free_port()
+    password, port = password or secrets.token_urlsafe(16), port or free_port()
     try:
         (root / "password").write_text(password)
         if account:
@@ -130,7 +132,7 @@ def object_store_in(folder: Path) -> Iterator[ObjectStore]:
     files, settings = folder / "objects", folder / "aws.ini"
     files.mkdir()
     settings.touch()
-    access, secret, port = "test-key", secrets.token_urlsafe(24), _free_port()
+    access, secret, port = "test-key", secrets.token_urlsafe(24), free_port()
     url = f"http://127.0.0.1:{port}"
     store = ObjectStore(
         url,
@@ -153,14 +155,9 @@ def object_store_in(folder: Path) -> Iterator[ObjectStore]:
         yield store
 
 
-@contextlib.contextmanager
-def tracking_server(folder: Path, database: Database, store: ObjectStore) -> Iterator[TrackingServer]:
-    """Start ``mlflow/entrypoint.sh`` on both, with a bucket of its own and one ordinary user."""
-    port, bucket = _free_port(), "mlflow-files"
-    admin = ("admin", secrets.token_urlsafe(16))
-    environment = {
-        **database.environment,
-        **store.environment,
+def server_settings(folder: Path, port: int, bucket: str, password: str) -> dict[str, str]:
+    """Variables of ``mlflow/entrypoint.sh`` beside those of its stores, with an administrator's password."""
+    return {
         "PATH": _path(),
         "HOME": str(folder),
         "TMPDIR": str(folder),
@@ -168,13 +165,21 @@ def tracking_server(folder: Path, database: Database, store: ObjectStore) -> Ite
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},tracking.example.org",
         "MLFLOW_PORT": str(port),
         "MLFLOW_WORKERS": "2",
-        "MLFLOW_AUTH_ADMIN_PASSWORD": admin[1],
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(24),
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     }
-    subprocess.run([ENTRYPOINT, "bucket"], env=environment, cwd=folder, check=True)
+
+
+@contextlib.contextmanager
+def tracking_server(folder: Path, database: Database, store: ObjectStore) -> Iterator[TrackingServer]:
+    """Start ``mlflow/entrypoint.sh`` on both, with a bucket of its own and one ordinary user."""
+    port, bucket = free_port(), "mlflow-files"
+    admin = ("admin", secrets.token_urlsafe(16))
+    environment = server_settings(folder, port, bucket, admin[1]) | database.environment | store.environment
+    subprocess.run([ENTRYPOINT, "buckets", bucket], env=environment, cwd=folder, check=True)
     server = TrackingServer(f"http://127.0.0.1:{port}", bucket, environment, admin)
-    with _running([str(ENTRYPOINT)], folder / "mlflow.log", lambda: _healthy(server), env=environment, cwd=folder):
+    with _running([str(ENTRYPOINT)], folder / "mlflow.log", lambda: healthy(server), env=environment, cwd=folder):
         add_user(server, *server.user)
         yield server
 
@@ -234,7 +239,8 @@ def _make_database(environment: Mapping[str, str]) -> bool:
     return True
 
 
-def _healthy(server: TrackingServer) -> bool:
+def healthy(server: TrackingServer) -> bool:
+    """Whether it answers."""
     try:
         return server.status("/health") == 200
     except OSError:
@@ -245,12 +251,6 @@ def _connects(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _path() -> str:

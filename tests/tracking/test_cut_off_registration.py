@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from mlflow.entities.model_registry import ModelVersion
 
 from cxr.errors import RegistryError
 from cxr.inference.predictor import Predictor
-from cxr.promotion.candidates import RunFolders, find_candidates
-from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.registry_reader import fetch_model, missing_files
 from cxr.tracking.store import Store
-from cxr.tracking.versions import ensure_version
 from support.loopback import Gate, MlflowServer
-from support.model_folders import ModelFolders, write_models
-
-OTHER_PROCESS = """
-import sys
-from pathlib import Path
-from cxr.tracking.store import Store
-from cxr.promotion.candidates import RunFolders, find_candidates
-from cxr.tracking.versions import ensure_version
-models, evaluations, uri, name, run_id = sys.argv[1:]
-(candidate,) = find_candidates(RunFolders(Path(models), Path(evaluations), Path("splits")))
-version, is_new = ensure_version(Store(uri), name, candidate, run_id)
-print(version.version, is_new)
-"""
-
-
-def begin(folders: ModelFolders, store: Store, name: str) -> str:
-    """Create the registered model and the run that a version belongs to."""
-    store.client.create_registered_model(name)
-    return log_evaluation(store, folders.models / "three_block", folders.evaluations / "three_block", experiment=name)
-
-
-def ensure(folders: ModelFolders, store: Store, name: str, run_id: str) -> tuple[ModelVersion, bool]:
-    (candidate,) = find_candidates(RunFolders(folders.models, folders.evaluations, folders.splits))
-    return ensure_version(store, name, candidate, run_id)
-
-
-def command(folders: ModelFolders, uri: str, name: str, run_id: str) -> list[str]:
-    paths = (str(folders.models), str(folders.evaluations))
-    return [sys.executable, "-c", OTHER_PROCESS, *paths, uri, name, run_id]
-
-
-def versions(store: Store, name: str) -> list[ModelVersion]:
-    return list(store.client.search_model_versions(f"name = '{name}'"))
-
-
-def model_id(version: ModelVersion) -> str:
-    """The MLflow model behind a version, whose id the registry does not keep."""
-    return Path(version.source).parent.name
-
-
-def states(store: Store, name: str) -> list[str]:
-    """States of the MLflow models whose upload has begun."""
-    experiment_id = store.client.get_experiment_by_name(name).experiment_id
-    return sorted(str(model.status.value) for model in store.client.search_logged_models([experiment_id]))
+from support.model_folders import write_models
+from support.registrations import begin, ensure, model_id, start_registration, states, versions
 
 
 @pytest.mark.parametrize("sent", [3_000, 20_000])
@@ -96,7 +48,7 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     folders, name = write_models(tmp_path), "registration killed"
     run_id = begin(folders, Store(server.uri), name)
     gate.after(60_000, "held")
-    process = subprocess.Popen(command(folders, gate.uri, name, run_id), stderr=subprocess.PIPE, text=True)
+    process = start_registration(folders, gate.uri, run_id, name)
     deadline = time.monotonic() + 240
     while gate.mode != "held" and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -107,22 +59,6 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     version, is_new = ensure(folders, Store(server.uri), name, run_id)
     assert is_new and missing_files(Store(server.uri), version) == ()
     assert states(Store(server.uri), name) == ["FAILED", "READY"]
-
-
-def test_two_registrations_at_once_make_one_version(server: MlflowServer, tmp_path: Path) -> None:
-    folders, name = write_models(tmp_path), "registered at once"
-    run_id = begin(folders, Store(server.uri), name)
-    processes = [
-        subprocess.Popen(
-            command(folders, server.uri, name, run_id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=400) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    (version,) = versions(Store(server.uri), name)
-    assert sorted(out.split() for out, _ in outputs) == [[version.version, "False"], [version.version, "True"]]
-    assert missing_files(Store(server.uri), version) == ()
 
 
 @pytest.mark.parametrize("gone", ["model.keras", "card.json", "everything"])

@@ -21,10 +21,10 @@ from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import RunFolders
 from cxr.promotion.facts import PromotionPolicy
-from cxr.promotion.report import Registration
+from cxr.promotion.report import Registration, write_decision
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.model_package import PACKAGE
-from cxr.tracking.registry import register
+from cxr.tracking.registry import register, store_decision
 from cxr.tracking.registry_reader import fetch_model, missing_files
 from cxr.tracking.store import Store
 from support.dicom_files import dicom_file
@@ -159,11 +159,15 @@ exec(compile(open(script).read(), script, "exec"))
 def test_registering_twice_registers_once(store: Store, tmp_path: Path) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
     first = run_register(folders, store)
+    (tmp_path / "registration").mkdir()
+    write_decision(tmp_path / "registration", first)
+    store_decision(store, first, tmp_path / "registration")
     second = run_register(folders, store)
     assert sorted(first.new_versions) == ["1", "2"]
     assert second.new_versions == ()
     assert len(store.client.search_model_versions(f"name = '{NAME}'")) == 2
     assert second.decision is not None and second.decision.rules == ()
+    assert (first.entry, second.entry) == (1, None)
 
 
 def test_tags_name_device_data_code_and_figures(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,17 @@ from cxr.errors import ClusterError
 
 RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
 """HTTP statuses of failures that may be temporary."""
+CONTENT_PROBLEM = re.compile(
+    r"proto:\s"  # protojson and structpb in Go; their authors write a space or a no-break space, by chance
+    r"|invalid ?input ?error"  # util.NewInvalidInputError, wrapped in an internal error
+    r"|unmarshal"
+    r"|failed to (parse|validate|compile|fetch a template)"
+    r"|invalid (pipeline|platform) spec",
+    re.IGNORECASE,
+)
+"""Texts of the server about the content of a package, sent with status 500 when a run starts: template.go and
+v2_template.go in backend/src/apiserver/template, resource_manager.go beside it. The same package fails in the same way
+again."""
 MAX_MESSAGE_LENGTH = 300
 """Characters of a server's own message that are shown."""
 
@@ -101,7 +113,7 @@ def explain_failure(error: Exception, request: RequestContext) -> RequestFailure
 
 def _explain_status(status: int, server_message: str, request: RequestContext) -> RequestFailure:
     """Explain a response with a status of failure."""
-    detail = f"({status}: {server_message})"
+    detail = f"({status}: {_shorten(server_message)})"
     if 300 <= status < 400:
         reason = f"it redirects ({status}) to a login page; {_login_hint(request)}"
         return RequestFailure(ClusterError(_message(request, reason)))
@@ -119,6 +131,13 @@ def _explain_status(status: int, server_message: str, request: RequestContext) -
         return RequestFailure(ClusterError(_message(request, f"{reason}; check kubeflow.host and the name or id")))
     if status == 409:
         return RequestFailure(NameTakenError(_message(request, f"the name is taken {detail}; choose another one")))
+    if status == 500 and not request.idempotent and CONTENT_PROBLEM.search(server_message):
+        # The server puts its reasons one behind the other; the innermost one, at the end, names the value.
+        reason = (
+            f"the server refuses the package ({status}: {server_message[-MAX_MESSAGE_LENGTH:]}); correct what the "
+            "message names, in params.yaml or in the component, and compile the pipeline again"
+        )
+        return RequestFailure(ClusterError(_message(request, reason)))
     if status in RETRYABLE_STATUSES:
         reason = f"the server has a problem {detail}; look at the log of the deployment ml-pipeline, try again later"
         return RequestFailure(ServerUnavailableError(_message(request, reason)), temporary=True)
@@ -143,7 +162,7 @@ def _explain_no_response(error: Exception, request: RequestContext) -> RequestFa
         reason = f"no response within timeout={request.timeout} s; {advice}"
     else:
         connection_broke = True
-        problem = _first_line(str(error)) or type(error).__name__
+        problem = _shorten(_first_line(str(error))) or type(error).__name__
         reason = f"the connection broke ({problem}); {_advice(request, 'try again')}"
     return RequestFailure(ServerUnavailableError(_message(request, reason)), connection_broke=connection_broke)
 
@@ -156,7 +175,7 @@ def _advice(request: RequestContext, retry: str) -> str:
 
 def _explain_tls(reason: str, request: RequestContext) -> str:
     """Explain a failure of TLS."""
-    detail = _first_line(reason.partition("\n")[2]) or reason
+    detail = _shorten(_first_line(reason.partition("\n")[2]) or reason)
     if "WRONG_VERSION_NUMBER" in reason or "record layer" in reason:
         return f"the server does not speak TLS ({detail}); write http:// in kubeflow.host if that is intended"
     trusted = f"ca_file={request.ca_file}" if request.ca_file else "the usual authorities"
@@ -172,7 +191,7 @@ def _message(request: RequestContext, reason: str) -> str:
 
 
 def _server_message(body: object, reason: object) -> str:
-    """The server's own message; empty for an HTML page."""
+    """First line of the server's own message; empty for an HTML page."""
     text = body if isinstance(body, str) else ""
     try:
         values = json.loads(text)
@@ -184,5 +203,8 @@ def _server_message(body: object, reason: object) -> str:
 
 
 def _first_line(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= MAX_MESSAGE_LENGTH else f"{line[:MAX_MESSAGE_LENGTH]}..."
+    return text.strip().partition("\n")[0]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."

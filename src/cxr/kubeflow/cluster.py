@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from cxr.errors import ClusterError, ParameterError
-from cxr.kubeflow.api_errors import NameTakenError
+from cxr.kubeflow.api_errors import NameTakenError, ServerUnavailableError
 from cxr.kubeflow.connection import ConnectionSettings, KubeflowConnection, ResourceLookup
 from cxr.kubeflow.cron import CronSchedule
 from cxr.kubeflow.pipeline_package import PipelinePackage
+from cxr.lineage.pipeline_tasks import TaskDefinition, read_task_definitions
+
+STANDALONE_NAMESPACE = "kubeflow"
+"""Namespace in which an installation without several users runs everything."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,12 @@ class RunSpec:
 
 
 class KubeflowCluster:
-    """Kubeflow Pipelines on a cluster, in one namespace. Its methods raise ClusterError with an explanation."""
+    """Kubeflow Pipelines on a cluster, in one namespace. Its methods raise ClusterError with an explanation.
+
+    Attributes:
+        namespace: namespace of everything; None for an installation without several users.
+        pod_namespace: namespace in which the pods of runs are.
+    """
 
     def __init__(self, settings: ConnectionSettings, namespace: str | None) -> None:
         """Connect and check that the server is Kubeflow Pipelines.
@@ -83,6 +93,7 @@ class KubeflowCluster:
                 [f"expected a namespace, since {settings.host} has several users; received namespace=null"]
             )
         self.namespace = namespace if multi_user else None
+        self.pod_namespace = self.namespace or STANDALONE_NAMESPACE
         self._lookup = ResourceLookup(self._connection, self.namespace)
 
     def page_url(self, kind: str, identity: str) -> str:
@@ -173,13 +184,61 @@ class KubeflowCluster:
         run = self._send(self._runs.run_service_create_run, body, purpose=f"start the run {spec.name!r}")
         return str(run.run_id)
 
-    def get_run(self, run_id: str) -> Any:
+    def get_run(self, run_id: str) -> dict[str, Any]:
         """Read a run by the server's id.
 
         Returns:
-            A ``V2beta1Run`` with its tasks.
+            The run with its tasks, as the API's JSON.
         """
-        return self._send(self._runs.run_service_get_run, run_id, purpose=f"show the run {run_id}", idempotent=True)
+        get = self._runs.run_service_get_run
+        run = self._send(get, run_id, purpose=f"show the run {run_id}", idempotent=True)
+        record: dict[str, Any] = self._connection.client.sanitize_for_serialization(run)
+        return record
+
+    def task_definitions(self, run: Mapping[str, Any]) -> tuple[TaskDefinition, ...]:
+        """Read the tasks of a run's pipeline.
+
+        Args:
+            run: the run, from :meth:`get_run`.
+
+        Returns:
+            The tasks; empty if the server does not show the pipeline, for example because it was deleted.
+
+        Raises:
+            ServerUnavailableError: if the server may show it later.
+        """
+        if run.get("pipeline_spec"):
+            return read_task_definitions(run["pipeline_spec"])
+        reference = run.get("pipeline_version_reference") or {}
+        try:
+            version = self._send(
+                self._pipelines.pipeline_service_get_pipeline_version,
+                reference.get("pipeline_id", ""),
+                reference.get("pipeline_version_id", ""),
+                purpose="show the pipeline of a run",
+                idempotent=True,
+            )
+        except ServerUnavailableError:
+            raise
+        except ClusterError:
+            return ()
+        return read_task_definitions(version.pipeline_spec or {})
+
+    def read_log(self, run_id: str, pod: str) -> str:
+        """Read the end of a pod's log, if the server has it.
+
+        Kubeflow's page and its API have different addresses for it; both also look where logs are archived.
+
+        Args:
+            run_id: the server's id of the run.
+            pod: name of the pod.
+
+        Returns:
+            The text; empty if it cannot be read.
+        """
+        query = {"podname": pod, "runid": run_id, "podnamespace": self.pod_namespace}
+        path = f"/apis/v1alpha1/runs/{quote(run_id, safe='')}/nodes/{quote(pod, safe='')}/log"
+        return self._connection.read_log("/k8s/pod/logs", query) or self._connection.read_log(path, {})
 
     def list_runs(self, count: int, *, experiment_id: str = "", recurring_run_id: str = "") -> list[Any]:
         """List the newest runs of an experiment or of a recurring run.

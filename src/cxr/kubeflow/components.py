@@ -7,12 +7,12 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cxr.steps import STEPS, load_step
-from cxr.steps.base import Input, Output, Step, WorkingFolder
+from cxr.steps.base import FinalStatus, Input, Output, Step, WorkingFolder
 
 if TYPE_CHECKING:
     from kfp.dsl import base_component
@@ -36,15 +36,25 @@ def component_images() -> dict[str, str]:
     return {name: image for name, image in images.items() if image is not None}
 
 
-def build_component(name: str, models: Sequence[str]) -> base_component.BaseComponent:
-    """Make the component of a step.
+def build_component(
+    name: str, models: Sequence[str], constants: Mapping[str, Any] | None = None, run_inputs: Collection[str] = ()
+) -> base_component.BaseComponent:
+    """Make the component of a step: for everybody, or for one task of a pipeline.
 
-    Parameters become inputs with the step's own defaults, paths become artifacts (folders). Working folders and
-    optional folders become text inputs. A step that reads a folder with one folder per model gets one input per model.
+    Paths become artifacts (folders). A step that reads a folder with one folder per model gets one input per model.
+    Working folders are on the disk of the container.
+
+    Kubeflow's driver fills the placeholders of a command with the values that the *task* passes and does not know a
+    component's defaults. A component for everybody therefore leaves a flag out if its value is not passed: the step
+    itself has the same default. In a component for one task, constants are text of the command: Kubeflow writes each
+    input of a task about twenty times into the record of the run (:mod:`cxr.kubeflow.run_record`).
 
     Args:
         name: the step, a key of :func:`component_images`.
         models: names of the models, for steps that read all of them.
+        constants: values of parameters for one task; None makes a component for everybody, with an input for each
+            parameter.
+        run_inputs: parameters whose value the run gives to this task; they are inputs without a default.
 
     Returns:
         A container component; calling it inside a pipeline adds a task.
@@ -52,19 +62,25 @@ def build_component(name: str, models: Sequence[str]) -> base_component.BaseComp
     from kfp import dsl
 
     step_class = load_step(name)
-    inputs, flags = _interface(step_class, models)
+    paths = _container_paths(step_class)
+    inputs, command_line = _interface(step_class, models, constants, run_inputs)
 
     def container_spec(*values: Any) -> dsl.ContainerSpec:
-        values_by_input = dict(zip((parameter.name for parameter in inputs), values, strict=True))
+        placeholders = dict(zip((parameter.name for parameter in inputs), values, strict=True))
         arguments: list[Any] = []
-        for flag, input_name in flags:
-            value = values_by_input[input_name]
-            arguments += [f"--{flag}", value.path if hasattr(value, "path") else value]
+        for flag, value in command_line:
+            placeholder = placeholders[value.name] if isinstance(value, inspect.Parameter) else value
+            pair = [f"--{flag}", placeholder.path if hasattr(placeholder, "path") else placeholder]
+            if isinstance(value, inspect.Parameter) and value.default is not inspect.Parameter.empty:
+                otherwise = [f"--{flag}", value.default] if flag in paths else None
+                arguments.append(dsl.IfPresentPlaceholder(value.name, then=pair, else_=otherwise))
+            else:
+                arguments += pair
         arguments += ["--executor_input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
         return dsl.ContainerSpec(image=component_images()[name], command=["cxr", name], args=arguments)
 
     container_spec.__name__ = name
-    container_spec.__doc__ = _description(step_class, models)
+    container_spec.__doc__ = _description(step_class, models) if constants is None else None
     container_spec.__signature__ = inspect.Signature(inputs)  # type: ignore[attr-defined]
     component: base_component.BaseComponent = dsl.container_component(container_spec)
     return component
@@ -91,23 +107,23 @@ def write_components(folder: Path, models: Sequence[str]) -> list[Path]:
     return files
 
 
-def component_argument(step_class: type[Step], field: str, value: object) -> Any:
-    """Convert a value of ``params.yaml`` to the type of the component's input.
+def changed_values(step_class: type[Step], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the values that equal the step's own defaults.
 
     Args:
         step_class: the step's class.
-        field: one of its parameters.
-        value: the value.
+        values: parameter to value, as ``params.yaml`` has it.
 
     Returns:
-        A value that Kubeflow accepts and that the step reads as ``value``.
+        The other values.
     """
-    if not _nullable(step_class.model_fields[field].annotation):
-        kind = _input_type(step_class, field)
-        return kind(value) if kind in {float, list, str} else value
-    if value is None:
-        return NO_VALUE
-    return value if isinstance(value, str) else json.dumps(value)
+    fields = step_class.model_fields
+    return {
+        field: value
+        for field, value in values.items()
+        if fields[field].is_required()
+        or _component_argument(step_class, field, value) != _component_default(step_class, field)
+    }
 
 
 def model_input_name(field: str, model: str) -> str:
@@ -123,17 +139,19 @@ def model_input_name(field: str, model: str) -> str:
     return f"{field}_{model}"
 
 
-def _interface(step_class: type[Step], models: Sequence[str]) -> tuple[list[inspect.Parameter], list[tuple[str, str]]]:
-    """Inputs and outputs of a component, and pairs of a flag and the input that fills it."""
+def _interface(
+    step_class: type[Step], models: Sequence[str], constants: Mapping[str, Any] | None, run_inputs: Collection[str]
+) -> tuple[list[inspect.Parameter], list[tuple[str, inspect.Parameter | str]]]:
+    """Inputs and outputs of a component; and pairs of a flag and the input or the text that follows it."""
     from kfp import dsl
 
     inputs: list[inspect.Parameter] = []
-    flags: list[tuple[str, str]] = []
+    command_line: list[tuple[str, inspect.Parameter | str]] = []
 
     def add(flag: str, name: str, annotation: object, default: object = inspect.Parameter.empty) -> None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         inputs.append(inspect.Parameter(name, kind, annotation=annotation, default=default))
-        flags.append((flag, name))
+        command_line.append((flag, inputs[-1]))
 
     for field, artifact in step_class.artifacts().items():
         if isinstance(artifact, Input) and artifact.item_kind:
@@ -143,20 +161,50 @@ def _interface(step_class: type[Step], models: Sequence[str]) -> tuple[list[insp
             add(field, field, dsl.Input[_artifact_type(artifact.kind)])
         elif isinstance(artifact, Output):
             add(field, field, dsl.Output[_artifact_type(artifact.kind)])
-    for field, artifact in step_class.artifacts().items():
-        if isinstance(artifact, WorkingFolder):
-            add(field, field, str, f"{WORKING_FOLDER}/{field}")
-        elif _is_path_input(step_class, field):
-            add(field, field, str, NO_VALUE)
-    for field in step_class.parameters():
-        info = step_class.model_fields[field]
-        if info.is_required():
+    paths = _container_paths(step_class)
+    texts = paths | {field: _text(value) for field, value in (constants or {}).items()}
+    for field, info in step_class.model_fields.items():
+        if field in step_class.artifacts() and field not in paths:
+            continue
+        if any(isinstance(marker, FinalStatus) for marker in info.metadata):
+            add(field, field, dsl.PipelineTaskFinalStatus)
+        elif field in run_inputs or (constants is None and info.is_required()):
             add(field, field, _input_type(step_class, field))
-        else:
-            default = component_argument(step_class, field, _yaml_value(info.get_default(call_default_factory=True)))
+        elif constants is None:
+            default = paths[field] if field in paths else _component_default(step_class, field)
             add(field, field, _input_type(step_class, field), default)
+        elif field in texts:
+            command_line.append((field, texts[field]))
     inputs.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-    return inputs, flags
+    return inputs, command_line
+
+
+def _container_paths(step_class: type[Step]) -> dict[str, str]:
+    """Paths that are no artifacts: working folders, and optional folders that are not there."""
+    return {
+        field: f"{WORKING_FOLDER}/{field}" if isinstance(artifact, WorkingFolder) else NO_VALUE
+        for field, artifact in step_class.artifacts().items()
+        if isinstance(artifact, WorkingFolder) or _is_path_input(step_class, field)
+    }
+
+
+def _text(value: object) -> str:
+    """A value as the command line of a step reads it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _component_argument(step_class: type[Step], field: str, value: object) -> Any:
+    """A value of ``params.yaml`` in the type of the component's input."""
+    if not _nullable(step_class.model_fields[field].annotation):
+        kind = _input_type(step_class, field)
+        return kind(value) if kind in {float, list, str} else value
+    return NO_VALUE if value is None else _text(value)
+
+
+def _component_default(step_class: type[Step], field: str) -> Any:
+    """The step's default for a parameter, in the type of the component's input."""
+    default = step_class.model_fields[field].get_default(call_default_factory=True)
+    return _component_argument(step_class, field, _yaml_value(default))
 
 
 def _description(step_class: type[Step], models: Sequence[str]) -> str:

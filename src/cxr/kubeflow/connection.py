@@ -26,6 +26,10 @@ CONNECT_TIMEOUT = 5
 """Longest time for opening a connection, in seconds."""
 PAGE_SIZE = 100
 """Objects that a listing returns at once."""
+LOG_TIMEOUT = 10.0
+"""Longest time for reading a log, in seconds."""
+LOG_BYTES = 500_000
+"""Bytes at the end of a log that are returned."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,43 @@ class KubeflowConnection:
             if not str(self.client.last_response.data).lstrip().startswith("{"):
                 raise unexpected_response(request)
             return response
+
+    def read_log(self, path: str, query: Mapping[str, str]) -> str:
+        """Read the end of a log, if that works within some seconds.
+
+        Args:
+            path: path of the log behind the server's address.
+            query: parameters of the address.
+
+        Returns:
+            The text; empty if the server has no such path, or no log, or does not respond.
+        """
+        from urllib3.exceptions import HTTPError
+
+        deadline = time.monotonic() + LOG_TIMEOUT
+        self._prepare("read a log", idempotent=True)
+        headers = dict(self.client.default_headers)
+        self.client.update_params_for_auth(headers, [], ["Bearer"])
+        content = b""
+        try:
+            response = self.client.rest_client.pool_manager.request(
+                "GET",
+                f"{self.settings.host}{path}",
+                fields=dict(query),
+                headers=headers,
+                timeout=min(LOG_TIMEOUT / 2, self.settings.timeout),
+                redirect=False,
+                preload_content=False,
+            )
+            for part in response.stream(2**16):
+                content = (content + part)[-LOG_BYTES:]
+                if time.monotonic() > deadline:
+                    break
+            response.close()
+        except (HTTPError, OSError):
+            return ""
+        is_page = "html" in response.headers.get("Content-Type", "")
+        return "" if response.status != 200 or is_page else content.decode(errors="replace")
 
     def _prepare(self, purpose: str, *, idempotent: bool) -> RequestContext:
         """Put the current token into the client and describe the request."""

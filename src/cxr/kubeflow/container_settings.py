@@ -62,8 +62,8 @@ class CheckpointDisk(_SettingsModel):
 
     size: str | None = Field(None, pattern=QUANTITY)
     """Size of the disk for each model. null keeps checkpoints in the container; a lost node loses all epochs."""
-    storage_class: str = ""
-    """Storage class; empty takes the default of the cluster."""
+    storage_class: str | None = None
+    """Storage class; null or empty takes the default of the cluster."""
 
 
 class ImageVolume(_SettingsModel):
@@ -105,6 +105,8 @@ class ContainerSettings(_SettingsModel):
     """DVC remote (s3://...) from which the version in data.dvc is fetched; null fetches as the section fetch says."""
     transfer: bool = False
     """Whether the models of the section transfer are trained too."""
+    hours: float = Field(48.0, gt=0, le=24 * 365)
+    """Time after which a run is stopped, also when one of its pods still waits for a node, a volume or an image."""
     api: str | None = None
     """Address of Kubeflow's API inside the cluster, where the last step reads how the run ended; null does not ask."""
     gpu: GpuSettings = GpuSettings()

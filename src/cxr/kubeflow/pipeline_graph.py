@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import ParameterError
 from cxr.kubeflow import CONTAINERS_SECTION
-from cxr.kubeflow.components import CONTAINER_USER, NO_VALUE, build_component, component_argument, model_input_name
+from cxr.kubeflow.components import CONTAINER_USER, NO_VALUE, build_component, changed_values, model_input_name
 from cxr.kubeflow.container_settings import ContainerSettings
 from cxr.lineage import provenance
 from cxr.steps import load_step
@@ -16,8 +16,7 @@ from cxr.steps.parameters import merge_parameters
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
-    from kfp.dsl import PipelineTask
-    from kfp.dsl.base_component import BaseComponent
+    from kfp.dsl import PipelineConfig, PipelineTask
 
     from cxr.steps.base import Step
 
@@ -38,16 +37,19 @@ class PipelineGraph:
         data_version: md5 of the images in a DVC remote; ``null`` if they do not come from one.
     """
 
-    def __init__(self, sections: Mapping[str, Any], pointer: Path = Path("data.dvc")) -> None:
+    def __init__(
+        self, sections: Mapping[str, Any], models: Sequence[str] = (), pointer: Path = Path("data.dvc")
+    ) -> None:
         """Read the values.
 
         Args:
             sections: sections of the parameter file.
+            models: models to train; empty takes all of the file.
             pointer: DVC's pointer to the images.
 
         Raises:
-            ParameterError: listing what is wrong in the section ``containers``; or if a DVC remote is set and the
-                pointer has no data version.
+            ParameterError: listing what is wrong in the section ``containers``; if a model is unknown; or if a DVC
+                remote is set and the pointer has no data version.
         """
         self._sections = {name: section for name, section in sections.items() if name != CONTAINERS_SECTION}
         self.settings = ContainerSettings.read(sections)
@@ -56,6 +58,10 @@ class PipelineGraph:
             entries |= dict(sections.get("transfer") or {})
         if not entries:
             raise ParameterError(["expected models in the section models, received none"])
+        unknown = [model for model in models if model not in entries]
+        if unknown:
+            raise ParameterError([f"expected models among {', '.join(entries)}; received {', '.join(unknown)}"])
+        entries = {name: values for name, values in entries.items() if not models or name in models}
         self.models: dict[str, str] = {name: str(values["recipe"]) for name, values in entries.items()}
         self.recipes = tuple(dict.fromkeys(self.models.values()))
         self.source = str((sections.get("fetch") or {}).get("source", "phantom"))
@@ -70,7 +76,6 @@ class PipelineGraph:
                     ]
                 )
             self.source, self.data_version = self.settings.remote, version
-        self._components: dict[str, BaseComponent] = {}
 
     def task(self, name: str, artifacts: Mapping[str, Any], **parameters: Any) -> PipelineTask:
         """Add a step to the pipeline that is being built.
@@ -91,34 +96,36 @@ class PipelineGraph:
                 inputs |= {model_input_name(field, model): folder for model, folder in output.items()}
             else:
                 inputs[field] = output
-        constants = {field: value for field, value in parameters.items() if isinstance(value, str | int | float | bool)}
-        task = self._component(name)(**{**self.parameter_values(name, constants), **parameters}, **inputs)
+        run_inputs = {field: value for field, value in parameters.items() if not isinstance(value, str)}
+        constants = self.constants(name, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
+        component = build_component(name, tuple(self.models), constants, tuple(run_inputs))
+        task = component(**run_inputs, **inputs)
         label = parameters.get("model") or parameters.get("recipe")
         task.set_display_name(f"{name} {label}" if label else name)
         return self._with_pod_settings(task, load_step(name))
 
-    def parameter_values(self, name: str, constants: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of a step as its component takes them.
+    def constants(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """Values of a step that are the same in every run of the pipeline.
 
         Args:
             name: the step.
-            constants: parameters that the pipeline sets.
+            parameters: parameters that the pipeline sets.
 
         Returns:
-            The values of ``params.yaml`` in Kubeflow's types; a value that is not there keeps the step's default.
+            These and the values of ``params.yaml``, without those that equal the step's default.
 
         Raises:
             ParameterError: if the file has a value that the step does not know or accept.
         """
         step_class = load_step(name)
-        values, problems = merge_parameters(step_class, constants, self._sections)
+        values, problems = merge_parameters(step_class, parameters, self._sections)
         if problems:
             raise ParameterError(problems)
         if self.settings.tracking_uri is not None and "tracking_uri" in step_class.model_fields:
             values["tracking_uri"] = self.settings.tracking_uri
         # Building the step reports a wrong value now and not on the cluster.
         step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values})
-        return {field: component_argument(step_class, field, value) for field, value in values.items()}
+        return changed_values(step_class, values)
 
     def mount_checkpoints(self, task: PipelineTask, model: str) -> None:
         """Give a training a disk that outlives its node, and delete the disk afterwards.
@@ -132,11 +139,13 @@ class PipelineGraph:
         disk = self.settings.checkpoints
         if disk.size is None:
             return
+        # The class "" would be a volume that a person made by hand. Without the input, the cluster takes its default.
+        storage_class = {"storage_class_name": disk.storage_class} if disk.storage_class else {}
         claim = kubernetes.CreatePVC(
             pvc_name_suffix=f"-{model.replace('_', '-')}",
             access_modes=["ReadWriteOnce"],
             size=disk.size,
-            storage_class_name=disk.storage_class,
+            **storage_class,
         )
         kubernetes.mount_pvc(task, pvc_name=claim.outputs["name"], mount_path=CHECKPOINTS_MOUNT)
         kubernetes.DeletePVC(pvc_name=claim.outputs["name"]).after(task)
@@ -153,15 +162,16 @@ class PipelineGraph:
         if volume.claim is not None:
             kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
 
+    def pipeline_config(self) -> PipelineConfig:
+        """Limit of the whole run: the limit of a task counts only from the start of its pod."""
+        from kfp.dsl import PipelineConfig
+
+        return PipelineConfig(active_deadline_seconds=round(3600 * self.settings.hours))
+
     def outcome_task(self) -> PipelineTask:
         """Add the task that reports how the run ended; it belongs in an exit handler."""
         api = self.settings.api
         return self.task("outcome", {}, **({"api": api} if api else {}))
-
-    def _component(self, name: str) -> BaseComponent:
-        if name not in self._components:
-            self._components[name] = build_component(name, tuple(self.models))
-        return self._components[name]
 
     def _is_cached(self, step_class: type[Step], image: str) -> bool:
         """Whether Kubeflow may take the outputs of an earlier run with the same inputs."""

@@ -16,7 +16,7 @@ class ScheduleStatus:
     """The state of one recurring run.
 
     Attributes:
-        identity: the server's id.
+        name: its name.
         enabled: False if it is paused.
         description: when it starts runs; the server's own expression if it cannot be read.
         last_run: the newest run; None if there is none.
@@ -24,7 +24,7 @@ class ScheduleStatus:
         problem: why it did not start a run when it should have; empty if it did.
     """
 
-    identity: str
+    name: str
     enabled: bool
     description: str
     last_run: Any
@@ -55,9 +55,9 @@ def check_schedule(
         cron = parse_cron(text)
     except ValueError:
         description = f"cron {text!r}" if text else "no cron, but a period"
-        return ScheduleStatus(recurring_run.recurring_run_id, enabled, description, last_run, None, "")
+        return ScheduleStatus(recurring_run.display_name, enabled, description, last_run, None, "")
     return ScheduleStatus(
-        identity=recurring_run.recurring_run_id,
+        name=recurring_run.display_name,
         enabled=enabled,
         description=cron.describe(zone),
         last_run=last_run,

@@ -140,6 +140,12 @@ class AliasState:
         """Version that is champion."""
         return self.versions[CHAMPION]
 
+    @property
+    def before_last_entry(self) -> AliasState:
+        """The state that the last entry's decision was based on, as far as that entry says."""
+        before = {alias: self.last_entry.before.get(alias) for alias in ALIASES}
+        return AliasState(EMPTY_LOG, before, self.last_entry.manual_aliases)
+
     def records(self, candidate: str, after: AliasVersions, reasons: Sequence[str] | None) -> bool:
         """Whether the log's last entry records a run's decision already: the same run again adds nothing.
 

@@ -80,6 +80,14 @@ class Positional:
     variadic: bool = False
 
 
+@dataclass(frozen=True)
+class FinalStatus:
+    """Marks a parameter that Kubeflow fills, in the task of an exit handler, with the status of the tasks before it.
+
+    The value is JSON: ``{"state": "FAILED", "pipelineTaskName": ..., "error": {...}}`` (``PipelineTaskFinalStatus``).
+    """
+
+
 Artifact = Input | Output | WorkingFolder
 
 

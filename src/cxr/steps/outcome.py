@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cxr.steps.base import TRAIN_IMAGE
+from cxr.steps.base import TRAIN_IMAGE, FinalStatus
 from cxr.steps.tracking_fields import TrackingStep
 
 log = logging.getLogger(__name__)
@@ -26,11 +28,22 @@ class Outcome(TrackingStep):
 
     api: Annotated[
         str | None,
-        Field(description="Address of Kubeflow's API, which knows the failed tasks; null leaves the outcome unknown."),
+        Field(description="Address of Kubeflow's API, which knows the failed tasks; null leaves them unknown."),
     ] = None
     run_id: Annotated[
         str | None, Field(min_length=1, description="Kubeflow's id of the run; null: the variable CXR_PIPELINE_RUN.")
     ] = None
+    final_status: Annotated[
+        str | None,
+        FinalStatus(),
+        Field(description="How the tasks before ended, in JSON, as Kubeflow passes it; null if it does not."),
+    ] = None
+
+    @field_validator("final_status", mode="before")
+    @classmethod
+    def _write_json(cls, status: object) -> object:
+        # The command line reads an argument that begins with a brace.
+        return json.dumps(status, default=str) if isinstance(status, Mapping) else status
 
     def run(self) -> None:
         """Find out how the run ended, and log it."""
@@ -39,15 +52,7 @@ class Outcome(TrackingStep):
         from cxr.tracking.pipeline_status import log_pipeline_status
 
         run_id = self.run_id or os.environ.get(PIPELINE_RUN_VARIABLE) or "without a name"
-        unknown = "nobody was asked how: api is null"
-        run = PipelineRun.read(self.api, run_id) if self.api else PipelineRun(run_id, "", {}, unknown)
+        run = PipelineRun.read(run_id, api=self.api, final_status=self.final_status)
         log.info(run.sentence())
         if self.store is not None:
-            log_pipeline_status(
-                self.store,
-                self.experiment,
-                run_id,
-                name=run.name,
-                failed=None if run.problem else run.failed,
-                text=run.sentence(),
-            )
+            log_pipeline_status(self.store, self.experiment, run)

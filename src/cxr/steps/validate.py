@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cxr.errors import RegistryError
 from cxr.files import EXPLORATION_FILE
-from cxr.steps.base import DATA_IMAGE, Input, Output, Step, WorkingFolder
+from cxr.steps.base import TRAIN_IMAGE, Input, Output, WorkingFolder
+from cxr.steps.tracking_fields import TrackingStep
+
+log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Action = Literal["accept", "quarantine", "refuse"]
@@ -58,13 +63,13 @@ CheckName = Literal[
 ]
 
 
-class Validate(Step):
+class Validate(TrackingStep):
     """Write the manifest of the raw images with its checks, Data Docs and exploration report."""
 
     name: ClassVar[str] = "validate"
     follows: ClassVar[str] = "fetch"
-    sections: ClassVar[tuple[str, ...]] = ("validate",)
-    container_image: ClassVar[str | None] = DATA_IMAGE
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "validate")
+    container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -201,7 +206,28 @@ class Validate(Step):
         )
         write_manifest(manifest, self.manifest)
         acceptance.write_summary(manifest, digest, card, self.manifest)
-        acceptance.stop_if_rejected(results, manifest, (self.manifest, self.report), self.rejected)
+        outputs = (self.manifest, self.report)
+        acceptance.stop_if_rejected(results, manifest, outputs, self.rejected, self._publish_rejection)
         acceptance.log_outcome(results, manifest)
         if self.accept_drift or not comparison.drifted:
             statistics.write(self.baseline)
+
+    def _publish_rejection(self, checks: str) -> str:
+        """Log the reports of rejected data to a server, since a container and its folders are gone when it ends.
+
+        Args:
+            checks: text of the failed checks.
+
+        Returns:
+            Where the reports are; empty if there is no server, or it does not take them: the rejection stays the error.
+        """
+        store = self.store
+        if store is None or not store.is_server:
+            return ""
+        from cxr.tracking.rejected_data import log_rejected_data
+
+        try:
+            return log_rejected_data(store, self.experiment, self.rejected, checks)
+        except RegistryError as error:
+            log.warning("the reports of the rejected data are not in MLflow: %s", error)
+            return ""

@@ -18,6 +18,7 @@ from cxr.errors import RegistryError
 from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE
 from cxr.models.metadata import ModelMetadata
 from cxr.tracking.background import BackgroundCall
+from cxr.tracking.content import read_content
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, flatten, is_known_run, logged_steps
 from cxr.tracking.store import Store, experiment_name
 
@@ -235,7 +236,7 @@ def _training_digest(trained: Path) -> str:
 def _joint_digest(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes() if path.is_file() else b"absent")
+        digest.update(read_content(path) if path.is_file() else b"absent")
         digest.update(b"\0")
     return digest.hexdigest()
 

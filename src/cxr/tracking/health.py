@@ -19,6 +19,8 @@ SHORT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIM
 STORAGE_LIBRARIES = ("boto3", "botocore", "s3transfer", "azure", "google")
 """Libraries by which MLflow reaches object stores; their errors have no common base class."""
 ENDPOINT = "/api/2.0/mlflow/experiments/search"
+START_SERVER = "start it, or correct tracking.tracking_uri; or train with tracking.offline: true and log later"
+SET_CERTIFICATE = "set MLFLOW_TRACKING_SERVER_CERT_PATH"
 
 
 def use_short_timeouts() -> None:
@@ -59,7 +61,8 @@ def check_server(uri: str) -> None:
             raise_on_status=False,
         )
     except (MlflowException, OSError) as error:
-        raise unreachable(uri, _connection_problem(error, uri, seconds)) from error
+        remedy = SET_CERTIFICATE if _is_certificate_error(error) else START_SERVER
+        raise unreachable(uri, f"{connection_problem(error, uri, seconds)}; {remedy}") from error
     problem = _response_problem(response, uri)
     if problem is not None:
         raise unreachable(uri, problem)
@@ -96,22 +99,33 @@ def hide_passwords(text: str) -> str:
     return re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
 
 
-def _connection_problem(error: BaseException, uri: str, seconds: float) -> str:
-    """Why there was no response at all."""
+def connection_problem(error: BaseException, uri: str, seconds: float) -> str:
+    """Say why a request had no response at all.
+
+    Args:
+        error: what the request raised.
+        uri: the address that was asked.
+        seconds: time limit of the request.
+
+    Returns:
+        The reason, without what to do.
+    """
     types = _error_types(error)
-    host = urlsplit(uri).hostname
-    remedy = "start it, or correct tracking.tracking_uri; or train with tracking.offline: true and log later"
     if "NameResolutionError" in types or "gaierror" in types:
-        return f"no machine is known by the name {host!r}; {remedy}"
+        return f"no machine is known by the name {urlsplit(uri).hostname!r}"
     if any("Timeout" in name for name in types):
-        return f"the server did not answer within {seconds} s; {remedy}"
-    if any("SSLError" in name for name in types):
-        return f"its certificate was not accepted ({first_line(error)}); set MLFLOW_TRACKING_SERVER_CERT_PATH"
+        return f"the server did not answer within {seconds} s"
+    if _is_certificate_error(error):
+        return f"its certificate was not accepted ({first_line(error)})"
     if "ConnectionRefusedError" in types:
-        return f"nothing listens there (connection refused); {remedy}"
+        return "nothing listens there (connection refused)"
     if types & {"RemoteDisconnected", "ConnectionResetError", "ConnectionError"}:
-        return f"it ends the connection without an answer; {remedy}"
-    return f"{first_line(error)}; {remedy}"
+        return "it ends the connection without an answer"
+    return first_line(error)
+
+
+def _is_certificate_error(error: BaseException) -> bool:
+    return any("SSLError" in name for name in _error_types(error))
 
 
 def _error_types(error: BaseException) -> set[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cxr.errors import ParameterError, RegistryError
 from cxr.lineage.version_lineage import Lineage, MemberVersion
 from cxr.models.metadata import ModelMetadata
+from cxr.tracking.artifact_download import download_files
 from cxr.tracking.health import first_line
 from cxr.tracking.registry_reader import read_metadata
 from cxr.tracking.store import Store
@@ -74,13 +75,11 @@ def fetch_record(store: Store, lineage: Lineage, folder: Path) -> Path | None:
     address = lineage.tags.get("record")
     if address is None:
         return None
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    run_id, _, path = address.removeprefix("runs:/").partition("/")
     try:
-        return Path(
-            download_artifacts(address, dst_path=str(folder), tracking_uri=store.address, registry_uri=store.address)
-        )
+        return download_files(store, store.client.get_run(run_id).info.artifact_uri, path, folder)
     except (MlflowException, OSError) as error:
         raise RegistryError(f"cannot read {address}: {first_line(error)}") from error
 

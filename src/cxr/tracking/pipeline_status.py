@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from cxr.lineage.pipeline_run import PipelineRun
 from cxr.tracking.store import Store
 
 RUN_TAG = "pipeline_run"
 """Tag with Kubeflow's id of the run; the versions that it registers have it too."""
+RUN_STATUSES = {"succeeded": "FINISHED", "failed": "FAILED", "unknown": "KILLED"}
+"""Outcome of a pipeline run to MLflow's status. MLflow has none for "unknown": FINISHED and FAILED would both claim
+something that nobody knows, and KILLED stands out in its list."""
+NO_NAMES = {"succeeded": "none", "failed": "Kubeflow does not say where", "unknown": "unknown"}
+"""Outcome to the tag ``failed`` of a run without names of failed tasks."""
 
 
-def log_pipeline_status(
-    store: Store, experiment: str, run_id: str, *, name: str, failed: Mapping[str, str] | None, text: str
-) -> str:
+def log_pipeline_status(store: Store, experiment: str, run: PipelineRun) -> str:
     """Log how a pipeline run ended; the same run is logged once.
 
     Args:
         store: the tracking store.
         experiment: name of the experiment of the trainings; pipeline runs have one beside it.
-        run_id: Kubeflow's id of the run.
-        name: its name on Kubeflow's page, or an empty text.
-        failed: task to reason, for each task that failed; None if that is unknown.
-        text: how the run ended, in a sentence.
+        run: the outcome of the run.
 
     Returns:
         MLflow's id of its run.
@@ -30,13 +29,13 @@ def log_pipeline_status(
         RegistryError: if the store does not answer.
     """
     client = store.connect()
-    with store.clear_errors(f"note how the run {run_id} went"):
+    with store.clear_errors(f"note how the run {run.run_id} went"):
         experiment_id = store.experiment_id(f"{experiment}: pipeline runs")
-        matches = client.search_runs([experiment_id], f"tags.{RUN_TAG} = '{run_id}'")
-        failed_tasks = "unknown" if failed is None else ", ".join(failed) or "none"
-        tags = {RUN_TAG: run_id, "failed": failed_tasks, "mlflow.note.content": text}
-        run = matches[0] if matches else client.create_run(experiment_id, tags=tags, run_name=name or run_id)
+        matches = client.search_runs([experiment_id], f"tags.{RUN_TAG} = '{run.run_id}'")
+        failed_names = ", ".join(run.failed) or NO_NAMES[run.outcome]
+        tags = {RUN_TAG: run.run_id, "failed": failed_names, "mlflow.note.content": run.sentence()}
+        entry = matches[0] if matches else client.create_run(experiment_id, tags=tags, run_name=run.name or run.run_id)
         for key, value in tags.items():
-            client.set_tag(run.info.run_id, key, value)
-        client.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
-    return str(run.info.run_id)
+            client.set_tag(entry.info.run_id, key, value)
+        client.set_terminated(entry.info.run_id, RUN_STATUSES[run.outcome])
+    return str(entry.info.run_id)

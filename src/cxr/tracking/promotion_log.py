@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
 from cxr.promotion.log import PromotionEntry
+from cxr.tracking.artifact_download import download_files
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -106,9 +107,19 @@ class PromotionLog:
         Returns:
             Their MLflow address, ``runs:/...``.
         """
-        path = f"decisions/{_key(number)}"
-        self._store.client.log_artifacts(self.run_id, str(folder), path)
-        return f"runs:/{self.run_id}/{path}"
+        self._store.client.log_artifacts(self.run_id, str(folder), _decision_folder(number))
+        return self.decision_address(number)
+
+    def decision_address(self, number: int) -> str:
+        """Where the files of a decision are, or will be.
+
+        Args:
+            number: position of the decision's entry.
+
+        Returns:
+            MLflow address, ``runs:/...``.
+        """
+        return f"runs:/{self.run_id}/{_decision_folder(number)}"
 
     def has_predictions(self, version: str) -> bool:
         """Whether the predictions of a version are stored.
@@ -146,7 +157,8 @@ class PromotionLog:
             return None
         path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
         with tempfile.TemporaryDirectory() as scratch:
-            return pd.read_parquet(self._store.client.download_artifacts(self.run_id, path, scratch))
+            location = self._store.client.get_run(self.run_id).info.artifact_uri
+            return pd.read_parquet(download_files(self._store, location, path, Path(scratch)))
 
     def _find_run(self, name: str) -> str:
         """Find the log's run. If several processes begin it at once, one makes the experiment and the others wait."""
@@ -183,6 +195,10 @@ class PromotionLog:
 
 def _key(number: int) -> str:
     return f"{number:04d}"
+
+
+def _decision_folder(number: int) -> str:
+    return f"decisions/{_key(number)}"
 
 
 def _version_folder(version: str) -> str:

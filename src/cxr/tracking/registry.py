@@ -120,21 +120,21 @@ class _Promotion:
     def run(
         self, challenger: VersionFacts
     ) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
-        """Decide; returns the decision, its log entry unless the log said the same already, and the comparison."""
+        """Decide; returns the decision, its log entry unless the log said the same already, and the comparison.
+
+        If a registration of the same models was killed after its entry was written, its decision is made once more and
+        returned with that entry, for the files and tags that are still to be written.
+        """
         for _ in range(ATTEMPTS):
             state = self._aliases.synchronize()
-            champion = self._facts(state.champion)
-            comparison = self._compare(challenger, champion)
-            decision = decide(
-                challenger,
-                champion,
-                self._policy,
-                comparison=comparison,
-                chosen_by_person=CHAMPION in state.manual_aliases,
-            )
-            after = {**state.versions, CHAMPION: decision.champion}
-            if self._may_move_challenger(state):
-                after[CHALLENGER] = challenger.version
+            if self._lacks_decision(state.last_entry, challenger):
+                last = state.last_entry
+                decision, after, comparison = self._decide(challenger, state.before_last_entry)
+                if (after, decision.reasons) == (dict(last.after), last.reasons):
+                    log.warning("completing the decision of entry %d of the promotion log", last.number)
+                    self._tag_recommendation(decision)
+                    return decision, last, comparison
+            decision, after, comparison = self._decide(challenger, state)
             if state.records(challenger.version, after, decision.reasons if decision.rules else None):
                 return decision, None, comparison
             entry = self._aliases.move(
@@ -149,6 +149,33 @@ class _Promotion:
                 self._tag_recommendation(decision)
                 return decision, entry, comparison
         raise self._aliases.busy("register again")
+
+    def _decide(
+        self, challenger: VersionFacts, state: AliasState
+    ) -> tuple[PromotionDecision, dict[str, str | None], VersionComparison | None]:
+        """The decision, the aliases after it, and the comparison with the champion."""
+        champion = self._facts(state.champion)
+        comparison = self._compare(challenger, champion)
+        decision = decide(
+            challenger, champion, self._policy, comparison=comparison, chosen_by_person=CHAMPION in state.manual_aliases
+        )
+        after = {**state.versions, CHAMPION: decision.champion}
+        if self._may_move_challenger(state):
+            after[CHALLENGER] = challenger.version
+        return decision, after, comparison
+
+    def _lacks_decision(self, entry: PromotionEntry, challenger: VersionFacts) -> bool:
+        """Whether an entry is a run's about this challenger, and its decision's files were never stored."""
+        if (entry.kind, entry.candidate) != ("run", challenger.version):
+            return False
+        versions = {
+            str(version.version): version
+            for version in self._store.client.search_model_versions(f"name = '{self._name}'")
+        }
+        if not set(entry.before.values()) <= {None, *versions}:  # deleted since: the decision cannot be repeated
+            return False
+        stored_at = versions[challenger.version].tags.get(DECISION)  # the tag is written last
+        return bool(stored_at != self._aliases.log.decision_address(entry.number))
 
     def notes(self, state: AliasState) -> tuple[str, ...]:
         """Sentences about a champion that cannot answer."""

@@ -10,12 +10,12 @@ from cxr.errors import MissingInputError, RegistryError
 from cxr.files import METADATA_FILE
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.facts import VersionFacts
+from cxr.tracking.artifact_download import artifact_repository, download_files
 from cxr.tracking.health import first_line
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 MODEL_PATH = "artifacts/artifact"
 """Folder of network and metadata inside a version's files, as MLflow lays them out."""
@@ -159,7 +159,7 @@ def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> P
 
     path = f"{MODEL_PATH}/{name}".rstrip("/")
     try:
-        return Path(_artifact_repository(store, version).download_artifacts(path, str(folder)))
+        return download_files(store, _location(store, version), path, folder)
     except (MlflowException, OSError) as error:
         raise RegistryError(
             f"cannot read {path} of version {version.version} of {version.name}: {first_line(error)}"
@@ -168,7 +168,7 @@ def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> P
 
 def _list_files(store: Store, version: ModelVersion) -> set[str]:
     """Files inside the version's model folder, relative to it, at any depth."""
-    repository = _artifact_repository(store, version)
+    repository = artifact_repository(store, _location(store, version))
     files, folders = set(), [MODEL_PATH]
     while folders:
         for entry in repository.list_artifacts(folders.pop()):
@@ -179,12 +179,8 @@ def _list_files(store: Store, version: ModelVersion) -> set[str]:
     return files
 
 
-def _artifact_repository(store: Store, version: ModelVersion) -> ArtifactRepository:
-    # For "models:/NAME/VERSION" MLflow would ask its global store, whatever address it is given.
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
+def _location(store: Store, version: ModelVersion) -> str:
+    """Where the version's files are. For "models:/NAME/VERSION" MLflow would ask its global store."""
     if version.model_id:
-        source = store.client.get_logged_model(version.model_id).artifact_location
-    else:
-        source = store.client.get_model_version_download_uri(version.name, version.version)
-    return get_artifact_repository(source, tracking_uri=store.address, registry_uri=store.address)
+        return str(store.client.get_logged_model(version.model_id).artifact_location)
+    return str(store.client.get_model_version_download_uri(version.name, version.version))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ from cxr.errors import RegistryError
 from cxr.files import METADATA_FILE
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import Candidate
+from cxr.promotion.facts import is_pinned
+from cxr.tracking.content import read_content
 from cxr.tracking.model_package import PYTHON, save_package
+from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
 from cxr.tracking.store import Store
 from cxr.tracking.version_record import keep_record
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"
-"""Tag of a version and of its MLflow model: digest of the files that they were created from."""
+"""Tag of a version and of its MLflow model: digest of the content that they were created from."""
 DESCRIPTION = "Pneumonia on chest radiographs: image in, probability, label and threshold out."
 
 
@@ -49,11 +53,15 @@ def ensure_registered_model(store: Store, name: str) -> None:
 
 
 def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -> tuple[ModelVersion, bool]:
-    """Find the version that was created from these very files, or create it.
+    """Find the version that was created from this content, or create it.
+
+    The content is the files that prediction reads. It does not matter where they are, when they were written, or
+    which pipeline run has made them once more.
 
     The version is created last, when all its files are in the store and were checked. A registration that is cut off
-    leaves files, marked as pending or failed, and no version. A version whose files are gone is left as it is, and
-    another one is created.
+    leaves files, marked as pending or failed, and no version, or a version that the next registration uses. Of several
+    processes that create a version at once, all use the same one, and the others are deleted. A version whose files
+    are gone is left as it is, and another one is created.
 
     Args:
         store: the tracking store.
@@ -67,34 +75,21 @@ def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -
     Raises:
         RegistryError: if the store fails meanwhile, or keeps less than it was given.
     """
-    fingerprint, client = _fingerprint(candidate), store.client
+    fingerprint = _fingerprint(candidate)
     with store.clear_errors(f"take {candidate.name} as a version of {name}"), store.lock():
-        version = _complete_version(store, name, fingerprint)
-        if version is not None:
-            for model in _pending_models(store, run_id, fingerprint):
-                if model.artifact_location == version.source:  # its process was killed before the last request
-                    _mark_ready(store, model.model_id, run_id)
-            return _with_new_figures(store, version, candidate), False
-        model_id = _upload(store, candidate, run_id, fingerprint)
-        record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
-        created = client.create_model_version(
-            name,
-            # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
-            source=client.get_logged_model(model_id).artifact_location,
-            run_id=run_id,
-            tags=_tags(candidate, fingerprint) | record.tags,
-            description=record.description,
-            model_id=model_id,
-        )
-        # On a server, another process may have created one at the same time. The lower number was there first.
-        first = _complete_version(store, name, fingerprint)
-        if first is not None and int(first.version) < int(created.version):
-            client.delete_model_version(name, str(created.version))
-            client.delete_logged_model(model_id)
-            return first, False
-        _mark_ready(store, model_id, run_id)
-    log.info("registered %s as version %s of %s", candidate.name, created.version, name)
-    return client.get_model_version(name, created.version), True
+        version = _choose_version(store, name, fingerprint)
+        is_new = version is None
+        if version is None:
+            created = _create_version(store, name, candidate, run_id, fingerprint)
+            # On a server, another process may have created one at the same time, which that process finishes.
+            version = _choose_version(store, name, fingerprint) or created
+            if str(version.version) != str(created.version):
+                return version, False
+        _finish_models(store, version, run_id, fingerprint)
+        version = _with_new_figures(store, version, candidate)
+    if is_new:
+        log.info("registered %s as version %s of %s", candidate.name, version.version, name)
+    return store.client.get_model_version(name, version.version), is_new
 
 
 def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate) -> ModelVersion:
@@ -105,22 +100,124 @@ def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate)
     return store.client.get_model_version(version.name, version.version) if figures else version
 
 
-def _complete_version(store: Store, name: str, fingerprint: str) -> ModelVersion | None:
-    """The oldest version with this fingerprint that has all its files; incomplete ones cause a warning."""
-    matches = [
-        version
-        for version in store.client.search_model_versions(f"name = '{name}'")
-        if version.tags.get(FINGERPRINT) == fingerprint
-    ]
-    for version in sorted(matches, key=lambda version: int(version.version)):
-        missing = missing_files(store, version)
+def _create_version(store: Store, name: str, candidate: Candidate, run_id: str, fingerprint: str) -> ModelVersion:
+    client = store.client
+    model_id = _upload(store, candidate, run_id, fingerprint)
+    record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
+    return client.create_model_version(
+        name,
+        # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
+        source=client.get_logged_model(model_id).artifact_location,
+        run_id=run_id,
+        tags=_tags(candidate, fingerprint) | record.tags,
+        description=record.description,
+        model_id=model_id,
+    )
+
+
+def _choose_version(store: Store, name: str, fingerprint: str) -> ModelVersion | None:
+    """The version with this fingerprint that all processes use; its copies are deleted.
+
+    Versions that have lost files cause a warning. Of the others, the one with the lowest number is used: it was there
+    before any other process has created its own. A version that is in use comes first and is never deleted.
+    """
+    complete = []
+    for version in _versions_with(store, name, fingerprint):
+        try:
+            missing = missing_files(store, version)
+        except RegistryError:
+            if version.version in {match.version for match in _versions_with(store, name, fingerprint)}:
+                raise
+            continue  # its process has deleted it meanwhile, because it was a copy
         if not missing:
-            return version
+            complete.append(version)
+            continue
         log.warning(
             "version %s of %s has lost %s and cannot answer: the model gets another version",
             version.version, name, ", ".join(missing),
         )  # fmt: skip
-    return None
+    if len(complete) < 2:
+        return complete[0] if complete else None
+    in_use = _versions_in_use(store, name, complete)
+    chosen = min(complete, key=lambda version: (str(version.version) not in in_use, int(version.version)))
+    for version in complete:
+        if version is not chosen and str(version.version) not in in_use:
+            _delete_copy(store, version, chosen)
+    return chosen
+
+
+def _versions_in_use(store: Store, name: str, versions: Sequence[ModelVersion]) -> set[str]:
+    """Versions that have an alias or are in the promotion log, and those of ``versions`` that a person has pinned."""
+    pinned = {str(version.version) for version in versions if is_pinned(version.tags)}
+    with_alias = {str(number) for number in store.client.get_registered_model(name).aliases.values()}
+    in_log = {
+        number
+        for entry in PromotionLog(store, name).entries()
+        for number in (entry.candidate, *entry.before.values(), *entry.after.values())
+        if number is not None
+    }
+    return pinned | with_alias | in_log
+
+
+def _versions_with(store: Store, name: str, fingerprint: str) -> list[ModelVersion]:
+    """Versions with a fingerprint, lowest number first."""
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    matches = [version for version in versions if version.tags.get(FINGERPRINT) == fingerprint]
+    return sorted(matches, key=lambda version: int(version.version))
+
+
+def _delete_copy(store: Store, version: ModelVersion, original: ModelVersion) -> None:
+    """Delete a version and its MLflow model; a user who may not do that leaves them there."""
+    from mlflow.exceptions import MlflowException
+
+    name, number = version.name, str(version.version)
+    try:
+        with _deleted_by_others():
+            store.client.delete_model_version(name, number)
+        with _deleted_by_others():
+            for model in _models(store, str(version.run_id), version.tags[FINGERPRINT]):
+                if model.artifact_location == version.source:
+                    store.client.delete_logged_model(model.model_id)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        log.warning("version %s of %s is a copy of version %s; delete it, this user may not", number, name,
+                    original.version)  # fmt: skip
+    else:
+        log.info("version %s of %s was a copy of version %s and is deleted", number, name, original.version)
+
+
+def _mark_failed(store: Store, model: LoggedModel) -> None:
+    """Show an MLflow model as one that has no version."""
+    from mlflow.entities import LoggedModelStatus
+
+    with _deleted_by_others():
+        store.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+
+
+@contextmanager
+def _deleted_by_others() -> Iterator[None]:
+    """Let another process delete the same version or MLflow model first."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _finish_models(store: Store, version: ModelVersion, run_id: str, fingerprint: str) -> None:
+    """Do what killed registrations of a version's content have left undone."""
+    from mlflow.entities import LoggedModelStatus
+
+    for model in _models(store, run_id, fingerprint):
+        if model.artifact_location == version.source:
+            if model.status != LoggedModelStatus.READY:
+                _mark_ready(store, model.model_id, run_id)
+        elif model.status == LoggedModelStatus.PENDING:
+            # If its process is still at work, it will find the version and use it.
+            _mark_failed(store, model)
 
 
 def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> str:
@@ -128,8 +225,9 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
     from mlflow.entities import LoggedModelStatus
 
     client = store.client
-    for cut_off in _pending_models(store, run_id, fingerprint):
-        client.finalize_logged_model(cut_off.model_id, LoggedModelStatus.FAILED)
+    for model in _models(store, run_id, fingerprint):
+        if model.status == LoggedModelStatus.PENDING:
+            _mark_failed(store, model)
     model = client.create_logged_model(
         client.get_run(run_id).info.experiment_id,
         name=candidate.name,
@@ -165,29 +263,27 @@ def _check_upload(store: Store, model_id: str, folder: Path) -> None:
         )
 
 
-def _pending_models(store: Store, run_id: str, fingerprint: str) -> list[LoggedModel]:
-    """MLflow models of the same files whose registration has begun; its process may be at work, or killed."""
-    from mlflow.entities import LoggedModelStatus
-
+def _models(store: Store, run_id: str, fingerprint: str) -> list[LoggedModel]:
+    """MLflow models of the same content whose registration has begun; each process that begins makes one."""
     experiment = store.client.get_run(run_id).info.experiment_id
-    models = store.client.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'")
-    return [model for model in models if model.status == LoggedModelStatus.PENDING]
+    return list(store.client.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'"))
 
 
 def _mark_ready(store: Store, model_id: str, run_id: str) -> None:
-    """Show an MLflow model as ready and as an output of its run, once its version exists."""
+    """Show an MLflow model as an output of its run and as ready, once its version exists."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     outputs = store.client.get_run(run_id).outputs
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
         store.client.log_outputs(run_id, models=[LoggedModelOutput(model_id, 0)])
+    # Last: a model that is not ready is completed by the next registration.
+    store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
 
 
 def _fingerprint(candidate: Candidate) -> str:
     digest = hashlib.sha256()
     for path in (*candidate.files.values(), candidate.evaluation / METADATA_FILE):
-        digest.update(path.read_bytes())
+        digest.update(read_content(path))
     return digest.hexdigest()
 
 

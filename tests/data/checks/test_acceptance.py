@@ -28,13 +28,18 @@ def result(severity: str = "critical", passed: bool | None = False, paths: int =
     return CheckResult("refused", "No file is refused", severity, passed, "some", "none", names)  # type: ignore[arg-type]
 
 
+def nowhere(checks: str) -> str:
+    """Publishes nothing."""
+    return ""
+
+
 @pytest.mark.parametrize(
     "harmless", [result("warning"), result("critical", True), result("critical", None), result("off", None)]
 )
 def test_only_a_failed_critical_check_stops(harmless: CheckResult, tmp_path: Path) -> None:
-    stop_if_rejected([harmless], manifest(), [], tmp_path / "rejected")
+    stop_if_rejected([harmless], manifest(), [], tmp_path / "rejected", nowhere)
     with pytest.raises(DataError):
-        stop_if_rejected([harmless, result()], manifest(), [], tmp_path / "rejected")
+        stop_if_rejected([harmless, result()], manifest(), [], tmp_path / "rejected", nowhere)
 
 
 def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) -> None:
@@ -44,7 +49,7 @@ def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) ->
     report.mkdir()
     (report / "exploration.html").write_text("page")
     with pytest.raises(DataError) as error:
-        stop_if_rejected([result(paths=MAX_LISTED_FILES + 5)], frame, [report], tmp_path / "rejected")
+        stop_if_rejected([result(paths=MAX_LISTED_FILES + 5)], frame, [report], tmp_path / "rejected", nowhere)
     message = str(error.value)
     assert "- refused: No file is refused: expected none, received some" in message
     assert f"{frame.loc[0, 'path']}: cmyk, received mode=CMYK" in message
@@ -55,9 +60,25 @@ def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) ->
     assert (tmp_path / "rejected" / "exploration.html").read_text() == "page"
 
 
+def test_the_error_names_the_place_to_which_the_reports_were_published(tmp_path: Path) -> None:
+    published: list[str] = []
+
+    def publish(checks: str) -> str:
+        assert (tmp_path / "rejected" / "checks.json").is_file(), "the reports are there before they are published"
+        published.append(checks)
+        return "at the library"
+
+    report = tmp_path / "report"
+    report.mkdir()
+    write_checks([result()], "abc", report)
+    with pytest.raises(DataError, match=r"index\.html, and at the library\."):
+        stop_if_rejected([result()], manifest(), [report], tmp_path / "rejected", publish)
+    assert "1 critical check" in published[0]
+
+
 def test_acceptance_removes_the_reports_of_an_earlier_rejection(tmp_path: Path) -> None:
     (tmp_path / "rejected").mkdir()
-    stop_if_rejected([result("warning")], manifest(), [], tmp_path / "rejected")
+    stop_if_rejected([result("warning")], manifest(), [], tmp_path / "rejected", nowhere)
     assert not (tmp_path / "rejected").exists()
 
 

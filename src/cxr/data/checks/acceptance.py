@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,11 @@ def write_checks(results: Sequence[CheckResult], digest: str, folder: Path) -> N
 
 
 def stop_if_rejected(
-    results: Sequence[CheckResult], manifest: pd.DataFrame, outputs: Sequence[Path], rejected: Path
+    results: Sequence[CheckResult],
+    manifest: pd.DataFrame,
+    outputs: Sequence[Path],
+    rejected: Path,
+    publish: Callable[[str], str],
 ) -> None:
     """Stop if a critical check failed; the outputs are copied for a person to look at.
 
@@ -94,6 +98,8 @@ def stop_if_rejected(
         manifest: one row per file, for the reasons.
         outputs: folders whose files are copied if the data are rejected.
         rejected: folder for the copies; removed if the data are accepted.
+        publish: called with the text of the failed checks after the copies are in place; copies the reports to a place
+            that outlives a container, and returns its description, or an empty text if there is none.
 
     Raises:
         DataError: naming every critical check that failed, what was expected and observed, and the first
@@ -107,10 +113,14 @@ def stop_if_rejected(
         shutil.copytree(folder, rejected, dirs_exist_ok=True)
     faulty = manifest[manifest["problem"] != ""]
     reasons = dict(zip(faulty["path"], faulty["problem"] + ", " + faulty["detail"], strict=True))
+    checks = f"the data were rejected by {len(failed)} critical check{'s' if len(failed) > 1 else ''}:\n" + "\n".join(
+        _describe_failure(result, reasons) for result in failed
+    )
+    published = publish(checks)
     raise DataError(
-        f"the data were rejected by {len(failed)} critical check{'s' if len(failed) > 1 else ''}:\n"
-        + "\n".join(_describe_failure(result, reasons) for result in failed)
-        + f"\nAll files and reasons: {rejected / EXPLORATION_FILE} and {rejected / DATA_DOCS_FOLDER / 'index.html'}.\n"
+        f"{checks}\n"
+        f"All files and reasons: {rejected / EXPLORATION_FILE} and {rejected / DATA_DOCS_FOLDER / 'index.html'}"
+        f"{f', and {published}' if published else ''}.\n"
         "Repair or remove the files, or change policy, severity or limits in the section validate of "
         "params.yaml; the manifest was not written."
     )

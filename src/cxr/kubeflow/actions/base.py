@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ HOST_VARIABLE = "KFP_HOST"
 SECTION_KEYS = frozenset(
     {
         "host", "namespace", "token_variable", "token_file", "verify_certificates", "ca_file", "timeout",
-        "pipeline", "experiment", "service_account", "pipeline_root",
+        "pipeline", "models", "experiment", "service_account", "pipeline_root",
         "schedule_name", "cron", "time_zone", "enabled", "no_catchup", "max_concurrency", "tolerance",
     }
 )  # fmt: skip
@@ -52,24 +53,28 @@ class CompilingAction(PipelineAction):
         "params.yaml"
     )
 
-    def compile(self, output: Path) -> Path:
+    models: Annotated[
+        list[str], Field(description="Models of the parameter file to train; empty takes all of them.")
+    ] = []  # noqa: RUF012
+
+    def compile(self, output: Path) -> list[Path]:
         """Compile the pipeline.
 
         Args:
             output: the file to write.
 
         Returns:
-            The file.
+            The file; several if the record of one run would be too long for Kubeflow.
 
         Raises:
             MissingInputError: if there is no parameter file.
         """
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
-        from cxr.kubeflow.pipeline_package import compile_pipeline
+        from cxr.kubeflow.pipeline_package import compile_runs
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        return compile_pipeline(self.pipeline, self.params, output)
+        return compile_runs(self.pipeline, self.params, output, self.models)
 
 
 class ClusterAction(Action):
@@ -179,11 +184,11 @@ class SubmittingAction(ClusterAction, CompilingAction):
         ),
     ] = None
 
-    def read_package(self) -> PipelinePackage:
-        """Read the package and check the arguments; compile the package first if no file is given.
+    def read_packages(self) -> list[PipelinePackage]:
+        """Read the package and check the arguments; compile the pipeline first if no file is given.
 
         Returns:
-            The package.
+            The package; several, one for each run, if the record of one run would be too long for Kubeflow.
 
         Raises:
             MissingInputError: if the package or the parameter file does not exist.
@@ -191,9 +196,14 @@ class SubmittingAction(ClusterAction, CompilingAction):
         """
         from cxr.kubeflow.pipeline_package import read_package
 
-        package = read_package(self.package or self.compile(default_package_path(self.pipeline)))
-        package.check_arguments(self.arguments)
-        return package
+        files = [self.package] if self.package else self.compile(default_package_path(self.pipeline))
+        packages = [read_package(file) for file in files]
+        for package in packages:
+            package.check_arguments(self.arguments)
+        if len(packages) > 1:
+            groups = "; ".join(", ".join(package.models) for package in packages)
+            self.show(f"Kubeflow could not read the record of one run with all models; {len(packages)} runs: {groups}")
+        return packages
 
     def run_spec(self, cluster: KubeflowCluster, package: PipelinePackage, name: str) -> RunSpec:
         """Describe a run of the package; upload the package and create the experiment if they do not exist.
@@ -240,6 +250,34 @@ class ScheduleAction(ClusterAction, PipelineAction):
     def schedule(self) -> str:
         """Name of the schedule."""
         return self.schedule_name or f"cxr-{self.pipeline}"
+
+    def part_name(self, number: int) -> str:
+        """Name of the recurring run for one part of the models.
+
+        Args:
+            number: number of the part, from 1.
+
+        Returns:
+            The name of the schedule; from the second part on with a number.
+        """
+        return self.schedule if number == 1 else f"{self.schedule}.part{number}"
+
+    def recurring_runs(self, cluster: KubeflowCluster) -> list[Any]:
+        """List the recurring runs of the schedule, all its parts.
+
+        Args:
+            cluster: the cluster.
+
+        Returns:
+            ``V2beta1RecurringRun``.
+        """
+        result: list[Any] = []
+        for number in itertools.count(1):
+            part = cluster.list_recurring_runs(self.part_name(number))
+            if not part and number > 1:
+                return result
+            result += part
+        raise AssertionError("counting does not end")
 
 
 def default_package_path(pipeline: str) -> Path:

@@ -11,7 +11,7 @@ from cxr.kubeflow.actions.base import CompilingAction, default_package_path
 
 
 class CompilePackage(CompilingAction):
-    """Write a pipeline as one file that can be uploaded by hand, or submitted and scheduled from here."""
+    """Write a pipeline as a file, or one for each run, to upload by hand, or to submit and schedule from here."""
 
     name: ClassVar[str] = "kubeflow compile"
     follows: ClassVar[str] = "components"
@@ -21,8 +21,10 @@ class CompilePackage(CompilingAction):
     )
 
     def run(self) -> None:
-        """Write the file and show its path and version."""
+        """Write the file, or one for each run, and show paths and versions."""
         from cxr.kubeflow.pipeline_package import read_package
 
-        package = read_package(self.compile(self.package or default_package_path(self.pipeline)))
-        self.show(f"{package.path}: {package.name}, version {package.version}")
+        for file in self.compile(self.package or default_package_path(self.pipeline)):
+            package = read_package(file)
+            models = f", models {', '.join(package.models)}" if package.models else ""
+            self.show(f"{file}: {package.name}, version {package.version}{models}")

@@ -58,39 +58,38 @@ class ScheduleRuns(ScheduleAction, SubmittingAction):
         A recurring run cannot be changed, and its name need not be unique. The new one is created first: if that
         fails, the older ones remain. After an interruption the same command leaves one schedule.
         """
-        package = self.read_package()
+        packages = self.read_packages()
         cluster = self.cluster()
-        spec = self.run_spec(cluster, package, self.schedule)
-        try:
-            created = cluster.create_recurring_run(
-                spec,
-                parse_cron(self.cron),
-                enabled=self.enabled,
-                no_catchup=self.no_catchup,
-                max_concurrency=self.max_concurrency,
-            )
-        except ClusterError as error:
-            raise ClusterError(
-                f"{error}\nolder schedules with the name {self.schedule!r} are unchanged; the same command, run again, "
-                "leaves one schedule"
-            ) from error
-        recurring_runs = cluster.list_recurring_runs(self.schedule)
-        older_ids = [
-            recurring_run.recurring_run_id
-            for recurring_run in recurring_runs
-            if recurring_run.recurring_run_id != created.recurring_run_id
-        ]
+        created_ids = []
+        for number, package in enumerate(packages, start=1):
+            try:
+                created = cluster.create_recurring_run(
+                    self.run_spec(cluster, package, self.part_name(number)),
+                    parse_cron(self.cron),
+                    enabled=self.enabled,
+                    no_catchup=self.no_catchup,
+                    max_concurrency=self.max_concurrency,
+                )
+            except ClusterError as error:
+                raise ClusterError(
+                    f"{error}\nolder schedules with the name {self.schedule!r} are unchanged; the same command, run "
+                    "again, leaves one schedule"
+                ) from error
+            created_ids.append(created.recurring_run_id)
+        identities = [recurring_run.recurring_run_id for recurring_run in self.recurring_runs(cluster)]
+        older_ids = [identity for identity in identities if identity not in created_ids]
         for position, identity in enumerate(older_ids):
             try:
                 cluster.delete_recurring_run(identity)
             except ClusterError as error:
                 raise ClusterError(
-                    f"{error}\nthe new schedule {created.recurring_run_id} exists, but {len(older_ids) - position} "
+                    f"{error}\nthe new schedule {', '.join(created_ids)} exists, but {len(older_ids) - position} "
                     "older one(s) would run as well; run the same command again"
                 ) from error
-        self._show_schedule(cluster.page_url("recurringrun", created.recurring_run_id), len(older_ids))
+        pages = [cluster.page_url("recurringrun", identity) for identity in created_ids]
+        self._show_schedule(pages, len(older_ids))
 
-    def _show_schedule(self, page_url: str, replaced: int) -> None:
+    def _show_schedule(self, page_urls: list[str], replaced: int) -> None:
         cron, zone = parse_cron(self.cron), find_time_zone(self.time_zone)
         if cron.note:
             self.show(cron.note)
@@ -99,5 +98,5 @@ class ScheduleRuns(ScheduleAction, SubmittingAction):
         self.show(
             f"{self.schedule}: {cron.describe(self.time_zone)}{state}; it replaces {replaced} older",
             f"next: {', '.join(f'{date:%a %Y-%m-%d %H:%M:%S}' for date in dates)} {self.time_zone}",
-            page_url,
+            *page_urls,
         )

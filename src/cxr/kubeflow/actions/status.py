@@ -12,6 +12,7 @@ from cxr.kubeflow.actions.base import ScheduleAction
 from cxr.kubeflow.cron import find_time_zone
 
 if TYPE_CHECKING:
+    from cxr.kubeflow.cluster import KubeflowCluster
     from cxr.kubeflow.schedule_status import ScheduleStatus
 
 RUNS_CHECKED = 20
@@ -49,19 +50,22 @@ class ShowStatus(ScheduleAction):
                 timedelta(minutes=self.tolerance),
                 now,
             )
-            for recurring_run in cluster.list_recurring_runs(self.schedule)
+            for recurring_run in self.recurring_runs(cluster)
         ]
         for status in statuses:
             self._show_schedule(status)
         if not statuses:
             self.show(f"{self.schedule}: not scheduled; schedule it with `cxr kubeflow schedule`")
         experiment_id = cluster.find_experiment(self.experiment)
-        self._show_runs(cluster.list_runs(self.runs, experiment_id=experiment_id) if experiment_id else [])
-        problems = [f"{self.schedule}: {status.problem}" for status in statuses if status.problem]
-        if len(statuses) > 1:
-            problems.append(
-                f"expected one schedule={self.schedule}, received {len(statuses)}; `cxr kubeflow schedule` leaves one"
-            )
+        runs = cluster.list_runs(self.runs, experiment_id=experiment_id) if experiment_id else []
+        self._show_runs(cluster, runs)
+        problems = [f"{status.name}: {status.problem}" for status in statuses if status.problem]
+        names = [status.name for status in statuses]
+        problems += [
+            f"expected one schedule={name}, received {names.count(name)}; `cxr kubeflow schedule` leaves one"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        ]
         if problems:
             raise ClusterError("\n".join(problems))
 
@@ -72,14 +76,19 @@ class ShowStatus(ScheduleAction):
         last = f"{format_utc(last_run.created_at)}, {_state(last_run)}" if last_run else "never"
         next_date = f"{status.next_date:%a %Y-%m-%d %H:%M:%S} {self.time_zone}" if status.next_date else "-"
         state = "enabled" if status.enabled else "paused"
-        self.show(f"{self.schedule}: {status.description}, {state}", f"  last run: {last}", f"  next run: {next_date}")
+        self.show(f"{status.name}: {status.description}, {state}", f"  last run: {last}", f"  next run: {next_date}")
 
-    def _show_runs(self, runs: list[Any]) -> None:
+    def _show_runs(self, cluster: KubeflowCluster, runs: list[Any]) -> None:
+        from cxr.kubeflow.run_progress import locate_failure
         from cxr.kubeflow.schedule_status import format_utc
 
         self.show(f"last runs of the experiment {self.experiment}:" if runs else "no runs yet")
         for run in runs:
             self.show(f"  {format_utc(run.created_at)}  {_state(run):<10}  {run.run_id}  {run.display_name}")
+            if run.state == "FAILED":
+                record = cluster.get_run(run.run_id)
+                lines = locate_failure(cluster, record, cluster.task_definitions(record))
+                self.show(*(f"      {line}" for line in lines[:2]))
 
 
 def _state(run: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from cxr.errors import ClusterError
 from cxr.kubeflow.actions.base import SubmittingAction
 
 
@@ -25,10 +26,20 @@ class SubmitRun(SubmittingAction):
         """Upload the pipeline, start the run, and follow it on request."""
         from cxr.kubeflow.run_progress import follow_run
 
-        package = self.read_package()
+        packages = self.read_packages()
         cluster = self.cluster()
-        spec = self.run_spec(cluster, package, f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-        run_id = cluster.start_run(spec)
-        self.show(f"run {run_id}", cluster.page_url("runs", run_id))
+        run_ids = []
+        for number, package in enumerate(packages, start=1):
+            part = f" ({number} of {len(packages)})" if len(packages) > 1 else ""
+            spec = self.run_spec(cluster, package, f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}{part}")
+            run_ids.append(cluster.start_run(spec))
+            self.show(f"run {run_ids[-1]}", cluster.page_url("runs", run_ids[-1]))
         if self.wait:
-            follow_run(cluster, run_id, self.seconds, self.show)
+            problems = []
+            for run_id in run_ids:
+                try:
+                    follow_run(cluster, run_id, self.seconds, self.show)
+                except ClusterError as error:
+                    problems.append(str(error))
+            if problems:
+                raise ClusterError("\n".join(problems))

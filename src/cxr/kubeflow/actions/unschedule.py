@@ -16,7 +16,7 @@ class DeleteSchedule(ScheduleAction):
     def run(self) -> None:
         """Delete the schedules and show their number."""
         cluster = self.cluster()
-        recurring_runs = cluster.list_recurring_runs(self.schedule)
+        recurring_runs = self.recurring_runs(cluster)
         for recurring_run in recurring_runs:
             cluster.delete_recurring_run(recurring_run.recurring_run_id)
         self.show(f"{self.schedule}: {len(recurring_runs)} deleted")

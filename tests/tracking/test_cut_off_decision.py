@@ -1,0 +1,141 @@
+"""A registration that was killed before its decision was stored is completed by the next one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr.promotion.report import DECISION_FILE, IMAGES_FILE, PAGE_FILE
+from cxr.steps.register import Register
+from cxr.tracking import aliases
+from cxr.tracking.aliases import Aliases, read_promotion_log
+from cxr.tracking.store import Store
+from support.model_folders import ModelFolders, replace_evaluation, write_models
+
+NAME = "pneumonia-classifier"
+KILLED_PROCESS = """
+import os, signal, sys
+from mlflow import MlflowClient
+from cxr.cli.main import main
+method, number, *arguments = sys.argv[1:]
+original, calls = getattr(MlflowClient, method), [0]
+
+def killed(*values, **options):
+    calls[0] += 1
+    if calls[0] == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*values, **options)
+
+setattr(MlflowClient, method, killed)
+sys.exit(main(arguments))
+"""
+
+
+def settings(folders: ModelFolders, uri: str, registration: Path, *included: str) -> dict[str, object]:
+    """Fields of the step, with limits that every model keeps."""
+    root = folders.models.parent
+    return {
+        "models": folders.models,
+        "evaluations": folders.evaluations,
+        "ensemble": root / "no-ensemble",
+        "splits": folders.splits,
+        "data": root / "no-data",
+        "registration": registration,
+        "tracking_uri": uri,
+        "include": included,
+        "require_gpu": False,
+        "min_auroc": 0.0,
+        "min_sensitivity": 0.0,
+        "max_calibration_error": 1.0,
+        "margin": 1.0,
+        "sensitivity_margin": 1.0,
+        "resamples": 100,
+    }
+
+
+def register(folders: ModelFolders, uri: str, registration: Path, *included: str) -> dict[str, object]:
+    """Run the step and return its decision."""
+    Register(**settings(folders, uri, registration, *included)).execute()
+    return dict(json.loads((registration / DECISION_FILE).read_text()))
+
+
+def register_and_kill(method: str, number: int, folders: ModelFolders, uri: str, *included: str) -> None:
+    """Run the command in a process that is killed before the n-th call of a method of MLflow's client."""
+    values = settings(folders, uri, folders.models.parent / "killed", *included)
+    flags = [text for name, value in values.items() for text in (f"--{name}", as_flag(value))]
+    command = [sys.executable, "-c", KILLED_PROCESS, method, str(number), "register", *flags]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert process.returncode == -9, process.stderr[-3000:]
+
+
+def as_flag(value: object) -> str:
+    return str(value) if isinstance(value, Path | str) else json.dumps(value)
+
+
+def stored_files(store: Store, number: int) -> set[str]:
+    log = Aliases(store, NAME).log
+    files = store.client.list_artifacts(log.run_id, f"decisions/{number:04d}")
+    return {Path(file.path).name for file in files}
+
+
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [
+        ("set_registered_model_alias", 1),
+        ("set_registered_model_alias", 2),
+        ("log_param", 2),  # the entry itself is the first one; this one says that the aliases have followed
+        ("log_artifacts", 4),  # the decision's files, after the training, the evaluation and the record
+        ("set_model_version_tag", 1),
+    ],
+)
+def test_the_next_registration_stores_the_decision_of_one_that_was_killed(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
+) -> None:
+    monkeypatch.setattr(aliases, "PATIENCE", 0.0)
+    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
+    replace_evaluation(folders, "shallow", 1.0)
+    register(folders, uri, tmp_path / "registration", "shallow")
+    replace_evaluation(folders, "three_block", 5.0)
+    register_and_kill(method, number, folders, uri, "three_block")
+    (_, cut_off) = read_promotion_log(store, NAME)
+    assert (cut_off.candidate, cut_off.champion) == ("2", "2")
+    assert "decision" not in store.client.get_model_version(NAME, "2").tags
+
+    decision = register(folders, uri, tmp_path / "registration", "three_block")
+    assert decision["entry"] == 2 and decision["new"] == []
+    assert decision["decision"]["promote"] is True
+    assert {DECISION_FILE, PAGE_FILE, IMAGES_FILE} <= stored_files(store, 2)
+    address = Aliases(store, NAME).log.decision_address(2)
+    assert store.client.get_model_version(NAME, "2").tags["decision"] == address
+    assert set(Aliases(store, NAME).current().values()) == {"2"}
+
+    again = register(folders, uri, tmp_path / "registration", "three_block")
+    assert again["entry"] is None and len(read_promotion_log(store, NAME)) == 2
+
+
+def test_a_refused_challenger_gets_its_decision_from_the_next_registration(uri: str, tmp_path: Path) -> None:
+    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
+    replace_evaluation(folders, "shallow", 5.0)
+    register(folders, uri, tmp_path / "registration", "shallow")
+    replace_evaluation(folders, "three_block", 1.0)
+    register_and_kill("set_model_version_tag", 1, folders, uri, "three_block")
+    decision = register(folders, uri, tmp_path / "registration", "three_block")
+    assert (decision["entry"], decision["decision"]["promote"]) == (2, False)
+    (_, entry) = read_promotion_log(store, NAME)
+    assert entry.reasons and "decision" in store.client.get_model_version(NAME, "2").tags
+
+
+def test_versions_that_a_killed_registration_has_left_are_decided_about(uri: str, tmp_path: Path) -> None:
+    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
+    register_and_kill("log_param", 1, folders, uri)
+    assert len(store.client.search_model_versions(f"name = '{NAME}'")) == 2
+    assert set(Aliases(store, NAME).current().values()) == {None}
+    decision = register(folders, uri, tmp_path / "registration")
+    assert (decision["new"], decision["entry"]) == ([], 1)
+    (champion,) = set(Aliases(store, NAME).current().values())
+    assert champion is not None and champion == decision["decision"]["champion"]
+    assert "decision" in store.client.get_model_version(NAME, champion).tags
