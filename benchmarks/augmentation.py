@@ -78,7 +78,7 @@ def compare_with_training() -> None:
         images = generator.integers(0, 256, (count, recipe.size, recipe.size, recipe.planes)).astype(np.uint8)
         batches = Batches(
             images, np.arange(count), np.arange(count) % 2, recipe, batch_size=size, shuffle=True,
-            augmentation=Augmentation(**entry["augmentation"]), balance="none", seed=0,
+            augmentation=Augmentation(**entry["augmentation"]), balance="none", mixup=0.0, seed=0,
         )  # fmt: skip
         network = build_network(entry["architecture"], recipe.input_shape)
         network.compile(entry["optimizer"], "binary_crossentropy", jit_compile=False)

@@ -55,7 +55,7 @@ def main() -> None:
     recipe = recipe_named("s4_resize")
     batches = Batches(
         images, np.arange(IMAGES), np.arange(IMAGES) % 2, recipe, batch_size=32, shuffle=True,
-        augmentation=Augmentation(horizontal_flip=True, rotation=20, zoom=0.2), balance="none", seed=0,
+        augmentation=Augmentation(horizontal_flip=True, rotation=20, zoom=0.2), balance="none", mixup=0.0, seed=0,
     )  # fmt: skip
     network = build_network("resnet50", recipe.input_shape)
     for layer in backbone_layers(network):

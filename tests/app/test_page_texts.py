@@ -41,6 +41,12 @@ def test_a_recipe_is_described_in_words():
         "Contrast evened out region by region, noise smoothed, resized to 299 × 299 points."
     )
     assert "edges found" in describe_recipe(recipe_named("s4_resize", canny=True))
+    assert describe_recipe(recipe_named("s2_resize", fit="crop")) == (
+        "Cut to the square in its middle, resized to 64 × 64 points."
+    )
+    assert describe_recipe(recipe_named("s2_resize", fit="pad")) == (
+        "Resized to fit into 64 × 64 points, black beside it."
+    )
 
 
 def version(**changes):

@@ -21,10 +21,12 @@ from cxr.steps.parameters import section_names
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
-OUTSIDE_THE_GRAPH = {"app", "drift", "fetch", "graph", "outcome", "predict", "results", "tune", *ABOUT_VERSIONS}
-"""fetch makes the raw data that data.dvc owns; outcome ends a run on a cluster; predict uses a version; results
-collects the figures of several runs; tune proposes values; drift watches what is served;
-app serves a page."""
+OUTSIDE_THE_GRAPH = ABOUT_VERSIONS | {
+    "adopt", "app", "drift", "fetch", "graph", "outcome", "predict", "results", "tune"
+}  # fmt: skip
+"""adopt brings a model of another machine; fetch makes the raw data that data.dvc owns; outcome ends a run on a
+cluster; predict uses a version; results collects the figures of several runs; tune proposes values; drift watches what
+is served; app serves a page."""
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +95,8 @@ def test_stages_depend_on_the_import_closure_of_their_steps(stages, repository, 
     for name, step_name, stage in stages:
         listed = {path for path in stage["deps"] if path.startswith("src/")}
         assert all((repository / path).exists() for path in listed), name
-        pretrained = step_name != "train" or name.partition("@")[2] not in params["models"]
-        missing = set(stage_code(step_name, repository / "src", pretrained=pretrained)) - listed
+        has_file = step_name == "train" and name.partition("@")[2] in params["models"]
+        missing = set(stage_code(step_name, repository / "src", has_network_file=has_file)) - listed
         assert not missing, f"{name} does not depend on {sorted(missing)}; run `make generate`"
 
 

@@ -14,6 +14,7 @@ from cxr.evaluation.calibration import apply_temperature, fit_temperature, pool_
 from cxr.evaluation.ensemble import (
     ENSEMBLE_NAME,
     MAX_WEIGHT,
+    EnsembleMembers,
     combine_training_facts,
     fit_weights,
     join_members,
@@ -22,7 +23,7 @@ from cxr.evaluation.ensemble import (
 from cxr.evaluation.metrics import log_loss
 from cxr.models.metadata import Member, model_folders
 from support.model_folders import CPU, GPU, make_metadata, write_models
-from support.simulated_predictions import evaluated, predictions
+from support.simulated_predictions import changed_predictions, evaluated, predictions
 
 
 def labels_and_members(seed: int, skill: tuple[float, ...], images: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -198,3 +199,35 @@ def test_missing_members_are_named(tmp_path: Path) -> None:
         read_members(model_folders(folders.models, folders.evaluations), [])
     with pytest.raises(MissingInputError, match=r"received none of: any"):
         read_members(model_folders(folders.models, tmp_path / "empty"), [])
+
+
+def test_the_stress_test_pools_the_members_that_have_a_weight() -> None:
+    tables = [predictions(80, seed=seed) for seed in range(3)]
+    names = ["first", "second", "unused"]
+    changed = [changed_predictions(table, seed=seed) for seed, table in enumerate(tables)]
+    temperatures = (2.0, 0.5)
+    members = EnsembleMembers(
+        {name: make_metadata(name).with_calibration(2.0 if name == "first" else 0.5, 0.5, "rule") for name in names},
+        {name: evaluated(table, resamples=100).predictions for name, table in zip(names, tables, strict=True)},
+        dict(zip(names[:2], changed[:2], strict=True)),
+    )
+    weights = {"first": 0.7, "second": 0.4, "unused": 0.0}
+    pooled = members.pooled_changed_predictions(weights)
+    assert pooled is not None and pooled[["change", "path"]].equals(changed[0][["change", "path"]])
+    calibrated = [
+        apply_temperature(table["probability_raw"], temperature)
+        for table, temperature in zip(changed[:2], temperatures, strict=True)
+    ]
+    assert pooled["probability_raw"].to_numpy() == pytest.approx(pool_probabilities(calibrated, [0.7, 0.4]))
+    assert members.pooled_changed_predictions({**weights, "unused": 0.1}) is None
+
+
+def test_members_tested_on_other_images_have_no_common_stress_test(caplog: pytest.LogCaptureFixture) -> None:
+    table = predictions(80)
+    members = EnsembleMembers(
+        {name: make_metadata(name) for name in ("first", "second")},
+        {name: evaluated(table, resamples=100).predictions for name in ("first", "second")},
+        {"first": changed_predictions(table), "second": changed_predictions(table.iloc[::2])},
+    )
+    assert members.pooled_changed_predictions({"first": 1.0, "second": 1.0}) is None
+    assert "not tested on the same changed images" in caplog.text

@@ -45,7 +45,7 @@ def test_files_that_reveal_nothing_are_classified_by_chance() -> None:
     assert metadata_auroc(manifest(600, 600, seed=SEED)) == pytest.approx(0.5, abs=0.08)
 
 
-@pytest.mark.parametrize("fact", ["bytes", "width", "height", "mean"])
+@pytest.mark.parametrize("fact", ["bytes", "width", "height", "mean", "sharpness", "gradient_ratio"])
 def test_each_fact_that_reveals_the_class_is_detected(fact: str) -> None:
     files = manifest(200, 200, seed=SEED)
     files.loc[files["label"] == "PNEUMONIA", fact] += 3000
@@ -183,3 +183,10 @@ def test_images_that_are_not_in_the_manifest_are_refused() -> None:
     splits = split_of(files)
     with pytest.raises(DataError, match="manifest"):
         metadata_baseline_scores(splits, files.iloc[1:], splits, seed=0)
+
+
+def test_a_manifest_from_before_a_fact_was_measured_is_refused() -> None:
+    files = manifest(40, 40)
+    splits = split_of(files)
+    with pytest.raises(DataError, match=r"without sharpness, gradient_ratio; run `cxr validate` again"):
+        metadata_baseline_scores(splits, files.drop(columns=["sharpness", "gradient_ratio"]), splits, seed=0)

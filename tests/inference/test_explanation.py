@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.images.recipes import Recipe, apply_recipe
+from cxr.images.recipes import Fit, Recipe, apply_recipe
 from cxr.inference.explanation import grad_cam, overlay
 from cxr.inference.predictor import EnsemblePredictor, Predictor
 from cxr.models.metadata import Member
@@ -105,6 +105,19 @@ def test_members_count_by_their_weight_and_temperature() -> None:
     metadata = make_metadata("weighted", members=entries).with_calibration(1.0, 0.5, "rule")
     heat = grad_cam(EnsemblePredictor(members, metadata), flat)
     assert heat[10, 13] / heat[30, 39] == pytest.approx((0.5 - 0.2) / (0.5 / 2), rel=0.02)
+
+
+def test_a_mirrored_prediction_is_explained_by_the_mean_of_both_maps() -> None:
+    one_sided = weights((0, 0)) + 0.5 * weights((1, 1))
+    model = network(one_sided)
+    plain = predictor(model)
+    mirrored = Predictor(model, replace(plain.metadata, mirrored=True))
+    heat = grad_cam(mirrored, GREY)
+    assert share_in(heat, (0, 0)) == pytest.approx(share_in(heat, (0, 1)), abs=0.05)
+    np.testing.assert_allclose(grad_cam(mirrored, np.ascontiguousarray(GREY[:, ::-1])), heat[:, ::-1], atol=1e-4)
+    turned = grad_cam(plain, np.ascontiguousarray(GREY[:, ::-1]))[:, ::-1]
+    both = grad_cam(plain, GREY) + turned
+    np.testing.assert_allclose(heat, both / both.max(), atol=0.02)  # each map was scaled by its own maximum
 
 
 def test_the_heat_fits_the_image_whatever_its_size() -> None:
@@ -263,3 +276,18 @@ def test_another_backend_gives_the_same_heat(backend: str, tmp_path: Path) -> No
     here.metadata.write(tmp_path)
     run_on_backend(backend, tmp_path, ["-c", SCRIPT, str(tmp_path)])
     np.testing.assert_allclose(np.load(tmp_path / "heat.npy"), grad_cam(here, GREY), atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(40, 64), (96, 40)])
+def test_the_heat_is_drawn_where_the_recipe_looked(fit: Fit, shape: tuple[int, int]) -> None:
+    grey = np.zeros(shape, np.uint8)
+    row, column = shape[0] // 2 - 8, shape[1] // 2 + 8
+    grey[row - 2 : row + 3, column - 2 : column + 3] = 255
+    recipe = replace(RECIPE, size=32, fit=fit)
+    heat = grad_cam(predictor(network(np.full((32 * 32, 1), 0.1), 32), recipe), grey)
+    hottest = np.unravel_index(heat.argmax(), shape)
+    assert hottest == pytest.approx((row, column), abs=1.5)
+    unseen = np.ones(shape, bool)
+    unseen[recipe.placement(*shape).source] = False
+    assert not heat[unseen].any()

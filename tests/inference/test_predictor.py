@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ import pytest
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, ImageError, MissingInputError
-from cxr.evaluation.calibration import apply_temperature
+from cxr.evaluation.calibration import apply_temperature, log_odds
+from cxr.files import METADATA_FILE
+from cxr.images.decoding import decode_image
 from cxr.images.recipes import to_network_input
+from cxr.inference.checked_prediction import check_and_predict
 from cxr.inference.predictor import EnsemblePredictor, Prediction, Predictor
 from cxr.inference.scoring.batch import ScoringModel, predict_rows
 from cxr.inference.scoring.sources import NamedImages
@@ -116,9 +121,58 @@ def test_probabilities_do_not_depend_on_the_batch_size(folders: ModelFolders, pr
         assert in_batches == pytest.approx(in_one_batch, abs=1e-6)
 
 
-def test_no_images_give_no_predictions(predictor: Predictor) -> None:
+def mirrored_predictor(folders: ModelFolders) -> Predictor:
+    """The model of the folders, with ``mirrored`` in its metadata."""
+    metadata = ModelMetadata.read(folders.evaluations / "three_block")
+    return Predictor.load(folders.models / "three_block", replace(metadata, mirrored=True))
+
+
+def test_a_mirrored_prediction_is_the_mean_log_odds_of_an_image_and_its_mirror_image(
+    folders: ModelFolders, predictor: Predictor
+) -> None:
+    images = predictor.prepare(folders.images)
+    plain, mirror_image = (log_odds(predictor.probabilities(each)) for each in (images, images[:, :, ::-1]))
+    mirrored = mirrored_predictor(folders).probabilities(images)
+    assert np.abs(plain - mirror_image).max() > 0.5
+    assert log_odds(mirrored) == pytest.approx((plain + mirror_image) / 2, abs=1e-6)
+
+
+def test_all_ways_to_a_mirrored_prediction_give_the_same(folders: ModelFolders) -> None:
+    mirrored, paths = mirrored_predictor(folders), folders.images[:9]
+    images = mirrored.prepare(paths)
+    expected = mirrored.calibrated(mirrored.probabilities(images))
+    turned = mirrored.calibrated(mirrored.probabilities(images[:, :, ::-1]))
+    assert turned == pytest.approx(expected, abs=1e-6)
+    assert probabilities_of(mirrored.predict(paths)) == pytest.approx(expected, abs=1e-6)
+    checked = check_and_predict(mirrored, None, [decode_image(path.read_bytes()) for path in paths])
+    assert [result.prediction.probability for result in checked if result.prediction] == pytest.approx(
+        expected, abs=1e-6
+    )
+    source = NamedImages([str(path) for path in paths])
+    rows = predict_rows(source, source.files, ScoringModel(mirrored), workers=None, batch_size=4)
+    assert [row.probability for row in rows] == pytest.approx(expected, abs=1e-6)
+    entry = Member("three_block", 1.0, mirrored.metadata)
+    ensemble = EnsemblePredictor([mirrored], make_metadata("e", members=(entry,)).with_calibration(1.0, 0.5, "rule"))
+    assert probabilities_of(ensemble.predict(paths)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_metadata_written_before_there_was_mirroring_predicts_plainly(
+    folders: ModelFolders, predictor: Predictor
+) -> None:
+    trained = folders.models / "three_block"
+    values = json.loads((trained / METADATA_FILE).read_text())
+    del values["mirrored"]
+    (trained / METADATA_FILE).write_text(json.dumps(values))
+    older = Predictor.load(trained)
+    assert older.metadata.mirrored is False
+    images = predictor.prepare(folders.images[:5])
+    assert older.probabilities(images) == pytest.approx(predictor.probabilities(images), abs=1e-12)
+
+
+def test_no_images_give_no_predictions(folders: ModelFolders, predictor: Predictor) -> None:
     assert predictor.predict([]) == []
-    assert predictor.probabilities(np.empty((0, 16, 16, 1), np.uint8)).shape == (0,)
+    for model in (predictor, mirrored_predictor(folders)):
+        assert model.probabilities(np.empty((0, 16, 16, 1), np.uint8)).shape == (0,)
 
 
 def test_a_broken_image_is_named_and_gets_no_prediction(

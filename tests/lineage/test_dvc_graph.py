@@ -15,7 +15,7 @@ def test_code_replaces_the_older_list_and_leaves_the_rest_of_the_graph(repositor
         "      - artifacts/manifest\n      - src/cxr/gone.py\n      - src/cxr/models/${item.architecture}.py\n"
         "    params: [resplit]\n"
     )
-    code = stage_code("resplit", repository / "src", pretrained=False)
+    code = stage_code("resplit", repository / "src", has_network_file=True)
     written = with_code(text, repository / "src")
     deps = yaml.safe_load(written)["stages"]["resplit"]["deps"]
     assert deps == ["artifacts/manifest", "src/cxr/models/${item.architecture}.py", *code]

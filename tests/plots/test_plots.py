@@ -11,10 +11,11 @@ import pytest
 
 from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.mistakes import worst_mistakes
+from cxr.evaluation.stress_test import with_stress_test
 from cxr.plots.classification import plot_confusion
 from cxr.plots.evaluation import PLOT_NAMES, write_evaluation_plots
 from cxr.plots.style import PURPLE, Caption, save_png
-from support.simulated_predictions import evaluated, predictions
+from support.simulated_predictions import changed_predictions, evaluated, predictions
 
 CAPTION = Caption("three_block", "kermany", "grouped split", False)
 HISTORY = pd.DataFrame(
@@ -31,6 +32,8 @@ def draw(
     folder: Path, evaluation: Evaluation, caption: Caption = CAPTION, history: pd.DataFrame | None = HISTORY
 ) -> dict[str, bytes]:
     sheet = worst_mistakes(evaluation.predictions, evaluation.operating_point.threshold, 6)
+    changed = changed_predictions(evaluation.predictions, {"blur_0.015": 3.0})
+    evaluation = with_stress_test(evaluation, changed, resamples=100, seed=0)
     images = [np.full((40 + 3 * number, 50), 90, np.uint8) for number in range(len(sheet))]
     return {
         path.stem: path.read_bytes()

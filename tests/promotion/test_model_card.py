@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from cxr.evaluation.stress_test import measure_stress
+from cxr.files import without_nan
 from cxr.models.metadata import Member, ModelMetadata
 from cxr.promotion.model_card.writer import write_model_card
 from support.model_folders import THRESHOLD, make_metadata
+from support.simulated_predictions import changed_predictions, evaluated, predictions
 
 KERMANY = {"name": "kermany", "kind": "patients", "source": "kermany224.tar", "licence": "CC BY 4.0, its authors"}
 
@@ -154,3 +157,19 @@ def test_a_short_card_keeps_purpose_and_figures_and_names_what_it_left_out(
 
 def test_it_is_written_from_plain_files(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
     assert write_model_card(metadata, json.loads(json.dumps(metrics))) == write_model_card(metadata, metrics)
+
+
+def test_the_stress_test_is_shown_with_its_lowest_figures(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
+    assert "acquired in another way are not measured" in write_model_card(metadata, metrics)
+    evaluation = evaluated(predictions(200), resamples=100)
+    changed = changed_predictions(evaluation.predictions, {"jpeg_20": 5.0})
+    stress = measure_stress(evaluation, changed, resamples=100, seed=0)
+    text = write_model_card(metadata, {**metrics, "stress": without_nan(stress)})
+    test = stress["test"]
+    lowest = test["worst"]["auroc"]
+    assert f"Lowest: AUROC {lowest['value']:.4f} (JPEG quality 20); Sensitivity" in text
+    for title, figures in (("Unchanged", test["unchanged"]), ("Mean over the changes", test["mean"])):
+        entry = figures["auroc"]
+        assert f"| {title} | {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f}) |" in text
+    assert text.count("| Rotated by 7") == 2
+    assert "Rotated" not in write_model_card(metadata, {**metrics, "stress": stress}, limit=5000)

@@ -153,9 +153,42 @@ def test_the_champion_is_not_compared_with_itself() -> None:
 def test_validation_alone_chooses_the_challenger() -> None:
     best_on_test = replace(CHAMPION, version="3", validation_auroc=0.9, test_auroc=1.0)
     unknown = replace(CHAMPION, version="4", validation_auroc=math.nan)
-    assert choose_challenger([best_on_test, unknown, CHALLENGER]) == CHALLENGER
-    assert choose_challenger([unknown]) is None
-    assert choose_challenger([CHAMPION, replace(CHAMPION, version="9")]) == CHAMPION
+    assert choose_challenger([best_on_test, unknown, CHALLENGER], "validation") == CHALLENGER
+    assert choose_challenger([unknown], "validation") is None
+    assert choose_challenger([CHAMPION, replace(CHAMPION, version="9")], "validation") == CHAMPION
+
+
+def test_the_stressed_validation_chooses_the_challenger_if_the_policy_says_so() -> None:
+    robust = replace(CHAMPION, version="3", validation_stress_auroc=0.93)
+    fragile = replace(CHALLENGER, validation_stress_auroc=0.90)
+    assert choose_challenger([robust, fragile], "validation") == fragile
+    assert choose_challenger([robust, fragile, CHALLENGER], "stressed_validation") == robust
+    assert choose_challenger([CHALLENGER], "stressed_validation") is None
+
+
+@pytest.mark.parametrize(("ours", "theirs", "gain", "rules"), [
+    (0.93, 0.90, -0.02, []),
+    (0.90, 0.93, 0.02, ["better_on_validation"]),
+    (0.90, 0.90, 0.02, ["better_on_validation"]),
+    (math.nan, 0.90, 0.02, ["better_on_validation"]),
+    (0.93, math.nan, 0.02, ["better_on_validation"]),
+])  # fmt: skip
+def test_a_challenger_must_beat_the_champion_in_what_chose_it(
+    ours: float, theirs: float, gain: float, rules: list[str]
+) -> None:
+    candidate = replace(CHALLENGER, validation_stress_auroc=ours)
+    champion = replace(CHAMPION, validation_stress_auroc=theirs)
+    policy = replace(POLICY, choose_by="stressed_validation")
+    assert broken(candidate, champion, policy=policy, comparison=comparison(gain)) == rules
+
+
+def test_stressed_figures_of_two_splits_are_never_compared() -> None:
+    candidate = replace(CHALLENGER, validation_stress_auroc=0.99)
+    champion = replace(CHAMPION, validation_stress_auroc=0.90, split_digest="another")
+    policy = replace(POLICY, choose_by="stressed_validation")
+    (reason,) = decide(candidate, champion, policy, comparison=comparison()).reasons
+    assert "is not known on the same split" in reason and "set promotion.choose_by to validation" in reason
+    assert broken(candidate, champion) == []
 
 
 def test_sentences_name_figure_and_limit() -> None:

@@ -13,12 +13,13 @@ import pytest
 from cxr.errors import DataError
 from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.files import write_evaluation
+from cxr.evaluation.stress_test import with_stress_test
 from cxr.models.metadata import ModelMetadata, model_folders
 from cxr.results.collection import collect_results
 from cxr.results.model_result import keep_results, read_results
 from cxr.results.page import render_page
 from cxr.steps.results import Results
-from support.simulated_predictions import evaluated, predictions
+from support.simulated_predictions import changed_predictions, evaluated, predictions
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +300,48 @@ def test_shortcut_checks_without_a_value_are_a_dash(strong: Evaluation, tmp_path
     write_model(tmp_path, "s2", "three_block", strong.with_entries({"honesty": shortcut_checks(None, None)}))
     row = cells(run(tmp_path), "At the threshold chosen on validation", "**s2**")
     assert (row["AUROC, lungs hidden"], row["Drop"]) == ("–", "–")
+
+
+def test_the_metadata_baseline_names_the_facts_that_it_saw(
+    strong: Evaluation, weak: Evaluation, tmp_path: Path
+) -> None:
+    older, newer = (shortcut_checks(value, 0.5) for value in (0.81, 0.92))
+    newer["metadata"]["facts"] = ["file size", "sharpness"]
+    write_model(tmp_path, "best", "three_block", strong.with_entries({"honesty": older}))
+    assert "The metadata baseline sees: file size." in run(tmp_path)
+    write_model(tmp_path, "other", "shallow", weak.with_entries({"honesty": newer}))
+    page = run(tmp_path)
+    assert "The metadata baseline sees: file size, sharpness." in page
+    row = cells(page, "At the threshold chosen on validation", "metadata baseline")
+    assert row["AUROC"].startswith("0.9200"), "the baseline with more facts stands for the split"
+
+
+def test_the_stress_test_appears_with_mean_and_lowest_figures(
+    strong: Evaluation, weak: Evaluation, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "untested", "shallow", weak)
+    heading = "Under acquisition changes"
+    assert heading not in run(tmp_path), "results from before there was a stress test have no such section"
+    changed = changed_predictions(strong.predictions, {"crop_0.08": 4.0})
+    tested = with_stress_test(strong, changed, resamples=100, seed=0)
+    write_model(tmp_path, "tested", "three_block", tested)
+    page = run(tmp_path)
+    row = cells(page, heading, "**tested**")
+    stress = json.loads((tmp_path / "evaluations" / "tested" / "stress.json").read_text())
+    for column, entry in (
+        ("Validation AUROC, mean", stress["validation"]["mean"]),
+        ("AUROC, unchanged", stress["test"]["unchanged"]),
+        ("AUROC, mean", stress["test"]["mean"]),
+        ("AUROC, lowest", stress["test"]["worst"]),
+    ):
+        assert row[column].startswith(f"{entry['auroc']['value']:.4f}<br>["), column
+    assert row["AUROC, lowest"].endswith("8 % of each border cut off")
+    assert "Sensitivity, lowest" in row and "Specificity, mean" in row
+    section = page[page.index(f"### {heading}") :]
+    lowest = stress["test"]["worst"]["auroc"]["value"]
+    assert f"| 8 % of each border cut off | {lowest:.4f} |" in section
+    assert "**untested**" not in section[: section.index("### How")]
+    assert run(tmp_path) == page
 
 
 def test_prediction_speed_names_its_device_if_it_differs(strong: Evaluation, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_the_folder_holds_what_prediction_needs_and_an_evaluation_as_of_any_mode
     expected = {"comparison.json", "model/card.json"}
     expected |= {f"model/members/{name}/{file}" for name in USED for file in ("model.keras", "card.json")}
     expected |= {f"evaluation/{name}" for name in ("card.json", "metrics.json", "summary.json", "predictions.parquet")}
+    expected |= {"evaluation/stress.json", "evaluation/changed_predictions.parquet", "evaluation/curves/stress.csv"}
     expected |= {f"evaluation/plots/{name}.png" for name in PLOT_NAMES if name != "training"}
     expected |= {f"evaluation/curves/{name}.csv" for name in ("roc", "roc_band", "precision_recall", "calibration")}
     assert files == expected

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from cxr.errors import DataError, MissingInputError, ParameterError
+from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
 from cxr.evaluation.metrics import auroc
 from cxr.images.preparation import prepare_images
+from cxr.images.prepared import PreparedImages
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.plots.evaluation import PLOT_NAMES
@@ -48,7 +50,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "splits" / "achieved.json").write_text(json.dumps({"digest": SPLIT_DIGEST, "ratios": RATIOS}))
     facts = splits[["path"]].assign(bytes=generator.integers(900, 1100, len(splits)), width=52, height=40)
     (root / "manifest").mkdir()
-    facts.assign(mean=generator.normal(100, 5, len(splits))).to_parquet(root / "manifest" / "manifest.parquet")
+    for name in ("mean", "sharpness", "gradient_ratio"):
+        facts[name] = generator.normal(100, 5, len(splits))
+    facts.to_parquet(root / "manifest" / "manifest.parquet")
     prepare_images(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
     trained = root / "model"
     trained.mkdir()
@@ -93,6 +97,8 @@ def test_the_folder_holds_everything_and_predictions_match_the_calibrated_metada
         "metrics.json",
         "summary.json",
         "predictions.parquet",
+        "stress.json",
+        "changed_predictions.parquet",
         "card.json",
         "plots",
         "curves",
@@ -120,6 +126,11 @@ def test_the_folder_holds_everything_and_predictions_match_the_calibrated_metada
     client = mlflow.MlflowClient(uri)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.data.metrics["test_auroc"] == pytest.approx(report["test"]["at_threshold"]["auroc"]["value"])
+    stress = json.loads((folder / "stress.json").read_text())
+    logged = run.data.metrics["validation_stress_auroc"]
+    assert logged == pytest.approx(stress["validation"]["mean"]["auroc"]["value"])
+    files = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert "evaluation/stress.json" in files
 
 
 def test_the_report_has_shortcut_checks_and_speed(evaluated: Path) -> None:
@@ -136,6 +147,35 @@ def test_the_report_has_shortcut_checks_and_speed(evaluated: Path) -> None:
     assert report["speed"]["images"] == 30
     assert report["speed"]["images_per_second"] > 0
     assert report["speed"]["device"]["name"]
+
+
+def test_the_changed_images_are_predicted_by_the_network_itself(pipeline: Path, evaluated: Path) -> None:
+    changed = pd.read_parquet(evaluated / "changed_predictions.parquet")
+    predictor, prepared = Predictor.load(pipeline / "model"), PreparedImages.open(pipeline / "prepared")
+    assert len(changed) == 30 * len(ACQUISITION_CHANGES)
+    for change in ACQUISITION_CHANGES[::5]:
+        rows = changed[changed["change"] == change.key]
+        images = np.stack([change.apply(prepared.images[row]) for row in prepared.rows(rows["path"])])
+        assert rows["probability_raw"].to_numpy() == pytest.approx(predictor.probabilities(images), abs=1e-6)
+
+
+def test_without_the_stress_test_everything_else_is_the_same(pipeline: Path, evaluated: Path, tmp_path: Path) -> None:
+    step(pipeline, tmp_path / "plain", data=pipeline / "missing", stress=False).execute()
+    names = {path.name for path in (tmp_path / "plain").rglob("*.*")}
+    assert not {"stress.json", "changed_predictions.parquet", "stress.csv", "stress.png"} & names
+    plain, stressed = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path / "plain", evaluated))
+    assert plain == {key: value for key, value in stressed.items() if "stress" not in key} != stressed
+
+
+def test_phantoms_have_their_own_number_of_changed_images(pipeline: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "model"
+    drawn.mkdir()
+    (drawn / "model.keras").write_bytes((pipeline / "model" / "model.keras").read_bytes())
+    make_metadata(split_digest=SPLIT_DIGEST, dataset={"name": "phantom", "kind": "phantom"}).write(drawn)
+    step(pipeline, tmp_path / "evaluation", trained=drawn, phantom_stress_images=4).execute()
+    stress = json.loads((tmp_path / "evaluation" / "stress.json").read_text())
+    assert [stress[split]["images"] for split in ("validation", "test")] == [4, 4]
+    assert stress["test"]["normal"] == 2
 
 
 def test_a_manifest_of_other_images_is_refused(pipeline: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pandas as pd
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.files import write_evaluation
+from cxr.evaluation.stress_test import draw_stress_sample, predict_changed_images, with_stress_test
 from cxr.files import NETWORK_FILE
+from cxr.images.preparation import prepare_images
 from cxr.images.recipes import Recipe
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
@@ -70,9 +72,15 @@ def write_members(root: Path, seed: int = 0, **changes: Any) -> ModelFolders:
         metadata.write(trained)
         (trained / "training.json").write_text(json.dumps({"run_id": None}))
         predictor = Predictor.load(trained)
-        evaluation = evaluated(
-            table.assign(probability_raw=predictor.probabilities(predictor.prepare(folders.images))), resamples=100
+        prepared = prepare_images(
+            images, table["path"].tolist(), recipe, root / "prepared" / name, workers=1, progress=False
         )
+        evaluation = evaluated(
+            table.assign(probability_raw=predictor.probabilities(np.asarray(prepared.images))), resamples=100
+        )
+        sample = draw_stress_sample(table, images=24, seed=0)
+        changed = predict_changed_images(predictor, prepared, sample, batch_size=64)
+        evaluation = with_stress_test(evaluation, changed, resamples=100, seed=0)
         write_evaluation(evaluation_folder, evaluation)
         evaluation.calibrate(metadata).write(evaluation_folder)
     return folders

@@ -50,6 +50,8 @@ def manifest(normal: int = 20, pneumonia: int = 30, seed: int = 0) -> pd.DataFra
                 "mean": generator.normal(120, 10),
                 "std": generator.normal(55, 5),
                 "phash": f"{number:016x}",
+                "sharpness": generator.normal(300, 30),
+                "gradient_ratio": generator.normal(1.0, 0.05),
                 "copies": 1,
                 "labels_of_hash": 1,
                 "near_group": "",

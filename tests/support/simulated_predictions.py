@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
+from cxr.evaluation.calibration import log_odds
 from cxr.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from cxr.steps.evaluate import Evaluate
 
@@ -40,3 +44,19 @@ def evaluated(table: pd.DataFrame, **changes: Any) -> Evaluation:
     names = EvaluationSettings.__dataclass_fields__
     defaults = {name: Evaluate.model_fields[name].default for name in names} | {"sensitivities": ()}
     return evaluate(table, EvaluationSettings(**{**defaults, **changes}))
+
+
+def changed_predictions(
+    table: pd.DataFrame, harm: Mapping[str, float] = MappingProxyType({}), seed: int = 0
+) -> pd.DataFrame:
+    """Predictions under each acquisition change, as `cxr.evaluation.stress_test.predict_changed_images` gives them.
+
+    `harm` maps the key of a change to the noise that it adds to the log odds; other changes add a little.
+    """
+    generator = np.random.default_rng(seed)
+    parts = []
+    for change in ACQUISITION_CHANGES:
+        noise = harm.get(change.key, 0.3) * generator.standard_normal(len(table))
+        raw = expit(log_odds(table["probability_raw"]) + noise)
+        parts.append(pd.DataFrame({"change": change.key, "path": table["path"].to_numpy(), "probability_raw": raw}))
+    return pd.concat(parts, ignore_index=True)

@@ -192,6 +192,27 @@ def test_tags_name_device_data_code_and_figures(store: Store, tmp_path: Path) ->
     assert "driver" not in tags
 
 
+def test_a_figure_that_was_measured_later_is_added_to_the_version(store: Store, tmp_path: Path) -> None:
+    folders = write_models(tmp_path)
+    run_register(folders, store)
+    before = store.client.get_model_version(NAME, "1").tags
+    change_summary(folders, "three_block", validation_stress_auroc=0.875, test_auroc=0.123)
+    registration = run_register(folders, store)
+    assert registration.new_versions == ()
+    assert store.client.get_model_version(NAME, "1").tags == {**before, "validation_stress_auroc": "0.875"}
+    assert registration.candidates[0].validation_stress_auroc == 0.875
+
+
+def test_the_policy_says_which_figure_on_validation_chooses_the_challenger(store: Store, tmp_path: Path) -> None:
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    change_summary(folders, "three_block", validation_auroc=0.97, validation_stress_auroc=0.90)
+    change_summary(folders, "shallow", validation_auroc=0.96, validation_stress_auroc=0.95)
+    run_register(folders, store, replace(EASY_POLICY, choose_by="stressed_validation"))
+    assert store.client.get_model_version_by_alias(NAME, "challenger").tags["model"] == "shallow"
+    run_register(folders, store, EASY_POLICY)
+    assert store.client.get_model_version_by_alias(NAME, "challenger").tags["model"] == "three_block"
+
+
 def test_the_challenger_is_the_best_on_validation_whatever_test_says(store: Store, tmp_path: Path) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
     change_summary(folders, "three_block", validation_auroc=0.97, test_auroc=0.90)

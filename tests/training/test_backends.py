@@ -101,6 +101,7 @@ def test_a_model_trained_and_evaluated_on_another_backend_predicts_the_same_here
         keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(48, 48, 3)).save_weights(weights)
     train = ["train", *common, "--architecture", "mobilenetv2", "--weights", weights]
     train += ["--phantom_epochs", 2, "--unfrozen_layers", 5, "--fine_tune_epochs", 1, "--augmentation", "{zoom: 0.1}"]
+    train += ["--mirrored", "true"]
     # One batch holds all images of a split: another size would be compiled too.
     train += ["--checkpoints", tmp_path / "checkpoints", "--batch_size", 64]
     evaluate = [
@@ -119,6 +120,7 @@ def test_a_model_trained_and_evaluated_on_another_backend_predicts_the_same_here
     metadata = ModelMetadata.read(tmp_path / "evaluation")
     assert metadata.training["device"]["backend"] == backend
     assert metadata.training["epochs_run"] == 3
+    assert metadata.mirrored
     predictions = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet").head(5)
     predicted = Predictor.load(tmp_path / "trained", metadata).predict(
         [phantom_folder / path for path in predictions["path"]]

@@ -19,7 +19,7 @@ def images():
 
 def batches(images, **changes):
     labels = np.array([0] * 10 + [1] * 30)
-    values = {"batch_size": 8, "shuffle": True, "balance": "none", "seed": 5} | changes
+    values = {"batch_size": 8, "shuffle": True, "balance": "none", "mixup": 0.0, "seed": 5} | changes
     return Batches(images, np.arange(40), labels, RECIPE, **values)
 
 
@@ -71,3 +71,24 @@ def test_oversampling_repeats_the_rarer_class_and_keeps_every_image(images):
     assert targets.sum() == 30
     assert len(targets) == 60
     assert set(oversampled.order()) == set(range(40))
+
+
+def test_mixed_images_have_mixed_labels_and_weights(images):
+    images = np.broadcast_to(np.uint8([0] * 10 + [255] * 30)[:, None, None, None], (40, 16, 16, 1))
+    mixing = batches(images, mixup=0.4, balance="class_weights", batch_size=40)
+    inputs, targets, weights = mixing[0]
+    assert (inputs.dtype, targets.dtype, weights.dtype) == (np.float32,) * 3
+    np.testing.assert_allclose(inputs[:, 3, 3, 0], targets[:, 0], atol=1e-6)
+    low, high = mixing.class_weights()[[1, 0]]
+    np.testing.assert_allclose(weights, targets[:, 0] * low + (1 - targets[:, 0]) * high, rtol=1e-5)
+    is_mixture = (targets > 0.01) & (targets < 0.99)
+    assert 3 < is_mixture.sum() < 40
+
+
+def test_mixing_depends_on_seed_epoch_and_batch_alone(images):
+    # Without shuffling, nothing but the mixing changes from epoch to epoch.
+    first, second = (batches(images, mixup=0.4, shuffle=False) for _ in range(2))
+    np.testing.assert_array_equal(first[1][1], (second[0], second[1])[1][1])
+    second.epoch = 1
+    assert not np.array_equal(first[1][1], second[1][1])
+    np.testing.assert_array_equal(batches(images)[1][1], np.round(batches(images)[1][1]))

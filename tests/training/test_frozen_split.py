@@ -34,6 +34,7 @@ def batches(count, *, shuffle=False, seed=2, augmentation=None):
         batch_size=8,
         shuffle=shuffle,
         balance="none",
+        mixup=0.0,
         seed=seed,
         augmentation=augmentation,
     )

@@ -8,38 +8,12 @@ import numpy as np
 import pytest
 
 from cxr.errors import TrainingError
-from cxr.images.recipes import recipe_named
 from cxr.models import residual_separable
-from cxr.models.networks import build_network
-from cxr.training.batches import Batches
 from cxr.training.checkpoint import Checkpoint
-from cxr.training.device import describe_device, make_deterministic
+from cxr.training.device import describe_device
 from cxr.training.loop import fit, predict_batches
+from support.patch_images import network, train_and_validation
 from support.training_settings import training_plan
-
-RECIPE = recipe_named("s2_resize", size=48)
-
-
-def images_with_patches(count, seed):
-    """Noise, with a bright patch for pneumonia: learnable in a few epochs."""
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 120, (count, 48, 48, 1), dtype=np.uint8)
-    labels = np.arange(count) % 2
-    images[labels == 1, 10:26, 10:26] += 60
-    return images, labels
-
-
-def train_and_validation(architecture="three_block"):
-    images, labels = images_with_patches(64, 1)
-    outputs = 2 if architecture == "residual_separable" else 1
-    common = {"batch_size": 16, "outputs": outputs, "balance": "none", "seed": 4}
-    train = Batches(images[:48], np.arange(48), labels[:48], RECIPE, shuffle=True, **common)
-    return train, Batches(images, np.arange(48, 64), labels[48:], RECIPE, **common)
-
-
-def network(architecture="three_block", dropout=0.3):
-    make_deterministic(7)
-    return build_network(architecture, RECIPE.input_shape, dropout=dropout)
 
 
 class KilledError(Exception):

@@ -137,6 +137,47 @@ def test_without_pretrained_weights_the_whole_network_is_trained_in_one_phase(da
     assert [phase.unfrozen for phase in session.phases] == [None]
 
 
+def test_a_backbone_that_is_not_frozen_is_trained_from_the_first_epoch(data, settings, tmp_path):
+    whole = replace(settings, freeze_backbone=False, fine_tune_epochs=0, unfrozen_layers=0, cut="always", epochs=3)
+    session = TrainingSession(whole, *data, tmp_path, resume=True)
+    assert [phase.unfrozen for phase in session.phases] == [None]
+    weights_before = [layer.get_weights() for layer in backbone_layers(session.network)]
+    rows = []
+
+    def note(row):
+        rows.append(row)
+        assert not list(tmp_path.glob("activations-*")), "nothing is frozen, so nothing is stored"
+
+    assert session.train(on_epoch=note).history == rows
+    for layer, before in zip(backbone_layers(session.network), weights_before, strict=True):
+        assert all(not np.array_equal(*pair) for pair in zip(before, layer.get_weights(), strict=True)), layer.name
+
+
+def test_images_are_mixed_and_stored_activations_are_not(data, settings, tmp_path):
+    assert TrainingSession(settings, *data, tmp_path, resume=True).stores_activations
+    assert not TrainingSession(replace(settings, mixup=0.2), *data, tmp_path, resume=True).stores_activations
+
+
+def test_the_average_of_a_network_with_frozen_layers_is_of_its_trained_part(data, settings, tmp_path):
+    averaged = replace(settings, average_decay=0.5, optimizer="adamw", weight_decay=0.1, warmup_epochs=0.5)
+    session = TrainingSession(averaged, *data, tmp_path / "whole", resume=True)
+    backbone = [layer.get_weights() for layer in backbone_layers(session.network)[:-5]]
+    result = session.train()
+    for layer, before in zip(backbone_layers(session.network), backbone, strict=False):
+        assert all(np.array_equal(*pair) for pair in zip(before, layer.get_weights(), strict=True)), layer.name
+
+    def kill(row):
+        if row["epoch"] == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        TrainingSession(averaged, *data, tmp_path / "killed", resume=True).train(on_epoch=kill)
+    resumed = TrainingSession(averaged, *data, tmp_path / "killed", resume=True)
+    assert [row["val_loss"] for row in resumed.train().history] == [row["val_loss"] for row in result.history]
+    for expected_weights, weights in zip(session.network.get_weights(), resumed.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, expected_weights)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -159,9 +200,12 @@ def test_network_computed_in_mixed_precision_is_kept_in_float32(data, settings, 
     assert network.get_layer("Conv1").compute_dtype == "float16"
     result = TrainingSession(training_settings("shallow", epochs=1), *data, tmp_path / "any", resume=True).train()
     origin = {"data_md5": None, "git_commit": None, "environment": "run.txt sha256:1", "pipeline_run": "run-7"}
-    TrainedModel(network, result, {}, RECIPE, data[1], {"kind": "gpu"}, origin, None).write(tmp_path, "m", "own", 0)
+    TrainedModel(network, result, {}, RECIPE, data[1], {"kind": "gpu"}, origin, None).write(
+        tmp_path, "m", "own", 0, mirrored=True
+    )
     metadata, dataset = ModelMetadata.read(tmp_path), data[1].dataset
     assert (metadata.environment, metadata.pipeline_run, metadata.image_digest) == ("run.txt sha256:1", "run-7", None)
+    assert metadata.mirrored
     assert (metadata.dataset["source"], metadata.dataset["licence"]) == (dataset.source, dataset.licence)
     reloaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert {layer.compute_dtype for layer in reloaded.layers} == {"float32"}

@@ -51,14 +51,17 @@ def network_views(predictor: Predictor, grey: NDArray[np.uint8]) -> list[Network
 
 def describe_recipe(recipe: Recipe) -> str:
     """Say in a sentence what a recipe does."""
+    size = f"{recipe.size} × {recipe.size} points"
     operations = [
         text
         for applies, text in (
+            (recipe.fit == "crop", "cut to the square in its middle"),
             (recipe.equalise, "contrast evened out over the whole film"),
             (recipe.clahe_clip, "contrast evened out region by region"),
             (recipe.bilateral_diameter, "noise smoothed"),
             (recipe.morphology, "fine specks closed and opened"),
-            (True, f"resized to {recipe.size} × {recipe.size} points"),
+            (recipe.fit != "pad", f"resized to {size}"),
+            (recipe.fit == "pad", f"resized to fit into {size}, black beside it"),
             (recipe.canny, "edges found as a second picture"),
         )
         if applies

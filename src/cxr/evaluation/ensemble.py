@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from cxr.evaluation.calibration import (
 )
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
-from cxr.files import METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
+from cxr.files import CHANGED_PREDICTIONS_FILE, METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
 from cxr.models.metadata import MEMBERS_FOLDER, Member, ModelMetadata
 
 ENSEMBLE_NAME, ENSEMBLE_SYSTEM = "weighted", "S3"
@@ -58,10 +58,12 @@ class EnsembleMembers:
     Attributes:
         metadata: name to calibrated metadata, in order.
         predictions: name to the predictions of its evaluation; all hold the same images in the same order.
+        changed_predictions: name to the predictions of its stress test; without the models that had none.
     """
 
     metadata: dict[str, ModelMetadata]
     predictions: dict[str, pd.DataFrame]
+    changed_predictions: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def images(self) -> pd.DataFrame:
@@ -104,6 +106,33 @@ class EnsembleMembers:
             for name, metadata in self.metadata.items()
         ]
         return rows.assign(**{HIDDEN_COLUMN: pool_probabilities(np.stack(hidden), member_weights)})
+
+    def pooled_changed_predictions(self, weights: Mapping[str, float]) -> pd.DataFrame | None:
+        """Predict the images of the stress test.
+
+        Args:
+            weights: name to weight.
+
+        Returns:
+            Rows as :func:`cxr.evaluation.stress_test.predict_changed_images` returns them; None, with a warning, if the
+            members with a weight were not tested on the same images and changes.
+        """
+        used = [name for name in self.metadata if weights[name] > 0]
+        tables = [self.changed_predictions[name] for name in used if name in self.changed_predictions]
+        key = ["change", "path"]
+        if len(tables) < len(used) or any(not table[key].equals(tables[0][key]) for table in tables):
+            if tables:
+                logger.warning(
+                    "the ensemble has no stress test, because its members were not tested on the same changed images; "
+                    "run `cxr evaluate` for each"
+                )
+            return None
+        calibrated = [
+            apply_temperature(table["probability_raw"], float(self.metadata[name].temperature or 1.0))
+            for name, table in zip(used, tables, strict=True)
+        ]
+        pooled = pool_probabilities(np.stack(calibrated), [weights[name] for name in used])
+        return tables[0].assign(probability_raw=pooled)
 
     def best_member(self) -> str:
         """Find the member with the highest AUROC on validation.
@@ -182,7 +211,11 @@ def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str
             f"expected evaluations of the networks as they are now, received older ones of {', '.join(stale)}; "
             "run `cxr evaluate` for each"
         )
-    return join_members(metadata, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
+    members = join_members(metadata, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
+    changed = {name: folders[name][1] / CHANGED_PREDICTIONS_FILE for name in names}
+    return replace(
+        members, changed_predictions={name: pd.read_parquet(path) for name, path in changed.items() if path.is_file()}
+    )
 
 
 def join_members(metadata: Mapping[str, ModelMetadata], predictions: Mapping[str, pd.DataFrame]) -> EnsembleMembers:

@@ -61,6 +61,9 @@ class Evaluation:
         predictions: validation and test rows with the added column probability (calibrated).
         report: all metrics; ``validation`` and ``test`` hold the same entries. Unknown values are NaN.
         curves: roc, roc_band, precision_recall and calibration of the test images.
+        stress: the result of :func:`cxr.evaluation.stress_test.measure_stress`; None if there was no stress test.
+        changed_predictions: its predictions, see :func:`cxr.evaluation.stress_test.predict_changed_images`; None
+            likewise.
     """
 
     temperature: float
@@ -68,12 +71,15 @@ class Evaluation:
     predictions: pd.DataFrame
     report: dict[str, Any]
     curves: dict[str, pd.DataFrame]
+    stress: dict[str, Any] | None = None
+    changed_predictions: pd.DataFrame | None = None
 
     def summary(self) -> dict[str, float]:
         """Collect about ten numbers for a leaderboard.
 
         Returns:
-            Name to value. Models are chosen by ``validation_auroc``; ``test_...`` is only reported.
+            Name to value. Models are chosen by ``validation_auroc`` or ``validation_stress_auroc``, the mean under the
+            changes of the stress test; ``test_...`` is only reported.
         """
         at_threshold = {name: entry["value"] for name, entry in self.report[TEST]["at_threshold"].items()}
         checks = self.report.get("honesty", {})
@@ -81,8 +87,19 @@ class Evaluation:
             "validation_auroc": self.report[VALIDATION]["at_threshold"]["auroc"]["value"],
             **{f"test_{name}": at_threshold[name] for name, metric in METRICS.items() if metric.in_summary},
             **{f"test_{name}_auroc": entry["auroc"]["value"] for name, entry in checks.items()},
+            **self._stress_figures(),
             "threshold": self.operating_point.threshold,
             "temperature": self.temperature,
+        }
+
+    def _stress_figures(self) -> dict[str, float]:
+        if self.stress is None:
+            return {}
+        validation, test = self.stress[VALIDATION], self.stress[TEST]
+        return {
+            "validation_stress_auroc": validation["mean"]["auroc"]["value"],
+            "test_stress_auroc": test["mean"]["auroc"]["value"],
+            "test_stress_worst_auroc": test["worst"]["auroc"]["value"],
         }
 
     def with_entries(self, entries: Mapping[str, Any]) -> Evaluation:

@@ -7,13 +7,24 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.evaluation.evaluate import Evaluation
-from cxr.files import HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
+from cxr.evaluation.stress_test import stress_table
+from cxr.files import (
+    CHANGED_PREDICTIONS_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    STRESS_FILE,
+    SUMMARY_FILE,
+    write_json,
+)
 
 CURVES_FOLDER = "curves"
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame | None = None) -> None:
     """Write ``metrics.json``, ``summary.json``, ``predictions.parquet`` and ``curves/*.csv``.
+
+    A stress test is written as ``stress.json``, ``changed_predictions.parquet`` and ``curves/stress.csv``.
 
     Args:
         folder: where to write; must exist.
@@ -28,6 +39,11 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
     tables = dict(evaluation.curves)
     if history is not None:
         tables["training"] = history
+    if evaluation.stress is not None:
+        write_json(folder / STRESS_FILE, evaluation.stress)
+        tables["stress"] = stress_table(evaluation.stress)
+    if evaluation.changed_predictions is not None:
+        evaluation.changed_predictions.to_parquet(folder / CHANGED_PREDICTIONS_FILE, index=False)
     for name, table in tables.items():
         table.to_csv(curves / f"{name}.csv", index=False, float_format="%.8g")
 

@@ -17,6 +17,7 @@ from cxr.images.dicom.reader import is_dicom, read_dicom
 from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import coloured_share, decode_pixels, is_grey
+from cxr.images.sharpness import measure_gradient_ratio, measure_sharpness
 
 TRAINING_PROBLEMS: dict[str, str] = {
     "symlink": "a symbolic link: links are reported and never followed",
@@ -98,6 +99,9 @@ class ImageFacts:
         mean: mean grey level, 0 to 255, NaN if unknown.
         std: standard deviation of the grey levels, NaN if unknown.
         phash: perceptual hash, 16 hexadecimal digits, ``""`` if unknown or if all pixels are equal.
+        sharpness: variance of the Laplacian of the grey levels, at least 0, NaN if unknown.
+        gradient_ratio: mean difference of horizontal neighbours, divided by that of vertical ones; NaN if unknown or if
+            no vertical neighbours differ.
     """
 
     sha256: str = ""
@@ -112,6 +116,8 @@ class ImageFacts:
     mean: float = float("nan")
     std: float = float("nan")
     phash: str = ""
+    sharpness: float = float("nan")
+    gradient_ratio: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -274,6 +280,8 @@ def _add_pixel_facts(
         mean=mean,
         std=std,
         phash=perceptual_hash(grey) if std > 0 else "",
+        sharpness=measure_sharpness(grey),
+        gradient_ratio=measure_gradient_ratio(grey),
     )
 
 

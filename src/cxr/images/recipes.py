@@ -3,7 +3,7 @@
 A :class:`Recipe` holds only values; :func:`apply_recipe` applies them. Training and prediction call the same function,
 and the recipe is stored with the weights in the model's metadata.
 
-Two choices hold for all recipes:
+Three choices hold for all recipes:
 
 * **Grey.** The source systems read three colour channels. Radiographs are grey, and the few colour files of the public
   data set all have the same label, so colour would leak it. Here one channel is processed and then repeated at the
@@ -14,19 +14,27 @@ Two choices hold for all recipes:
   ``cv2.INTER_AREA`` (every source pixel counts) and enlarged with ``cv2.INTER_LINEAR``. Linear interpolation from 1,400
   to 64 pixels reads 2 pixels in 22 and folds ribs and noise into false texture (aliasing). This texture depends on the
   resolution of the scanner, and a network can learn it as a shortcut.
+* **Black where there is no image.** With ``fit="pad"`` the part of the square beside the image is black, after the
+  filters, so that it changes neither the histogram nor an edge. Black is what a film shows outside of the collimated
+  field, and 0 is what convolutions assume beyond their input. Repeated or mirrored borders would draw stripes and
+  ribs that do not exist. The width of the black part tells the aspect ratio of the image, as the distortion does with
+  ``fit="squash"``; only ``fit="crop"`` hides it, and it cuts off what is outside of the central square.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ParameterError
+
+Fit = Literal["squash", "pad", "crop"]
+"""How an image that is not square becomes square; see :class:`Recipe`."""
 
 _MINIMUM = {
     "size": 8,
@@ -43,14 +51,30 @@ _MINIMUM = {
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Which rectangle of an image a recipe uses, and where the prepared image shows it.
+
+    Attributes:
+        source: rows and columns of the image that are used.
+        target: rows and columns of the prepared image that they are resized to; what is outside of them is black.
+    """
+
+    source: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The operations on an image before a network sees it, in the order of the fields.
 
     Attributes:
         name: key in :data:`RECIPES`; it stays the same when single values are replaced.
         system: source system, ``"S0"`` to ``"S4"``.
-        size: side of the output in pixels; the aspect ratio is not kept, as in the sources.
+        size: side of the output in pixels.
         channels: channels of the network's input (the stored array keeps one grey plane).
+        fit: how an image that is not square becomes square. ``"squash"`` stretches it, as the sources do: the aspect
+            ratio is not kept. ``"crop"`` takes the central square, before the filters. ``"pad"`` takes the whole image
+            and leaves the rest of the square black.
         equalise: whether the histogram is equalised over the whole image (S3).
         clahe_clip: clip limit of contrast-limited adaptive histogram equalisation; 0 omits it (S0: 4).
         clahe_tiles: tiles per side of that equalisation.
@@ -67,6 +91,7 @@ class Recipe:
     system: str
     size: int
     channels: int
+    fit: Fit = "squash"
     equalise: bool = False
     clahe_clip: float = 0.0
     clahe_tiles: int = 4
@@ -85,6 +110,11 @@ class Recipe:
             for key, minimum in _MINIMUM.items()
             if getattr(self, key) < minimum
         ]
+        if self.fit not in get_args(Fit):
+            problems.append(
+                f"expected fit to be one of {', '.join(get_args(Fit))}, received fit={self.fit!r}; "
+                f"correct it in recipes.{self.name}"
+            )
         if self.channels > 3:
             problems.append(f"expected channels to be 1, 2 or 3, received channels={self.channels}")
         if self.canny and self.channels < 2:
@@ -109,13 +139,37 @@ class Recipe:
         """Shape of one network input: ``(size, size, channels)``."""
         return (self.size, self.size, self.channels)
 
+    def placement(self, height: int, width: int) -> Placement:
+        """Find which rectangle of an image this recipe uses, and where the prepared image shows it.
+
+        Args:
+            height: rows of the image.
+            width: columns of the image.
+
+        Returns:
+            The two rectangles, in pixels.
+        """
+        source, target = (height, width), (self.size, self.size)
+        if self.fit == "crop":
+            source = (min(source), min(source))
+        elif self.fit == "pad":
+            # The same margin on both sides, so that the mirror image of a prepared image is that of the mirrored image.
+            margins = (round(self.size * (1 - side / max(source)) / 2) for side in source)
+            rows, columns = (self.size - 2 * min(margin, (self.size - 1) // 2) for margin in margins)
+            target = (rows, columns)
+        return Placement(_centred(source, (height, width)), _centred(target, (self.size, self.size)))
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the recipe to a dictionary.
 
         Returns:
-            Field name to value, for JSON.
+            Field name to value, for JSON. Without ``fit`` if it is ``"squash"``: the files and digests of such recipes
+            stay those that they were before there was a choice.
         """
-        return asdict(self)
+        values = asdict(self)
+        if self.fit == "squash":
+            del values["fit"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -173,7 +227,7 @@ def recipe_named(name: str, **changes: Any) -> Recipe:
 
 
 def apply_recipe(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Apply a recipe to one image: filters at full size, then the resize, then the edges.
+    """Apply a recipe to one image: crop, filters at full size, resize, edges, and black beside the image.
 
     Args:
         recipe: the recipe.
@@ -187,7 +241,8 @@ def apply_recipe(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if grey.ndim != 2 or grey.dtype != np.uint8:
         raise ValueError(f"expected a uint8 array (height, width), received shape={grey.shape}, dtype={grey.dtype}")
-    image: NDArray[np.uint8] = grey
+    placement = recipe.placement(*grey.shape)
+    image: NDArray[np.uint8] = grey[placement.source]
     if recipe.equalise:
         image = cv2.equalizeHist(image)
     if recipe.clahe_clip:
@@ -202,12 +257,22 @@ def apply_recipe(recipe: Recipe, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         kernel = np.ones((recipe.morphology, recipe.morphology), np.uint8)
         image = cv2.morphologyEx(image, cv2.MORPH_CLOSE, kernel)
         image = cv2.morphologyEx(image, cv2.MORPH_OPEN, kernel)
-    interpolation = cv2.INTER_AREA if min(image.shape) >= recipe.size else cv2.INTER_LINEAR
-    image = cv2.resize(image, (recipe.size, recipe.size), interpolation=interpolation)
-    planes = [image]
+    height, width = (span.stop - span.start for span in placement.target)
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    prepared = np.zeros((recipe.size, recipe.size, recipe.planes), np.uint8)
+    prepared[(*placement.target, 0)] = image
     if recipe.canny:
-        planes.append(cv2.Canny(image, recipe.canny_low, recipe.canny_high))
-    return np.ascontiguousarray(np.stack(planes, axis=-1))
+        prepared[(*placement.target, 1)] = cv2.Canny(image, recipe.canny_low, recipe.canny_high)
+    return prepared
+
+
+def _centred(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the inner rectangle in the middle of the outer one; sizes are (height, width)."""
+    rows, columns = (
+        slice((whole - part) // 2, (whole - part) // 2 + part) for part, whole in zip(inner, outer, strict=True)
+    )
+    return rows, columns
 
 
 def to_network_input(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:

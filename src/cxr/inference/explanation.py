@@ -27,6 +27,10 @@ Ensembles
     before negative values are cut off, so that evidence of one member against pneumonia counts against evidence of
     another member for it. For this, a map is in log odds per area of the image, whatever its number of positions.
     The ensemble's own temperature scales the whole map and has no effect.
+
+Mirrored prediction
+    A model that predicts from an image and its mirror image averages two log odds. Its map is the mean of both maps,
+    the second one mirrored back.
 """
 
 from __future__ import annotations
@@ -42,14 +46,14 @@ import cv2
 import numpy as np
 
 from cxr.errors import DataError
-from cxr.inference.predictor import EnsemblePredictor, Predictor
+from cxr.inference.predictor import EnsemblePredictor, Predictor, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from cxr.images.recipes import Recipe
+    from cxr.images.recipes import Placement, Recipe
 
 MIN_REGION = 0.002
 """Share of the image below which a region gets no outline."""
@@ -136,15 +140,19 @@ class _FieldCentres:
         shrink = size_in / size_out
         return _FieldCentres(self.first + self.step * (shrink - 1) / 2, self.step * shrink)
 
-    def gaussians(self, positions: int, side: int, pixels: int) -> NDArray[np.float32]:
+    def gaussians(self, positions: int, source: slice, target: slice, pixels: int) -> NDArray[np.float32]:
         """How strongly each position is drawn at each pixel of an image's side, ``(pixels, positions)``.
 
-        ``pixels`` of the image were resized to ``side`` pixels of the network's input. The mean of a column is the
-        same for all feature maps, except for what lies outside the image.
+        The pixels ``source`` of the image were resized to the pixels ``target`` of the network's input; nothing is
+        drawn on the others. The mean of a column is the same for all feature maps, except for what lies outside the
+        image.
         """
-        in_steps = ((np.arange(pixels) + 0.5) * side / pixels - self.first) / self.step
+        length, resized = source.stop - source.start, target.stop - target.start
+        in_steps = (target.start + (np.arange(length) + 0.5) * resized / length - self.first) / self.step
         gaussians = np.exp(-((in_steps[:, np.newaxis] - np.arange(positions)) ** 2) / 2)
-        return (gaussians * side / self.step).astype(np.float32)
+        drawn = np.zeros((pixels, positions), np.float32)
+        drawn[source] = gaussians * (resized * pixels / length) / self.step
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ class _SplitNetwork:
     centres: tuple[_FieldCentres, _FieldCentres]
 
     def log_odds_map(
-        self, image: NDArray[np.float32], shape: tuple[int, ...], average_gradients: bool
+        self, image: NDArray[np.float32], placement: Placement, shape: tuple[int, ...], average_gradients: bool
     ) -> NDArray[np.float32]:
         """Log odds per area of the image, ``(height, width)`` as in ``shape``; negative is against pneumonia."""
         features = np.asarray(self.front.predict_on_batch(image), np.float32)
@@ -171,9 +179,9 @@ class _SplitNetwork:
             gradient = gradient.mean(axis=(1, 2), keepdims=True)
         contributions = (features * gradient)[0].sum(axis=-1)
         rows, columns = (
-            centres.gaussians(positions, side, pixels)
-            for centres, positions, side, pixels in zip(
-                self.centres, contributions.shape, image.shape[1:3], shape, strict=True
+            centres.gaussians(positions, source, target, pixels)
+            for centres, positions, source, target, pixels in zip(
+                self.centres, contributions.shape, placement.source, placement.target, shape, strict=True
             )
         )
         drawn: NDArray[np.float32] = rows @ contributions @ columns.T
@@ -202,8 +210,13 @@ def _log_odds_map(
         split = _split_networks.get(predictor)
         if split is None:
             split = _split_networks[predictor] = _split_network(predictor)
-    image = to_network_input(prepared[predictor.recipe], predictor.recipe)
-    return split.log_odds_map(image, shape, average_gradients)
+    recipe, images = predictor.recipe, prepared[predictor.recipe]
+    placement = recipe.placement(*shape)
+    heat = split.log_odds_map(to_network_input(images, recipe), placement, shape, average_gradients)
+    if not predictor.metadata.mirrored:
+        return heat
+    mirrored = split.log_odds_map(to_network_input(mirror(images), recipe), placement, shape, average_gradients)
+    return (heat + mirrored[:, ::-1]) / 2
 
 
 def _split_network(predictor: Predictor) -> _SplitNetwork:

@@ -97,8 +97,8 @@ class Predictor:
     def probabilities(self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """Compute the network's raw probabilities of pneumonia.
 
-        The last layer is computed here in float64: a float32 probability loses its digits near 1, and calibration
-        would turn rounding errors that depend on the batch into differences of 1e-5.
+        If the metadata says ``mirrored``, the network also sees each image mirrored left to right, and the log odds of
+        both answers are averaged, as an ensemble does with those of its members.
 
         Args:
             images: prepared images ``(n, size, size, planes)``, uint8, as the recipe gives them.
@@ -106,6 +106,19 @@ class Predictor:
 
         Returns:
             ``(n,)`` float64 in [0, 1], never NaN.
+        """
+        plain = self._plain_probabilities(images, batch_size)
+        if not self.metadata.mirrored:
+            return plain
+        from cxr.evaluation.calibration import pool_probabilities
+
+        return pool_probabilities([plain, self._plain_probabilities(mirror(images), batch_size)], [0.5, 0.5])
+
+    def _plain_probabilities(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float64]:
+        """Compute the probabilities of the images as they are.
+
+        The last layer is computed here in float64: a float32 probability loses its digits near 1, and calibration
+        would turn rounding errors that depend on the batch into differences of 1e-5.
         """
         from cxr.images.recipes import to_network_input
 
@@ -298,6 +311,18 @@ class EnsemblePredictor(Predictor):
             f"expected a single network for {name}, received the ensemble {self.metadata.model} of {names}; "
             "use predict, or one of its members"
         )
+
+
+def mirror(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirror prepared images left to right.
+
+    Args:
+        images: ``(n, height, width, planes)``.
+
+    Returns:
+        A view of the same shape.
+    """
+    return images[:, :, ::-1]
 
 
 def decode_input(image: ImageInput, number: int = 0) -> DecodedImage:

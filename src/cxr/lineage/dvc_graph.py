@@ -28,30 +28,26 @@ RECORDING = ("lineage/*.py", "tracking/*.py")
 """Code that the stage ``register`` depends on although no other stage does: recording is its work."""
 
 
-PRETRAINED = ("models/pretrained.py", "models/pretrained_networks.py")
-"""Code that a network without pretrained weights does not use, although the module that finds networks imports it."""
-
 NETWORK_FILE = "models/${item.architecture}.py"
-"""Dependency of a stage whose network has a file of its own and no pretrained weights."""
+"""Dependency of a stage on the file of its network."""
 
 
-def stage_code(step: str, source: Path, *, pretrained: bool = True) -> list[str]:
+def stage_code(step: str, source: Path, *, has_network_file: bool = False) -> list[str]:
     """List the code that a stage depends on.
 
     Args:
         step: name of the step that the stage runs.
         source: folder that holds the package.
-        pretrained: whether the stage's network can have pretrained weights.
+        has_network_file: whether the stage depends on the file of its network besides; what the files of all networks
+            import is added then.
 
     Returns:
         Sorted files and folders, as ``dvc.yaml`` names them.
     """
     excluded = [name for name in WITHOUT_EFFECT if step != "register" or name not in RECORDING]
-    if pretrained:
-        files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
-    else:
-        excluded += PRETRAINED
-        files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded) | _imported_by_networks(source, excluded)
+    files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
+    if has_network_file:
+        files |= _imported_by_networks(source, excluded)
     return [f"{source.name}/{PACKAGE}/{name}" for name in as_folders(files, source)]
 
 
@@ -88,7 +84,7 @@ def with_code(graph: str, source: Path) -> str:
             if item and generated.match(line):
                 continue
             if not item:
-                code = stage_code(step, source, pretrained=not has_network_file)
+                code = stage_code(step, source, has_network_file=has_network_file)
                 lines += [f"{indent}  - {path}" for path in code]
                 indent = None
             has_network_file = has_network_file or NETWORK_FILE in line

@@ -59,6 +59,8 @@ class ModelMetadata:
             :func:`cxr.lineage.provenance.describe_environment`; None if unknown, as in older files.
         pipeline_run: run of the pipeline; None for a step run by hand or by DVC.
         image_digest: container image that the step ran in; None outside a container.
+        mirrored: whether a raw probability is the mean of the image and its mirror image, in log odds; older files lack
+            it, and an ensemble's members have their own.
         training: facts about the training run: device, framework, driver, seconds, epochs ...
         classes: class names; the index is the training label.
         temperature: calibration temperature T of ``sigmoid(logit(p) / T)``; None before evaluation.
@@ -82,6 +84,7 @@ class ModelMetadata:
     environment: str | None = None
     pipeline_run: str | None = None
     image_digest: str | None = None
+    mirrored: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = CLASSES
     temperature: float | None = None

@@ -30,7 +30,11 @@ def _read_builders() -> dict[str, frozenset[str]]:
     return builders
 
 
-_OPTIONS = _read_builders() | dict.fromkeys(PRETRAINED_NETWORKS, frozenset({"dropout", "batch_normalisation"}))
+_OPTIONS = _read_builders() | {
+    # What is normalised are the dense layers of the head.
+    name: frozenset({"dropout", "batch_normalisation"} if network.head.units else {"dropout"})
+    for name, network in PRETRAINED_NETWORKS.items()
+}
 
 NETWORKS = tuple(_OPTIONS)
 """Names of all networks."""
@@ -75,6 +79,7 @@ def build_network(
 
     Raises:
         ParameterError: if the name is unknown, the input is too small for the network, or it has no such option.
+        InstallationError: if the package with the weights of this network is not installed.
     """
     problems = option_problems(architecture, dropout, batch_normalisation, weights)
     if problems:

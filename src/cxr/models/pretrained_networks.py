@@ -1,47 +1,15 @@
 """The table of networks with pretrained weights: backbone, scaling of the input, and head.
 
-A new network of Keras Applications is one row here. This module does not import Keras, so that steps can check names.
+A new network of Keras Applications, or another size of EfficientNet-Lite, is one row here. This module does not import
+Keras, so that steps can check names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-
-@dataclass(frozen=True)
-class Head:
-    """Layers between a backbone and the probability of pneumonia.
-
-    Attributes:
-        pooling: how the feature map becomes a vector: ``"flatten"``, or ``"average"`` over height and width.
-        units: outputs of the dense layers, in order.
-        dropout: share of units dropped after each dense layer, in the source.
-    """
-
-    pooling: Literal["flatten", "average"]
-    units: tuple[int, ...]
-    dropout: float
-
-
-@dataclass(frozen=True)
-class PretrainedNetwork:
-    """A network of Keras Applications with a head, and the input that its published weights were trained on.
-
-    Attributes:
-        backbone: its name in ``keras.applications``.
-        head: layers above the backbone.
-        scale: factor of an input in [0, 1], for all channels or for each.
-        offset: what is added after that, for all channels or for each. Channels are in the order that the weights
-            expect. A radiograph is grey, so its channels are equal and their order needs no change.
-    """
-
-    backbone: str
-    head: Head
-    scale: float | tuple[float, ...]
-    offset: float | tuple[float, ...] = 0.0
-
+from cxr.models import efficientnet_lite0, efficientnet_lite1, efficientnet_lite2
+from cxr.models.pretrained_network import Head, PretrainedNetwork
 
 S3_HEAD = Head("flatten", (128, 256, 256), dropout=0.2)
 S4_HEAD = Head("average", (1024, 512), dropout=0.0)
@@ -67,5 +35,9 @@ PRETRAINED_NETWORKS: Mapping[str, PretrainedNetwork] = {
     "efficientnetv2b0": PretrainedNetwork("EfficientNetV2B0", S4_HEAD, scale=255.0),
     # No source. The lightest: Sandler et al. 2018, arXiv:1801.04381.
     "mobilenetv2": PretrainedNetwork("MobileNetV2", S4_HEAD, scale=2.0, offset=-1.0),
+    # No source. Their weights are installed; Tan and Le 2019, arXiv:1905.11946.
+    "efficientnet_lite0": efficientnet_lite0.NETWORK,
+    "efficientnet_lite1": efficientnet_lite1.NETWORK,
+    "efficientnet_lite2": efficientnet_lite2.NETWORK,
 }
 """Name of the network to what it is made of."""

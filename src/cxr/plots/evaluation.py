@@ -17,11 +17,13 @@ from cxr.images.prepared import PreparedImages
 from cxr.models.metadata import ModelMetadata
 from cxr.plots.classification import plot_calibration, plot_confusion, plot_precision_recall, plot_roc
 from cxr.plots.scores import plot_mistakes, plot_scores
+from cxr.plots.stress import plot_stress
 from cxr.plots.style import Caption, save_png
 from cxr.plots.training import plot_training
 
-PLOT_NAMES = ("roc", "precision_recall", "confusion", "calibration", "scores", "training", "mistakes")
-"""File names without suffix. There is no training without a history, and there are no mistakes without images."""
+PLOT_NAMES = ("roc", "precision_recall", "confusion", "calibration", "scores", "stress", "training", "mistakes")
+"""File names without suffix. There is no stress without a stress test, no training without a history, and there are no
+mistakes without images."""
 
 
 def write_evaluation_folder(
@@ -34,7 +36,7 @@ def write_evaluation_folder(
     mistakes: int,
     history: pd.DataFrame | None = None,
 ) -> None:
-    """Write everything about an evaluation: metrics, predictions, curves, calibrated metadata and plots.
+    """Write everything about an evaluation: metrics, predictions, curves, stress test, calibrated metadata and plots.
 
     Args:
         folder: where to write; created if it does not exist.
@@ -88,6 +90,8 @@ def write_evaluation_plots(
         "calibration": plot_calibration(curves["calibration"], predictions, test, evaluation.temperature, caption),
         "scores": plot_scores(predictions, test, threshold, caption),
     }
+    if evaluation.stress is not None:
+        figures["stress"] = plot_stress(evaluation.stress[TEST], threshold, caption)
     if images is not None:
         figures["mistakes"] = plot_mistakes(sheet, images, test, caption)
     if history is not None and len(history):

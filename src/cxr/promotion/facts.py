@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 AUROC, SENSITIVITY = "auroc", "sensitivity"
 """Figures of the comparison on test that the rules look at."""
+
+ChooseBy = Literal["validation", "stressed_validation"]
+"""Figure by which the challenger is chosen, and must be better than the champion: the AUROC on validation images as
+they are, or its mean under the changes of the stress test."""
 
 PINNED = "pinned"
 """Tag by which a person keeps a version where it is; any value except false, no and 0."""
@@ -36,6 +40,7 @@ class VersionFacts:
         test_auroc: AUROC on the test images; NaN if unknown.
         test_sensitivity: sensitivity on the test images at the model's threshold; NaN if unknown.
         test_calibration_error: calibration error on the test images; NaN if unknown.
+        validation_stress_auroc: mean AUROC on validation images under the changes of the stress test; NaN if unknown.
         pinned: whether a person has pinned it with a tag.
         missing_files: files that prediction needs and the store has lost.
     """
@@ -54,6 +59,7 @@ class VersionFacts:
     test_auroc: float
     test_sensitivity: float
     test_calibration_error: float
+    validation_stress_auroc: float = math.nan
     pinned: bool = False
     missing_files: tuple[str, ...] = ()
 
@@ -77,7 +83,9 @@ class VersionFacts:
                 return math.nan
 
         texts = ("model", "dataset", "dataset_kind", "device", "data_digest", "split_protocol", "split_digest")
-        figures = ("validation_auroc", "test_auroc", "test_sensitivity", "test_calibration_error")
+        figures = (
+            "validation_auroc", "validation_stress_auroc", "test_auroc", "test_sensitivity", "test_calibration_error"
+        )  # fmt: skip
         values: dict[str, Any] = {name: tags.get(name, "") for name in texts}
         values |= {name: figure(name) for name in figures}
         return cls(
@@ -88,6 +96,10 @@ class VersionFacts:
             pinned=is_pinned(tags),
             missing_files=missing_files,
         )
+
+    def choice_figure(self, choose_by: ChooseBy) -> float:
+        """The figure by which versions are chosen; NaN if unknown."""
+        return self.validation_auroc if choose_by == "validation" else self.validation_stress_auroc
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for ``decision.json``."""
@@ -109,11 +121,12 @@ class PromotionPolicy:
     """Limits of the rules: the section ``promotion`` of ``params.yaml``.
 
     Attributes:
+        choose_by: figure on validation by which the challenger is chosen, and must be better than the champion.
         require_gpu: whether only GPU-trained versions may become champion.
         min_auroc: lowest AUROC on the test images.
         min_sensitivity: lowest sensitivity on the test images at the model's threshold.
         max_calibration_error: highest calibration error on the test images.
-        min_gain: how much higher than the champion's the AUROC on validation must be; a tie is never enough.
+        min_gain: how much higher than the champion's that figure must be; a tie is never enough.
         margin: how much lower the AUROC on test may be at the lower end of the difference's interval.
         sensitivity_margin: the same for the sensitivity at the specificity.
         specificity: specificity that both models keep when their sensitivities are compared.
@@ -122,6 +135,7 @@ class PromotionPolicy:
         seed: seed of the bootstrap.
     """
 
+    choose_by: ChooseBy
     require_gpu: bool
     min_auroc: float
     min_sensitivity: float

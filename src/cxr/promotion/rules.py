@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cxr.promotion.facts import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
+from cxr.promotion.facts import AUROC, SENSITIVITY, ChooseBy, PromotionPolicy, VersionFacts
 
 if TYPE_CHECKING:
     from cxr.evaluation.comparison import MetricDifference, ModelComparison
@@ -65,17 +65,18 @@ class PromotionDecision:
         return tuple(rule.sentence for rule in self.rules if not rule.passed)
 
 
-def choose_challenger(candidates: Sequence[VersionFacts]) -> VersionFacts | None:
-    """Choose the challenger: the highest AUROC on validation, the first of equals.
+def choose_challenger(candidates: Sequence[VersionFacts], choose_by: ChooseBy) -> VersionFacts | None:
+    """Choose the challenger: the highest figure on validation, the first of equals.
 
     Args:
         candidates: versions judged on the same split.
+        choose_by: which figure.
 
     Returns:
-        The challenger, or None if no candidate has a known AUROC.
+        The challenger, or None if no candidate has a known figure.
     """
-    known = [facts for facts in candidates if not math.isnan(facts.validation_auroc)]
-    return max(known, key=lambda facts: facts.validation_auroc, default=None)
+    known = [facts for facts in candidates if not math.isnan(facts.choice_figure(choose_by))]
+    return max(known, key=lambda facts: facts.choice_figure(choose_by), default=None)
 
 
 def decide(
@@ -172,15 +173,8 @@ def _check_against_champion(
         sentence = f"it cannot be compared with champion version {champion.version}: {reason}"
         return [RuleResult("comparable", False, "not comparable", "comparable", sentence)]
     result = comparison.result
-    candidate_auroc, champion_auroc = result.validation[AUROC]
-    gain = candidate_auroc - champion_auroc
-    better = gain > policy.min_gain + ROUNDING  # false for NaN, and for a tie
-    sentence = (
-        f"validation AUROC {candidate_auroc:.4f} against {champion_auroc:.4f} of champion version {champion.version}: "
-        f"{gain:+.4f}, where more than {policy.min_gain:+.4f} is asked for"
-    )
     return [
-        RuleResult("better_on_validation", better, gain, policy.min_gain, sentence),
+        _check_better_on_validation(candidate, champion, result, policy),
         _check_not_worse("auroc_on_test", "AUROC", result.test[AUROC], policy.margin, result),
         _check_not_worse(
             "sensitivity_on_test",
@@ -190,6 +184,30 @@ def _check_against_champion(
             result,
         ),
     ]
+
+
+def _check_better_on_validation(
+    candidate: VersionFacts, champion: VersionFacts, result: ModelComparison, policy: PromotionPolicy
+) -> RuleResult:
+    measured = "validation AUROC"
+    candidate_auroc, champion_auroc = result.validation[AUROC]
+    if policy.choose_by == "stressed_validation":
+        measured = "mean validation AUROC under acquisition changes"
+        candidate_auroc, champion_auroc = candidate.validation_stress_auroc, champion.validation_stress_auroc
+        # Both figures were measured before. Those of two splits come from different images.
+        if candidate.split_digest != champion.split_digest or math.isnan(candidate_auroc - champion_auroc):
+            sentence = (
+                f"the {measured} of champion version {champion.version} is not known on the same split; evaluate and "
+                "register its model on this split, or set promotion.choose_by to validation"
+            )
+            return RuleResult("better_on_validation", False, math.nan, policy.min_gain, sentence)
+    gain = candidate_auroc - champion_auroc
+    better = gain > policy.min_gain + ROUNDING  # false for NaN, and for a tie
+    sentence = (
+        f"{measured} {candidate_auroc:.4f} against {champion_auroc:.4f} of champion version {champion.version}: "
+        f"{gain:+.4f}, where more than {policy.min_gain:+.4f} is asked for"
+    )
+    return RuleResult("better_on_validation", better, gain, policy.min_gain, sentence)
 
 
 def _check_not_worse(

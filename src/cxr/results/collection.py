@@ -10,7 +10,7 @@ from typing import Any
 from cxr.errors import DataError
 from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, TRAINING_FILE
 from cxr.models.metadata import ModelMetadata
-from cxr.results.model_result import ModelResult, read_json_object
+from cxr.results.model_result import ModelResult, read_json_object, read_metrics
 
 REFERENCE_REPORT_FILE = "report.json"
 """Inside the folder of a reference: how many images of each split would get no answer."""
@@ -69,7 +69,7 @@ def collect_results(
         training = model / TRAINING_FILE
         parameters = read_json_object(training).get("parameters", {}) if training.is_file() else {}
         metadata = asdict(ModelMetadata.read(evaluation))
-        results.append(_make_result(metadata, read_json_object(evaluation / METRICS_FILE), parameters))
+        results.append(_make_result(metadata, read_metrics(evaluation), parameters))
     if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_FILE).is_file():
         results.append(_make_ensemble_result(ensemble))
     if reference is not None and (reference / REFERENCE_REPORT_FILE).is_file():
@@ -106,6 +106,6 @@ def _make_ensemble_result(folder: Path) -> ModelResult:
             f"{evaluation / METADATA_FILE} without {', '.join(missing)}; make the ensemble again"
         )
     members = [{key: member.get(key) for key in ("model", "weight")} for member in metadata.get("members") or ()]
-    facts = _make_result(metadata, read_json_object(evaluation / METRICS_FILE), {}).facts
+    facts = _make_result(metadata, read_metrics(evaluation), {}).facts
     comparison_facts = read_json_object(comparison) if comparison.is_file() else None
     return ModelResult({**facts, "members": members, "comparison": comparison_facts})

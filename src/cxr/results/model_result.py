@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.files import without_nan, write_text
+from cxr.files import METRICS_FILE, STRESS_FILE, without_nan, write_text
 
 SIGNIFICANT_DIGITS = 6
 """Digits that are stored. Further digits would change with the machine, not with the model."""
@@ -106,6 +106,11 @@ class ModelResult:
         """
         return (self.facts["metrics"].get("honesty") or {}).get(name) or {}
 
+    @property
+    def stress(self) -> Mapping[str, Any]:
+        """The stress test, see :func:`cxr.evaluation.stress_test.measure_stress`; empty if there was none."""
+        return self.facts["metrics"].get("stress") or {}
+
     def write(self, folder: Path) -> Path:
         """Write the file; the same result always gives the same bytes.
 
@@ -174,6 +179,22 @@ def read_notes(folder: Path) -> dict[Path, str]:
     """
     notes = folder.glob(f"*/*/{NOTE_FILE}")
     return {path.parent.relative_to(folder): path.read_text(encoding="utf-8").strip() for path in notes}
+
+
+def read_metrics(evaluation: Path) -> dict[str, Any]:
+    """Read the figures of an evaluation.
+
+    Args:
+        evaluation: folder of the evaluation.
+
+    Returns:
+        Content of ``metrics.json``; if there was a stress test, the content of ``stress.json`` is the entry ``stress``.
+
+    Raises:
+        DataError: if ``metrics.json`` is missing, or a file holds no JSON object.
+    """
+    metrics, stress = read_json_object(evaluation / METRICS_FILE), evaluation / STRESS_FILE
+    return {**metrics, "stress": read_json_object(stress)} if stress.is_file() else metrics
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -29,15 +29,17 @@ image instead of by patient is easier. A section holds one data set and one spli
 
 - **AUROC, lungs hidden:** the same model on the same test images, with the lungs blacked out. *Drop* is the
   difference to its AUROC.
-- **{tables.METADATA_BASELINE.capitalize()}:** a small classifier that sees file size, width, height, aspect ratio and
-  mean grey, but no image. It is fitted on the training images of the split and is the same for all models.
+- **{tables.METADATA_BASELINE.capitalize()}:** a small classifier that sees a few facts about the file, such as its
+  size in bytes, its width, its mean grey or its sharpness, but no image; the facts stand below the table. It is fitted
+  on the training images of the split and is the same for all models.
 
-Neither can see a finding, except for a trace of it in the mean grey, so both should be near 0.5. A value far above 0.5
-means that the data set has shortcuts: its classes also differ in scanner, export or positioning, and a part of every
-model's AUROC may come from that. On these radiographs, published networks with the lungs blacked out are reported to
-reach 0.92 to 0.99. The method is that of Maguolo and Nanni 2021, "A critic evaluation of methods for COVID-19
-automatic detection from X-ray images", Information Fusion 76, who also train on such images. The black area may
-simply confuse a model that was trained on whole images: a low value does not prove that the model looks at the lungs.
+Neither can see a finding, except for a trace of it in mean grey and sharpness, so both should be near 0.5. A value far
+above 0.5 means that the data set has shortcuts: its classes also differ in scanner, export or positioning, and a part
+of every model's AUROC may come from that. On these radiographs, published networks with the lungs blacked out are
+reported to reach 0.92 to 0.99. The method is that of Maguolo and Nanni 2021, "A critic evaluation of methods for
+COVID-19 automatic detection from X-ray images", Information Fusion 76, who also train on such images. The black area
+may simply confuse a model that was trained on whole images: a low value does not prove that the model looks at the
+lungs.
 """
 
 
@@ -112,6 +114,7 @@ def _section(models: Sequence[ModelResult], note: str | None) -> str:
         *([f"{note}\n"] if note else []),
         "### At the threshold chosen on validation\n",
         f"{tables.threshold_table(models)}\nThreshold: {'; '.join(rules) or UNKNOWN}.\n",
+        *_describe_metadata_baseline(models),
         *(_describe_ensemble(result) for result in models if result.facts.get("members")),
         "### Further measures at that threshold\n",
         tables.further_measures_table(models),
@@ -126,11 +129,39 @@ def _section(models: Sequence[ModelResult], note: str | None) -> str:
         tables.subtypes_table(models),
         "### At further sensitivities\n",
         tables.operating_points_table(models),
+        *_stress_test(models),
         *_refusals(models),
         "### How they were trained\n",
         tables.training_table(models),
     ]
     return "\n".join(parts)
+
+
+def _describe_metadata_baseline(models: Sequence[ModelResult]) -> list[str]:
+    """The facts that the metadata baseline sees; empty if it was not measured."""
+    facts = tables.metadata_baseline(models).get("facts")
+    return [f"The {tables.METADATA_BASELINE} sees: {', '.join(facts)}.\n"] if facts else []
+
+
+def _stress_test(models: Sequence[ModelResult]) -> list[str]:
+    """The figures under acquisition changes; empty if no model was tested."""
+    tested = [result for result in models if result.stress]
+    if not tested:
+        return []
+    counts = {split: tested[0].stress[split] for split in ("validation", "test")}
+    explanation = (
+        "Images changed in fixed ways, as another device, exposure, archive or position of the patient would change "
+        f"them, none of which changes the diagnosis. {counts['validation']['images']:,} images of validation and "
+        f"{counts['test']['images']:,} of test, about half of them of each class; temperature and threshold are those "
+        "above. *Mean* is that over the changes, *lowest* the figure under the change named below it. Unless the "
+        "columns say validation, figures are those of test.\n"
+    )
+    return [
+        "### Under acquisition changes\n",
+        explanation,
+        tables.stress_summary_table(tested),
+        tables.stress_changes_table(tested),
+    ]
 
 
 def _refusals(models: Sequence[ModelResult]) -> list[str]:

@@ -29,15 +29,17 @@ METADATA_BASELINE = "metadata baseline"
 
 
 def metadata_baseline(models: Sequence[ModelResult]) -> Mapping[str, Any]:
-    """Return the measures of the metadata baseline, which is the same for all models of a split.
+    """Return the metadata baseline, which is the same for all models of a split.
 
     Args:
         models: results of one data set and split.
 
     Returns:
-        Measure to value, low and high; empty if none of the models has it.
+        ``facts``, and ``auroc`` with value, low and high; empty if none of the models has it.
     """
-    return next((check for result in models if (check := result.shortcut_check("metadata"))), {})
+    checks = [check for result in models if (check := result.shortcut_check("metadata"))]
+    # Results that were kept earlier may come from a baseline that saw fewer facts.
+    return max(checks, key=lambda check: len(check.get("facts", ())), default={})
 
 
 def threshold_table(models: Sequence[ModelResult]) -> str:
@@ -230,6 +232,49 @@ def operating_points_table(models: Sequence[ModelResult]) -> str:
         return "No further sensitivities were requested.\n"
     headings = ["Model", "Target on validation", "Threshold", "Sensitivity on test", "Specificity on test"]
     return markdown_table(headings, rows)
+
+
+def stress_summary_table(models: Sequence[ModelResult]) -> str:
+    """Compare models under the changes of the stress test: the mean over the changes, and the lowest figure.
+
+    Args:
+        models: results of one data set and split, with a stress test.
+
+    Returns:
+        A Markdown table.
+    """
+    measures = list(models[0].stress["test"]["mean"])
+    rows = []
+    for result in models:
+        validation, test = result.stress["validation"], result.stress["test"]
+        titles = {change["key"]: change["title"] for change in test["changes"]}
+        cells = [f"**{result.model}**", format_measure("auroc", validation["mean"])]
+        for measure in measures:
+            lowest = test["worst"][measure]
+            cells += [format_measure(measure, test[entry]) for entry in ("unchanged", "mean")]
+            cells.append(f"{format_interval(measure, lowest)}<br>{titles.get(lowest['change'], UNKNOWN)}")
+        rows.append(cells)
+    headings = [
+        f"{measure_heading(measure)}, {column}" for measure in measures for column in ("unchanged", "mean", "lowest")
+    ]
+    return markdown_table(["Model", "Validation AUROC, mean", *headings], rows)
+
+
+def stress_changes_table(models: Sequence[ModelResult]) -> str:
+    """Write the AUROC on test under each change of the stress test, one column per model.
+
+    Args:
+        models: results of one data set and split, with a stress test.
+
+    Returns:
+        A Markdown table; a change that a model was not measured under is a dash.
+    """
+    by_model = [
+        {change["title"]: change["auroc"]["value"] for change in result.stress["test"]["changes"]} for result in models
+    ]
+    titles = dict.fromkeys(title for aurocs in by_model for title in aurocs)
+    rows = [[title, *(format_number(aurocs.get(title), 4) for aurocs in by_model)] for title in titles]
+    return markdown_table(["AUROC on test", *(f"**{result.model}**" for result in models)], rows)
 
 
 def training_table(models: Sequence[ModelResult]) -> str:

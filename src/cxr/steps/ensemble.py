@@ -57,6 +57,7 @@ class Ensemble(EvaluationStep):
         from cxr.evaluation.ensemble import ENSEMBLE_NAME, read_members, write_ensemble
         from cxr.evaluation.evaluate import evaluate
         from cxr.evaluation.shortcut_checks import with_shortcut_checks
+        from cxr.evaluation.stress_test import with_stress_test
         from cxr.files import COMPARISON_FILE, write_json
         from cxr.lineage import provenance
         from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, model_folders
@@ -69,6 +70,8 @@ class Ensemble(EvaluationStep):
         weights = members.fit_weights()
         evaluation = evaluate(members.pooled_predictions(weights), self.settings())
         evaluation = with_shortcut_checks(evaluation, resamples=self.resamples, seed=self.seed)
+        changed = members.pooled_changed_predictions(weights)
+        evaluation = with_stress_test(evaluation, changed, resamples=self.resamples, seed=self.seed)
         metadata = members.ensemble_metadata(weights, provenance.current_provenance(Path()))
         model_folder, evaluation_folder = self.ensemble / MODEL_FOLDER, self.ensemble / EVALUATION_FOLDER
         write_ensemble(model_folder, evaluation.calibrate(metadata), folders)

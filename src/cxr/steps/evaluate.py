@@ -30,6 +30,17 @@ class Evaluate(EvaluationStep):
         Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in the section models."),
     ]
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per network call.")] = 64
+    stress: Annotated[
+        bool,
+        Field(description="Whether the model is also measured on images changed as by another device or exposure."),
+    ] = True
+    stress_images: Annotated[
+        int,
+        Field(ge=2, le=100_000, description="Most images of validation, and most of test, that are changed."),
+    ] = 300
+    phantom_stress_images: Annotated[
+        int, Field(ge=2, le=100_000, description="The same for drawn phantoms, whose figures say nothing anyway.")
+    ] = 8
     manifest: Annotated[
         Path, Input("Manifest"), Field(description="Folder of the manifest, for the check of shortcuts in file facts.")
     ] = Path("artifacts/manifest")
@@ -55,6 +66,7 @@ class Evaluate(EvaluationStep):
             predict_lungs_hidden,
             with_shortcut_checks,
         )
+        from cxr.evaluation.stress_test import draw_stress_sample, predict_changed_images, with_stress_test
         from cxr.files import MANIFEST_FILE
         from cxr.images.prepared import PreparedImages
         from cxr.inference.predictor import Predictor
@@ -73,8 +85,14 @@ class Evaluate(EvaluationStep):
             predictor, prepared.images, prepared.rows(rows["path"]), describe_device(), batch_size=self.batch_size
         )
         rows[HIDDEN_COLUMN] = predict_lungs_hidden(predictor, prepared, rows, batch_size=self.batch_size)
+        changed = None
+        if self.stress:
+            images = self.phantom_stress_images if metadata.dataset_kind == "phantom" else self.stress_images
+            sample = draw_stress_sample(rows, images=images, seed=self.seed)
+            changed = predict_changed_images(predictor, prepared, sample, batch_size=self.batch_size)
         evaluation = evaluate(rows, self.settings())
         evaluation = with_shortcut_checks(evaluation, resamples=self.resamples, seed=self.seed)
+        evaluation = with_stress_test(evaluation, changed, resamples=self.resamples, seed=self.seed)
         evaluation = evaluation.with_entries({"speed": speed, "split_ratios": read_ratios(self.splits)})
         write_evaluation_folder(
             self.evaluation, evaluation, metadata, prepared=prepared, data=self.data, mistakes=self.mistakes,

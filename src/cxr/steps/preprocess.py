@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+
+if TYPE_CHECKING:
+    from cxr.images.recipes import Recipe
 
 
 def _check_recipe_name(name: str) -> str:
@@ -55,6 +58,12 @@ class Preprocess(Step):
     ] = None
     size: Annotated[int | None, Field(ge=8, le=2048, description="Side of the output in pixels.")] = None
     channels: Annotated[int | None, Field(ge=1, le=3, description="Channels of the network's input.")] = None
+    fit: Annotated[
+        Literal["squash", "pad", "crop"] | None,
+        Field(
+            description="How an image becomes square: stretched, filled up with black, or cut to its central square."
+        ),
+    ] = None
     equalise: Annotated[bool | None, Field(description="Equalise the histogram of the whole image.")] = None
     clahe_clip: Annotated[
         float | None,
@@ -83,16 +92,19 @@ class Preprocess(Step):
             completed.setdefault("prepared", Path("artifacts/prepared") / str(completed["recipe"]))
         return completed
 
+    def chosen_recipe(self) -> Recipe:
+        """The recipe with the values of this step in place of those of the source system."""
+        from cxr.images.recipes import recipe_named
+
+        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
+        return recipe_named(self.recipe, **changes)
+
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
         import pandas as pd
 
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import prepare_accepted_images
-        from cxr.images.recipes import recipe_named
 
-        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
         manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
-        prepare_accepted_images(
-            self.data, manifest, recipe_named(self.recipe, **changes), self.prepared, workers=self.workers
-        )
+        prepare_accepted_images(self.data, manifest, self.chosen_recipe(), self.prepared, workers=self.workers)

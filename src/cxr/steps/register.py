@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -69,6 +69,11 @@ class Register(TrackingStep):
     include: list[str] = Field(
         [], description="Models to register; empty registers all that are evaluated, and the ensemble (weighted)."
     )
+    choose_by: Literal["validation", "stressed_validation"] = Field(
+        "validation",
+        description="What chooses the challenger, which must be better in it than the champion: the AUROC on "
+        "validation, or its mean under the acquisition changes of the stress test.",
+    )
     require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
     min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
@@ -76,7 +81,7 @@ class Register(TrackingStep):
         0.15, ge=0, le=1, description="Highest calibration error on test for a champion."
     )
     min_gain: float = Field(
-        0.0, ge=0, le=1, description="How much higher than the champion's the AUROC on validation must be."
+        0.0, ge=0, le=1, description="How much higher than the champion's that AUROC on validation must be."
     )
     margin: float = Field(
         0.005, ge=0, le=1, description="How much AUROC on test the challenger may lose, at the interval's lower end."

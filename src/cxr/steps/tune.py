@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from cxr.tuning.space import Scalar, Space
 
 FIXED = WITHOUT_EFFECT | {
-    "model", "system", "architecture", "augmentation", "monitor", "seed", "epochs", "phantom_epochs", "fine_tune_epochs"
+    "model", "system", "architecture", "augmentation", "monitor", "seed", "epochs", "phantom_epochs",
+    "fine_tune_epochs", "mirrored",
 }  # fmt: skip
-"""Parameters of a training that all trials share: they would make trials incomparable, or have no single value."""
+"""Parameters of a training that all trials share: they would make trials incomparable, have no single value, or take
+effect only after training."""
 
 
 class Tune(TrackingStep):
@@ -135,7 +137,7 @@ class Tune(TrackingStep):
         Returns:
             One sentence per problem.
         """
-        from cxr.tuning.space import network_problems
+        from cxr.tuning.space import combination_problems_in, network_problems
 
         if "architecture" not in self.base:
             return [
@@ -150,6 +152,7 @@ class Tune(TrackingStep):
         except ParameterError as error:
             return [*error.problems, *problems]
         problems.extend(network_problems(space, base.model_dump()))
+        problems.extend(combination_problems_in(space, base.model_dump()))
         if base.recipe is None and "recipe" not in space:
             problems.append(f"expected recipe of {self.model} to name a recipe, received recipe=None")
         return [f"{self.name}: {problem}" for problem in problems]

@@ -62,13 +62,13 @@ def register(
         if is_new:
             new_versions.append(str(version.version))
     promotion = _Promotion(store, registered_name, aliases, policy, run.data)
-    challenger = choose_challenger(facts)
+    challenger = choose_challenger(facts, policy.choose_by)
     decision, entry, comparison = promotion.run(challenger) if challenger else (None, None, None)
     state = aliases.synchronize()
     return Registration(
         registered_name,
         store.uri,
-        tuple(sorted(facts, key=lambda version_facts: -version_facts.validation_auroc)),
+        tuple(sorted(facts, key=lambda version_facts: -version_facts.choice_figure(policy.choose_by))),
         tuple(new_versions),
         state.versions,
         state.manual_aliases,

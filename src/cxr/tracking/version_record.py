@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr.errors import DataError
 from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE
 from cxr.lineage import provenance
 from cxr.lineage.provenance import DATA_POINTER, LOCK_FILES, PARAMETERS_FILE, RECORDED_FILES
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.model_card.writer import write_model_card
+from cxr.results.model_result import read_metrics
 from cxr.tracking.store import Store
 
 RECORDS = "registered"
@@ -160,6 +162,6 @@ def _with_algorithm(digest: str | None) -> str | None:
 
 def _read_metrics(evaluation: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return read_metrics(evaluation)
+    except DataError:
         return {}

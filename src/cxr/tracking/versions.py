@@ -86,9 +86,18 @@ def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -
             if str(version.version) != str(created.version):
                 return version, False
         _finish_models(store, version, run_id, fingerprint)
+        version = _with_new_figures(store, version, candidate)
     if is_new:
         log.info("registered %s as version %s of %s", candidate.name, version.version, name)
     return store.client.get_model_version(name, version.version), is_new
+
+
+def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate) -> ModelVersion:
+    """Tag a version with figures that were measured after its registration, e.g. by a stress test; others stay."""
+    figures = {key: value for key, value in candidate.summary.items() if value is not None and key not in version.tags}
+    for key, value in figures.items():
+        store.client.set_model_version_tag(version.name, version.version, key, str(value))
+    return store.client.get_model_version(version.name, version.version) if figures else version
 
 
 def _create_version(store: Store, name: str, candidate: Candidate, run_id: str, fingerprint: str) -> ModelVersion:

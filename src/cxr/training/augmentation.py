@@ -1,10 +1,15 @@
-"""Augmentation of training images: small random changes of position that do not change the diagnosis.
+"""Augmentation of training images: small random changes that do not change the diagnosis.
 
-The ranges have the meaning of Keras's ``ImageDataGenerator``, which the source systems S1 to S4 use, so that their
-settings can be copied: rotation and shear in degrees, zoom per axis in [1 - zoom, 1 + zoom], shift as a fraction of
-the side; pixels outside the image take the value of the nearest edge pixel. Rotation, shift, shear, zoom and flip are
-joined into one matrix, so that every image is interpolated only once. There is no vertical flip, because no
-radiograph is taken upside down.
+Changes of position come first. Their ranges have the meaning of Keras's ``ImageDataGenerator``, which the source
+systems S1 to S4 use, so that their settings can be copied: rotation and shear in degrees, zoom per axis in
+[1 - zoom, 1 + zoom], shift as a fraction of the side; pixels outside the image take the value of the nearest edge
+pixel. Rotation, shift, shear, zoom and flip are joined into one matrix, so that every image is interpolated only once.
+There is no vertical flip, because no radiograph is taken upside down.
+
+Changes of the grey levels follow, in the order in which an image is acquired: gamma, contrast and brightness (joined
+into one table of 256 values, so that grey levels are rounded only once), then blur, then JPEG compression. They stand
+for another exposure, another detector and another archive. Only the first plane of an image is changed: the second
+holds edges, 0 or 255, which are not grey levels.
 """
 
 from __future__ import annotations
@@ -18,6 +23,8 @@ from numpy.typing import NDArray
 from cxr.errors import ParameterError
 
 _UPPER_BOUNDS = {"rotation": 180.0, "zoom": 0.9, "shear": 80.0, "shift": 1.0}
+_PHOTOMETRIC_UPPER_BOUNDS = {"gamma": 2.0, "contrast": 0.9, "brightness": 0.9, "blur": 10.0}
+BEST_JPEG_QUALITY = 100
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class Augmentation:
         zoom: height and width are zoomed independently, each by a factor in [1 - zoom, 1 + zoom] (S3: 0.3, S4: 0.2).
         shear: largest shear angle in either direction, degrees.
         shift: largest shift along each axis, as a fraction of the side.
+        gamma: grey levels in [0, 1] are raised to a power in [exp(-gamma), exp(gamma)].
+        contrast: distances from the image's mean are multiplied by a factor in [1 - contrast, 1 + contrast].
+        brightness: grey levels are multiplied by a factor in [1 - brightness, 1 + brightness]; black stays black.
+        blur: largest standard deviation of a Gaussian blur, in pixels of the prepared image; the smallest is 0.
+        jpeg_quality: lowest quality of a JPEG compression, 1 to 100; the highest is 100. 100 compresses nothing.
     """
 
     horizontal_flip: bool = False
@@ -37,12 +49,19 @@ class Augmentation:
     zoom: float = 0.0
     shear: float = 0.0
     shift: float = 0.0
+    gamma: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    blur: float = 0.0
+    jpeg_quality: float = BEST_JPEG_QUALITY
 
     def __post_init__(self) -> None:
+        bounds = {key: (0.0, upper) for key, upper in (_UPPER_BOUNDS | _PHOTOMETRIC_UPPER_BOUNDS).items()}
+        bounds["jpeg_quality"] = (1.0, BEST_JPEG_QUALITY)
         problems = [
-            f"expected {key} in [0, {upper:g}], received {key}={getattr(self, key)}"
-            for key, upper in _UPPER_BOUNDS.items()
-            if not 0 <= getattr(self, key) <= upper
+            f"expected {key} in [{lower:g}, {upper:g}], received {key}={getattr(self, key)}"
+            for key, (lower, upper) in bounds.items()
+            if not lower <= getattr(self, key) <= upper
         ]
         if problems:
             raise ParameterError(problems)
@@ -50,12 +69,17 @@ class Augmentation:
     @property
     def is_active(self) -> bool:
         """Whether any change is switched on."""
-        return self.horizontal_flip or self.interpolates
+        return self.horizontal_flip or self.interpolates or self.changes_grey_levels
 
     @property
     def interpolates(self) -> bool:
         """Whether pixels are interpolated, that is, any change other than the flip is switched on."""
         return any(getattr(self, key) > 0 for key in _UPPER_BOUNDS)
+
+    @property
+    def changes_grey_levels(self) -> bool:
+        """Whether any change other than one of position is switched on."""
+        return any(getattr(self, key) > 0 for key in _PHOTOMETRIC_UPPER_BOUNDS) or self.jpeg_quality < BEST_JPEG_QUALITY
 
 
 def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -70,7 +94,8 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
         generator: source of the random numbers.
 
     Returns:
-        The changed images, same shape and type; all planes of an image are changed in the same way.
+        The changed images, same shape and type. All planes of an image move in the same way; the grey levels of the
+        first alone are changed.
 
     Raises:
         ValueError: if the images are not a four-dimensional uint8 array with 1 to 4 planes.
@@ -80,12 +105,23 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
             "expected uint8 images (batch, height, width, planes) with 1 to 4 planes, "
             f"received shape={images.shape}, dtype={images.dtype}"
         )
-    count, height, width, planes = images.shape
+    count, height, width = images.shape[:3]
     draws = generator.uniform(-1.0, 1.0, (count, 7))
+    photometric_draws = generator.uniform(-1.0, 1.0, (count, 5))
     flips = (draws[:, 6] < 0) & augmentation.horizontal_flip
-    if not augmentation.interpolates:
-        return np.where(flips[:, None, None, None], images[:, :, ::-1], images)
-    matrices = affine_matrices(draws[:, :6], flips, augmentation, height, width)
+    if augmentation.interpolates:
+        moved = _warp(images, affine_matrices(draws[:, :6], flips, augmentation, height, width))
+    else:
+        moved = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+    if augmentation.changes_grey_levels:
+        for image, image_draws in zip(moved, photometric_draws, strict=True):
+            image[..., 0] = change_grey_levels(np.ascontiguousarray(image[..., 0]), augmentation, image_draws)
+    return moved
+
+
+def _warp(images: NDArray[np.uint8], matrices: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Move each image by its matrix, with one interpolation."""
+    height, width, planes = images.shape[1:]
     # OpenCV drops a last axis of length 1, so a single plane is passed without it.
     source = np.ascontiguousarray(images)
     result = np.empty_like(source)
@@ -99,6 +135,36 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
+    return result
+
+
+def change_grey_levels(
+    image: NDArray[np.uint8], augmentation: Augmentation, draws: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Change gamma, contrast and brightness of an image, then blur it, then compress it as JPEG.
+
+    Args:
+        image: ``(height, width)``, uint8; not modified.
+        augmentation: ranges.
+        draws: ``(5,)`` numbers in [-1, 1]: gamma, contrast, brightness, blur and quality. -1 is no blur and the lowest
+            quality.
+
+    Returns:
+        ``(height, width)``, uint8.
+    """
+    levels = np.linspace(0.0, 1.0, 256) ** np.exp(augmentation.gamma * draws[0])
+    mean = levels @ np.bincount(image.ravel(), minlength=256) / image.size
+    levels = mean + (1 + augmentation.contrast * draws[1]) * (levels - mean)
+    levels = (1 + augmentation.brightness * draws[2]) * levels
+    changed = cv2.LUT(image, np.clip(np.rint(255 * levels), 0, 255).astype(np.uint8))
+    sigma = augmentation.blur * (1 + draws[3]) / 2
+    if sigma > 0:
+        changed = cv2.GaussianBlur(changed, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    if augmentation.jpeg_quality < BEST_JPEG_QUALITY:
+        quality = augmentation.jpeg_quality + (BEST_JPEG_QUALITY - augmentation.jpeg_quality) * (1 + draws[4]) / 2
+        _, data = cv2.imencode(".jpg", changed, [cv2.IMWRITE_JPEG_QUALITY, round(quality)])
+        changed = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    result: NDArray[np.uint8] = changed
     return result
 
 

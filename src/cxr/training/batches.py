@@ -39,6 +39,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         shuffle: bool = False,
         augmentation: Augmentation | None = None,
         balance: Balance,
+        mixup: float,
         seed: int,
     ) -> None:
         """Describe the batches; no image is read yet.
@@ -54,7 +55,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             augmentation: ranges of random changes; None for none.
             balance: ``"class_weights"`` weights each image by n / (2 * images of its class);
                 ``"oversample"`` repeats images of the rarer class, drawn anew each epoch.
-            seed: seed of order, augmentation and oversampling.
+            mixup: parameter alpha of :meth:`mix`; 0 mixes nothing.
+            seed: seed of order, augmentation, oversampling and mixing.
         """
         super().__init__(workers=LOADER_THREADS, use_multiprocessing=False, max_queue_size=2 * LOADER_THREADS)
         self.images = images
@@ -66,6 +68,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         self.shuffle = shuffle
         self.augmentation = augmentation
         self.balance = balance
+        self.mixup = mixup
         self.seed = seed
         self.epoch = 0
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
@@ -93,10 +96,33 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         positions = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         labels = self.labels[positions]
         targets = labels[:, None] if self.outputs == 1 else np.eye(2)[labels]
-        batch = (self.inputs(positions, index), targets.astype(np.float32))
+        batch: tuple[Any, ...] = (self.inputs(positions, index), targets.astype(np.float32))
         if self.balance == "class_weights":
-            return *batch, self.class_weights()[labels].astype(np.float32)
-        return batch
+            batch = (*batch, self.class_weights()[labels].astype(np.float32))
+        return self.mix(batch, index) if self.mixup else batch
+
+    def mix(self, batch: tuple[NDArray[np.float32], ...], index: int) -> tuple[NDArray[np.float32], ...]:
+        """Mix each image with another of its batch (mixup, Zhang et al. 2017, arXiv:1710.09412).
+
+        The share of the first image is drawn from Beta(alpha, alpha), for each image anew. Labels and weights are
+        mixed like the images.
+
+        Args:
+            batch: arrays whose first dimension is the batch.
+            index: number of the batch; with seed and epoch it decides partners and shares.
+
+        Returns:
+            The mixed arrays, same shapes and types.
+        """
+        generator = np.random.default_rng([self.seed, self.epoch, 4, index])
+        count = len(batch[0])
+        shares = generator.beta(self.mixup, self.mixup, count).astype(np.float32)
+        partners = generator.permutation(count)
+        mixed = []
+        for array in batch:
+            share = shares.reshape(-1, *[1] * (array.ndim - 1))
+            mixed.append(share * array + (1 - share) * array[partners])
+        return tuple(mixed)
 
     def inputs(self, positions: NDArray[np.int64], index: int) -> Any:
         """Read and augment images.

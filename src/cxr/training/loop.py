@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,51 +25,14 @@ from cxr.training.checkpoint import (
     assign_variables,
     copy_variables,
 )
+from cxr.training.compilation import compile_network, learning_rate_schedule
+from cxr.training.plan import TrainingPlan
+from cxr.training.weight_average import AveragedNetwork
 
 log = logging.getLogger(__name__)
 
-OptimizerName = Literal["adam", "nadam", "rmsprop", "sgd"]
-Monitor = Literal["loss", "auroc"]
-
-OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "nadam": keras.optimizers.Nadam,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
-}
-
 PLATEAU_DELTA = 1e-4
 """Smaller improvements do not count for the learning-rate schedule, as in Keras's ReduceLROnPlateau."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How a network is trained.
-
-    Attributes:
-        optimizer: name of the Keras optimizer.
-        learning_rate: learning rate of the first epoch.
-        epochs: maximum number of epochs.
-        monitor: validation metric that decides on the best epoch, early stopping and the learning rate.
-        early_stop_patience: number of epochs without improvement before training stops; 0 never stops.
-        reduce_lr_patience: number of epochs without improvement before the rate is lowered; 0 never lowers it.
-        reduce_lr_factor: factor by which the rate is lowered.
-        min_learning_rate: the rate is never lowered below this.
-        stop_at_accuracy: accuracy on the training images, measured during the epoch, at which training stops
-            (S3: 0.975); None never stops.
-        seed: seed of weights, order, augmentation and dropout.
-    """
-
-    optimizer: OptimizerName
-    learning_rate: float
-    epochs: int
-    monitor: Monitor
-    early_stop_patience: int
-    reduce_lr_patience: int
-    reduce_lr_factor: float
-    min_learning_rate: float
-    stop_at_accuracy: float | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -92,8 +56,8 @@ class TrainingResult:
 
     Attributes:
         history: one row of metrics per epoch: epoch (from 1), loss, accuracy, precision, recall, f1, auroc on the
-            training images as measured during the epoch, the same with ``val_`` on validation, learning_rate, seconds
-            (training alone), ended (when the epoch ended, in seconds since 1970).
+            training images as measured during the epoch, the same with ``val_`` on validation, learning_rate (of the
+            last step), seconds (training alone), ended (when the epoch ended, in seconds since 1970).
         best_epoch: epoch (from 1) whose weights the network now has.
         best: monitored metric of that epoch.
         stopped: why training ended before its last epoch, or "".
@@ -125,8 +89,8 @@ def fit(
     """Train a network. At the end it has the weights of its best epoch on validation.
 
     Order, augmentation and dropout of an epoch follow from the seed and the number of the epoch, and a checkpoint
-    holds weights, optimizer and schedule. A run that was killed and resumed therefore ends with the same weights as
-    one that was not.
+    holds weights, their averages, optimizer and schedule. A run that was killed and resumed therefore ends with the
+    same weights as one that was not.
 
     Args:
         model: untrained network; it is compiled here.
@@ -148,9 +112,11 @@ def fit(
         TrainingError: if the loss is no longer a finite number.
     """
     previous = previous or PreviousPhase()
-    _compile(model, plan)
+    trained = AveragedNetwork(model, plan.average_decay) if plan.average_decay else model
+    schedule = learning_rate_schedule(plan, len(train))
+    compile_network(trained, plan, schedule, model.output_shape[-1])
     if state:
-        state.restore(model)
+        state.restore(trained)
         progress, best = state.progress, state.best
         log.info("training goes on after epoch %d", progress.epoch)
     else:
@@ -164,12 +130,24 @@ def fit(
         while progress.epoch < last_epoch and not progress.stopped:
             bar.set_description(f"{model.name} epoch {progress.epoch + 1}/{last_epoch}")
             _reseed(layers, plan.seed, progress.epoch)
-            row = _run_epoch(model, train, validation, progress, bar)
-            best = _update_progress(model, best, progress, plan, row)
+            if schedule is None:
+                learning_rate = progress.learning_rate
+                trained.optimizer.learning_rate.assign(learning_rate)
+            else:
+                last_step = (progress.epoch + 1 - previous.epochs) * len(train) - 1
+                learning_rate = float(keras.ops.convert_to_numpy(schedule(last_step)))
+            row, seconds = _train_epoch(trained, train, progress, learning_rate, bar)
+            with trained.averages_as_weights() if plan.average_decay else nullcontext():
+                row |= {f"val_{name}": value for name, value in _validation_metrics(trained, validation).items()}
+                row |= {"learning_rate": learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
+                _show(row, bar)
+                progress.history.append(row)
+                progress.epoch += 1
+                best = _update_progress(model, best, progress, plan, row)
             if on_epoch:
                 on_epoch(row)
             if checkpoint:
-                checkpoint.save(model, best, progress)
+                checkpoint.save(trained, best, progress)
     assign_variables(model.variables, best)
     seconds = sum(row["seconds"] for row in progress.history)
     images = len(progress.history) * train.count
@@ -190,13 +168,12 @@ def predict_batches(model: keras.Model, batches: Batches) -> NDArray[np.float64]
     return np.concatenate(outputs).astype(np.float64)
 
 
-def _run_epoch(
-    model: keras.Model, train: Batches, validation: Batches, progress: TrainingProgress, bar: Any
-) -> dict[str, float]:
-    """Train one epoch, measure it, and add the row of metrics to the history."""
+def _train_epoch(
+    model: keras.Model, train: Batches, progress: TrainingProgress, learning_rate: float, bar: Any
+) -> tuple[dict[str, float], float]:
+    """Train one epoch. Returns the metrics on the training images, and the seconds that it took."""
     epoch = progress.epoch + 1
     train.epoch = progress.epoch
-    model.optimizer.learning_rate.assign(progress.learning_rate)
     started = time.perf_counter()
     advance_bar = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.update(1))
     logs = model.fit(train, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
@@ -207,18 +184,18 @@ def _run_epoch(
     if not np.isfinite(row["loss"]):
         raise TrainingError(
             f"expected a finite loss, received loss={row['loss']} in {epoch=}; "
-            f"lower the learning rate (learning_rate={progress.learning_rate:g})"
+            f"lower the learning rate (learning_rate={learning_rate:g})"
         )
-    row |= {f"val_{name}": value for name, value in _validation_metrics(model, validation).items()}
-    row |= {"learning_rate": progress.learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
-    progress.history.append(row)
-    progress.epoch = epoch
+    return row, seconds
+
+
+def _show(row: dict[str, float], bar: Any) -> None:
+    """Show the metrics of an epoch in the progress bar and in the log."""
     bar.set_postfix_str(f"val loss {row['val_loss']:.4f}, val auroc {row['val_auroc']:.4f}")
     log.info(
         "%s: loss %.4f, auroc %.4f; validation loss %.4f, auroc %.4f (%.0f s)",
-        bar.desc.removesuffix(": "), row["loss"], row["auroc"], row["val_loss"], row["val_auroc"], seconds,
+        bar.desc.removesuffix(": "), row["loss"], row["auroc"], row["val_loss"], row["val_auroc"], row["seconds"],
     )  # fmt: skip
-    return row
 
 
 def _update_progress(
@@ -258,34 +235,6 @@ def _validation_metrics(model: keras.Model, batches: Batches) -> dict[str, float
         "f1": float(decision["f1"]),
         "auroc": float(metrics.auroc(batches.labels, probability)),
     }
-
-
-def _compile(model: keras.Model, plan: TrainingPlan) -> None:
-    has_two_outputs = model.output_shape[-1] == 2
-    model.compile(
-        optimizer=OPTIMIZERS[plan.optimizer](plan.learning_rate),
-        loss="categorical_crossentropy" if has_two_outputs else "binary_crossentropy",
-        metrics=[
-            _of_last_column(keras.metrics.BinaryAccuracy)(name="accuracy"),
-            _of_last_column(keras.metrics.Precision)(name="precision"),
-            _of_last_column(keras.metrics.Recall)(name="recall"),
-            _of_last_column(keras.metrics.AUC)(name="auroc"),
-        ],
-        # Graph compilation of convolutions is slower than oneDNN's kernels on a CPU.
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
-    # If the variables were created while TensorFlow traces the first step, it would trace the step again.
-    model.optimizer.build(model.trainable_variables)
-
-
-def _of_last_column(base: type[Any]) -> type[Any]:
-    """Restrict a metric to the last column: the probability of pneumonia, whether there are one or two outputs."""
-
-    class LastColumnMetric(base):  # type: ignore[misc]  # the base is chosen at run time
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            return super().update_state(y_true[..., -1:], y_pred[..., -1:], sample_weight)
-
-    return LastColumnMetric
 
 
 def _reseed(layers: Sequence[Any], seed: int, epoch: int) -> None:

@@ -23,7 +23,8 @@ from cxr.training.checkpoint import Checkpoint, TrainingState
 from cxr.training.device import describe_device, make_deterministic
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
-from cxr.training.loop import Monitor, OptimizerName, PreviousPhase, TrainingPlan, TrainingResult, fit
+from cxr.training.loop import PreviousPhase, TrainingResult, fit
+from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan
 from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,12 @@ class TrainingSettings:
     architecture: str
     optimizer: OptimizerName
     learning_rate: float
+    weight_decay: float
+    schedule: Schedule
+    warmup_epochs: float
+    average_decay: float
+    label_smoothing: float
+    mixup: float
     batch_size: int
     epochs: int
     phantom_epochs: int
@@ -51,6 +58,7 @@ class TrainingSettings:
     dropout: float | None
     batch_normalisation: bool | None
     weights: str
+    freeze_backbone: bool
     unfrozen_layers: int
     fine_tune_epochs: int
     fine_tune_optimizer: OptimizerName
@@ -124,7 +132,9 @@ class TrainingSession:
         keras.config.set_dtype_policy(settings.gpu_precision if on_gpu else "float32")
         make_deterministic(settings.seed)
         self.batch_size = (settings.gpu_batch_size if on_gpu else None) or settings.batch_size
-        self.stores_activations = settings.cut == "always" or (settings.cut == "auto" and not on_gpu)
+        # Images are mixed, activations are not.
+        cuts_by_itself = settings.cut == "auto" and not on_gpu and not settings.mixup
+        self.stores_activations = settings.cut == "always" or cuts_by_itself
         self.network = build_network(
             settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
             batch_normalisation=settings.batch_normalisation, weights=settings.weights,
@@ -225,10 +235,13 @@ class TrainingSession:
         paths, labels = self.data.images_of("train")
         train = Batches(
             prepared.images, prepared.rows(paths), labels, prepared.recipe, shuffle=True,
-            augmentation=augmentation if augmentation.is_active else None, balance=settings.balance, **common,
+            augmentation=augmentation if augmentation.is_active else None, balance=settings.balance,
+            mixup=settings.mixup, **common,
         )  # fmt: skip
         paths, labels = self.data.images_of("validation")
-        validation = Batches(prepared.images, prepared.rows(paths), labels, prepared.recipe, balance="none", **common)
+        validation = Batches(
+            prepared.images, prepared.rows(paths), labels, prepared.recipe, balance="none", mixup=0.0, **common
+        )
         return train, validation
 
 
@@ -236,7 +249,8 @@ def plan_phases(settings: TrainingSettings, network: keras.Model, *, phantom: bo
     """Plan the phases of a training.
 
     A network with pretrained weights is trained with its backbone frozen, and then, if ``fine_tune_epochs`` is above
-    0, with the last layers of the backbone unfrozen. Any other network is trained as a whole.
+    0, with the last layers of the backbone unfrozen. Any other network is trained as a whole, and so is every network
+    if ``freeze_backbone`` is False.
 
     Args:
         settings: what the network depends on.
@@ -250,16 +264,13 @@ def plan_phases(settings: TrainingSettings, network: keras.Model, *, phantom: bo
         ParameterError: if more layers are to be unfrozen than the backbone has, or none for fine-tuning.
     """
     max_epochs = settings.phantom_epochs if phantom else 10_000
-    plan = TrainingPlan(
-        settings.optimizer, settings.learning_rate, min(settings.epochs, max_epochs), settings.monitor,
-        settings.early_stop_patience, settings.reduce_lr_patience, settings.reduce_lr_factor,
-        settings.min_learning_rate, settings.stop_at_accuracy, settings.seed,
-    )  # fmt: skip
+    shared = {name: getattr(settings, name) for name in TrainingPlan.__dataclass_fields__}
+    plan = TrainingPlan(**shared | {"epochs": min(settings.epochs, max_epochs)})
     layers = backbone_layers(network)
     problems = unfreezing_problems(settings, len(layers))
     if problems:
         raise ParameterError(problems)
-    if not layers or settings.weights == NO_WEIGHTS:
+    if not layers or settings.weights == NO_WEIGHTS or not settings.freeze_backbone:
         return [TrainingPhase("all layers are trained", plan, None)]
     phases = [TrainingPhase("the backbone is frozen", plan, 0)]
     if settings.fine_tune_epochs:

@@ -62,7 +62,7 @@ class TrainedModel:
             "trainable_parameters": sum(math.prod(weight.shape) for weight in self.network.trainable_variables),
         }
 
-    def write(self, folder: Path, model: str, system: str, seed: int) -> None:
+    def write(self, folder: Path, model: str, system: str, seed: int, *, mirrored: bool) -> None:
         """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``.
 
         Args:
@@ -70,6 +70,7 @@ class TrainedModel:
             model: name of the model in ``params.yaml``.
             system: source system.
             seed: seed of the training.
+            mirrored: whether a prediction is the mean of the image and its mirror image.
         """
         facts = self.training_facts()
         # A copy without the compiled metrics: it can be loaded in a process that has only Keras.
@@ -88,6 +89,7 @@ class TrainedModel:
             data_digest=self.data.data_digest,
             split_protocol=self.data.protocol,
             split_digest=self.data.digest,
+            mirrored=mirrored,
             training=facts,
             **self.provenance,
         ).write(folder)

@@ -15,6 +15,7 @@ import yaml
 from optuna import Study
 
 from cxr.errors import TrainingError
+from cxr.models.pretrained_network import MAIN_PINS
 from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 from cxr.training.split_data import SplitData
 from cxr.tuning.space import Space
@@ -86,9 +87,11 @@ def params_section(architecture: str) -> str:
         architecture: network of the model.
 
     Returns:
-        ``"transfer"`` for networks with pretrained weights, otherwise ``"models"``.
+        ``"transfer"`` for networks whose pretrained weights are not installed with the project, otherwise ``"models"``.
     """
-    return "transfer" if architecture in PRETRAINED_NETWORKS else "models"
+    network = PRETRAINED_NETWORKS.get(architecture)
+    is_installed = network is None or (network.package is not None and network.package.pins == MAIN_PINS)
+    return "models" if is_installed else "transfer"
 
 
 def dvc_command(model: str, values: Mapping[str, Any], section: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from cxr.models.networks import NETWORKS, option_problems
+from cxr.training.parameter_checks import COMBINED_PARAMETERS, combination_problems
 
 Scalar = str | int | float | bool | None
 DIGITS = 4
@@ -211,6 +212,25 @@ def network_problems(space: Space, base: Mapping[str, Any]) -> list[str]:
                 "expected fine_tune_epochs of at least 1 for space.unfrozen_layers, received fine_tune_epochs=0; "
                 "without a second phase no layer is unfrozen"
             )
+    return [*dict.fromkeys(problems)]
+
+
+def combination_problems_in(space: Space, base: Mapping[str, Any]) -> list[str]:
+    """Find combinations that the space contains and a training would refuse.
+
+    Args:
+        space: the space.
+        base: values of all parameters that are not searched.
+
+    Returns:
+        One sentence per problem.
+    """
+    checked = [values_to_check(space, name, base[name]) for name in COMBINED_PARAMETERS]
+    problems = [
+        problem
+        for values in product(*checked)
+        for problem in combination_problems(dict(zip(COMBINED_PARAMETERS, values, strict=True)))
+    ]
     return [*dict.fromkeys(problems)]
 
 

@@ -62,6 +62,8 @@ MANIFEST_DTYPES: dict[str, str] = {
     "mean": "float64",
     "std": "float64",
     "phash": "string",
+    "sharpness": "float64",
+    "gradient_ratio": "float64",
     "copies": "Int64",
     "labels_of_hash": "Int64",
     "near_group": "string",
@@ -258,6 +260,8 @@ def _make_row(
         "mean": facts.mean,
         "std": facts.std,
         "phash": facts.phash,
+        "sharpness": facts.sharpness,
+        "gradient_ratio": facts.gradient_ratio,
     }
 
 

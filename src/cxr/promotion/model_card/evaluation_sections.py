@@ -123,9 +123,10 @@ def shortcut_section(metrics: Mapping[str, Any]) -> str:
     """
     checks = metrics.get("honesty", {})
     facts, hidden = (checks.get(name, {}).get("auroc") for name in ("metadata", "lungs_hidden"))
+    fact_names = ", ".join(checks.get("metadata", {}).get("facts") or ["size in bytes, width, height, mean grey"])
     return "\n".join(
         [
-            f"- File facts alone (size, width, height, mean grey, no image): AUROC {_with_interval('auroc', facts)}.",
+            f"- File facts alone ({fact_names}; no image): AUROC {_with_interval('auroc', facts)}.",
             f"- The model with the lungs blacked out: AUROC {_with_interval('auroc', hidden)}.",
             "",
             "Both would be near 0.5 if nothing but the lungs told the classes apart. Far above 0.5 means that the "
@@ -133,6 +134,38 @@ def shortcut_section(metrics: Mapping[str, Any]) -> str:
             "that. A low figure with hidden lungs does not prove that the model looks at lungs.",
         ]
     )
+
+
+def stress_section(metrics: Mapping[str, Any]) -> str:
+    """Write the figures on test images that were changed as another way of acquiring them would change them.
+
+    Args:
+        metrics: content of ``metrics.json``, with that of ``stress.json`` as the entry ``stress``.
+
+    Returns:
+        Markdown.
+    """
+    test = (metrics.get("stress") or {}).get("test")
+    if not test:
+        return f"The figures on images that were acquired in another way are {NOT_MEASURED}."
+    measures = list(test["mean"])
+    titles = {change["key"]: change["title"] for change in test["changes"]}
+    entries = {"Unchanged": test["unchanged"], "Mean over the changes": test["mean"]}
+    entries |= {change["title"]: change for change in test["changes"]}
+    rows = [[title, *(_with_interval(name, entry[name]) for name in measures)] for title, entry in entries.items()]
+    lowest = "; ".join(
+        f"{measure_heading(name)} {_cells(name, test['worst'][name])[0]} "
+        f"({titles.get(test['worst'][name]['change'], NOT_STATED)})"
+        for name in measures
+    )
+    return "\n".join(
+        [
+            f"{describe_counts(test)}, changed in fixed ways that do not change the diagnosis; temperature and "
+            f"threshold as above. Lowest: {lowest}.",
+            "",
+            markdown_table(["Change", *map(measure_heading, measures)], rows),
+        ]
+    ).rstrip()
 
 
 def split_metrics(metrics: Mapping[str, Any], split: str) -> Mapping[str, Any]:

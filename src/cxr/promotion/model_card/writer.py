@@ -17,6 +17,7 @@ from cxr.promotion.model_card.evaluation_sections import (
     figures_section,
     shortcut_section,
     split_metrics,
+    stress_section,
     threshold_section,
 )
 
@@ -50,7 +51,8 @@ def write_model_card(
 
     Args:
         metadata: the calibrated metadata.
-        metrics: content of ``metrics.json``; a missing figure is called "not measured".
+        metrics: content of ``metrics.json``, with that of ``stress.json`` as the entry ``stress``; a missing figure is
+            called "not measured".
         origin: Markdown for the section about the origin of the model; None writes what the metadata says.
         limit: largest number of characters, None for no limit; whole sections are left out, the least important first,
             and named at the end.
@@ -64,6 +66,7 @@ def write_model_card(
         _Section("Figures on test images", figures_section(metrics)),
         _Section("Threshold", threshold_section(metadata, metrics), 1),
         _Section("Honesty checks", shortcut_section(metrics)),
+        _Section("Images acquired in another way", stress_section(metrics), 7),
         _Section("Limits", _limits(metadata, metrics)),
         _Section("Calibration", calibration_section(metadata, metrics), 2),
         _Section("Data", _data(metadata, metrics), 3),

@@ -1,0 +1,273 @@
+"""``cxr adopt`` takes a model of another machine only if it stands for the training of this one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cxr.cli.main import main
+from cxr.lineage.model_origin import MODEL_FILES
+from cxr.models.networks import build_network
+from support.trained_models import MODEL, SmallTraining, train_small_model
+
+GPU = {"kind": "gpu", "name": "NVIDIA H200", "backend": "jax", "framework": "jax 0.11.2", "driver": "580.159.04"}
+
+
+@pytest.fixture(scope="module")
+def training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
+    return train_small_model(tmp_path_factory.mktemp("training"), phantom_folder)
+
+
+@pytest.fixture
+def received(training: SmallTraining, tmp_path: Path) -> Path:
+    """The trained model's folder, as it was copied from the other machine."""
+    return Path(shutil.copytree(training.trained, tmp_path / "received"))
+
+
+@pytest.fixture
+def adopt(
+    training: SmallTraining, tmp_path: Path, received: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command on the received folder: exit status, standard output and messages."""
+
+    def run(*arguments: str, folder: Path = received, params: Path | None = training.params) -> tuple[int, str, str]:
+        named = ["--params", str(params)] if params else []
+        named += ["--manifest", str(training.manifest), "--splits", str(training.splits)]
+        named += ["--prepared", str(training.prepared.parent), "--trained", str(tmp_path / "models" / MODEL)]
+        capsys.readouterr()
+        status = main(["adopt", str(folder), *named, *arguments])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def change(path: Path, **values: Any) -> None:
+    """Replace values of a JSON file; ``a__b`` is the key b of the mapping a."""
+    document = json.loads(path.read_text())
+    for name, value in values.items():
+        *parents, last = name.split("__")
+        section = document
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    path.write_text(json.dumps(document))
+
+
+def change_facts(folder: Path, **values: Any) -> None:
+    """Change facts about the training in both files that state them."""
+    change(folder / "training.json", **values)
+    change(folder / "card.json", **{f"training__{name}": value for name, value in values.items()})
+
+
+def change_device(folder: Path, **values: Any) -> None:
+    change_facts(folder, **{f"device__{name}": value for name, value in values.items()})
+
+
+def name_the_other_epoch(folder: Path) -> None:
+    """Name the worse of the two epochs as the best one."""
+    change_facts(folder, best_epoch=3 - json.loads((folder / "training.json").read_text())["best_epoch"])
+
+
+def change_history(folder: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    edit(pd.read_csv(folder / "history.csv")).to_csv(folder / "history.csv", index=False)
+
+
+def replace_network(folder: Path, network: Any) -> None:
+    network.save(folder / "model.keras")
+
+
+def shifted_network(folder: Path) -> Any:
+    """The network with another last bias, as of another training."""
+    network = keras.saving.load_model(folder / "model.keras")
+    network.layers[-1].bias.assign(network.layers[-1].bias + 0.5)
+    return network
+
+
+def broken_network(folder: Path) -> Any:
+    network = keras.saving.load_model(folder / "model.keras")
+    network.layers[-1].bias.assign([np.nan])
+    return network
+
+
+def name_a_program(folder: Path) -> None:
+    """Change the file of the network so that a layer is a function of the operating system."""
+    with zipfile.ZipFile(folder / "model.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    layer = config["config"]["layers"][1]
+    layer |= {"module": "os", "class_name": "system", "registered_name": None, "config": f"touch {folder / 'ran'}"}
+    files["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def test_a_model_that_fits_is_copied_as_a_whole_and_the_next_commands_are_named(adopt, received, tmp_path) -> None:
+    (received / ".DS_Store").write_text("left by a file manager")
+    status, output, _ = adopt()
+    assert status == 0
+    copied = contents(tmp_path / "models" / MODEL)
+    assert set(copied) == set(MODEL_FILES)
+    assert copied == {name: (received / name).read_bytes() for name in MODEL_FILES}
+    assert f"dvc commit --force train@{MODEL}" in output
+    assert re.search(rf"cxr evaluate .*--model {MODEL} .*--trained \S+{MODEL} --evaluation artifacts/eval", output)
+    assert "cxr register --params params.yaml" in output
+    assert "trained on a CPU" in output, "the policy will refuse it as champion"
+
+
+def test_a_model_that_is_already_there_is_not_written_again(adopt, tmp_path) -> None:
+    adopt()
+    before = (tmp_path / "models" / MODEL / "model.keras").stat()
+    status, output, _ = adopt()
+    assert status == 0
+    assert "is already in" in output
+    assert (tmp_path / "models" / MODEL / "model.keras").stat() == before
+
+
+def test_the_evidence_of_a_gpu_is_shown(adopt, received) -> None:
+    change_device(received, **GPU)
+    status, output, _ = adopt()
+    assert status == 0
+    assert "trained on NVIDIA H200, jax 0.11.2, driver 580.159.04" in output
+    assert "CPU" not in output
+
+
+def test_another_model_is_replaced_only_on_demand(adopt, received, tmp_path) -> None:
+    adopt()
+    before = contents(tmp_path / "models" / MODEL)
+    change_device(received, **GPU)
+    status, _, message = adopt()
+    assert status == 2
+    assert re.search(r"received a model that was trained on .*; --replace true replaces it\..*NVIDIA H200", message)
+    assert contents(tmp_path / "models" / MODEL) == before
+    assert adopt("--replace", "true")[0] == 0
+    assert contents(tmp_path / "models" / MODEL) == contents(received)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a file is missing": (lambda folder: (folder / "history.csv").unlink(), "expected the file history.csv"),
+    "a card is cut off": (lambda folder: (folder / "card.json").write_text('{"model":'), "expected card.json as"),
+    "facts are a list": (lambda folder: (folder / "training.json").write_text("[]"), "expected training.json as"),
+    "a history holds words": (
+        lambda folder: (folder / "history.csv").write_text("epoch,seconds\none,2\n"), "expected history.csv as"
+    ),
+    "the card is an evaluation's": (
+        lambda folder: change(folder / "card.json", temperature=1.0, threshold=0.5), "that of an evaluation"
+    ),
+    "a network is cut off": (
+        lambda folder: (folder / "model.keras").write_bytes((folder / "model.keras").read_bytes()[:2000]),
+        "that Keras loads in safe mode",
+    ),
+    "a network names a program": (name_a_program, "that Keras loads in safe mode"),
+    "the network is of another architecture": (
+        lambda folder: replace_network(folder, build_network("shallow", (48, 48, 1))),
+        "expected the layers of architecture=three_block",
+    ),
+    "the network is of another size": (
+        lambda folder: replace_network(folder, build_network(MODEL, (64, 64, 1))), r"received model.keras with \(64, 64"
+    ),
+    "a weight is no number": (lambda folder: replace_network(folder, broken_network(folder)), "finite weights"),
+    "the network is of another training": (
+        lambda folder: replace_network(folder, shifted_network(folder)), "val_loss=.* as history.csv says"
+    ),
+    "other images": (lambda folder: change(folder / "card.json", data_digest="d" * 64), "data_digest=dddd"),
+    "another split": (lambda folder: change(folder / "card.json", split_digest="5" * 64), "split_digest=5555"),
+    "another protocol": (lambda folder: change(folder / "card.json", split_protocol="official"), "=official in card"),
+    "patients": (lambda folder: change(folder / "card.json", dataset__kind="patients"), "dataset.kind=phantom"),
+    "another recipe": (
+        lambda folder: change(folder / "card.json", recipe__equalise=True), "expected equalise=False in the recipe"
+    ),
+    "an unknown recipe": (lambda folder: change(folder / "card.json", recipe__sise=3), "received sise="),
+    "another learning rate": (
+        lambda folder: change(folder / "training.json", parameters__learning_rate=0.5), "expected learning_rate=0.001"
+    ),
+    "an unknown parameter": (
+        lambda folder: change(folder / "training.json", parameters__sharpness=2), "received sharpness=2"
+    ),
+    "another seed": (lambda folder: change(folder / "training.json", parameters__seed=7), "expected seed=0, as in"),
+    "files that disagree": (lambda folder: change(folder / "card.json", seed=3), "expected the same seed in both"),
+    "a GPU without a driver": (lambda folder: change_device(folder, **{**GPU, "driver": None}), r"expected device\.dr"),
+    "a GPU without a name": (lambda folder: change_device(folder, **{**GPU, "name": ""}), r"expected device\.name"),
+    "a driver without a GPU": (lambda folder: change_device(folder, driver="580"), "expected no driver of a GPU"),
+    "two frameworks": (lambda folder: change_device(folder, framework="caffe 1"), "expected the framework of backend"),
+    "another device in one file": (
+        lambda folder: change(folder / "training.json", device__name="another"), "expected the same device in both"
+    ),
+    "another best epoch": (name_the_other_epoch, "expected best_epoch="),
+    "an epoch is missing": (
+        lambda folder: change_history(folder, lambda history: history.iloc[1:]), "expected the epochs 1 to epochs_run=2"
+    ),
+    "too little time": (lambda folder: change_facts(folder, seconds=0.01), "expected seconds of at least"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(name: str, adopt, received, tmp_path) -> None:
+    damage, expected = DAMAGES[name]
+    damage(received)
+    status, output, message = adopt()
+    assert (status, output) == (1, "")
+    assert re.search(expected, message), message
+    assert not (tmp_path / "models").exists()
+    assert not (received / "ran").exists()
+
+
+def test_all_problems_are_reported_together(adopt, received) -> None:
+    change(received / "card.json", data_digest="d" * 64, recipe__equalise=True)
+    change(received / "training.json", parameters__learning_rate=0.5, best_epoch=9)
+    replace_network(received, build_network("shallow", (48, 48, 1)))
+    status, _, message = adopt()
+    assert status == 1
+    for problem in ("data_digest", "equalise", "learning_rate", "same best_epoch", "best_epoch=9", "layers of arch"):
+        assert problem in message
+
+
+def test_a_parameter_that_is_younger_than_the_model_had_its_default(
+    adopt, received, training: SmallTraining, tmp_path
+) -> None:
+    facts = json.loads((received / "training.json").read_text())
+    for name in ("augmented_views", "gpu_precision"):
+        del facts["parameters"][name]
+    (received / "training.json").write_text(json.dumps(facts))
+    assert adopt()[0] == 0
+    sections = yaml.safe_load(training.params.read_text())
+    sections["models"][MODEL]["augmented_views"] = 5
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(sections))
+    status, _, message = adopt(params=tmp_path / "params.yaml")
+    assert status == 1
+    assert "expected augmented_views=5, as in params.yaml, received augmented_views=2" in message
+
+
+def test_a_card_from_before_a_field_existed_is_read(adopt, received) -> None:
+    card = json.loads((received / "card.json").read_text())
+    assert card.pop("mirrored") is False
+    (received / "card.json").write_text(json.dumps(card))
+    assert adopt()[0] == 0
+
+
+def test_mistakes_of_a_person_have_status_2(adopt, received, tmp_path) -> None:
+    status, _, message = adopt(folder=tmp_path / "nowhere")
+    assert (status, "nowhere" in message) == (2, True)
+    status, _, message = adopt(params=None)
+    assert (status, "give --params params.yaml" in message) == (2, True)
+    change(received / "card.json", model="../../etc")
+    status, _, message = adopt()
+    assert status == 2
+    assert "received model='../../etc'" in message and MODEL in message
+    assert not (tmp_path / "models").exists()
