@@ -34,6 +34,10 @@ def test_every_metric_agrees_with_scikit_learn_under_weights(rows: list[tuple[in
             "precision": reference.precision_score(labels, called, sample_weight=taken, zero_division=np.nan),
             "brier": reference.brier_score_loss(labels, probability, sample_weight=taken),
             "log_loss": reference.log_loss(labels, np.clip(probability, 1e-7, 1 - 1e-7), sample_weight=taken),
+            "oracle_accuracy": max(
+                reference.accuracy_score(labels, probability >= threshold, sample_weight=taken)
+                for threshold in (*np.unique(probability), 1.1)
+            ),
         }
         for name, value in expected.items():
             assert values[name][row] == pytest.approx(value, abs=1e-9, nan_ok=True), name

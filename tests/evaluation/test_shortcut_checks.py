@@ -14,13 +14,14 @@ from cxr.evaluation.metrics import auroc
 from cxr.evaluation.shortcut_checks import (
     HIDDEN_COLUMN,
     METADATA_COLUMN,
-    LungsHiddenPredictor,
-    hide_lungs,
+    LungsHiddenImages,
     lung_field,
     measure_shortcuts,
     metadata_baseline_scores,
+    prepared_lung_field,
     with_shortcut_checks,
 )
+from cxr.images.recipes import apply_recipe, recipe_named
 from support.manifests import manifest
 from support.simulated_predictions import evaluated, predictions
 
@@ -115,7 +116,9 @@ def hidden_lungs_check(network: Pixel) -> dict:
     images = np.broadcast_to(grey[:, None, None, None], (len(files), 48, 48, 1))
     rows = files[["path", "label"]].assign(group=files["patient"], split="test", score_metadata=0.5)
     rows["probability_raw"] = network.probabilities(images)
-    rows[HIDDEN_COLUMN] = LungsHiddenPredictor(network).probabilities(images, batch_size=64)
+    recipe = recipe_named("s2_resize", size=48)
+    hidden = LungsHiddenImages(images, recipe, dict.fromkeys(range(len(files)), (500, 700)))
+    rows[HIDDEN_COLUMN] = network.probabilities(hidden[np.arange(len(files))])
     return measure_shortcuts(rows, resamples=100, seed=0)["lungs_hidden"]
 
 
@@ -149,11 +152,23 @@ def test_the_lung_field_hides_drawn_opacities(phantom_folder: Path) -> None:
 def test_hiding_does_not_modify_the_images_and_covers_all_planes() -> None:
     images = np.full((3, 20, 20, 2), 200, dtype=np.uint8)
     images.setflags(write=False)
-    hidden = hide_lungs(images)
+    recipe = recipe_named("s2_resize", size=20)
+    hidden = LungsHiddenImages(images, recipe, {1: (300, 400), 2: (90, 80)})[np.array([2, 1])]
     assert (images == 200).all()
     field = lung_field(20, 20)
     assert (hidden[:, field] == 0).all()
     assert (hidden[:, ~field] == 200).all()
+
+
+@pytest.mark.parametrize("shape", [(600, 800), (800, 500), (512, 512)])
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+def test_the_same_part_of_the_radiograph_is_hidden_whatever_the_fit(fit: str, shape: tuple[int, int]) -> None:
+    recipe = recipe_named("s4_resize", fit=fit)
+    prepared = apply_recipe(recipe, np.where(lung_field(*shape), 255, 0).astype(np.uint8))[..., 0]
+    field = prepared_lung_field(recipe, *shape)
+    assert (field == (prepared > 127)).mean() > 0.995
+    if fit == "squash":
+        assert (field == lung_field(224, 224)).all()
 
 
 def test_both_checks_are_in_the_summary() -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from cxr.data.dataset import DatasetCard
 from cxr.errors import ParameterError
+from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
+from cxr.evaluation.metrics import log_loss
 from cxr.images.prepared import PreparedImages
-from cxr.images.recipes import recipe_named
+from cxr.images.recipes import recipe_named, to_network_input
 from cxr.models.metadata import ModelMetadata
 from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
@@ -176,6 +178,26 @@ def test_the_average_of_a_network_with_frozen_layers_is_of_its_trained_part(data
     assert [row["val_loss"] for row in resumed.train().history] == [row["val_loss"] for row in result.history]
     for expected_weights, weights in zip(session.network.get_weights(), resumed.network.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, expected_weights)
+
+
+@pytest.mark.parametrize("cut", ["never", "always"])
+def test_a_stressed_monitor_measures_each_validation_image_under_one_change(data, settings, tmp_path, cut):
+    prepared, split = data
+    session = TrainingSession(replace(settings, monitor="stressed_loss", cut=cut), *data, tmp_path, resume=True)
+    result = session.train()
+    losses = [row["val_stressed_loss"] for row in result.history]
+    assert result.best == min(losses) == losses[result.best_epoch - 1]
+    paths, labels = split.images_of("validation")
+    changed = [
+        ACQUISITION_CHANGES[row % len(ACQUISITION_CHANGES)].apply(prepared.images[row]) for row in prepared.rows(paths)
+    ]
+    outputs = session.network.predict(to_network_input(np.stack(changed), RECIPE), verbose=0)[:, -1]
+    assert log_loss(labels, outputs.astype(float)) == pytest.approx(result.best, rel=1e-5)
+    assert result.best != pytest.approx(result.history[result.best_epoch - 1]["val_loss"], rel=1e-4)
+
+
+def test_other_monitors_read_no_changed_images(uninterrupted):
+    assert not [name for row in uninterrupted[1].history for name in row if "stressed" in name]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,26 @@ def average_precision(labels: ArrayLike, probability: ArrayLike, weight: ArrayLi
     return _ratio((precision * positive[..., ::-1]).sum(axis=-1), positive.sum(axis=-1))
 
 
+def oracle_accuracy(labels: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Highest accuracy that any threshold reaches: an upper bound, because these very images choose the threshold.
+
+    Never choose anything by it. It shows what a figure that was selected on test can reach at most.
+
+    Args:
+        labels: (images,), 0 or 1.
+        probability: (images,), in [0, 1].
+        weight: (..., images), at least 0; once each by default.
+
+    Returns:
+        (...), in [0, 1]; NaN without images.
+    """
+    positive, negative = _by_score(labels, probability, weight)
+    # The lowest threshold calls every image pneumonia. One above score k clears the normal images up to k, and misses
+    # those with pneumonia.
+    gain = (np.cumsum(negative, axis=-1) - np.cumsum(positive, axis=-1)).max(axis=-1, initial=0.0)
+    return _ratio(positive.sum(axis=-1) + gain, positive.sum(axis=-1) + negative.sum(axis=-1))
+
+
 def confusion(
     labels: ArrayLike, probability: ArrayLike, threshold: float, weight: ArrayLike | None = None
 ) -> dict[str, Floats]:
@@ -317,6 +337,9 @@ METRICS: Mapping[str, Metric] = {
     "calibration_error": Metric("Calibration error", "calibration", calibration_error),
     "calibration_error_adaptive": Metric(
         "Calibration error adaptive", "calibration", partial(calibration_error, adaptive=True), in_summary=False
+    ),
+    "oracle_accuracy": Metric(
+        "Highest accuracy of any threshold", "ranking", oracle_accuracy, in_summary=False, is_share=True
     ),
 }
 """Key in reports to metric, in the order of reports."""

@@ -14,6 +14,13 @@ CHUNK = 512
 """Images read and predicted at once."""
 
 
+class ImageRows(Protocol):
+    """Prepared images by row number: a memory-mapped array, or images that are changed when they are read."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Read images, (m, height, width, planes), by their row numbers, (m,)."""
+
+
 class ProbabilityPredictor(Protocol):
     """What evaluation needs of a network."""
 
@@ -23,7 +30,7 @@ class ProbabilityPredictor(Protocol):
 
 def predict_rows(
     predictor: ProbabilityPredictor,
-    images: NDArray[np.uint8],
+    images: ImageRows,
     rows: NDArray[np.int64],
     *,
     batch_size: int,

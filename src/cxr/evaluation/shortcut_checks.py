@@ -18,7 +18,6 @@ such images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.prediction import ProbabilityPredictor, predict_rows
 from cxr.images.prepared import PreparedImages
+from cxr.images.recipes import Recipe
 
 FILE_FACTS: Mapping[str, str] = {
     "bytes": "file size",
@@ -68,57 +68,74 @@ def lung_field(height: int, width: int) -> NDArray[np.bool_]:
     Returns:
         (height, width), True where the lungs are hidden; a pixel belongs to the area if its centre does.
     """
-    down, across = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    reach = np.interp(down, (TOP, WIDEST), HALF_WIDTHS)
-    inside: NDArray[np.bool_] = np.abs(across - 0.5)[None, :] < reach[:, None]
-    return inside & ((down >= TOP) & (down < BOTTOM))[:, None]
+    return _lungs_at((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width)
 
 
-def hide_lungs(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Black out the lungs of prepared images, on all planes.
+def prepared_lung_field(recipe: Recipe, height: int, width: int) -> NDArray[np.bool_]:
+    """Mark where a prepared image shows the :func:`lung_field` of its radiograph.
 
     Args:
-        images: (n, height, width, planes), uint8, after their recipe; not modified.
+        recipe: recipe of the image; it may have cut off or added borders.
+        height: rows of the radiograph.
+        width: columns of the radiograph.
 
     Returns:
-        A copy with 0 inside :func:`lung_field`.
+        ``(size, size)``, True where the lungs are hidden.
     """
-    hidden = np.array(images, dtype=np.uint8)
-    hidden[:, lung_field(*hidden.shape[1:3])] = 0
-    return hidden
+    placement = recipe.placement(height, width)
+    down, across = (
+        source.start / side
+        + (np.arange(recipe.size) + 0.5 - target.start) / (target.stop - target.start)
+        * ((source.stop - source.start) / side)
+        for source, target, side in zip(placement.source, placement.target, (height, width), strict=True)
+    )  # fmt: skip
+    return _lungs_at(down, across)
 
 
-@dataclass(frozen=True)
-class LungsHiddenPredictor:
-    """A network that predicts images whose lungs are hidden.
+class LungsHiddenImages:
+    """Prepared images whose lungs are blacked out, on all planes, when they are read."""
 
-    Attributes:
-        predictor: the network.
-    """
-
-    predictor: ProbabilityPredictor
-
-    def probabilities(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float64]:
-        """Predict images after hiding their lungs.
+    def __init__(self, images: NDArray[np.uint8], recipe: Recipe, sizes: Mapping[int, tuple[int, int]]) -> None:
+        """Remember the images; none is read yet.
 
         Args:
-            images: prepared images (n, height, width, planes), uint8.
-            batch_size: images per network call.
+            images: ``(n, size, size, planes)`` uint8, usually memory-mapped; they are not modified.
+            recipe: their recipe.
+            sizes: row number to height and width of the radiograph.
+        """
+        self.images = images
+        self.recipe = recipe
+        self.sizes = sizes
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read images and hide their lungs.
+
+        Args:
+            rows: ``(m,)`` row numbers.
 
         Returns:
-            Raw probabilities of pneumonia, (n,).
+            ``(m, size, size, planes)`` uint8.
         """
-        return self.predictor.probabilities(hide_lungs(images), batch_size=batch_size)
+        hidden = np.array(self.images[rows], dtype=np.uint8)
+        for image, row in zip(hidden, rows.tolist(), strict=True):
+            image[prepared_lung_field(self.recipe, *self.sizes[row])] = 0
+        return hidden
 
 
 def predict_lungs_hidden(
-    predictor: ProbabilityPredictor, prepared: PreparedImages, rows: pd.DataFrame, *, batch_size: int
+    predictor: ProbabilityPredictor,
+    prepared: PreparedImages,
+    manifest: pd.DataFrame,
+    rows: pd.DataFrame,
+    *,
+    batch_size: int,
 ) -> NDArray[np.float64]:
     """Predict the test images with their lungs hidden.
 
     Args:
         predictor: the network.
         prepared: prepared images.
+        manifest: one row per file with the columns path, height and width.
         rows: images with the columns path and split.
         batch_size: images per network call.
 
@@ -127,9 +144,13 @@ def predict_lungs_hidden(
     """
     is_test = (rows["split"] == TEST).to_numpy()
     scores = np.full(len(rows), np.nan)
-    test_rows = prepared.rows(rows.loc[is_test, "path"])
-    hidden = LungsHiddenPredictor(predictor)
-    scores[is_test] = predict_rows(hidden, prepared.images, test_rows, batch_size=batch_size)
+    test_paths = rows.loc[is_test, "path"]
+    test_rows = prepared.rows(test_paths)
+    sides = manifest.set_index("path").loc[test_paths, ["height", "width"]].to_numpy(dtype=np.int64).tolist()
+    hidden = LungsHiddenImages(
+        prepared.images, prepared.recipe, dict(zip(test_rows.tolist(), map(tuple, sides), strict=True))
+    )
+    scores[is_test] = predict_rows(predictor, hidden, test_rows, batch_size=batch_size)
     return scores
 
 
@@ -262,3 +283,10 @@ def _file_facts(manifest: pd.DataFrame, paths: Sequence[str]) -> NDArray[np.floa
         )
     facts = rows.loc[list(paths), list(FILE_FACTS)].astype("Float64")
     return facts.assign(aspect=facts["width"] / facts["height"]).to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _lungs_at(down: Floats, across: Floats) -> NDArray[np.bool_]:
+    """The lung field at positions in fractions of the radiograph's sides; positions outside of it are not in it."""
+    reach = np.interp(down, (TOP, WIDEST), HALF_WIDTHS)
+    inside: NDArray[np.bool_] = np.abs(across - 0.5)[None, :] < reach[:, None]
+    return inside & ((down >= TOP) & (down < BOTTOM))[:, None]

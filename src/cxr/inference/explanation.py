@@ -216,7 +216,8 @@ def _log_odds_map(
     if not predictor.metadata.mirrored:
         return heat
     mirrored = split.log_odds_map(to_network_input(mirror(images), recipe), placement, shape, average_gradients)
-    return (heat + mirrored[:, ::-1]) / 2
+    mean: NDArray[np.float32] = (heat + mirrored[:, ::-1]) / np.float32(2)
+    return mean
 
 
 def _split_network(predictor: Predictor) -> _SplitNetwork:

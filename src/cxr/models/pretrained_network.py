@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-
 MAIN_PINS = "run.txt"
 """File of ``requirements/`` whose packages every installation has."""
 

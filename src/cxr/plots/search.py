@@ -10,28 +10,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from cxr.plots.style import BLUE, GREY, VERMILLION, Caption, mix_with_white, titled_figure
+from cxr.training.plan import Monitor, higher_is_better
 from cxr.tuning.report import best_so_far
 from cxr.tuning.space import Choices, Range, Space
 from cxr.tuning.study import COMPLETE, FAILED, PRUNED
 
-MONITOR_TITLES = {"auroc": "AUROC on validation", "loss": "loss on validation"}
+MONITOR_TITLES: dict[Monitor, str] = {
+    "auroc": "AUROC on validation",
+    "loss": "loss on validation",
+    "stressed_auroc": "AUROC on changed validation images",
+    "stressed_loss": "loss on changed validation images",
+}
 COLUMNS = 3
 SPREAD = 0.16
 """Half the width over which trials with the same choice are spread, so that they do not cover each other."""
 
 
-def plot_search_history(trials: pd.DataFrame, monitor: str, caption: Caption) -> Figure:
+def plot_search_history(trials: pd.DataFrame, monitor: Monitor, caption: Caption) -> Figure:
     """Plot the result of every trial in order, with the best so far.
 
     Args:
         trials: the result of :func:`cxr.tuning.report.trials_table`.
-        monitor: ``"auroc"`` or ``"loss"``.
+        monitor: the validation metric that decides.
         caption: what the figure is about.
 
     Returns:
         The figure.
     """
-    best = best_so_far(trials, higher=monitor == "auroc")
+    best = best_so_far(trials, higher=higher_is_better(monitor))
     with titled_figure(
         "Does the search still find better values?", caption, _describe_trials(trials), size=(8.4, 5.4)
     ) as figure:
@@ -54,13 +60,13 @@ def plot_search_history(trials: pd.DataFrame, monitor: str, caption: Caption) ->
     return figure
 
 
-def plot_parameter_slices(trials: pd.DataFrame, space: Space, monitor: str, caption: Caption) -> Figure:
+def plot_parameter_slices(trials: pd.DataFrame, space: Space, monitor: Monitor, caption: Caption) -> Figure:
     """Plot the result of every trial against the values of each parameter, one panel per parameter.
 
     Args:
         trials: the result of :func:`cxr.tuning.report.trials_table`.
         space: the search space.
-        monitor: ``"auroc"`` or ``"loss"``.
+        monitor: the validation metric that decides.
         caption: what the figure is about.
 
     Returns:
@@ -68,7 +74,7 @@ def plot_parameter_slices(trials: pd.DataFrame, space: Space, monitor: str, capt
     """
     columns = min(COLUMNS, len(space))
     rows = -(-len(space) // columns)
-    best = best_so_far(trials, higher=monitor == "auroc")
+    best = best_so_far(trials, higher=higher_is_better(monitor))
     winner = trials.set_index("trial").loc[best[best == best.iloc[-1]].index[0]] if len(best) else None
     size = (max(6.4, 3.1 * columns), 1.2 + 3.0 * rows)
     with titled_figure("Which values did well?", caption, _describe_trials(trials), size=size) as figure:
@@ -139,14 +145,14 @@ def _mark_best(axes: Any, x: float, y: float, label: str) -> None:
     axes.scatter([x], [y], s=130, facecolor="none", edgecolor=VERMILLION, linewidth=2.2, zorder=5, label=label)
 
 
-def _limit_y_axis(axes: Any, trials: pd.DataFrame, monitor: str) -> None:
+def _limit_y_axis(axes: Any, trials: pd.DataFrame, monitor: Monitor) -> None:
     """Cut off far outliers on the bad side, which would compress all other points."""
     values = trials["value"].dropna().to_numpy(dtype=np.float64)
     if len(values) < 2:
         return
     low, high = float(values.min()), float(values.max())
     median = float(np.median(values))
-    if monitor == "auroc":
+    if higher_is_better(monitor):
         low = max(low, median - 4 * (high - median)) if high > median else low
     else:
         high = min(high, median + 4 * (median - low)) if median > low else high
@@ -154,7 +160,7 @@ def _limit_y_axis(axes: Any, trials: pd.DataFrame, monitor: str) -> None:
     axes.set_ylim(low - margin, high + margin)
     outside = int(((values < low) | (values > high)).sum())
     if outside and axes.get_subplotspec().is_first_row() and axes.get_subplotspec().is_first_col():
-        y, side, alignment = (0.02, "below", "bottom") if monitor == "auroc" else (0.98, "above", "top")
+        y, side, alignment = (0.02, "below", "bottom") if higher_is_better(monitor) else (0.98, "above", "top")
         axes.text(0.02, y, f"{outside} {side}", fontsize=9, color=GREY, transform=axes.transAxes, va=alignment)
 
 

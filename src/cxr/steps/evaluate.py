@@ -84,7 +84,7 @@ class Evaluate(EvaluationStep):
         rows["probability_raw"], speed = predict_with_speed(
             predictor, prepared.images, prepared.rows(rows["path"]), describe_device(), batch_size=self.batch_size
         )
-        rows[HIDDEN_COLUMN] = predict_lungs_hidden(predictor, prepared, rows, batch_size=self.batch_size)
+        rows[HIDDEN_COLUMN] = predict_lungs_hidden(predictor, prepared, manifest, rows, batch_size=self.batch_size)
         changed = None
         if self.stress:
             images = self.phantom_stress_images if metadata.dataset_kind == "phantom" else self.stress_images

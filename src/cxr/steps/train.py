@@ -97,8 +97,11 @@ class Train(TrackingStep):
         ),
     ] = 3
     monitor: Annotated[
-        Literal["loss", "auroc"],
-        Field(description="Validation metric that decides on best epoch, early stopping and learning rate."),
+        Literal["loss", "auroc", "stressed_loss", "stressed_auroc"],
+        Field(
+            description="Validation metric that decides on best epoch, early stopping and learning rate; stressed: on "
+            "validation images under the changes of the stress test."
+        ),
     ] = "loss"
     early_stop_patience: Annotated[
         int, Field(ge=0, description="Epochs without improvement before training stops; 0 never stops.")

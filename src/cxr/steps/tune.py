@@ -77,7 +77,7 @@ class Tune(TrackingStep):
         Field(ge=1, le=10_000, description="Maximum of epochs per trial, in each phase; null takes the model's own."),
     ] = None
     monitor: Annotated[
-        Literal["auroc", "loss"] | None,
+        Literal["loss", "auroc", "stressed_loss", "stressed_auroc"] | None,
         Field(description="Validation metric that ranks the trials; null takes the model's own."),
     ] = None
     sampler: Annotated[

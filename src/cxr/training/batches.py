@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.evaluation.prediction import ImageRows
 from cxr.images.recipes import Recipe, to_network_input
 from cxr.training.augmentation import Augmentation, augment
 
@@ -29,7 +30,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: ImageRows,
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
         recipe: Recipe,

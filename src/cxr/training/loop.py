@@ -26,7 +26,7 @@ from cxr.training.checkpoint import (
     copy_variables,
 )
 from cxr.training.compilation import compile_network, learning_rate_schedule
-from cxr.training.plan import TrainingPlan
+from cxr.training.plan import TrainingPlan, higher_is_better
 from cxr.training.weight_average import AveragedNetwork
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,9 @@ class TrainingResult:
 
     Attributes:
         history: one row of metrics per epoch: epoch (from 1), loss, accuracy, precision, recall, f1, auroc on the
-            training images as measured during the epoch, the same with ``val_`` on validation, learning_rate (of the
-            last step), seconds (training alone), ended (when the epoch ended, in seconds since 1970).
+            training images as measured during the epoch, the same with ``val_`` on validation, val_stressed_loss and
+            val_stressed_auroc where the monitor is one of them, learning_rate (of the last step), seconds (training
+            alone), ended (when the epoch ended, in seconds since 1970).
         best_epoch: epoch (from 1) whose weights the network now has.
         best: monitored metric of that epoch.
         stopped: why training ended before its last epoch, or "".
@@ -79,6 +80,7 @@ def fit(
     validation: Batches,
     plan: TrainingPlan,
     *,
+    changed_validation: Batches | None = None,
     checkpoint: Checkpoint | None = None,
     state: TrainingState | None = None,
     previous: PreviousPhase | None = None,
@@ -97,6 +99,7 @@ def fit(
         train: shuffled batches.
         validation: batches in fixed order, without augmentation.
         plan: how to train.
+        changed_validation: validation images under acquisition changes, for a monitor that is measured on them.
         checkpoint: where to keep the state after each epoch; None keeps none.
         state: state to resume from; None starts anew.
         previous: epochs of an earlier phase; the network keeps their weights unless an epoch is better.
@@ -139,6 +142,9 @@ def fit(
             row, seconds = _train_epoch(trained, train, progress, learning_rate, bar)
             with trained.averages_as_weights() if plan.average_decay else nullcontext():
                 row |= {f"val_{name}": value for name, value in _validation_metrics(trained, validation).items()}
+                if changed_validation is not None:
+                    stressed = _validation_metrics(trained, changed_validation)
+                    row |= {f"val_stressed_{name}": stressed[name] for name in ("loss", "auroc")}
                 row |= {"learning_rate": learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
                 _show(row, bar)
                 progress.history.append(row)
@@ -203,7 +209,7 @@ def _update_progress(
 ) -> Arrays:
     """Note whether the epoch was the best, and whether to lower the rate or stop. Returns the best weights."""
     value = row[f"val_{plan.monitor}"]
-    sign = -1.0 if plan.monitor == "loss" else 1.0
+    sign = 1.0 if higher_is_better(plan.monitor) else -1.0
     if not np.isfinite(progress.best) or sign * value > sign * progress.best:
         progress.best, progress.best_epoch, progress.since_best = value, progress.epoch, 0
         best = copy_variables(model.variables)
@@ -219,7 +225,7 @@ def _update_progress(
     if plan.stop_at_accuracy is not None and row["accuracy"] >= plan.stop_at_accuracy:
         progress.stopped = f"training accuracy reached {plan.stop_at_accuracy:g}"
     if plan.early_stop_patience and progress.since_best >= plan.early_stop_patience:
-        progress.stopped = f"no better validation {plan.monitor} for {progress.since_best} epochs"
+        progress.stopped = f"no better validation {plan.monitor.replace('_', ' ')} for {progress.since_best} epochs"
     return best
 
 

@@ -7,7 +7,32 @@ from typing import Literal
 
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine"]
-Monitor = Literal["loss", "auroc"]
+Monitor = Literal["loss", "auroc", "stressed_loss", "stressed_auroc"]
+"""Validation metrics that can decide. The stressed ones are measured on images under acquisition changes."""
+
+
+def is_stressed(monitor: Monitor) -> bool:
+    """Tell whether a metric is measured on images under acquisition changes.
+
+    Args:
+        monitor: the metric.
+
+    Returns:
+        Whether it is.
+    """
+    return monitor.startswith("stressed_")
+
+
+def higher_is_better(monitor: Monitor) -> bool:
+    """Tell in which direction a metric is better.
+
+    Args:
+        monitor: the metric.
+
+    Returns:
+        True for an AUROC, False for a loss.
+    """
+    return monitor.endswith("auroc")
 
 
 @dataclass(frozen=True)

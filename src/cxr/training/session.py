@@ -19,12 +19,13 @@ from cxr.models.networks import build_network
 from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
+from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState
 from cxr.training.device import describe_device, make_deterministic
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import PreviousPhase, TrainingResult, fit
-from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan
+from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan, is_stressed
 from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class TrainingSession:
             batch_normalisation=settings.batch_normalisation, weights=settings.weights,
         )  # fmt: skip
         self.phases = plan_phases(settings, self.network, phantom=data.dataset.kind == "phantom")
-        self._train_batches, self._validation_batches = self._batches()
+        self._train_batches, self._validation_batches, self._changed_batches = self._batches()
         self._resume = resume
         states = [state for number in range(len(self.phases)) if (state := self._saved_state(number)) is not None]
         self.run_id: str | None = states[-1].progress.run_id if states else None
@@ -167,16 +168,19 @@ class TrainingSession:
             parts = split_frozen_part(self.network) if self.stores_activations else None
             trained_part = parts.trained if parts else self.network
             state = self._saved_state(number)
-            train, validation = self._train_batches, self._validation_batches
+            train, validation, changed = self._train_batches, self._validation_batches, self._changed_batches
             is_finished = state is not None and self._is_finished(state, phase, previous)
             if parts and not is_finished:
                 folder = self.folder / f"activations-{self._digest(number)[:16]}"
                 train = store_activations(parts.frozen, train, self.settings.augmented_views, folder / "train")
                 validation = store_activations(parts.frozen, validation, 0, folder / "validation")
                 activation_seconds += train.seconds + validation.seconds
+                if changed is not None:
+                    changed = store_activations(parts.frozen, changed, 0, folder / "changed_validation")
+                    activation_seconds += changed.seconds
             log.info("%s: %s", self.network.name, phase.name)
             result = fit(
-                trained_part, train, validation, phase.plan,
+                trained_part, train, validation, phase.plan, changed_validation=changed,
                 checkpoint=self._checkpoint(number), state=state, previous=previous,
                 random_layers=self.network.layers, run_id=run_id, on_epoch=on_epoch,
             )  # fmt: skip
@@ -224,7 +228,8 @@ class TrainingSession:
         progress = state.progress
         return bool(progress.stopped) or progress.epoch >= previous.epochs + phase.plan.epochs
 
-    def _batches(self) -> tuple[Batches, Batches]:
+    def _batches(self) -> tuple[Batches, Batches, Batches | None]:
+        """Batches of training and validation, and of validation under changes if the monitor needs them."""
         settings, prepared = self.settings, self.prepared
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
@@ -239,10 +244,12 @@ class TrainingSession:
             mixup=settings.mixup, **common,
         )  # fmt: skip
         paths, labels = self.data.images_of("validation")
-        validation = Batches(
-            prepared.images, prepared.rows(paths), labels, prepared.recipe, balance="none", mixup=0.0, **common
+        rows = prepared.rows(paths)
+        validation, changed = (
+            Batches(images, rows, labels, prepared.recipe, balance="none", mixup=0.0, **common)
+            for images in (prepared.images, ChangedImages(prepared.images))
         )
-        return train, validation
+        return train, validation, changed if is_stressed(settings.monitor) else None
 
 
 def plan_phases(settings: TrainingSettings, network: keras.Model, *, phantom: bool) -> list[TrainingPhase]:

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cxr.errors import TrainingError
+from cxr.training.plan import Monitor, higher_is_better
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def search_digest(*facts: Any) -> str:
 
 
 @contextmanager
-def open_study(folder: Path, digest: str, *, monitor: str, resume: bool) -> Iterator[Study]:
+def open_study(folder: Path, digest: str, *, monitor: Monitor, resume: bool) -> Iterator[Study]:
     """Open the study of these data and values, or create it.
 
     Trials that a killed process left running are marked as failed.
@@ -52,7 +53,7 @@ def open_study(folder: Path, digest: str, *, monitor: str, resume: bool) -> Iter
     Args:
         folder: where the study is kept.
         digest: the :func:`search_digest` of data, split, space and the values that are not searched.
-        monitor: ``"auroc"`` (higher is better) or ``"loss"`` (lower is better).
+        monitor: the validation metric that decides.
         resume: whether to continue with the existing trials; otherwise they are removed.
 
     Yields:
@@ -73,7 +74,7 @@ def open_study(folder: Path, digest: str, *, monitor: str, resume: bool) -> Iter
             optuna.delete_study(study_name=name, storage=storage)
         elif names and name not in names:
             log.info("the searches in %s are on other data or values; a new one begins", folder)
-        direction = StudyDirection.MAXIMIZE if monitor == "auroc" else StudyDirection.MINIMIZE
+        direction = StudyDirection.MAXIMIZE if higher_is_better(monitor) else StudyDirection.MINIMIZE
         study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             log.info("trial %d was running when the search was killed; it is run again", trial.number)
