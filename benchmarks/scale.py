@@ -168,13 +168,14 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
     ]
     rows += [Row(f"preprocess {name}", linear(cost[name]), hours("preprocess")) for name in recipes]
     for name, entry in models.items():
-        epoch = train * cost[f"train {name}"]
+        epoch = train * cost[f"train {entry['architecture']}"]
         rows.append(Row(f"train {name}: one epoch", linear(epoch)))
         rows.append(
             Row(f"train {name}: at most {entry['epochs']} epochs", linear(entry["epochs"] * epoch), hours("train"))
         )
-    for name in models:
-        seconds = (judged + test) * cost[f"predict with {name}"] + judged * cost["evaluate, intervals of an image"]
+    for name, entry in models.items():
+        predict = cost[f"predict with {entry['architecture']}"]
+        seconds = (judged + test) * predict + judged * cost["evaluate, intervals of an image"]
         rows.append(Row(f"evaluate {name}", linear(seconds), hours("evaluate")))
     yield Table("Time, in hours of one core", LIMIT, rows)
 
@@ -183,7 +184,11 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
         f"Images a second that training needs, for all its epochs in {containers.resources_of('train').hours:g} hours",
         "one core does",
         [
-            Row(name, lambda n, epochs=entry["epochs"]: n * train * epochs / seconds, 1 / cost[f"train {name}"])
+            Row(
+                name,
+                lambda n, epochs=entry["epochs"]: n * train * epochs / seconds,
+                1 / cost[f"train {entry['architecture']}"],
+            )
             for name, entry in models.items()
         ],
     )

@@ -52,6 +52,13 @@ def test_what_exceeds_a_limit_is_named_until_the_limit_is_raised(scale, params, 
     assert slow not in scale.beyond(params, cost, 10_000_000)
 
 
+def test_another_seed_costs_what_its_network_costs(scale, params, cost):
+    params["models"]["again"] = {**params["models"]["shallow"], "seed": 1}
+    hours = needs(scale, params, cost, 100_000)
+    assert hours["train again: one epoch"] == hours["train shallow: one epoch"] > 0
+    assert hours["evaluate again"] == hours["evaluate shallow"] > 0
+
+
 @pytest.mark.parametrize(("text", "number"), [("500m", 0.5), ("2", 2.0), ("1.5Gi", 1.5 * 2**30), ("3G", 3e9)])
 def test_amounts_are_read_as_kubernetes_means_them(scale, text, number):
     assert scale.quantity(text) == number

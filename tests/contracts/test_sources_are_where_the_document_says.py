@@ -35,7 +35,11 @@ def text(repository):
 
 @pytest.fixture(scope="module")
 def params(repository):
-    return yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    """The parameters without further trainings of a network, such as other seeds: the page is about the first."""
+    values = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    for part in ("models", "transfer"):
+        values[part] = {name: entry for name, entry in values[part].items() if entry["architecture"] == name}
+    return values
 
 
 def spans(text):

@@ -90,7 +90,7 @@ def test_checkpoints_are_on_a_disk_that_outlives_the_node(compiled):
     assert flag(graph, "train", "checkpoints") == "/checkpoints"
     disk = tasks(graph)["createpvc"]["inputs"]["parameters"]
     assert disk["size"]["runtimeValue"]["constant"] == "2Gi"
-    assert disk["pvc_name_suffix"]["runtimeValue"]["constant"] == "-three-block"
+    assert disk["pvc_name_suffix"]["runtimeValue"]["constant"] == "-" + flag(graph, "train", "model").replace("_", "-")
     assert "train" in tasks(graph)["deletepvc"]["dependentTasks"]
 
 

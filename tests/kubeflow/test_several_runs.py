@@ -10,7 +10,7 @@ import yaml
 
 @pytest.fixture
 def params(repository, tmp_path, server, monkeypatch):
-    """Parameters with four models that get everything that a cluster has."""
+    """Parameters with five models that get everything that a cluster has."""
     sections = yaml.safe_load((repository / "params.yaml").read_text())
     sections["containers"] |= {
         "version": "3f2c1ab4d5e6",
@@ -23,13 +23,13 @@ def params(repository, tmp_path, server, monkeypatch):
     return path
 
 
-def test_four_models_are_trained_in_two_runs(server, cxr, params):
+def test_five_models_are_trained_in_three_runs(server, cxr, params):
     status, out, err = cxr("submit", "--params", params)
     assert status == 0, err
-    assert "2 runs: residual_separable, shallow; three_block, plain_cnn" in out
+    assert "3 runs: residual_separable, shallow; three_block; plain_cnn, efficientnet_lite0" in out
     runs = list(server.store.runs.values())
-    assert [run["display_name"][-8:] for run in runs] == ["(1 of 2)", "(2 of 2)"]
-    assert len({run["pipeline_version_reference"]["pipeline_version_id"] for run in runs}) == 2
+    assert [run["display_name"][-8:] for run in runs] == ["(1 of 3)", "(2 of 3)", "(3 of 3)"]
+    assert len({run["pipeline_version_reference"]["pipeline_version_id"] for run in runs}) == 3
     assert len(server.store.pipelines) == 1
 
 
@@ -44,8 +44,12 @@ def test_compile_writes_a_file_for_each_run(cxr, params):
     status, out, err = cxr("compile", "--params", params)
     assert status == 0, err
     lines = out.splitlines()
-    assert [Path(line.partition(":")[0]).name for line in lines] == ["training.yaml", "training-2.yaml"]
-    assert lines[1].endswith("models three_block, plain_cnn")
+    assert [Path(line.partition(":")[0]).name for line in lines] == [
+        "training.yaml",
+        "training-2.yaml",
+        "training-3.yaml",
+    ]
+    assert lines[2].endswith("models plain_cnn, efficientnet_lite0")
 
 
 def test_a_schedule_has_a_part_for_each_run_and_stays_one_schedule(server, cxr, params):
@@ -53,16 +57,16 @@ def test_a_schedule_has_a_part_for_each_run_and_stays_one_schedule(server, cxr, 
         return sorted(run["display_name"] for run in server.store.recurring.values())
 
     assert cxr("schedule", "--params", params)[0] == 0
-    assert names() == ["cxr-training", "cxr-training.part2"]
+    assert names() == ["cxr-training", "cxr-training.part2", "cxr-training.part3"]
     status, out, err = cxr("status", "--params", params)
     assert status == 0, err
     assert "cxr-training.part2: At 02:00" in out
     status, out, err = cxr("schedule", "--params", params, "--models", "[shallow]")
     assert status == 0, err
-    assert "it replaces 2 older" in out
+    assert "it replaces 3 older" in out
     assert names() == ["cxr-training"]
     assert cxr("schedule", "--params", params)[0] == 0
-    assert "2 deleted" in cxr("unschedule", "--params", params)[1]
+    assert "3 deleted" in cxr("unschedule", "--params", params)[1]
     assert names() == []
 
 

@@ -115,6 +115,18 @@ def test_an_ensemble_names_its_members_and_weights(metadata: ModelMetadata, metr
     assert text.count("left 0.7500, right 0.0000") == 2
 
 
+def test_it_says_how_an_image_becomes_square_and_whether_it_is_mirrored(
+    metadata: ModelMetadata, metrics: dict[str, Any]
+) -> None:
+    card = write_model_card(metadata, metrics)
+    assert "the image is stretched to a square" in card
+    assert "mirror image" not in card
+    padded = replace(metadata, mirrored=True, recipe={**metadata.recipe, "fit": "pad"})
+    card = write_model_card(padded, metrics)
+    assert "filled up with black to a square" in card
+    assert "the mean, in log odds, of the image and its mirror image" in card
+
+
 def test_missing_figures_are_called_not_measured(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
     incomplete = copy.deepcopy(metrics)
     del incomplete["honesty"], incomplete["test"]["subtypes"], incomplete["test"]["uncalibrated_at_half"]

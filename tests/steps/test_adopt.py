@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -252,6 +255,72 @@ def test_a_parameter_that_is_younger_than_the_model_had_its_default(
     status, _, message = adopt(params=tmp_path / "params.yaml")
     assert status == 1
     assert "expected augmented_views=5, as in params.yaml, received augmented_views=2" in message
+
+
+def expect_monitor(training: SmallTraining, folder: Path, monitor: str) -> Path:
+    """Write a parameter file that wants another monitor."""
+    sections = yaml.safe_load(training.params.read_text())
+    sections["models"][MODEL]["monitor"] = monitor
+    (folder / "params.yaml").write_text(yaml.safe_dump(sections))
+    return folder / "params.yaml"
+
+
+def test_another_monitor_is_one_problem_and_not_also_a_wrong_epoch(adopt, received, training, tmp_path) -> None:
+    other_epoch = 3 - json.loads((received / "training.json").read_text())["best_epoch"]
+    change_history(
+        received, lambda history: history.assign(val_loss=history["val_loss"] * (history["epoch"] != other_epoch))
+    )
+    status, _, message = adopt(params=expect_monitor(training, tmp_path, "loss"))
+    assert status == 1
+    assert "expected monitor='loss', as in params.yaml, received monitor='auroc'" in message
+    assert "best_epoch" not in message
+
+
+def test_the_epoch_of_a_monitor_under_acquisition_changes_is_checked(adopt, received, training, tmp_path) -> None:
+    params = expect_monitor(training, tmp_path, "stressed_loss")
+    change(received / "training.json", parameters__monitor="stressed_loss")
+    status, _, message = adopt(params=params)
+    assert status == 1
+    assert "without ['val_stressed_loss']" in message
+    best_epoch = json.loads((received / "training.json").read_text())["best_epoch"]
+    change_history(received, lambda history: history.assign(val_stressed_loss=abs(history["epoch"] - best_epoch)))
+    assert adopt(params=params)[0] == 0
+    change_history(received, lambda history: history.assign(val_stressed_loss=-abs(history["epoch"] - best_epoch)))
+    status, _, message = adopt("--replace", "true", params=params)
+    assert (status, "which has the best val_stressed_loss" in message) == (1, True)
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC, whose stages find `cxr` beside this interpreter."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": programs, "DVC_NO_ANALYTICS": "1", "GIT_CEILING_DIRECTORIES": "/"}
+    process = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+    return process.stdout + process.stderr
+
+
+def test_dvc_does_not_train_an_adopted_model_again(
+    received, training, repository, tmp_path, monkeypatch, capsys
+) -> None:
+    project = tmp_path / "project"
+    for folder in (training.manifest, training.splits, training.prepared):
+        shutil.copytree(folder, project / "artifacts" / folder.relative_to(training.root))
+    shutil.copy(training.params, project / "params.yaml")
+    train = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]["train"]
+    train["do"]["deps"] = [path for path in train["do"]["deps"] if path.startswith("artifacts/")]
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"vars": ["params.yaml"], "stages": {"train": train}}))
+    dvc(project, "init", "--no-scm")
+    change_device(received, **GPU)
+    monkeypatch.chdir(project)
+    capsys.readouterr()
+    assert main(["adopt", str(received), "--params", "params.yaml"]) == 0
+    (command,) = re.findall(r"^  dvc (commit --force \S+)", capsys.readouterr().out, re.MULTILINE)
+    dvc(project, *command.split())
+    assert "didn't change, skipping" in dvc(project, "repro", f"train@{MODEL}")
+    assert contents(project / "artifacts" / "models" / MODEL) == contents(received)
 
 
 def test_a_card_from_before_a_field_existed_is_read(adopt, received) -> None:

@@ -46,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits.to_parquet(root / "splits" / "splits.parquet")
     achieved = {"digest": "5" * 64, "protocol": "grouped", "ratios": [0.34, 0.33, 0.33]}
     (root / "splits" / "achieved.json").write_text(json.dumps(achieved))
-    splits[["path"]].assign(bytes=1000, width=16, height=16, mean=100.0).to_parquet(
+    splits[["path"]].assign(bytes=1000, width=16, height=16, mean=100.0, sharpness=1.0, gradient_ratio=1.0).to_parquet(
         root / "manifest" / "manifest.parquet"
     )
     (root / "manifest" / "summary.json").write_text(json.dumps({"digest": "d" * 64}))

@@ -217,6 +217,14 @@ def test_a_network_without_the_option_is_refused(here: Path) -> None:
         tune("--base", "{architecture: residual_separable}", "--space", "{batch_normalisation: [true, false]}")
 
 
+def test_a_further_entry_of_a_network_is_searched_like_the_network(here: Path) -> None:
+    space = "{batch_normalisation: [true, false]}"
+    with pytest.raises(ParameterError, match="batch_normalisation"):
+        tune("--base", "{architecture: residual_separable}", "--space", space)
+    own = "{residual_separable: {batch_normalisation: null, learning_rate: [0.1]}}"
+    tune("--base", "{architecture: residual_separable}", "--space", space, "--model_space", own)
+
+
 def test_a_model_that_is_no_entry_is_named(here: Path) -> None:
     with pytest.raises(ParameterError, match="model=tiny"):
         parse_step(Tune, ["--params", "params.yaml", "--model", "tiny"])

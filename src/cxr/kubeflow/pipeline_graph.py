@@ -49,7 +49,7 @@ class PipelineGraph:
 
         Raises:
             ParameterError: listing what is wrong in the section ``containers``; if a model is unknown; or if a DVC
-                remote is set and the pointer has no data version.
+                remote is set and the pointer has no data version; or if the ensemble joins models that are not trained.
         """
         self._sections = {name: section for name, section in sections.items() if name != CONTAINERS_SECTION}
         self.settings = ContainerSettings.read(sections)
@@ -63,6 +63,16 @@ class PipelineGraph:
             raise ParameterError([f"expected models among {', '.join(entries)}; received {', '.join(unknown)}"])
         entries = {name: values for name, values in entries.items() if not models or name in models}
         self.models: dict[str, str] = {name: str(values["recipe"]) for name, values in entries.items()}
+        members = (sections.get("ensemble") or {}).get("members") or []
+        if not set(members) <= set(self.models):
+            together = ", ".join(members)
+            raise ParameterError(
+                [
+                    f"expected all models of ensemble.members in one run, received ensemble.members={members} and a "
+                    f"run that trains {', '.join(self.models)}; train them together with --models '[{together}]' (all "
+                    "models may be too many for one run), or leave ensemble.members empty"
+                ]
+            )
         self.recipes = tuple(dict.fromkeys(self.models.values()))
         self.source = str((sections.get("fetch") or {}).get("source", "phantom"))
         self.data_version = NO_VALUE

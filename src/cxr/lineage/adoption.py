@@ -17,6 +17,7 @@ from cxr.images.recipes import Recipe
 from cxr.lineage.model_origin import ModelOrigin, load_network
 from cxr.lineage.provenance import DIRTY_SUFFIX, run_git
 from cxr.models.metadata import ModelMetadata
+from cxr.training.plan import higher_is_better
 from cxr.training.split_data import SplitData
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def adoption_problems(
         *_recipe_problems(metadata, expected.recipe),
         *_parameter_problems(metadata, facts["parameters"], expected),
         *_device_problems(metadata, facts),
-        *_history_problems(origin.history, facts, expected.parameters["monitor"]),
+        *_history_problems(origin.history, facts, expected.parameters),
     ]
     try:
         network = load_network(folder)
@@ -207,9 +208,14 @@ def _device_problems(metadata: ModelMetadata, facts: Mapping[str, Any]) -> list[
     return problems
 
 
-def _history_problems(history: pd.DataFrame, facts: Mapping[str, Any], monitor: str) -> list[str]:
+def _history_problems(
+    history: pd.DataFrame, facts: Mapping[str, Any], expected_parameters: Mapping[str, Any]
+) -> list[str]:
+    # The epoch was chosen by the model's own monitor. If another one is expected, that is a problem of its own.
+    monitor = facts["parameters"].get("monitor", expected_parameters["monitor"])
     column = f"val_{monitor}"
-    missing = [name for name in ("epoch", "seconds", "val_loss", "val_auroc") if name not in history]
+    missing = [name for name in dict.fromkeys(("epoch", "seconds", "val_loss", "val_auroc", column))
+               if name not in history]  # fmt: skip
     if missing or history.empty:
         return [f"expected {HISTORY_FILE} with a row per epoch, received {len(history)} rows without {missing}"]
     problems = []
@@ -219,7 +225,7 @@ def _history_problems(history: pd.DataFrame, facts: Mapping[str, Any], monitor: 
             f"expected the epochs 1 to epochs_run={epochs} in {HISTORY_FILE}, received {len(history)} rows, "
             f"the last with epoch={history['epoch'].iloc[-1]:g}"
         )
-    values = history[column].to_numpy(dtype=np.float64) * (-1 if monitor == "loss" else 1)
+    values = history[column].to_numpy(dtype=np.float64) * (1 if higher_is_better(monitor) else -1)
     best = None if np.isnan(values).all() else int(np.nanargmax(values)) + 1
     if best is None or best != best_epoch:
         problems.append(

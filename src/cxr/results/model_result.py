@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ class ModelResult:
         """The measure that models are ranked by; NaN if unknown."""
         value = self.facts["metrics"]["validation"]["at_threshold"]["auroc"]["value"]
         return float("nan") if value is None else float(value)
+
+    @property
+    def validation_rank(self) -> tuple[float, str]:
+        """Sorts models: the highest validation AUROC first, unknown ones last, equal ones by name."""
+        auroc = self.validation_auroc
+        return (math.inf if math.isnan(auroc) else -auroc, self.model)
 
     @property
     def ratios(self) -> tuple[float, float, float] | None:

@@ -1,8 +1,7 @@
-"""The tables of a section: one row per model, with what others report beside it."""
+"""The tables of a section: one row per model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +9,15 @@ from cxr.evaluation.metrics import METRICS
 from cxr.results.formatting import (
     UNKNOWN,
     format_commit,
-    format_difference,
     format_interval,
     format_known,
     format_measure,
     format_number,
-    format_reported,
     format_value,
     markdown_table,
     measure_heading,
 )
 from cxr.results.model_result import ModelResult
-from cxr.results.reported_results import PUBLISHED, SOURCE_SYSTEMS, PerformanceTarget, ReportedResult
 
 THRESHOLD_MEASURES = ("sensitivity", "specificity", "accuracy")
 """Measures of the first table; the next one has all others of the summary."""
@@ -94,96 +90,6 @@ def further_measures_table(models: Sequence[ModelResult]) -> str:
     ]
     headings = [*map(measure_heading, measures), "Calibration error, uncalibrated", "Temperature"]
     return markdown_table(["Model", *headings], rows)
-
-
-def reported_results_table(models: Sequence[ModelResult], protocol: str) -> str:
-    """Write measures at 0.5 without calibration, beside those of the source systems and published ones.
-
-    Args:
-        models: results of one data set and split.
-        protocol: its split protocol. Results of others appear only beside results of the same protocol.
-
-    Returns:
-        A Markdown table.
-    """
-    measures = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "f1", "log_loss")
-    rows = []
-    for result in models:
-        entries = {**result.test["uncalibrated_at_half"], "auroc": result.test["at_threshold"]["auroc"]}
-        source = _source_system(result, protocol)
-        differences = _format_differences(entries, source) if source else ""
-        rows.append([f"**{result.model}**", *(format_measure(measure, entries) for measure in measures), differences])
-        if source:
-            rows.append(_reported_row(source, measures))
-    if not models[0].phantom:
-        rows += [_reported_row(reported, measures) for reported in PUBLISHED if protocol in reported.protocols]
-    return markdown_table(["Model", *map(measure_heading, measures), "Against its source; setting"], rows)
-
-
-def _source_system(result: ModelResult, protocol: str) -> ReportedResult | None:
-    if result.phantom:
-        return None
-    matches = (
-        system
-        for system in SOURCE_SYSTEMS
-        if system.architecture == result.architecture and protocol in system.protocols
-    )
-    return next(matches, None)
-
-
-def _reported_row(reported: ReportedResult, measures: Sequence[str]) -> list[str]:
-    values = [
-        f"*{format_reported(measure, reported.measures[measure])}*" if measure in reported.measures else UNKNOWN
-        for measure in measures
-    ]
-    return [f"*{reported.title}*", *values, f"*{reported.setting} ({reported.citation})*"]
-
-
-def _format_differences(entries: Mapping[str, Any], source: ReportedResult) -> str:
-    differences = []
-    for measure, reported_value in source.measures.items():
-        value = entries.get(measure, {}).get("value")
-        if value is not None and measure not in source.at_other_threshold:
-            differences.append(f"{measure_heading(measure)} {format_difference(measure, value - reported_value)}")
-    return "; ".join(differences)
-
-
-def targets_table(models: Sequence[ModelResult], targets: Sequence[PerformanceTarget]) -> str:
-    """Write the targets, and whether the models reach them.
-
-    Args:
-        models: results of one data set and split, the best on validation first.
-        targets: the targets.
-
-    Returns:
-        A Markdown table.
-    """
-    return markdown_table(
-        ["Target", "Minimum", "Model", "Reached", "Result"], [_target_row(models, target) for target in targets]
-    )
-
-
-def _target_row(models: Sequence[ModelResult], target: PerformanceTarget) -> list[str]:
-    minimum = format_reported(target.measure, target.minimum)
-    result = next((result for result in models if target.architecture in (None, result.architecture)), None)
-    if result is None:
-        return [target.title, minimum, UNKNOWN, UNKNOWN, "not run"]
-    entry = _target_entry(result.test, target)
-    if entry is None or entry["value"] is None:
-        return [target.title, minimum, f"**{result.model}**", UNKNOWN, "not measured"]
-    difference = entry["value"] - target.minimum
-    verdict = "above" if difference > 0 else "met" if difference == 0 else "**below**"
-    verdict += f" ({format_difference(target.measure, difference)})"
-    return [target.title, minimum, f"**{result.model}**", format_interval(target.measure, entry, 2), verdict]
-
-
-def _target_entry(test: Mapping[str, Any], target: PerformanceTarget) -> Mapping[str, Any] | None:
-    """Value and interval of a target's measure on test."""
-    if target.entry != "further_points":
-        entry: Mapping[str, Any] = test[target.entry][target.measure]
-        return entry
-    points = (point for point in test["further_points"] if math.isclose(point["wanted_sensitivity"], target.minimum))
-    return next((point[target.measure] for point in points), None)
 
 
 def subtypes_table(models: Sequence[ModelResult]) -> str:
@@ -295,6 +201,7 @@ def training_table(models: Sequence[ModelResult]) -> str:
                 f"**{result.model}**",
                 format_known(facts["system"]),
                 _initial_weights(result),
+                format_known(facts["seed"]),
                 " x ".join(str(size) for size in facts["input_shape"] or ()) or UNKNOWN,
                 format_known(facts["parameters"], "{:,}".format),
                 format_known(training.get("train_images"), "{:,}".format),
@@ -307,7 +214,7 @@ def training_table(models: Sequence[ModelResult]) -> str:
             ]
         )
     headings = [
-        "Model", "System", "Initial weights", "Input", "Parameters", "Training images", "Best epoch",
+        "Model", "System", "Initial weights", "Seed", "Input", "Parameters", "Training images", "Best epoch",
         "Minutes of training", "Images/s in training", "Device of training", "Images/s at prediction", "Commit",
     ]  # fmt: skip
     return markdown_table(headings, rows)

@@ -165,6 +165,6 @@ class Adopt(Step):
         )  # fmt: skip
         return [
             f"dvc commit --force {graph}train@{model}  # or DVC would train it again",
-            f"{evaluate}  # or: dvc repro {graph}evaluate@{model}",
-            f"{register}  # or: dvc repro {graph}register",
+            f"dvc repro {graph}evaluate@{model}  # without DVC: {evaluate}",
+            f"{register}  # `dvc repro` first trains the models that are missing",
         ]

@@ -11,7 +11,7 @@ from cxr.steps.base import Input, Step, WorkingFolder
 
 
 class Results(Step):
-    """Keep the results of the evaluated models and write the page with every kept result."""
+    """Keep the results of the evaluated models and write the page with every kept result, and the README's figures."""
 
     name: ClassVar[str] = "results"
     follows: ClassVar[str] = "reproduce"
@@ -48,16 +48,24 @@ class Results(Step):
     ] = None
 
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
+    readme: Annotated[
+        Path | None,
+        Field(description="File with two marks, between which the figures on the official test go; null: none."),
+    ] = Path("README.md")
     phantoms: Annotated[bool, Field(description="Whether to keep and show results on drawn phantoms.")] = False
 
     def run(self) -> None:
-        """Collect and keep the results of the run, then write the page."""
+        """Collect and keep the results of the run, then write the page and the figures of the README."""
         from cxr.files import write_text
         from cxr.models.metadata import model_folders
         from cxr.results.collection import collect_results
         from cxr.results.model_result import keep_results, read_notes, read_results
         from cxr.results.page import render_page
+        from cxr.results.readme import update_readme
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
         keep_results(collect_results(folders, self.ensemble, self.reference), self.kept, phantoms=self.phantoms)
-        write_text(self.page, render_page(read_results(self.kept), read_notes(self.kept), phantoms=self.phantoms))
+        results = read_results(self.kept)
+        write_text(self.page, render_page(results, read_notes(self.kept), phantoms=self.phantoms))
+        if self.readme is not None:
+            update_readme(self.readme, results)

@@ -231,8 +231,9 @@ class Tune(TrackingStep):
             run.log_folder(self.found, "search")
 
     def _space_entries(self) -> dict[str, Any]:
-        """The entries of the space for this model."""
-        merged = {**self.space, **self.model_space.get(self.model, {})}
+        """The entries of the space for this model; a further entry of a network is searched like the network."""
+        network_space = self.model_space.get(str(self.base.get("architecture")), {})
+        merged = {**self.space, **self.model_space.get(self.model, network_space)}
         return {name: entry for name, entry in merged.items() if entry is not None}
 
     def _space(self) -> tuple[Space, list[str]]:

@@ -26,6 +26,14 @@ KERMANY_PEOPLE = (
 )
 
 
+_FITS = {
+    "squash": "the image is stretched to a square",
+    "pad": "the image is filled up with black to a square",
+    "crop": "the central square of the image",
+}
+"""How a recipe makes an image square, for readers."""
+
+
 @dataclass(frozen=True)
 class _Section:
     """A section of the model card.
@@ -217,8 +225,10 @@ def _training(metadata: ModelMetadata) -> str:
         f"- Device: {device.get('name') or NOT_STATED} ({device.get('kind') or NOT_STATED}), "
         f"{device.get('framework') or NOT_STATED}",
         f"- Time: {NOT_STATED if seconds is None else f'{seconds:,.0f} s'}",
-        f"- Image recipe: {metadata.recipe.get('name')}",
+        f"- Image recipe: {metadata.recipe.get('name')}; {_FITS[metadata.recipe.get('fit', 'squash')]}",
     ]
+    if metadata.mirrored:
+        lines.append("- Prediction: the mean, in log odds, of the image and its mirror image")
     if metadata.members:
         lines.append(f"- Members and weights: {_member_weights(metadata)}; fitted on validation images")
     else:
