@@ -143,6 +143,30 @@ def test_a_model_that_is_already_there_is_not_written_again(adopt, tmp_path) -> 
     assert (tmp_path / "models" / MODEL / "model.keras").stat() == before
 
 
+def test_a_further_seed_is_adopted_under_the_name_of_its_own_entry(adopt, received, training, tmp_path) -> None:
+    sections = yaml.safe_load(training.params.read_text())
+    own_seed = json.loads((received / "card.json").read_text())["seed"]
+    sections["models"] = {
+        MODEL: {**sections["models"][MODEL], "seed": own_seed + 1},
+        "again": {**sections["models"][MODEL], "seed": own_seed},
+    }
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(sections))
+    status, _, message = adopt(params=params)
+    assert status == 1
+    assert "name another entry with --model" in message
+    for place in ("in", "already in"):
+        status, output, message = adopt("--model", "again", params=params)
+        assert status == 0, message
+        assert f"again is {place} " in output
+        assert "train@again" in output
+    copied, original = contents(tmp_path / "models" / MODEL), contents(received)
+    assert copied["model.keras"] == original["model.keras"]
+    assert copied["history.csv"] == original["history.csv"]
+    assert json.loads(copied["card.json"]) == json.loads(original["card.json"]) | {"model": "again"}
+    assert json.loads(copied["training.json"])["parameters"]["model"] == "again"
+
+
 def test_the_evidence_of_a_gpu_is_shown(adopt, received) -> None:
     change_device(received, **GPU)
     status, output, _ = adopt()

@@ -43,12 +43,14 @@ class ExpectedTraining:
     """The training that would give the model on this machine.
 
     Attributes:
+        entry: name of its entry in params.yaml; the model may have had another name where it was trained.
         parameters: all parameters that the network depends on, as ``cxr train`` records them.
         defaults: parameter to its default value. A parameter that is younger than the model had this value.
         recipe: recipe of the images.
         data: the images and their split.
     """
 
+    entry: str
     parameters: Mapping[str, Any]
     defaults: Mapping[str, Any]
     recipe: Recipe
@@ -172,7 +174,7 @@ def _parameter_problems(
         if received != value and name not in without_effect:
             problems.append(
                 f"expected {name}={value!r}, as in params.yaml, received {name}={received!r} in {TRAINING_FILE}; "
-                f"set {name} of {metadata.model} in params.yaml, or train again"
+                f"set {name} of {expected.entry} in params.yaml, name another entry with --model, or train again"
             )
     for name in ("model", "system", "seed"):
         if name in parameters and parameters[name] != getattr(metadata, name):

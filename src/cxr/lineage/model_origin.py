@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cxr.errors import CxrError, DataError
-from cxr.files import HISTORY_FILE, METADATA_FILE, NETWORK_FILE, TRAINING_FILE, whole_folder
+from cxr.files import HISTORY_FILE, METADATA_FILE, NETWORK_FILE, TRAINING_FILE, whole_folder, write_json
 from cxr.lineage.provenance import file_digest
 from cxr.models.metadata import ModelMetadata
 
@@ -109,23 +109,32 @@ def load_network(folder: Path) -> Any:
         ) from error
 
 
-def same_files(first: Path, second: Path) -> bool:
-    """Whether two folders of trained models hold the same bytes.
+def is_copy(source: Path, target: Path, model: str) -> bool:
+    """Whether a folder holds what :func:`copy_model` would write there.
 
     Args:
-        first: a folder.
-        second: another folder; it need not exist.
+        source: the model's folder.
+        target: another folder; it need not exist.
+        model: name of the copy.
     """
-    return all((second / name).is_file() and file_digest(first / name) == file_digest(second / name)
-               for name in MODEL_FILES)  # fmt: skip
+    if not all((target / name).is_file() for name in MODEL_FILES):
+        return False
+    renamed = _renamed_contents(source, model)
+    return all(
+        json.loads((target / name).read_text(encoding="utf-8")) == renamed[name]
+        if name in renamed
+        else file_digest(source / name) == file_digest(target / name)
+        for name in MODEL_FILES
+    )
 
 
-def copy_model(source: Path, target: Path) -> None:
+def copy_model(source: Path, target: Path, model: str) -> None:
     """Copy a trained model, whole or not at all; an older folder is replaced.
 
     Args:
         source: the model's folder.
         target: folder to write.
+        model: name of the copy; with the name that it has, the copy holds the same bytes.
 
     Raises:
         DataError: if a file changed during the copy.
@@ -139,6 +148,18 @@ def copy_model(source: Path, target: Path) -> None:
                     f"expected a copy of {source / name} with sha256={digest}, received another one; is the folder "
                     "still being written? Run the command again"
                 )
+        for name, content in _renamed_contents(source, model).items():
+            if json.loads((partial / name).read_text(encoding="utf-8")) != content:
+                write_json(partial / name, content)
+
+
+def _renamed_contents(folder: Path, model: str) -> dict[str, dict[str, Any]]:
+    """The files of a trained model that hold its name, with another name."""
+    card, facts = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (METADATA_FILE, TRAINING_FILE))
+    parameters = facts["parameters"]
+    if "model" in parameters:
+        facts = {**facts, "parameters": {**parameters, "model": model}}
+    return {METADATA_FILE: {**card, "model": model}, TRAINING_FILE: facts}
 
 
 def _read_metadata(path: Path) -> ModelMetadata:

@@ -43,6 +43,13 @@ class Adopt(Step):
     folder: Annotated[
         Path, Positional(), Field(description="Folder that `cxr train` wrote on the other machine, copied as a whole.")
     ]
+    model: Annotated[
+        str | None,
+        Field(
+            description="Entry of params.yaml that it stands for, if that has another name, e.g. for a further seed; "
+            "null: the name in its files."
+        ),
+    ] = None
     trained: Annotated[
         Path | None,
         Field(description="Folder to write; null: artifacts/models/NAME, or artifacts/transfer/models/NAME."),
@@ -73,25 +80,25 @@ class Adopt(Step):
             )
         from cxr.images.prepared import PreparedImages
         from cxr.lineage.adoption import adoption_notes, adoption_problems
-        from cxr.lineage.model_origin import ModelOrigin, copy_model, same_files
+        from cxr.lineage.model_origin import ModelOrigin, copy_model, is_copy
         from cxr.lineage.provenance import data_md5, file_digest
         from cxr.models.backend import load_keras
 
         origin = ModelOrigin.read(self.folder)
-        model = origin.metadata.model
+        model = self.model or origin.metadata.model
         training = self._training(model)
-        expected = self._expected(training)
+        expected = self._expected(training, origin.metadata.model)
         prepared = PreparedImages.open(self.prepared / str(training.recipe), training.recipe)
         load_keras()
         problems = adoption_problems(self.folder, origin, expected, prepared)
-        is_present = same_files(self.folder, training.trained)
+        is_present = is_copy(self.folder, training.trained, model)
         in_the_way = None if is_present or self.replace else self._model_in_the_way(training.trained)
         if problems:
             raise DataError("\n".join([*problems, *([in_the_way] if in_the_way else [])]))
         if in_the_way:
             raise ParameterError([f"{in_the_way}. The new one was {origin.sentence()}"])
         if not is_present:
-            copy_model(self.folder, training.trained)
+            copy_model(self.folder, training.trained, model)
         self.show(
             f"{model} is {'already ' if is_present else ''}in {training.trained}, {origin.sentence()}",
             f"sha256 of {NETWORK_FILE}: {file_digest(training.trained / NETWORK_FILE)}",
@@ -111,8 +118,8 @@ class Adopt(Step):
             raise ParameterError(
                 [
                     f"expected an entry of the sections models or transfer "
-                    f"({', '.join(entries) or 'none'}), received {model=} in {self.folder}; "
-                    "give --params params.yaml, and add an entry"
+                    f"({', '.join(entries) or 'none'}), received {model=} for {self.folder}; "
+                    "give --params params.yaml, and add an entry, or name another one with --model"
                 ]
             )
         models = "artifacts/transfer/models" if self._is_transfer(model) else "artifacts/models"
@@ -126,7 +133,7 @@ class Adopt(Step):
             )
         return training
 
-    def _expected(self, training: Train) -> ExpectedTraining:
+    def _expected(self, training: Train, name_there: str) -> ExpectedTraining:
         from cxr.lineage.adoption import ExpectedTraining
         from cxr.training.split_data import SplitData
 
@@ -137,7 +144,8 @@ class Adopt(Step):
         }
         recipe = Preprocess.build({**self.recipes.get(str(training.recipe), {}), "recipe": training.recipe})
         data = SplitData.read(self.manifest, self.splits)
-        return ExpectedTraining(training.training_parameters(), defaults, recipe.chosen_recipe(), data)
+        parameters = training.training_parameters() | {"model": name_there}
+        return ExpectedTraining(training.model, parameters, defaults, recipe.chosen_recipe(), data)
 
     def _model_in_the_way(self, trained: Path) -> str | None:
         """A sentence on the other model that stands where this one would; None if there is none."""
