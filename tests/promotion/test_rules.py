@@ -200,6 +200,8 @@ def test_sentences_name_figure_and_limit() -> None:
     )
     text = " | ".join(decision.reasons)
     assert "trained on a CPU (some processor); the policy wants proof of a GPU" in text
+    mixed = decide(replace(CHALLENGER, gpu=False, device="a GPU + a processor"), None, POLICY)
+    assert "not trained on GPUs alone (a GPU + a processor); the policy wants" in " | ".join(mixed.reasons)
     assert "test sensitivity unknown cannot be held against the floor of 0.9000" in text
     assert "validation AUROC 0.9510 against 0.9500 of champion version 1: +0.0010" in text
     assert "-0.0200 (95 % interval -0.0300 to +0.0100), where it may lose 0.0050 at most" in text

@@ -33,7 +33,7 @@ from cxr.evaluation.calibration import (
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
 from cxr.files import CHANGED_PREDICTIONS_FILE, METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
-from cxr.models.metadata import MEMBERS_FOLDER, Member, ModelMetadata
+from cxr.models.metadata import MEMBERS_FOLDER, NAME_SEPARATOR, Member, ModelMetadata
 
 ENSEMBLE_NAME, ENSEMBLE_SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
@@ -341,4 +341,4 @@ def write_ensemble(folder: Path, metadata: ModelMetadata, folders: Mapping[str, 
 
 def _join_names(names: Iterable[str | None]) -> str | None:
     """Distinct names in order of appearance, or None without any."""
-    return " + ".join(dict.fromkeys(name for name in names if name)) or None
+    return NAME_SEPARATOR.join(dict.fromkeys(name for name in names if name)) or None

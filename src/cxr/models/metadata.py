@@ -11,6 +11,9 @@ from cxr.data.dataset import CLASSES
 from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE, write_text
 
+NAME_SEPARATOR = " + "
+"""Between the names of several devices, where the members of an ensemble were trained on different ones."""
+
 MODEL_FOLDER, EVALUATION_FOLDER = "model", "evaluation"
 """Folders of an ensemble: what prediction needs, and its evaluation."""
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cxr.models.metadata import NAME_SEPARATOR
 from cxr.promotion.facts import AUROC, SENSITIVITY, ChooseBy, PromotionPolicy, VersionFacts
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def _check_device(candidate: VersionFacts, policy: PromotionPolicy) -> RuleResul
     proven = candidate.gpu and not candidate.evidence_missing
     passed = proven or not policy.require_gpu
     sentence = f"trained on {'a GPU' if candidate.gpu else 'a CPU'} ({candidate.device or 'unknown device'})"
+    if not candidate.gpu and NAME_SEPARATOR in candidate.device:
+        sentence = f"not trained on GPUs alone ({candidate.device})"
     if candidate.gpu and candidate.evidence_missing:
         sentence += f", as it says without {', '.join(candidate.evidence_missing)}"
     if not passed:
