@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from cxr.errors import ImageError
 from cxr.images.decoding import PROBLEMS, decode_grey, decode_image, inspect_image
-from cxr.images.dicom.reader import is_dicom, read_dicom
+from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
 from support import bad_images
 from support.dicom_files import COMPRESSED, SECRET, dicom_dataset, dicom_file, draw_12_bits, pydicom_file, write_dicom
 
@@ -350,11 +350,28 @@ def test_an_unreadable_tag_is_neither_quoted_nor_logged(caplog: pytest.LogCaptur
     assert decode_grey(content).shape == (40, 60)  # an unknown view does not count as lateral
 
 
-def test_training_data_stays_jpeg_and_png(tmp_path: Path) -> None:
-    (tmp_path / "x.jpeg").write_bytes(dicom_file(bad_images.draw_image()))
-    assert [problem for problem, _ in inspect_image(tmp_path / "x.jpeg", bad_images.IMAGE_LIMITS).problems] == [
-        "not_an_image"
-    ]
+def test_facts_of_a_radiograph_for_training(tmp_path: Path) -> None:
+    content = dicom_file(draw_12_bits(120, 200), **WINDOW)
+    (tmp_path / "x.dcm").write_bytes(content)
+    facts = inspect_image(tmp_path / "x.dcm", bad_images.IMAGE_LIMITS)
+    assert (facts.width, facts.height, facts.mode, facts.bit_depth) == (200, 120, "I;16", 12)
+    assert (facts.problems, facts.readable, facts.grey) == ((), True, True), "a window says how 12 bits are shown"
+    assert facts.mean == pytest.approx(decode_grey(content).mean())
+    eight_bits = dicom_file(bad_images.draw_image(), PixelSpacing=[0.4, 0.2])
+    (tmp_path / "x.jpeg").write_bytes(eight_bits)
+    facts = inspect_image(tmp_path / "x.jpeg", bad_images.IMAGE_LIMITS)
+    assert (facts.width, facts.height, facts.mode, facts.bit_depth) == (200, 320, "L", 8)
+    assert [problem for problem, _ in facts.problems] == ["wrong_suffix"]
+
+
+def test_the_header_says_how_much_an_image_is_enlarged_to_square_pixels() -> None:
+    image = bad_images.draw_image(height=100, width=80)
+    for spacing, enlargement in (([0.2, 0.2], (1, 1)), ([0.3, 0.2], (1.5, 1)), ([0.2, 0.5], (1, 2.5))):
+        content = dicom_file(image, PixelSpacing=spacing)
+        header = read_dicom_header(content, max_pixels=100_000)
+        assert (header.height, header.width, header.format) == (100, 80, "DICOM")
+        assert header.enlargement == pytest.approx(enlargement)
+        assert decode_grey(content).shape == (100 * enlargement[0], 80 * enlargement[1])
 
 
 def test_the_pixel_limit_includes_its_own_value() -> None:

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.images.decoding import ImageLimits
+from support.dicom_files import dicom_file
 
 IMAGE_LIMITS = ImageLimits(
     max_pixels=50_000_000, max_bytes=200_000_000, min_side=64, max_aspect=4.0, colour_tolerance=8
@@ -201,6 +203,16 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def dicom(path: Path, **tags: str | None) -> None:
+    """A DICOM file with some elements that no frontal radiograph has; None leaves an element out."""
+    path.write_bytes(dicom_file(draw_image(50), **tags))
+
+
+def dicom_in_unknown_syntax(path: Path) -> None:
+    """A DICOM file whose pixels are coded in a way that no standard knows."""
+    path.write_bytes(dicom_file(draw_image(51)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0"))
+
+
 BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "empty": ("empty", empty),
     "truncated": ("truncated", truncated),
@@ -213,6 +225,12 @@ BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "animated_gif": ("animated", animated_gif),
     "animated_png": ("animated", animated_png),
     "cmyk": ("cmyk", cmyk),
+    "dicom_of_a_scanner": ("modality", partial(dicom, Modality="CT")),
+    "dicom_without_pixels": ("no_pixels", partial(dicom, PixelData=None)),
+    "dicom_in_colour": ("photometric", partial(dicom, PhotometricInterpretation="RGB")),
+    "dicom_of_a_detector": ("raw", partial(dicom, PresentationIntentType="FOR PROCESSING")),
+    "dicom_from_the_side": ("not_frontal", partial(dicom, ViewPosition="LL")),
+    "dicom_in_unknown_syntax": ("unsupported", dicom_in_unknown_syntax),
     "depth_16": ("depth_16", depth_16),
     "bomb": ("too_large", bomb),
     "jpeg_bomb": ("too_large", jpeg_bomb),

@@ -20,7 +20,7 @@ OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
 """Folders of the published layout; a data folder may also hold the class folders directly."""
 
 SIDE_FILES: tuple[str, ...] = (DATASET_FILE, BOXES_FILE, PATIENTS_FILE)
-"""Side files that a data folder may hold: its card, boxes of drawn opacities, and the table of patients."""
+"""Side files that a data folder may hold: its card, the boxes of opacities, and the table of patients."""
 
 IMAGE_SUFFIXES = frozenset(
     {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".dcm"}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.images.dicom.reader import is_dicom, read_dicom
+from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
 from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import coloured_share, decode_pixels, is_grey
@@ -25,11 +25,17 @@ TRAINING_PROBLEMS: dict[str, str] = {
     "unreadable": "the file cannot be read (permission, or gone)",
     "empty": "the file has no bytes",
     "too_large": "too many bytes or pixels; decided before a pixel is decoded",
-    "not_an_image": "the content is not a JPEG or PNG image",
+    "not_an_image": "the content is not a JPEG, PNG or DICOM image",
     "truncated": "the file ends before its end mark",
     "corrupt": "the content is damaged",
     "animated": "the file holds more than one image",
     "cmyk": "four ink channels: a print file, not a radiograph",
+    "modality": "made by a device that takes no radiographs (CT, MR, ultrasound, ...)",
+    "no_pixels": "a DICOM file without a picture: a report, a plan, a curve",
+    "photometric": "a DICOM file in colour; radiographs are stored in grey",
+    "raw": "the values of a detector before they are made a picture to look at",
+    "not_frontal": "a side or oblique view; the model knows frontal ones (PA, AP)",
+    "unsupported": "a way of storing pixels that is not read here; export the picture uncompressed",
     "misplaced": "the file lies in no class folder",
     "misnamed": "the name does not say which patient it is",
     "mislabelled": "the name says another label than the folder",
@@ -43,12 +49,6 @@ TRAINING_PROBLEMS: dict[str, str] = {
 """Kinds of problem that a file of training data can have, worst first, each with a sentence for people."""
 
 PROBLEMS: dict[str, str] = TRAINING_PROBLEMS | {
-    "modality": "made by a device that takes no radiographs (CT, MR, ultrasound, ...)",
-    "no_pixels": "a DICOM file without a picture: a report, a plan, a curve",
-    "photometric": "a DICOM file in colour; radiographs are stored in grey",
-    "raw": "the values of a detector before they are made a picture to look at",
-    "not_frontal": "a side or oblique view; the model knows frontal ones (PA, AP)",
-    "unsupported": "a way of storing pixels that is not read here; export the picture uncompressed",
     "too_slow": "reading it took longer than the limit",
 }
 """All kinds of problem, including those of files sent for prediction. The page shows these sentences to visitors."""
@@ -60,7 +60,7 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 200_000_000
 """Largest image file, where no step parameter sets another limit."""
 COLOUR_TOLERANCE = 8
-_FORMAT_SUFFIXES = {"JPEG": (".jpeg", ".jpg"), "PNG": (".png",)}
+_FORMAT_SUFFIXES = {"JPEG": (".jpeg", ".jpg"), "PNG": (".png",), "DICOM": (".dcm",)}
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,14 @@ def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
     try:
         data = read_bytes(path, max_bytes=limits.max_bytes)
         facts = replace(facts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        header = read_header(data)
+        header = read_dicom_header(data, max_pixels=limits.max_pixels) if is_dicom(data) else read_header(data)
         facts = replace(facts, width=header.width, height=header.height, mode=header.mode, bit_depth=header.bit_depth)
         _refuse_header(header, limits.max_pixels)
-        grey = decode_pixels(data, header)
-        facts = replace(facts, grey=is_grey(data, header, limits.colour_tolerance))
+        if header.format == "DICOM":
+            grey, has_no_colour = read_dicom(data, max_pixels=limits.max_pixels), True
+        else:
+            grey, has_no_colour = decode_pixels(data, header), is_grey(data, header, limits.colour_tolerance)
+        facts = replace(facts, grey=has_no_colour)
         return _add_pixel_facts(facts, path, header, grey, limits)
     except ImageError as error:
         if error.problem == "too_large" and not facts.sha256:
@@ -259,7 +262,7 @@ def _add_pixel_facts(
     aspect = max(height, width) / min(height, width)
     size = f"size={width}x{height}"
     problems: dict[str, str] = {}
-    if header.bit_depth > 8:
+    if header.bit_depth > 8 and header.format != "DICOM":  # DICOM says which of its values are black and white
         problems["depth_16"] = _depth_detail(header)
     if std == 0:
         problems["blank"] = f"all pixels have the grey level {mean:.0f}"

@@ -42,14 +42,15 @@ class ImageHeader:
     """What a file says about its image before any pixel is decoded.
 
     Attributes:
-        format: ``"JPEG"`` or ``"PNG"``.
+        format: ``"JPEG"``, ``"PNG"`` or ``"DICOM"``.
         width: pixels per row, as stored.
         height: rows, as stored.
         mode: channels as Pillow names them: ``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"`` or ``"CMYK"``;
-            ``"I;16"`` or for example ``"RGB;16"`` for a PNG of 16 bits.
+            ``"I;16"`` for more than 8 bits, or for example ``"RGB;16"`` for a PNG of 16 bits.
         bit_depth: bits per channel.
         animated: whether the file holds more than one image.
         may_be_rotated: whether the EXIF data of a JPEG seem to say that the stored image is turned or mirrored.
+        enlargement: factors by which height and width of a DICOM image are enlarged so that its pixels become square.
     """
 
     format: str
@@ -59,6 +60,7 @@ class ImageHeader:
     bit_depth: int
     animated: bool = False
     may_be_rotated: bool = False
+    enlargement: tuple[float, float] = (1.0, 1.0)
 
 
 def read_header(data: bytes) -> ImageHeader:

@@ -19,5 +19,6 @@ NETWORK = PretrainedNetwork(
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         MAIN_PINS,
     ),
+    feature_layers=("block4_add", "block10_add"),
 )
-"""Backbone, head, scaling and weights."""
+"""Backbone, head, scaling, weights and feature layers."""

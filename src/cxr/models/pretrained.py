@@ -52,6 +52,27 @@ def build_pretrained(
         ParameterError: if the input does not suit the network, or the weights are not available or do not fit.
         InstallationError: if the package with the weights of this network is not installed.
     """
+    head = PRETRAINED_NETWORKS[architecture].head
+    backbone = build_pretrained_backbone(architecture, input_shape, weights=weights)
+    outputs = _apply_head(head, backbone.output, dropout, batch_normalisation)
+    return keras.Model(backbone.inputs[0], outputs, name=architecture)
+
+
+def build_pretrained_backbone(architecture: str, input_shape: tuple[int, int, int], *, weights: str) -> keras.Model:
+    """Build a network without its head, to build another head on it.
+
+    Args:
+        architecture: name of the network.
+        input_shape: as for :func:`build_pretrained`.
+        weights: as for :func:`build_pretrained`.
+
+    Returns:
+        Flat model from ``(batch, height, width, 3)`` float32 in [0, 1] to the last feature map, with stride 32.
+
+    Raises:
+        ParameterError: as :func:`build_pretrained`.
+        InstallationError: as :func:`build_pretrained`.
+    """
     network = PRETRAINED_NETWORKS[architecture]
     _check_input(network.backbone, input_shape)
     pretrained = _pretrained_backbone(network, input_shape, weights) if weights != NO_WEIGHTS else None
@@ -65,8 +86,7 @@ def build_pretrained(
         for layer in backbone.layers:
             if isinstance(layer, layers.Dropout):
                 layer.rate = 0.0  # stochastic depth is for training from the seed, not for frozen layers
-    outputs = _apply_head(network.head, backbone.output, dropout, batch_normalisation)
-    return keras.Model(inputs, outputs, name=architecture)
+    return backbone
 
 
 def backbone_layers(network: keras.Model) -> list[Any]:

@@ -53,6 +53,8 @@ class PretrainedNetwork:
         offset: what is added after that, for all channels or for each. Channels are in the order that the weights
             expect. A radiograph is grey, so its channels are equal and their order needs no change.
         package: what ``weights: imagenet`` reads; None for Keras's own download.
+        feature_layers: names of the layers whose outputs, with strides 8 and 16, a detector uses beside the last
+            feature map, which has stride 32; None if no detector is built on this backbone.
     """
 
     backbone: str
@@ -60,3 +62,4 @@ class PretrainedNetwork:
     scale: float | tuple[float, ...]
     offset: float | tuple[float, ...] = 0.0
     package: WeightsPackage | None = None
+    feature_layers: tuple[str, str] | None = None

@@ -19,7 +19,13 @@ _CAFFE_OFFSET = (-103.939, -116.779, -123.68)
 
 PRETRAINED_NETWORKS: Mapping[str, PretrainedNetwork] = {
     # S3, for 300x300x3: He et al. 2016, arXiv:1603.05027. 49,878,401 parameters.
-    "resnet50v2": PretrainedNetwork("ResNet50V2", S3_HEAD, scale=2.0, offset=-1.0),
+    "resnet50v2": PretrainedNetwork(
+        "ResNet50V2",
+        S3_HEAD,
+        scale=2.0,
+        offset=-1.0,
+        feature_layers=("conv3_block4_preact_relu", "conv4_block6_preact_relu"),
+    ),
     # S4, for 224x224x3: Simonyan and Zisserman 2014, arXiv:1409.1556.
     "vgg16": PretrainedNetwork("VGG16", S4_HEAD, scale=255.0, offset=_CAFFE_OFFSET),
     # S4, for 224x224x3: He et al. 2015, arXiv:1512.03385.
@@ -41,3 +47,6 @@ PRETRAINED_NETWORKS: Mapping[str, PretrainedNetwork] = {
     "efficientnet_lite2": efficientnet_lite2.NETWORK,
 }
 """Name of the network to what it is made of."""
+
+DETECTOR_BACKBONES = tuple(name for name, network in PRETRAINED_NETWORKS.items() if network.feature_layers)
+"""Names of the networks on whose backbones a detector of regions can be built."""

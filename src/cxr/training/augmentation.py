@@ -100,6 +100,25 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
     Raises:
         ValueError: if the images are not a four-dimensional uint8 array with 1 to 4 planes.
     """
+    return augment_with_matrices(images, augmentation, generator)[0]
+
+
+def augment_with_matrices(
+    images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Change each image as :func:`augment` does, and say how it was moved, so that boxes can follow.
+
+    Args:
+        images: as for :func:`augment`.
+        augmentation: ranges.
+        generator: source of the random numbers.
+
+    Returns:
+        The changed images, and the result of :func:`affine_matrices` for them, ``(batch, 2, 3)``.
+
+    Raises:
+        ValueError: as :func:`augment`.
+    """
     if images.ndim != 4 or images.dtype != np.uint8 or not 1 <= images.shape[-1] <= 4:
         raise ValueError(
             "expected uint8 images (batch, height, width, planes) with 1 to 4 planes, "
@@ -109,14 +128,15 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
     draws = generator.uniform(-1.0, 1.0, (count, 7))
     photometric_draws = generator.uniform(-1.0, 1.0, (count, 5))
     flips = (draws[:, 6] < 0) & augmentation.horizontal_flip
+    matrices = affine_matrices(draws[:, :6], flips, augmentation, height, width)
     if augmentation.interpolates:
-        moved = _warp(images, affine_matrices(draws[:, :6], flips, augmentation, height, width))
+        moved = _warp(images, matrices)
     else:
         moved = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
     if augmentation.changes_grey_levels:
         for image, image_draws in zip(moved, photometric_draws, strict=True):
             image[..., 0] = change_grey_levels(np.ascontiguousarray(image[..., 0]), augmentation, image_draws)
-    return moved
+    return moved, matrices
 
 
 def _warp(images: NDArray[np.uint8], matrices: NDArray[np.float64]) -> NDArray[np.uint8]:

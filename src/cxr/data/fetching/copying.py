@@ -13,8 +13,9 @@ from tqdm import tqdm
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching import kermany
 from cxr.data.fetching.archives import ARCHIVE_SUFFIXES
-from cxr.data.fetching.layout import OTHER_FILES, SourceLayout, find_layout
+from cxr.data.fetching.layout import NESTED_COPY, SYSTEM_FILES, SourceLayout, find_layout
 from cxr.data.fetching.request import AUTO, FetchRequest
+from cxr.data.fetching.rsna import read_rsna_set
 from cxr.errors import SourceError
 from cxr.files import DATASET_FILE
 from cxr.storage.contents import GIGABYTE, SourceContents, shorten_list
@@ -34,7 +35,9 @@ def copy_images(
     """Copy the images of a source as they are, also broken ones, and write the dataset card.
 
     Copied are the image files in the class folders and, beside these folders, ``dataset.json``, ``boxes.json`` and
-    ``patients.csv``. Nothing is decoded. Files that are left out are logged.
+    ``patients.csv``. A source in the format of the RSNA challenge has no class folders: its tables say which class,
+    boxes and patient an image has (:mod:`cxr.data.fetching.rsna`). No pixel is decoded. Files that are left out are
+    logged.
 
     Args:
         contents: files of the source.
@@ -48,15 +51,17 @@ def copy_images(
         The card that was written.
 
     Raises:
-        SourceError: if the source is damaged, unsafe, too large, partial or of an unknown layout.
+        SourceError: if the source is damaged, unsafe, too large, partial or of an unknown layout, or if its tables are
+            wrong.
     """
-    layout = find_layout(contents.entries, contents.name)
+    rsna_set = read_rsna_set(contents, accept_missing_images=request.expect == "any", remedy=remedy)
+    layout = find_layout(contents.entries, contents.name) if rsna_set is None else rsna_set.layout
     if layout.bytes > request.max_bytes:
         raise SourceError(
             f"expected at most max_gigabytes={request.max_bytes / GIGABYTE:g}, received source={contents.name} with "
             f"{layout.bytes / GIGABYTE:,.1f} GB of images; raise max_gigabytes if that is right"
         )
-    source_card = _read_card(contents, layout)
+    source_card = _read_card(contents, layout) if rsna_set is None else rsna_set.card
     is_kermany = source_card.name == kermany.NAME if source_card else kermany.looks_like_kermany(layout, contents.name)
     if request.expect == "kermany" or (request.expect == "auto" and (is_kermany or expected_bytes is not None)):
         kermany.check_complete(layout.counts, layout.bytes, contents.name, remedy, expected_bytes=expected_bytes)
@@ -69,6 +74,8 @@ def copy_images(
     _log_ignored_files(layout, contents.name)
     _expect_free_space(folder, layout.bytes)
     _copy_files(contents, layout, folder)
+    if rsna_set is not None:
+        rsna_set.write_side_files(folder)
     card.write(folder)
     return card
 
@@ -115,7 +122,7 @@ def _without_archive_suffix(name: str) -> str:
 
 def _log_ignored_files(layout: SourceLayout, name: str) -> None:
     for reason, paths in layout.ignored.items():
-        level = logging.WARNING if reason == OTHER_FILES else logging.INFO
+        level = logging.INFO if reason in (SYSTEM_FILES, NESTED_COPY) else logging.WARNING
         log.log(level, "%s: left out %s %s: %s", name, f"{len(paths):,}", reason, shorten_list(paths))
 
 

@@ -68,22 +68,39 @@ def make_pixels_square(dataset: Dataset, grey: NDArray[np.uint8], max_pixels: in
         uint8 ``(height, width)``; the same array where the pixels are square or their shape is not stated.
 
     Raises:
-        ImageError: ``corrupt`` for pixels whose sides differ more than :data:`MAX_PIXEL_ASPECT` times, ``too_large``.
+        ImageError: ``too_large``, or as :func:`find_enlargement`.
     """
-    pixel_height, pixel_width = _pixel_sides(dataset)
-    ratio = pixel_height / pixel_width
-    if 1 / _SQUARE_TOLERANCE <= ratio <= _SQUARE_TOLERANCE:
+    height, width = (round(side * factor) for side, factor in zip(grey.shape, find_enlargement(dataset), strict=True))
+    if (height, width) == grey.shape:
         return grey
-    if not 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT:
-        raise ImageError(
-            "corrupt", f"expected pixels at most {MAX_PIXEL_ASPECT:g} times as long as wide, received more"
-        )
-    rows, columns = grey.shape
-    height, width = (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
     if height * width > max_pixels:
         raise ImageError("too_large", f"expected at most {max_pixels} square pixels, received size={width}x{height}")
     resized: NDArray[np.uint8] = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
     return resized
+
+
+def find_enlargement(dataset: Dataset) -> tuple[float, float]:
+    """Find how much an image must be enlarged so that its pixels are square.
+
+    Args:
+        dataset: elements that describe the image.
+
+    Returns:
+        Factors of height and width. One of them is 1; both are 1 where the pixels are square or their shape is not
+        stated.
+
+    Raises:
+        ImageError: ``corrupt`` for pixels whose sides differ more than :data:`MAX_PIXEL_ASPECT` times.
+    """
+    pixel_height, pixel_width = _pixel_sides(dataset)
+    ratio = pixel_height / pixel_width
+    if 1 / _SQUARE_TOLERANCE <= ratio <= _SQUARE_TOLERANCE:
+        return 1.0, 1.0
+    if not 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT:
+        raise ImageError(
+            "corrupt", f"expected pixels at most {MAX_PIXEL_ASPECT:g} times as long as wide, received more"
+        )
+    return max(ratio, 1.0), max(1 / ratio, 1.0)
 
 
 def _to_brightness(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import ImageError
 from cxr.images.dicom.elements import DicomElements, find_elements_start, read_elements
+from cxr.images.headers import ImageHeader
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -61,10 +64,47 @@ def read_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
             ``animated``, ``modality``, ``no_pixels``, ``unsupported``, ``photometric``, ``raw`` or ``not_frontal``. Its
             detail contains no values of tags except sizes and terms from fixed lists.
     """
+    from cxr.images.dicom.display import make_pixels_square, to_grey_levels
+    from cxr.images.dicom.stored import decode_stored_values
+
+    with _open_radiograph(data, max_pixels) as (syntax, dataset):
+        grey = to_grey_levels(dataset, decode_stored_values(dataset, syntax))
+        return make_pixels_square(dataset, grey, max_pixels)
+
+
+def read_dicom_header(data: bytes, *, max_pixels: int) -> ImageHeader:
+    """Read what a DICOM file says about its radiograph, without decoding a pixel.
+
+    Args:
+        data: the whole content of the file.
+        max_pixels: largest number of pixels.
+
+    Returns:
+        The header.
+
+    Raises:
+        ImageError: as :func:`read_dicom`, except what only decoding shows.
+    """
+    from cxr.images.dicom.display import find_enlargement
+
+    with _open_radiograph(data, max_pixels) as (_, dataset):
+        bits = int(dataset.BitsStored)
+        return ImageHeader(
+            "DICOM",
+            int(dataset.Columns),
+            int(dataset.Rows),
+            "L" if bits <= 8 else "I;16",
+            bits,
+            enlargement=find_enlargement(dataset),
+        )
+
+
+@contextmanager
+def _open_radiograph(data: bytes, max_pixels: int) -> Iterator[tuple[str, Dataset]]:
+    """Give transfer syntax and elements of a suitable file, and translate what damaged values raise in the block."""
     from pydicom.datadict import tag_for_keyword
 
-    from cxr.images.dicom.display import make_pixels_square, to_grey_levels
-    from cxr.images.dicom.stored import SUPPORTED_SYNTAXES, decode_stored_values
+    from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
     from cxr.images.dicom.suitability import refuse_unsuitable
 
     _silence_pydicom()
@@ -75,8 +115,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     try:
         dataset = _to_dataset(elements)
         refuse_unsuitable(dataset, max_pixels)
-        grey = to_grey_levels(dataset, decode_stored_values(dataset, elements.syntax))
-        return make_pixels_square(dataset, grey, max_pixels)
+        yield elements.syntax, dataset
     except ImageError:
         raise
     except MemoryError:

@@ -1,0 +1,35 @@
+"""Files of the folder of a detector's evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from cxr.data.split_table import TEST, VALIDATION
+from cxr.evaluation.files import CURVES_FOLDER
+from cxr.files import METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
+from cxr.regions.evaluation import RegionEvaluation
+
+METHODS_FILE = "methods.csv"
+
+
+def write_region_evaluation(folder: Path, evaluation: RegionEvaluation) -> None:
+    """Write ``metrics.json``, ``summary.json``, ``predictions.parquet``, ``methods.csv`` and ``curves/*.csv``.
+
+    Every table has a column ``data``, which tells phantoms from patients.
+
+    Args:
+        folder: where to write; must exist.
+        evaluation: what to write.
+    """
+    write_json(folder / METRICS_FILE, evaluation.report)
+    write_json(folder / SUMMARY_FILE, evaluation.summary())
+    evaluation.predictions.assign(data=evaluation.data).to_parquet(folder / PREDICTIONS_FILE, index=False)
+    methods = pd.concat([evaluation.table(TEST), evaluation.table(VALIDATION)], ignore_index=True)
+    methods.to_csv(folder / METHODS_FILE, index=False, float_format="%.6g")
+    curves = {"free_response": evaluation.free_response, "free_response_band": evaluation.free_response_band}
+    (folder / CURVES_FOLDER).mkdir(exist_ok=True)
+    for name, table in curves.items():
+        path = folder / CURVES_FOLDER / f"{name}.csv"
+        table.assign(data=evaluation.data).to_csv(path, index=False, float_format="%.8g")
