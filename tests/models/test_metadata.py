@@ -7,7 +7,7 @@ import pytest
 
 from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE
-from cxr.models.metadata import ModelMetadata
+from cxr.models.metadata import DetectorMetadata, ModelMetadata
 from support.model_folders import make_metadata
 
 
@@ -55,3 +55,28 @@ def test_metadata_with_unknown_or_missing_fields_is_refused(tmp_path: Path) -> N
     path.write_text(json.dumps({key: value for key, value in values.items() if key != "recipe"}))
     with pytest.raises(MissingInputError, match="recipe"):
         ModelMetadata.read(tmp_path)
+
+
+DETECTOR = DetectorMetadata("efficientnet_lite0", False, "0123456789abcdef", 0.01, 0.3, 20)
+
+
+def test_a_detector_is_read_as_it_was_written_and_a_classifier_has_no_such_entry(tmp_path: Path) -> None:
+    metadata = make_metadata(detector=DETECTOR)
+    metadata.write(tmp_path)
+    assert ModelMetadata.read(tmp_path) == metadata
+    make_metadata().write(tmp_path)
+    assert "detector" not in json.loads((tmp_path / METADATA_FILE).read_text())
+
+
+def test_the_choice_of_boxes_makes_new_metadata_of_a_detector() -> None:
+    raw = make_metadata(detector=DETECTOR)
+    chosen = raw.with_box_choice(0.4, 0.9, "rule")
+    assert raw.threshold is None and raw.detector == DETECTOR
+    assert (chosen.threshold, chosen.threshold_rule) == (0.4, "rule")
+    assert chosen.detector is not None and chosen.detector.box_scale == 0.9
+    assert not chosen.calibrated
+    for values in ((-0.1, 1.0), (1.1, 1.0), (0.5, 0.0), (float("nan"), 1.0)):
+        with pytest.raises(ValueError, match="scale above 0, received threshold="):
+            raw.with_box_choice(*values, "rule")
+    with pytest.raises(ValueError, match="metadata of a detector"):
+        make_metadata().with_box_choice(0.4, 0.9, "rule")

@@ -9,6 +9,7 @@ import numpy as np
 from cxr.images.recipes import recipe_named
 from cxr.models.networks import build_network
 from cxr.training.batches import Batches
+from cxr.training.classification import ClassificationTask
 from cxr.training.device import make_deterministic
 
 RECIPE = recipe_named("s2_resize", size=48)
@@ -23,15 +24,15 @@ def images_with_patches(count: int, seed: int) -> tuple[Any, Any]:
     return images, labels
 
 
-def train_and_validation(
+def train_and_task(
     architecture: str = "three_block", *, batch_size: int = 16, **changes: Any
-) -> tuple[Batches, Batches]:
-    """Batches of 48 training and 16 validation images; changes concern the training images."""
+) -> tuple[Batches, ClassificationTask]:
+    """48 training images, and the task with 16 validation images; changes concern the training images."""
     images, labels = images_with_patches(64, 1)
     outputs = 2 if architecture == "residual_separable" else 1
     common = {"batch_size": batch_size, "outputs": outputs, "balance": "none", "mixup": 0.0, "seed": 4}
     train = Batches(images[:48], np.arange(48), labels[:48], RECIPE, **{**common, "shuffle": True, **changes})
-    return train, Batches(images, np.arange(48, 64), labels[48:], RECIPE, **common)
+    return train, ClassificationTask(Batches(images, np.arange(48, 64), labels[48:], RECIPE, **common))
 
 
 def network(architecture: str = "three_block", dropout: float = 0.3) -> Any:

@@ -1,14 +1,19 @@
-"""A backbone of a few layers in place of MobileNetV2, which TensorFlow takes long to trace."""
+"""Backbones of a few layers in place of MobileNetV2 and EfficientNet-Lite0, which TensorFlow takes long to trace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
 import pytest
 from keras import layers
+
+from cxr.models import efficientnet_lite
+from cxr.models.efficientnet_lite import InvertedResidualStage
+from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 
 LAYERS = 13
 """Number of layers that pretrained weights are for."""
@@ -19,6 +24,24 @@ def short_backbone() -> Iterator[None]:
     """Replace ``keras.applications.MobileNetV2`` by a stem and one of its blocks, with shortcut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "MobileNetV2", _network)
+        yield
+
+
+@contextmanager
+def short_lite0() -> Iterator[None]:
+    """Leave EfficientNet-Lite0 few blocks, two of them with shortcut, and its strides."""
+    stages = (
+        InvertedResidualStage(3, 1, 1, 16, 1),
+        InvertedResidualStage(3, 2, 3, 16, 1),
+        InvertedResidualStage(3, 2, 3, 24, 2),
+        InvertedResidualStage(3, 2, 3, 32, 2),
+        InvertedResidualStage(3, 2, 3, 48, 1),
+    )
+    network = replace(PRETRAINED_NETWORKS["efficientnet_lite0"], feature_layers=("block3_add", "block5_add"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet_lite, "STAGES", stages)
+        patch.setattr(efficientnet_lite, "TOP_CHANNELS", 96)
+        patch.setitem(PRETRAINED_NETWORKS, "efficientnet_lite0", network)
         yield
 
 

@@ -10,6 +10,7 @@ from cxr.images.recipes import recipe_named
 from cxr.models.networks import build_network
 from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 from cxr.training.batches import Batches
+from cxr.training.classification import ClassificationTask
 from cxr.training.device import make_deterministic
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
@@ -58,13 +59,13 @@ def short_mobilenet():
 def test_a_split_network_trains_with_the_losses_of_the_whole(tmp_path, unfrozen):
     plan = training_plan("adam", 1e-3, epochs=3, seed=5)
     whole = network_with_frozen_layers(unfrozen)
-    expected = fit(whole, batches(24, shuffle=True), batches(16, seed=9), plan)
+    expected = fit(whole, batches(24, shuffle=True), ClassificationTask(batches(16, seed=9)), plan)
 
     network = network_with_frozen_layers(unfrozen)
     parts = split_frozen_part(network)
     train = store_activations(parts.frozen, batches(24, shuffle=True), 2, tmp_path / "train")
     validation = store_activations(parts.frozen, batches(16, seed=9), 0, tmp_path / "validation")
-    result = fit(parts.trained, train, validation, plan, random_layers=network.layers)
+    result = fit(parts.trained, train, ClassificationTask(validation), plan, random_layers=network.layers)
 
     for expected_row, row in zip(expected.history, result.history, strict=True):
         assert expected_row["loss"] == pytest.approx(row["loss"], abs=1e-5)

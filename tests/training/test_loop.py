@@ -10,9 +10,10 @@ import pytest
 from cxr.errors import TrainingError
 from cxr.models import residual_separable
 from cxr.training.checkpoint import Checkpoint
+from cxr.training.classification import predict_batches
 from cxr.training.device import describe_device
-from cxr.training.loop import fit, predict_batches
-from support.patch_images import network, train_and_validation
+from cxr.training.loop import fit
+from support.patch_images import network, train_and_task
 from support.training_settings import training_plan
 
 
@@ -26,7 +27,7 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(tmp
     monkeypatch.setattr(residual_separable, "BLOCKS", residual_separable.BLOCKS[:1])
     plan = training_plan("adam", 1e-3, epochs=4, reduce_lr_patience=1, seed=4)
     whole = network(architecture)
-    expected = fit(whole, *train_and_validation(architecture), plan)
+    expected = fit(whole, *train_and_task(architecture), plan)
 
     checkpoint = Checkpoint(tmp_path / "checkpoints", "same")
     stopped = network(architecture)
@@ -36,9 +37,9 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(tmp
             raise KilledError
 
     with pytest.raises(KilledError):
-        fit(stopped, *train_and_validation(architecture), plan, checkpoint=checkpoint, on_epoch=kill)
+        fit(stopped, *train_and_task(architecture), plan, checkpoint=checkpoint, on_epoch=kill)
     resumed = network(architecture)
-    result = fit(resumed, *train_and_validation(architecture), plan, checkpoint=checkpoint, state=checkpoint.load())
+    result = fit(resumed, *train_and_task(architecture), plan, checkpoint=checkpoint, state=checkpoint.load())
 
     assert result.best_epoch == expected.best_epoch
     assert [row["val_loss"] for row in result.history] == [row["val_loss"] for row in expected.history]
@@ -49,7 +50,7 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(tmp
 def test_checkpoint_of_other_parameters_is_not_used(tmp_path):
     fit(
         network(),
-        *train_and_validation(),
+        *train_and_task(),
         training_plan("adam", 1e-3, epochs=1),
         checkpoint=Checkpoint(tmp_path, "these"),
     )
@@ -58,19 +59,19 @@ def test_checkpoint_of_other_parameters_is_not_used(tmp_path):
 
 
 def test_only_the_last_checkpoint_stays(tmp_path):
-    fit(network(), *train_and_validation(), training_plan("adam", 1e-3, epochs=2), checkpoint=Checkpoint(tmp_path, "x"))
+    fit(network(), *train_and_task(), training_plan("adam", 1e-3, epochs=2), checkpoint=Checkpoint(tmp_path, "x"))
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0002"]
 
 
 def test_network_ends_with_the_weights_of_its_best_epoch():
     model = network()
-    train, validation = train_and_validation()
+    train, task = train_and_task()
     # A rate this high ruins the weights after a few epochs, so that the last epoch is not the best.
-    result = fit(model, train, validation, training_plan("sgd", 0.5, epochs=6, monitor="loss"))
+    result = fit(model, train, task, training_plan("sgd", 0.5, epochs=6, monitor="loss"))
     best = min(result.history, key=lambda row: row["val_loss"])
     assert result.best_epoch == best["epoch"]
-    labels = validation.labels
-    probability = np.clip(predict_batches(model, validation), 1e-7, 1 - 1e-7)
+    labels = task.validation.labels
+    probability = np.clip(predict_batches(model, task.validation), 1e-7, 1 - 1e-7)
     loss = -np.mean(labels * np.log(probability) + (1 - labels) * np.log(1 - probability))
     assert loss == pytest.approx(best["val_loss"], rel=1e-5)
 
@@ -78,7 +79,7 @@ def test_network_ends_with_the_weights_of_its_best_epoch():
 def test_early_stop_waits_for_its_patience_and_says_why():
     result = fit(
         network(),
-        *train_and_validation(),
+        *train_and_task(),
         training_plan("sgd", 1e-12, epochs=30, monitor="auroc", early_stop_patience=3),
     )
     assert len(result.history) == result.best_epoch + 3
@@ -87,12 +88,12 @@ def test_early_stop_waits_for_its_patience_and_says_why():
 
 def test_learning_rate_falls_on_a_plateau_and_not_below_its_floor():
     plan = training_plan("sgd", 1e-9, epochs=5, reduce_lr_patience=1, reduce_lr_factor=0.1, min_learning_rate=1e-11)
-    rates = [row["learning_rate"] for row in fit(network(), *train_and_validation(), plan).history]
+    rates = [row["learning_rate"] for row in fit(network(), *train_and_task(), plan).history]
     assert rates == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11, 1e-11])
 
 
 def test_history_holds_every_metric_on_train_and_validation():
-    result = fit(network(), *train_and_validation(), training_plan("adam", 2e-3, epochs=8))
+    result = fit(network(), *train_and_task(), training_plan("adam", 2e-3, epochs=8))
     row = result.history[-1]
     for metric in ("loss", "accuracy", "precision", "recall", "f1", "auroc"):
         assert math.isfinite(row[metric])
@@ -103,7 +104,7 @@ def test_history_holds_every_metric_on_train_and_validation():
 
 def test_a_loss_that_is_not_finite_stops_training_with_advice():
     with pytest.raises(TrainingError, match="lower the learning rate"):
-        fit(network(), *train_and_validation(), training_plan("sgd", 1e30, epochs=3))
+        fit(network(), *train_and_task(), training_plan("sgd", 1e30, epochs=3))
 
 
 def test_the_device_is_described_with_its_framework():

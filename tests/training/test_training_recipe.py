@@ -15,12 +15,13 @@ from cxr.models import residual_separable
 from cxr.steps.train import Train
 from cxr.training.augmentation import Augmentation
 from cxr.training.checkpoint import Checkpoint
-from cxr.training.compilation import compile_network, learning_rate_schedule
-from cxr.training.loop import fit, predict_batches
+from cxr.training.classification import predict_batches
+from cxr.training.compilation import learning_rate_schedule
+from cxr.training.loop import fit
 from cxr.training.weight_average import AveragedNetwork
 from cxr.tuning.space import Choices, Range, combination_problems_in
 from support.other_backend import run_on_backend
-from support.patch_images import network, train_and_validation
+from support.patch_images import network, train_and_task
 from support.training_settings import training_plan
 
 EVERYTHING = {
@@ -43,7 +44,7 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases_and_normalisation():
     for weight in model.trainable_variables:
         weight.assign(np.ones(weight.shape))
     plan = training_plan("adamw", 0.1, epochs=1, weight_decay=0.5)
-    compile_network(model, plan, None, 2)
+    train_and_task("residual_separable")[1].compile(model, plan, None)
     model.optimizer.apply([np.zeros(weight.shape, "float32") for weight in model.trainable_variables])
     for weight in model.trainable_variables:
         is_kernel = "kernel" in weight.name
@@ -68,13 +69,13 @@ def test_warm_up_alone_ends_at_a_constant_rate():
 def test_training_follows_the_schedule_and_reports_the_rate_of_the_last_step():
     plan = training_plan("sgd", 1e-2, epochs=4, schedule="cosine", warmup_epochs=1.0)
     changed = network(dropout=0.0)
-    result = fit(changed, *train_and_validation(), plan)
+    result = fit(changed, *train_and_task(), plan)
     rates = [row["learning_rate"] for row in result.history]
     expected = [1e-2 * 3 / 4, *(5e-3 * (1 + np.cos(np.pi * step / 9)) for step in (2, 5, 8))]
     assert rates == pytest.approx(expected, rel=1e-5)
 
     crawling, start = network(dropout=0.0), network(dropout=0.0).get_weights()
-    fit(crawling, *train_and_validation(), replace(plan, epochs=1, warmup_epochs=1e6))
+    fit(crawling, *train_and_task(), replace(plan, epochs=1, warmup_epochs=1e6))
     changes = [
         max(np.abs(after - before).max() for before, after in zip(start, model.get_weights(), strict=True))
         for model in (crawling, changed)
@@ -91,9 +92,9 @@ def test_validation_measures_the_average_of_all_steps_and_the_network_ends_with_
             layer.momentum = 0.5  # so that nine steps are enough to learn
     weights_of_steps = [model.get_weights()]
     # One batch per epoch: the weights after each step can be seen.
-    train, validation = train_and_validation("residual_separable", batch_size=48)
+    train, task = train_and_task("residual_separable", batch_size=48)
     plan = training_plan("adam", 1e-2, epochs=9, average_decay=0.4)
-    result = fit(model, train, validation, plan, on_epoch=lambda row: weights_of_steps.append(model.get_weights()))
+    result = fit(model, train, task, plan, on_epoch=lambda row: weights_of_steps.append(model.get_weights()))
 
     averages = [weights_of_steps[0]]
     for step, weights in enumerate(weights_of_steps[1:], start=1):
@@ -109,8 +110,8 @@ def test_validation_measures_the_average_of_all_steps_and_the_network_ends_with_
         np.abs(own - average).max() > 1e-2
         for own, average in zip(weights_of_steps[result.best_epoch], model.get_weights(), strict=True)
     ), "the averages must differ from the weights for this test to mean anything"
-    probability = np.clip(predict_batches(model, validation), 1e-7, 1 - 1e-7)
-    loss = -np.mean(np.log(np.where(validation.labels == 1, probability, 1 - probability)))
+    probability = np.clip(predict_batches(model, task.validation), 1e-7, 1 - 1e-7)
+    loss = -np.mean(np.log(np.where(task.validation.labels == 1, probability, 1 - probability)))
     assert loss == pytest.approx(result.best, rel=1e-4)
 
 
@@ -124,12 +125,12 @@ def test_frozen_layers_are_not_averaged():
 @pytest.mark.parametrize("architecture", ["three_block", "residual_separable"])
 def test_label_smoothing_spreads_a_share_of_the_label_over_both_classes(architecture):
     model = network(architecture, dropout=0.0)
-    train, validation = train_and_validation(architecture)
+    train, task = train_and_task(architecture)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # so that training predicts as validation does
     probability = predict_batches(model, train)
-    result = fit(model, train, validation, training_plan("sgd", 1e-12, epochs=1, label_smoothing=0.2))
+    result = fit(model, train, task, training_plan("sgd", 1e-12, epochs=1, label_smoothing=0.2))
     smoothed = np.where(train.labels[train.order()] == 1, 0.9, 0.1)
     expected = -np.mean(smoothed * np.log(probability) + (1 - smoothed) * np.log(1 - probability))
     assert result.history[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -144,7 +145,7 @@ def test_with_everything_on_a_resumed_training_ends_as_an_uninterrupted_one(tmp_
     plan = training_plan("adamw", 2e-3, epochs=4, **EVERYTHING)
 
     def data():
-        return train_and_validation("residual_separable", augmentation=AUGMENTATION, mixup=0.3)
+        return train_and_task("residual_separable", augmentation=AUGMENTATION, mixup=0.3)
 
     def kill(row):
         if row["epoch"] == 3:  # its checkpoint is not written yet: epoch 3 has to be run again
@@ -180,7 +181,7 @@ residual_separable.BLOCKS = residual_separable.BLOCKS[:1]
 from cxr.training.augmentation import Augmentation
 from cxr.training.checkpoint import Checkpoint
 from cxr.training.loop import fit
-from support.patch_images import network, train_and_validation
+from support.patch_images import network, train_and_task
 from support.training_settings import training_plan
 
 folder = Path(sys.argv[1])
@@ -197,7 +198,7 @@ def train(name, stop_in=None):
         if row["epoch"] == stop_in:
             raise KeyboardInterrupt
 
-    data = train_and_validation("residual_separable", augmentation={augmentation!r}, mixup=0.3)
+    data = train_and_task("residual_separable", augmentation={augmentation!r}, mixup=0.3)
     try:
         result = fit(model, *data, plan, checkpoint=checkpoint, state=checkpoint.load(), on_epoch=kill)
     except KeyboardInterrupt:
@@ -228,7 +229,7 @@ def test_another_backend_trains_alike_with_everything_on_and_resumes_to_the_bit(
     np.savez(tmp_path / "start.npz", *model.get_weights())
     script = OTHER_BACKEND.format(everything=EVERYTHING, augmentation=AUGMENTATION)
     run_on_backend(backend, tmp_path, ["-c", script, str(tmp_path)])
-    data = train_and_validation("residual_separable", augmentation=AUGMENTATION, mixup=0.3)
+    data = train_and_task("residual_separable", augmentation=AUGMENTATION, mixup=0.3)
     result = fit(model, *data, training_plan("adamw", 2e-3, epochs=3, **EVERYTHING))
     with np.load(tmp_path / "end.npz") as stored:
         losses, *weights = (stored[key] for key in stored.files)

@@ -143,6 +143,23 @@ def evaluation_rows(
         The columns path, patient, group, label, subtype and split of validation and test.
 
     Raises:
+        DataError: as :func:`check_model_fits`.
+    """
+    check_model_fits(folder, model, metadata, prepared)
+    rows = splits[splits["split"].isin((VALIDATION, TEST))]
+    return rows[["path", "patient", "group", "label", "subtype", "split"]].reset_index(drop=True)
+
+
+def check_model_fits(folder: Path, model: str, metadata: ModelMetadata, prepared: PreparedImages) -> None:
+    """Check that a model was trained on a split and on images of a recipe.
+
+    Args:
+        folder: folder of the split, with ``achieved.json``.
+        model: expected name of the model.
+        metadata: metadata of the trained model.
+        prepared: prepared images that are to be predicted.
+
+    Raises:
         DataError: if the model has another name, or was trained on another split, whose training images may be among
             these test images, or on images prepared by another recipe.
     """
@@ -161,8 +178,6 @@ def evaluation_rows(
             f"expected images of the recipe that {metadata.model} was trained on ({metadata.recipe}), "
             f"received {prepared.recipe.to_dict()}; run `cxr preprocess` with that recipe"
         )
-    rows = splits[splits["split"].isin((VALIDATION, TEST))]
-    return rows[["path", "patient", "group", "label", "subtype", "split"]].reset_index(drop=True)
 
 
 def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluation:

@@ -81,12 +81,18 @@ class Predictor:
 
         Raises:
             MissingInputError: if a file is missing.
+            DataError: if it is the folder of a detector.
         """
         path, members = folder / NETWORK_FILE, folder / MEMBERS_FOLDER
         if not path.is_file() and not members.is_dir():
             raise MissingInputError(f"expected a network, received {path} (no such file); run `cxr train`")
         if metadata is None:
             metadata = ModelMetadata.read(folder)
+        if metadata.detector is not None:
+            raise DataError(
+                f"expected a classifier, received model={metadata.model} in {folder}, a detector, which draws boxes; "
+                "give the folder of a classifier"
+            )
         if metadata.members:
             loaded = [cls.load(members / member.model, member.card) for member in metadata.weighted_members]
             return EnsemblePredictor(loaded, metadata)

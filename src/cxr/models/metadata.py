@@ -37,11 +37,34 @@ class Member:
 
 
 @dataclass(frozen=True)
-class ModelMetadata:
-    """What a trained network or an ensemble is, kept as ``card.json`` beside the weights.
+class DetectorMetadata:
+    """What a network that draws boxes needs besides, to turn its outputs into boxes.
 
-    Training writes it without calibration; evaluation adds it with :meth:`with_calibration`. An ensemble has no
-    network, recipe or input of its own; its members have.
+    Attributes:
+        backbone: network whose feature maps it uses.
+        squeeze_excitation: whether these have squeeze-and-excitation blocks.
+        anchors: version of the anchors, see :func:`cxr.regions.predictor.anchors_version`.
+        min_score: lowest score of a box that the detector proposes, 0 to 1.
+        max_overlap: intersection over union above which two boxes are taken for the same opacity, 0 to 1.
+        max_boxes: largest number of boxes of an image.
+        box_scale: factor of the width and height of a box, chosen on validation; None before evaluation.
+    """
+
+    backbone: str
+    squeeze_excitation: bool
+    anchors: str
+    min_score: float
+    max_overlap: float
+    max_boxes: int
+    box_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a trained classifier, an ensemble or a detector is, kept as ``card.json`` beside the weights.
+
+    Training writes it without calibration; evaluation adds it with :meth:`with_calibration`, or, for a detector, with
+    :meth:`with_box_choice`. An ensemble has no network, recipe or input of its own; its members have.
 
     Attributes:
         model: the model's name in ``params.yaml``.
@@ -67,9 +90,11 @@ class ModelMetadata:
         training: facts about the training run: device, framework, driver, seconds, epochs ...
         classes: class names; the index is the training label.
         temperature: calibration temperature T of ``sigmoid(logit(p) / T)``; None before evaluation.
-        threshold: calibrated probability at and above which an image is called PNEUMONIA; None before evaluation.
+        threshold: calibrated probability at and above which an image is called PNEUMONIA; of a detector the score at
+            and above which a box counts; None before evaluation.
         threshold_rule: sentence on how the threshold was chosen; None before evaluation.
         members: models of an ensemble, those of weight 0 too; empty for a single network.
+        detector: what a detector needs besides; None for a classifier or an ensemble. A detector has no temperature.
     """
 
     model: str
@@ -94,6 +119,7 @@ class ModelMetadata:
     threshold: float | None = None
     threshold_rule: str | None = None
     members: tuple[Member, ...] = ()
+    detector: DetectorMetadata | None = None
 
     @property
     def dataset_kind(self) -> str:
@@ -141,6 +167,42 @@ class ModelMetadata:
             raise ValueError(f"expected a threshold from 0 to 1, received threshold={threshold!r}")
         return replace(self, temperature=float(temperature), threshold=float(threshold), threshold_rule=rule)
 
+    def with_box_choice(self, threshold: float, box_scale: float, rule: str) -> ModelMetadata:
+        """Add the threshold and the box scale that evaluation chose on the validation images for a detector.
+
+        Args:
+            threshold: score at and above which a box counts, 0 to 1.
+            box_scale: factor of the width and height of a box, above 0.
+            rule: sentence on how both were chosen.
+
+        Returns:
+            New metadata; this object stays as it is.
+
+        Raises:
+            ValueError: if this is no detector, or a value is out of bounds.
+        """
+        if self.detector is None:
+            raise ValueError(f"expected the metadata of a detector, received model={self.model!r}")
+        if not 0 <= threshold <= 1 or not 0 < box_scale < float("inf"):
+            raise ValueError(
+                f"expected a threshold from 0 to 1 and a scale above 0, received {threshold=!r}, {box_scale=!r}"
+            )
+        detector = replace(self.detector, box_scale=float(box_scale))
+        return replace(self, detector=detector, threshold=float(threshold), threshold_rule=rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the metadata to plain values, for JSON.
+
+        Returns:
+            Field name to value. Without ``detector`` where there is none: the files of classifiers and ensembles stay
+            those that they were before there were detectors.
+        """
+        values = asdict(self)
+        for card in (values, *(member["card"] for member in values["members"])):
+            if card["detector"] is None:
+                del card["detector"]
+        return values
+
     def write(self, folder: Path) -> Path:
         """Write ``card.json``, whole or not at all.
 
@@ -151,7 +213,7 @@ class ModelMetadata:
             The written file.
         """
         path = folder / METADATA_FILE
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
         return path
 
     @classmethod
@@ -187,7 +249,8 @@ class ModelMetadata:
             for member in values.get("members", ())
         )
         shape, classes = tuple(values["input_shape"]), tuple(values["classes"])
-        return cls(**{**values, "classes": classes, "input_shape": shape, "members": members})
+        detector = DetectorMetadata(**values["detector"]) if values.get("detector") else None
+        return cls(**{**values, "classes": classes, "input_shape": shape, "members": members, "detector": detector})
 
 
 def model_folders(models: Path, evaluations: Path, transfer: Path | None = None) -> dict[str, tuple[Path, Path]]:

@@ -8,15 +8,22 @@ from matplotlib.ticker import MaxNLocator
 
 from cxr.plots.style import BLUE, GREY, VERMILLION, Caption, titled_figure
 
-PANELS = (("loss", "loss"), ("accuracy", "accuracy"), ("auroc", "AUROC"), ("f1", "F1"))
-"""Column of the history and title of its panel."""
+PANELS = (
+    ("loss", "loss"),
+    ("mean_average_precision", "mean average precision"),
+    ("accuracy", "accuracy"),
+    ("auroc", "AUROC"),
+    ("f1", "F1"),
+)
+"""Column of the history and title of its panel; there are at most four, because no network has all of them."""
 
 
 def plot_training(history: pd.DataFrame, best_epoch: int | None, caption: Caption) -> Figure:
     """Plot loss and measures per epoch, on train and validation, and mark the epoch whose weights were kept.
 
     Args:
-        history: one row per epoch: epoch, loss, accuracy, auroc, f1 and the same with ``val_``.
+        history: one row per epoch: epoch, the columns of :data:`PANELS` that the network has, and the same with
+            ``val_``.
         best_epoch: epoch whose weights were kept; None if unknown.
         caption: what the figure is about.
 

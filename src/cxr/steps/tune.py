@@ -11,7 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from cxr.errors import ParameterError
 from cxr.steps.base import Input, Output, WorkingFolder
 from cxr.steps.tracking_fields import TrackingStep
-from cxr.steps.train import WITHOUT_EFFECT, Train
+from cxr.steps.train import Train
+from cxr.steps.training_fields import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,7 @@ def _create_once(
 
 def _metadata_params(metadata: ModelMetadata) -> dict[str, Any]:
     """Parameters for a run that has none of its own, such as that of an ensemble."""
-    params = {key: value for key, value in asdict(metadata).items() if key not in {"training", "dataset", "members"}}
+    params = {key: value for key, value in metadata.to_dict().items() if key not in {"training", "dataset", "members"}}
     return params | {"weights": {member.model: member.weight for member in metadata.members}}
 
 

@@ -94,7 +94,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             The return value of :meth:`inputs`; labels ``(batch, outputs)`` float32;
             and, with class weights, weights ``(batch,)`` float32.
         """
-        positions = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
+        positions = self.positions(index)
         labels = self.labels[positions]
         targets = labels[:, None] if self.outputs == 1 else np.eye(2)[labels]
         batch: tuple[Any, ...] = (self.inputs(positions, index), targets.astype(np.float32))
@@ -137,8 +137,30 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         """
         images = self.images[self.rows[positions]]
         if self.augmentation is not None:
-            images = augment(images, self.augmentation, np.random.default_rng([self.seed, self.epoch, 1, index]))
+            images = augment(images, self.augmentation, self.augmentation_generator(index))
         return to_network_input(images, self.recipe)
+
+    def positions(self, index: int) -> NDArray[np.int64]:
+        """List the positions in ``rows`` of the images of a batch of the current epoch.
+
+        Args:
+            index: number of the batch, from 0.
+
+        Returns:
+            ``(batch,)`` int64.
+        """
+        return self.order()[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def augmentation_generator(self, index: int) -> np.random.Generator:
+        """Make the source of the random changes of a batch of the current epoch.
+
+        Args:
+            index: number of the batch, from 0.
+
+        Returns:
+            A generator that depends on seed, epoch and number alone.
+        """
+        return np.random.default_rng([self.seed, self.epoch, 1, index])
 
     def class_weights(self) -> NDArray[np.float64]:
         """Compute weights that give both classes the same total weight.

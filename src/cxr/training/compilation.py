@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,29 +41,38 @@ def learning_rate_schedule(plan: TrainingPlan, steps_per_epoch: int) -> Any:
     )
 
 
-def compile_network(model: keras.Model, plan: TrainingPlan, schedule: Any, outputs: int) -> None:
+def compile_network(
+    model: keras.Model,
+    plan: TrainingPlan,
+    schedule: Any,
+    *,
+    loss: Any,
+    loss_weights: Mapping[str, float] | None,
+    metrics: Sequence[Any] | None,
+    targets: Any,
+    predictions: Any,
+) -> None:
     """Give a network its optimizer, loss and metrics.
 
     Args:
         model: the network; its ``trainable`` flags are set.
         plan: how it is trained.
         schedule: the return value of :func:`learning_rate_schedule`.
-        outputs: number of outputs: 1 (sigmoid) or 2 (softmax).
+        loss: Keras loss, or a dictionary of one loss per output.
+        loss_weights: weight of each output's loss; None where there is one output.
+        metrics: Keras metrics of the training images beside the losses; None for none.
+        targets: targets of a batch of one image, of any value.
+        predictions: outputs of the network for a batch of one image, of any value.
     """
     decay = {"weight_decay": plan.weight_decay} if plan.optimizer == "adamw" else {}
     optimizer = OPTIMIZERS[plan.optimizer](plan.learning_rate if schedule is None else schedule, **decay)
     # Biases and the parameters of normalisation are vectors.
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if len(weight.shape) < 2])
-    loss = keras.losses.CategoricalCrossentropy if outputs == 2 else keras.losses.BinaryCrossentropy
     model.compile(
         optimizer=optimizer,
-        loss=loss(label_smoothing=plan.label_smoothing),
-        metrics=[
-            _of_last_column(keras.metrics.BinaryAccuracy)(name="accuracy"),
-            _of_last_column(keras.metrics.Precision)(name="precision"),
-            _of_last_column(keras.metrics.Recall)(name="recall"),
-            _of_last_column(keras.metrics.AUC)(name="auroc"),
-        ],
+        loss=loss,
+        loss_weights=loss_weights,
+        metrics=metrics,
         # Graph compilation of convolutions is slower than oneDNN's kernels on a CPU.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
@@ -70,20 +80,6 @@ def compile_network(model: keras.Model, plan: TrainingPlan, schedule: Any, outpu
     model.optimizer.build(model.trainable_variables)
     # Keras would build loss and metrics by reading the first batch of the first call of fit, and on JAX that batch then
     # comes last in its epoch: a resumed training would see another order than an uninterrupted one.
-    labels = keras.ops.zeros((1, outputs))
-    model.compute_loss(y=labels, y_pred=labels)
-    model.compute_metrics(None, labels, labels)
+    model.compute_loss(y=targets, y_pred=predictions)
+    model.compute_metrics(None, targets, predictions)
     model.reset_metrics()
-
-
-def _of_last_column(base: type[Any]) -> type[Any]:
-    """Restrict a metric to the last column: the probability of pneumonia, whether there are one or two outputs.
-
-    The label of a mixture of images is that of the larger share.
-    """
-
-    class LastColumnMetric(base):  # type: ignore[misc]  # the base is chosen at run time
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            return super().update_state(keras.ops.round(y_true[..., -1:]), y_pred[..., -1:], sample_weight)
-
-    return LastColumnMetric

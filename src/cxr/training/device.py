@@ -6,8 +6,27 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+"""Names of Keras's dtype policies to train with."""
+
+
+@dataclass(frozen=True)
+class PreparedDevice:
+    """A device that is ready to train.
+
+    Attributes:
+        facts: the result of :func:`describe_device`.
+        on_gpu: whether it is a GPU.
+        batch_size: images per batch on it.
+    """
+
+    facts: dict[str, Any]
+    on_gpu: bool
+    batch_size: int
 
 
 def describe_device() -> dict[str, Any]:
@@ -32,6 +51,29 @@ def describe_device() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def prepare_device(
+    seed: int, *, batch_size: int, gpu_batch_size: int | None, gpu_precision: Precision
+) -> PreparedDevice:
+    """Set precision and seeds for a training, before its network is built.
+
+    Args:
+        seed: as for :func:`make_deterministic`.
+        batch_size: images per batch.
+        gpu_batch_size: images per batch on a GPU; None for ``batch_size``.
+        gpu_precision: precision on a GPU; elsewhere it is float32.
+
+    Returns:
+        The device, and the size of a batch on it.
+    """
+    import keras
+
+    facts = describe_device()
+    on_gpu = facts["kind"] == "gpu"
+    keras.config.set_dtype_policy(gpu_precision if on_gpu else "float32")
+    make_deterministic(seed)
+    return PreparedDevice(facts, on_gpu, (gpu_batch_size if on_gpu else None) or batch_size)
 
 
 def make_deterministic(seed: int) -> None:

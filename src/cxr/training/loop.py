@@ -11,11 +11,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.errors import TrainingError
-from cxr.evaluation import metrics
 from cxr.training.batches import Batches
 from cxr.training.checkpoint import (
     Arrays,
@@ -25,8 +23,9 @@ from cxr.training.checkpoint import (
     assign_variables,
     copy_variables,
 )
-from cxr.training.compilation import compile_network, learning_rate_schedule
+from cxr.training.compilation import learning_rate_schedule
 from cxr.training.plan import TrainingPlan, higher_is_better
+from cxr.training.task import TrainingTask
 from cxr.training.weight_average import AveragedNetwork
 
 log = logging.getLogger(__name__)
@@ -55,10 +54,9 @@ class TrainingResult:
     """What training has reached.
 
     Attributes:
-        history: one row of metrics per epoch: epoch (from 1), loss, accuracy, precision, recall, f1, auroc on the
-            training images as measured during the epoch, the same with ``val_`` on validation, val_stressed_loss and
-            val_stressed_auroc where the monitor is one of them, learning_rate (of the last step), seconds (training
-            alone), ended (when the epoch ended, in seconds since 1970).
+        history: one row of metrics per epoch: epoch (from 1), loss and other metrics of the task on the training images
+            as measured during the epoch, its metrics of validation with ``val_``, learning_rate (of the last step),
+            seconds (training alone), ended (when the epoch ended, in seconds since 1970).
         best_epoch: epoch (from 1) whose weights the network now has.
         best: monitored metric of that epoch.
         stopped: why training ended before its last epoch, or "".
@@ -77,10 +75,9 @@ class TrainingResult:
 def fit(
     model: keras.Model,
     train: Batches,
-    validation: Batches,
+    task: TrainingTask,
     plan: TrainingPlan,
     *,
-    changed_validation: Batches | None = None,
     checkpoint: Checkpoint | None = None,
     state: TrainingState | None = None,
     previous: PreviousPhase | None = None,
@@ -97,9 +94,8 @@ def fit(
     Args:
         model: untrained network; it is compiled here.
         train: shuffled batches.
-        validation: batches in fixed order, without augmentation.
+        task: what the network is trained for: its loss, its metrics and its validation.
         plan: how to train.
-        changed_validation: validation images under acquisition changes, for a monitor that is measured on them.
         checkpoint: where to keep the state after each epoch; None keeps none.
         state: state to resume from; None starts anew.
         previous: epochs of an earlier phase; the network keeps their weights unless an epoch is better.
@@ -117,7 +113,7 @@ def fit(
     previous = previous or PreviousPhase()
     trained = AveragedNetwork(model, plan.average_decay) if plan.average_decay else model
     schedule = learning_rate_schedule(plan, len(train))
-    compile_network(trained, plan, schedule, model.output_shape[-1])
+    task.compile(trained, plan, schedule)
     if state:
         state.restore(trained)
         progress, best = state.progress, state.best
@@ -139,14 +135,11 @@ def fit(
             else:
                 last_step = (progress.epoch + 1 - previous.epochs) * len(train) - 1
                 learning_rate = float(keras.ops.convert_to_numpy(schedule(last_step)))
-            row, seconds = _train_epoch(trained, train, progress, learning_rate, bar)
+            row, seconds = _train_epoch(trained, train, task, progress, learning_rate, bar)
             with trained.averages_as_weights() if plan.average_decay else nullcontext():
-                row |= {f"val_{name}": value for name, value in _validation_metrics(trained, validation).items()}
-                if changed_validation is not None:
-                    stressed = _validation_metrics(trained, changed_validation)
-                    row |= {f"val_stressed_{name}": stressed[name] for name in ("loss", "auroc")}
+                row |= {f"val_{name}": value for name, value in task.validation_metrics(trained).items()}
                 row |= {"learning_rate": learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
-                _show(row, bar)
+                _show(row, task.shown, bar)
                 progress.history.append(row)
                 progress.epoch += 1
                 best = _update_progress(model, best, progress, plan, row)
@@ -160,22 +153,13 @@ def fit(
     return TrainingResult(progress.history, progress.best_epoch, progress.best, progress.stopped, images, seconds)
 
 
-def predict_batches(model: keras.Model, batches: Batches) -> NDArray[np.float64]:
-    """Predict probabilities of pneumonia during training; float32 precision, not calibrated.
-
-    Args:
-        model: the network.
-        batches: batches in fixed order.
-
-    Returns:
-        ``(images,)`` float64 in [0, 1].
-    """
-    outputs = [np.asarray(model.predict_on_batch(batches[number][0]))[:, -1] for number in range(len(batches))]
-    return np.concatenate(outputs).astype(np.float64)
-
-
 def _train_epoch(
-    model: keras.Model, train: Batches, progress: TrainingProgress, learning_rate: float, bar: Any
+    model: keras.Model,
+    train: Batches,
+    task: TrainingTask,
+    progress: TrainingProgress,
+    learning_rate: float,
+    bar: Any,
 ) -> tuple[dict[str, float], float]:
     """Train one epoch. Returns the metrics on the training images, and the seconds that it took."""
     epoch = progress.epoch + 1
@@ -185,8 +169,7 @@ def _train_epoch(
     logs = model.fit(train, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
     seconds = time.perf_counter() - started
     row = {"epoch": float(epoch)}
-    row |= {name: float(logs[name][-1]) for name in ("loss", "accuracy", "precision", "recall", "auroc")}
-    row["f1"] = _f1(row["precision"], row["recall"])
+    row |= task.training_metrics({name: float(values[-1]) for name, values in logs.items()})
     if not np.isfinite(row["loss"]):
         raise TrainingError(
             f"expected a finite loss, received loss={row['loss']} in {epoch=}; "
@@ -195,13 +178,17 @@ def _train_epoch(
     return row, seconds
 
 
-def _show(row: dict[str, float], bar: Any) -> None:
-    """Show the metrics of an epoch in the progress bar and in the log."""
-    bar.set_postfix_str(f"val loss {row['val_loss']:.4f}, val auroc {row['val_auroc']:.4f}")
+def _show(row: dict[str, float], metrics: Sequence[str], bar: Any) -> None:
+    """Show metrics of an epoch in the progress bar and in the log."""
+    words = {name: name.replace("_", " ") for name in metrics}
+    bar.set_postfix_str(", ".join(f"val {words[name]} {row[f'val_{name}']:.4f}" for name in metrics))
     log.info(
-        "%s: loss %.4f, auroc %.4f; validation loss %.4f, auroc %.4f (%.0f s)",
-        bar.desc.removesuffix(": "), row["loss"], row["auroc"], row["val_loss"], row["val_auroc"], row["seconds"],
-    )  # fmt: skip
+        "%s: %s; validation %s (%.0f s)",
+        bar.desc.removesuffix(": "),
+        ", ".join(f"{words[name]} {row[name]:.4f}" for name in metrics if name in row),
+        ", ".join(f"{words[name]} {row[f'val_{name}']:.4f}" for name in metrics),
+        row["seconds"],
+    )
 
 
 def _update_progress(
@@ -229,20 +216,6 @@ def _update_progress(
     return best
 
 
-def _validation_metrics(model: keras.Model, batches: Batches) -> dict[str, float]:
-    """Exact metrics on images in fixed order, at threshold 0.5."""
-    probability = predict_batches(model, batches)
-    decision = metrics.decision_metrics(metrics.confusion(batches.labels, probability, 0.5))
-    return {
-        "loss": float(metrics.log_loss(batches.labels, probability)),
-        "accuracy": float(decision["accuracy"]),
-        "precision": float(decision["precision"]),
-        "recall": float(decision["sensitivity"]),
-        "f1": float(decision["f1"]),
-        "auroc": float(metrics.auroc(batches.labels, probability)),
-    }
-
-
 def _reseed(layers: Sequence[Any], seed: int, epoch: int) -> None:
     """Set each random layer to a state that follows from seed, epoch and position in the network alone."""
     for position, layer in enumerate(layers):
@@ -250,8 +223,3 @@ def _reseed(layers: Sequence[Any], seed: int, epoch: int) -> None:
         if generator is not None:
             state = np.random.SeedSequence([seed, epoch, position]).generate_state(2)
             generator.state.assign((state & 0x7FFFFFFF).astype(np.uint32))
-
-
-def _f1(precision: float, recall: float) -> float:
-    total = precision + recall
-    return 2 * precision * recall / total if total else float("nan")

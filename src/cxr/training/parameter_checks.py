@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 COMBINED_PARAMETERS = (
@@ -21,8 +21,39 @@ def combination_problems(values: Mapping[str, Any]) -> list[str]:
     Returns:
         One sentence per problem.
     """
-    problems = []
     optimizers = {values["optimizer"]} | ({values["fine_tune_optimizer"]} if values["fine_tune_epochs"] else set())
+    problems = optimizer_problems(values, optimizers)
+    if values["mixup"] and values["cut"] == "always":
+        problems.append(
+            "expected cut=auto or never with mixup, which mixes images and not stored activations, received "
+            f"cut=always, mixup={values['mixup']:g}; change one of the two"
+        )
+    if values["mixup"] and values["stop_at_accuracy"] is not None:
+        problems.append(
+            "expected stop_at_accuracy=null with mixup, because the accuracy is measured on mixed images, received "
+            f"stop_at_accuracy={values['stop_at_accuracy']:g}, mixup={values['mixup']:g}; leave one of the two out"
+        )
+    if not values["freeze_backbone"] and (values["unfrozen_layers"] or values["fine_tune_epochs"]):
+        problems.append(
+            "expected unfrozen_layers=0 and fine_tune_epochs=0 with freeze_backbone=false, which trains all layers in "
+            f"one phase, received unfrozen_layers={values['unfrozen_layers']}, "
+            f"fine_tune_epochs={values['fine_tune_epochs']}; leave them out"
+        )
+    return problems
+
+
+def optimizer_problems(values: Mapping[str, Any], optimizers: Collection[str]) -> list[str]:
+    """Find combinations of optimizer and learning rate that make no sense, for any kind of network.
+
+    Args:
+        values: optimizer, weight_decay, schedule, warmup_epochs, epochs and reduce_lr_patience; further ones are
+            ignored.
+        optimizers: names of the optimizers of all phases of the training.
+
+    Returns:
+        One sentence per problem.
+    """
+    problems = []
     if values["weight_decay"] and "adamw" not in optimizers:
         problems.append(
             f"expected optimizer=adamw, the only one with weight decay, received optimizer={values['optimizer']}, "
@@ -39,21 +70,5 @@ def combination_problems(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"expected warmup_epochs below epochs={values['epochs']}, received "
             f"warmup_epochs={values['warmup_epochs']:g}; lower it, or train longer"
-        )
-    if values["mixup"] and values["cut"] == "always":
-        problems.append(
-            "expected cut=auto or never with mixup, which mixes images and not stored activations, received "
-            f"cut=always, mixup={values['mixup']:g}; change one of the two"
-        )
-    if values["mixup"] and values["stop_at_accuracy"] is not None:
-        problems.append(
-            "expected stop_at_accuracy=null with mixup, because the accuracy is measured on mixed images, received "
-            f"stop_at_accuracy={values['stop_at_accuracy']:g}, mixup={values['mixup']:g}; leave one of the two out"
-        )
-    if not values["freeze_backbone"] and (values["unfrozen_layers"] or values["fine_tune_epochs"]):
-        problems.append(
-            "expected unfrozen_layers=0 and fine_tune_epochs=0 with freeze_backbone=false, which trains all layers in "
-            f"one phase, received unfrozen_layers={values['unfrozen_layers']}, "
-            f"fine_tune_epochs={values['fine_tune_epochs']}; leave them out"
         )
     return problems

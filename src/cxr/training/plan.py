@@ -7,8 +7,9 @@ from typing import Literal
 
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine"]
-Monitor = Literal["loss", "auroc", "stressed_loss", "stressed_auroc"]
-"""Validation metrics that can decide. The stressed ones are measured on images under acquisition changes."""
+Monitor = Literal["loss", "auroc", "stressed_loss", "stressed_auroc", "mean_average_precision"]
+"""Validation metrics that can decide. The stressed ones are measured on images under acquisition changes, and the last
+one belongs to detectors."""
 
 
 def is_stressed(monitor: Monitor) -> bool:
@@ -30,9 +31,9 @@ def higher_is_better(monitor: Monitor) -> bool:
         monitor: the metric.
 
     Returns:
-        True for an AUROC, False for a loss.
+        False for a loss, True for any other.
     """
-    return monitor.endswith("auroc")
+    return not monitor.endswith("loss")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
 from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState
-from cxr.training.device import describe_device, make_deterministic
+from cxr.training.classification import ClassificationTask
+from cxr.training.device import Precision, prepare_device
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import PreviousPhase, TrainingResult, fit
@@ -30,7 +31,6 @@ from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 CutMode = Literal["auto", "always", "never"]
 
 
@@ -128,13 +128,13 @@ class TrainingSession:
         self.prepared = prepared
         self.data = data
         self.folder = folder
-        self.device = describe_device()
-        on_gpu = self.device["kind"] == "gpu"
-        keras.config.set_dtype_policy(settings.gpu_precision if on_gpu else "float32")
-        make_deterministic(settings.seed)
-        self.batch_size = (settings.gpu_batch_size if on_gpu else None) or settings.batch_size
+        device = prepare_device(
+            settings.seed, batch_size=settings.batch_size, gpu_batch_size=settings.gpu_batch_size,
+            gpu_precision=settings.gpu_precision,
+        )  # fmt: skip
+        self.device, self.batch_size = device.facts, device.batch_size
         # Images are mixed, activations are not.
-        cuts_by_itself = settings.cut == "auto" and not on_gpu and not settings.mixup
+        cuts_by_itself = settings.cut == "auto" and not device.on_gpu and not settings.mixup
         self.stores_activations = settings.cut == "always" or cuts_by_itself
         self.network = build_network(
             settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
@@ -180,7 +180,7 @@ class TrainingSession:
                     activation_seconds += changed.seconds
             log.info("%s: %s", self.network.name, phase.name)
             result = fit(
-                trained_part, train, validation, phase.plan, changed_validation=changed,
+                trained_part, train, ClassificationTask(validation, changed), phase.plan,
                 checkpoint=self._checkpoint(number), state=state, previous=previous,
                 random_layers=self.network.layers, run_id=run_id, on_epoch=on_epoch,
             )  # fmt: skip

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cxr.files import HISTORY_FILE, NETWORK_FILE, TRAINING_FILE
 from cxr.images.recipes import Recipe
-from cxr.models.metadata import ModelMetadata
+from cxr.models.metadata import DetectorMetadata, ModelMetadata
 from cxr.training.loop import TrainingResult
 from cxr.training.split_data import SplitData
 
@@ -62,7 +62,16 @@ class TrainedModel:
             "trainable_parameters": sum(math.prod(weight.shape) for weight in self.network.trainable_variables),
         }
 
-    def write(self, folder: Path, model: str, system: str, seed: int, *, mirrored: bool) -> None:
+    def write(
+        self,
+        folder: Path,
+        model: str,
+        system: str,
+        seed: int,
+        *,
+        mirrored: bool,
+        detector: DetectorMetadata | None = None,
+    ) -> None:
         """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``.
 
         Args:
@@ -71,6 +80,7 @@ class TrainedModel:
             system: source system.
             seed: seed of the training.
             mirrored: whether a prediction is the mean of the image and its mirror image.
+            detector: what a detector needs besides; None for a classifier.
         """
         facts = self.training_facts()
         # A copy without the compiled metrics: it can be loaded in a process that has only Keras.
@@ -91,6 +101,7 @@ class TrainedModel:
             split_digest=self.data.digest,
             mirrored=mirrored,
             training=facts,
+            detector=detector,
             **self.provenance,
         ).write(folder)
         pd.DataFrame(self.result.history).to_csv(folder / HISTORY_FILE, index=False)
