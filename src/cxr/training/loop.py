@@ -218,6 +218,11 @@ def _update_progress(
 
 def _reseed(layers: Sequence[Any], seed: int, epoch: int) -> None:
     """Set each random layer to a state that follows from seed, epoch and position in the network alone."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # Keras's dropout draws from the generator of torch itself, which no checkpoint holds.
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
     for position, layer in enumerate(layers):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
