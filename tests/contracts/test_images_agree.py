@@ -66,15 +66,16 @@ def test_shellcheck_finds_nothing(name: str) -> None:
 
 def test_each_image_installs_the_requirement_file_of_its_need() -> None:
     assert requirements_of("data") == ["data.txt"]
-    assert requirements_of("train") == ["data.txt", "run.txt"]
-    assert requirements_of("serve") == ["data.txt", "run.txt", "serve.txt"]
-    assert requirements_of("train-gpu") == ["data.txt", "run.txt", "gpu.txt"]
+    assert requirements_of("train") == ["data.txt", "run.txt", "weights.txt"]
+    assert requirements_of("serve") == ["data.txt", "run.txt", "weights.txt", "serve.txt"]
+    assert requirements_of("train-gpu") == ["data.txt", "run.txt", "weights.txt", "gpu.txt"]
     known = {name for target in ("train-gpu", "serve") for name in requirements_of(target)}
     assert all((ROOT / "requirements" / name).is_file() for name in known)
 
 
 @pytest.mark.parametrize(
-    ("smaller", "larger"), [("data.txt", "run.txt"), ("run.txt", "gpu.txt"), ("run.txt", "serve.txt")]
+    ("smaller", "larger"),
+    [("data.txt", "run.txt"), ("run.txt", "weights.txt"), ("run.txt", "gpu.txt"), ("run.txt", "serve.txt")],
 )
 def test_each_image_only_adds_packages_to_the_smaller_one(smaller: str, larger: str) -> None:
     def pins(name: str) -> set[str]:
