@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer test check audit format ui app gpu weights results benchmarks server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test check audit format ui app gpu weights results benchmarks server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,6 +28,9 @@ repro: .venv/run.stamp ## Run all stages whose code, values or data have changed
 
 transfer: .venv/weights.stamp ## Also train the networks on pretrained weights, then join and register all models
 	dvc repro transfer/dvc.yaml
+
+regions: .venv/run.stamp ## Also train the detectors of opacities, judge and register them
+	dvc repro regions/dvc.yaml
 
 test: check ## Check style, types and layers, then run all tests
 	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=

@@ -93,7 +93,7 @@ def measured(page: str) -> dict[str, float]:
 
 
 def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
-    """Count the tasks of the training pipeline that read the raw images.
+    """Count the tasks of a training without detectors that read the raw images.
 
     Args:
         models: models that are trained.
@@ -102,7 +102,8 @@ def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
     Returns:
         Number of tasks by step.
     """
-    times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models), "predict": 0}
+    times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models)}
+    times |= dict.fromkeys(("predict", "train_regions", "evaluate_regions"), 0)
     return {
         name: times.get(name, 1)
         for name in component_images()

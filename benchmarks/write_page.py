@@ -26,6 +26,7 @@ SCRIPTS = (
     "augmentation.py",
     "frozen_backbone.py",
     "phantom_shortcuts.py",
+    "regions.py",
 )
 HEAD = """# Benchmarks
 

@@ -20,8 +20,8 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
         graph: adds the tasks.
 
     Returns:
-        The pipeline. Its inputs are the source of the images and, for a DVC remote, their version, so that
-        Kubeflow's cache depends on both.
+        The pipeline: of classifiers, and with ``containers.regions`` of detectors. Its inputs are the source of the
+        images and, for a DVC remote, their version, so that Kubeflow's cache depends on both.
     """
 
     @dsl.pipeline(
@@ -34,7 +34,8 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]
             manifest = graph.task("validate", {"data": data}).outputs["manifest"]
             splits = graph.task("resplit", {"manifest": manifest}).outputs["splits"]
-            reference = graph.task("reference", {"data": data, "splits": splits}).outputs["reference"]
+            if graph.models:
+                reference = graph.task("reference", {"data": data, "splits": splits}).outputs["reference"]
             prepared = {
                 recipe: graph.task("preprocess", {"data": data, "manifest": manifest}, recipe=recipe).outputs[
                     "prepared"
@@ -42,7 +43,7 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
                 for recipe in graph.recipes
             }
             models, evaluations = {}, {}
-            for name, recipe in graph.models.items():
+            for name, recipe in graph.classifiers.items():
                 images = {"manifest": manifest, "splits": splits, "prepared": prepared[recipe]}
                 train = graph.task(
                     "train", images, model=name, data_version=data_version, checkpoints=graph.checkpoint_folder()
@@ -51,8 +52,38 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
                 models[name] = train.outputs["trained"]
                 evaluation_inputs = {"data": data, **images, "trained": models[name]}
                 evaluations[name] = graph.task("evaluate", evaluation_inputs, model=name).outputs["evaluation"]
-            results = {"data": data, "models": models, "evaluations": evaluations}
-            ensemble = graph.task("ensemble", results).outputs["ensemble"]
-            graph.task("register", {**results, "ensemble": ensemble, "splits": splits, "reference": reference})
+            if graph.models:
+                results = {
+                    "data": data,
+                    "models": {name: models[name] for name in graph.models},
+                    "evaluations": {name: evaluations[name] for name in graph.models},
+                }
+                ensemble = graph.task("ensemble", results).outputs["ensemble"]
+                graph.task("register", {**results, "ensemble": ensemble, "splits": splits, "reference": reference})
+            detectors, detector_evaluations = {}, {}
+            for name, recipe in graph.detectors.items():
+                images = {"data": data, "manifest": manifest, "splits": splits, "prepared": prepared[recipe]}
+                train = graph.task(
+                    "train_regions",
+                    images,
+                    model=name,
+                    data_version=data_version,
+                    checkpoints=graph.checkpoint_folder(),
+                )
+                graph.mount_checkpoints(train, name)
+                detectors[name] = train.outputs["trained"]
+                evaluation_inputs = {
+                    **images,
+                    "trained": detectors[name],
+                    "classifier": models[graph.compared],
+                    "classifier_evaluation": evaluations[graph.compared],
+                }
+                detector_evaluations[name] = graph.task("evaluate_regions", evaluation_inputs, model=name).outputs[
+                    "evaluation"
+                ]
+            if graph.detectors:
+                graph.task(
+                    "register_regions", {"models": detectors, "evaluations": detector_evaluations, "splits": splits}
+                )
 
     return training

@@ -116,7 +116,7 @@ REASONS = {"too_dark": _check_darkness, **REASONS}
 def project(repository: Path, tmp_path: Path) -> Project:
     folder = tmp_path / "project"
     skipped = shutil.ignore_patterns("__pycache__")
-    for name in ("src", "transfer", "components", "pipelines", "tests/contracts", "tests/support"):
+    for name in ("src", "transfer", "regions", "components", "pipelines", "tests/contracts", "tests/support"):
         shutil.copytree(repository / name, folder / name, ignore=skipped)
     for name in ("dvc.yaml", "params.yaml", "pyproject.toml", "Makefile", "tests/conftest.py"):
         shutil.copy(repository / name, folder / name)
@@ -178,7 +178,7 @@ def test_a_network_is_one_file_and_its_entry(project: Project) -> None:
         lambda values: values["models"].update(tiny={**values["models"]["three_block"], "architecture": "tiny"}),
     )
     tests = (
-        "test_graph_and_parameters_agree.py::test_the_generated_parts_of_both_graphs_are_up_to_date",
+        "test_graph_and_parameters_agree.py::test_the_generated_parts_of_the_graphs_are_up_to_date",
         "test_graph_and_parameters_agree.py::test_every_network_has_an_entry_and_no_name_is_used_twice",
         "test_graph_and_parameters_agree.py::test_leaderboard_and_plots_hold_every_model_and_the_ensemble",
     )

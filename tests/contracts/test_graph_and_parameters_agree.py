@@ -18,6 +18,10 @@ from cxr.models.networks import NETWORKS
 from cxr.steps import STEPS, load_step
 from cxr.steps.base import Input, Output, WorkingFolder
 from cxr.steps.parameters import section_names
+from support.dvc_stages import filled_stages
+
+GRAPHS = {"dvc.yaml": "", "transfer/dvc.yaml": "", "regions/dvc.yaml": "_regions"}
+"""Graph to what follows the name of a stage in the name of its step."""
 
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
@@ -36,21 +40,12 @@ def params(repository):
 
 @pytest.fixture(scope="module")
 def stages(repository, params):
-    """Every stage of both graphs with its foreach entries filled in, as (name, step's name, stage)."""
-    filled_stages = []
-    for name, stage in (
-        item
-        for graph in ("dvc.yaml", "transfer/dvc.yaml")
-        for item in yaml.safe_load((repository / graph).read_text())["stages"].items()
-    ):
-        if "foreach" not in stage:
-            filled_stages.append((name, name, stage))
-            continue
-        items = params[stage["foreach"].strip("${}")]
-        for key, item in items.items():
-            filled = re.sub(r"\$\{item\.(\w+)\}", lambda match, item=item: str(item[match[1]]), yaml.dump(stage["do"]))
-            filled_stages.append((f"{name}@{key}", name, yaml.safe_load(filled.replace("${key}", key))))
-    return filled_stages
+    """Every stage of the graphs with its foreach entries filled in, as (name, step's name, stage)."""
+    return [
+        (name, name.partition("@")[0] + ending, stage)
+        for graph, ending in GRAPHS.items()
+        for name, stage in filled_stages(repository / graph, params).items()
+    ]
 
 
 def test_every_step_but_the_outer_ones_is_a_stage(stages):
@@ -100,11 +95,43 @@ def test_stages_depend_on_the_import_closure_of_their_steps(stages, repository, 
         assert not missing, f"{name} does not depend on {sorted(missing)}; run `make generate`"
 
 
-def test_the_generated_parts_of_both_graphs_are_up_to_date(repository, params):
-    graph, transfer = (repository / name for name in ("dvc.yaml", "transfer/dvc.yaml"))
+def test_the_generated_parts_of_the_graphs_are_up_to_date(repository, params):
+    graph, *others = (repository / name for name in GRAPHS)
     expected = with_models(with_code(graph.read_text(), repository / "src"), list(params["models"]))
     assert graph.read_text() == expected, "run `make generate`"
-    assert transfer.read_text() == with_code(transfer.read_text(), repository / "src"), "run `make generate`"
+    for other in others:
+        assert other.read_text() == with_code(other.read_text(), repository / "src"), f"{other}: run `make generate`"
+
+
+def test_registrations_depend_on_the_code_that_records_them(stages):
+    """How a run is recorded changes no figure, but it is all that a registration writes."""
+    for name, step_name, stage in stages:
+        records = "src/cxr/tracking/registry.py" in stage["deps"]
+        assert records == (step_name in {"register", "register_regions"}), name
+
+
+def test_detectors_are_judged_beside_a_classifier_of_the_first_graph(stages, params, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    classifier = params["evaluate_regions"]["compare_with"]
+    assert classifier in params["models"]
+    folders = {f"artifacts/models/{classifier}", f"artifacts/evaluations/{classifier}"}
+    judged = [(name, stage) for name, step_name, stage in stages if step_name == "evaluate_regions"]
+    assert len(judged) == len(params["regions"])
+    for name, stage in judged:
+        step = parse_step(load_step("evaluate_regions"), shlex.split(stage["cmd"])[2:])
+        assert {str(step.classifier), str(step.classifier_evaluation)} == folders <= set(stage["deps"]), name
+
+
+def test_a_detector_keeps_its_checkpoints_apart_from_those_of_a_classifier_with_its_name(repository, params):
+    params = params | {"regions": {"shallow": params["regions"]["retinanet_lite0"]}}
+    folders = [
+        words[words.index("--checkpoints") + 1]
+        for graph in GRAPHS
+        for stage in filled_stages(repository / graph, params).values()
+        if "--checkpoints" in (words := shlex.split(stage["cmd"]))
+    ]
+    assert len(folders) == len(set(folders)) > len(params["models"])
+    assert {str(Path(folder).parent) for folder in folders} == {"artifacts/checkpoints"}, "DVC ignores this folder"
 
 
 def test_stages_depend_on_the_sections_of_their_steps(stages, params):
@@ -148,7 +175,10 @@ def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
 
 def test_parameter_file_states_every_value_that_the_plain_steps_can_change(params):
     """What is left out of params.yaml would be a value that nobody sees."""
-    for name in ("fetch", "validate", "resplit", "evaluate", "ensemble", "register", "tune", "serve", "drift"):
+    for name in (
+        "fetch", "validate", "resplit", "evaluate", "ensemble", "register", "evaluate_regions", "register_regions",
+        "tune", "serve", "drift",
+    ):  # fmt: skip
         step_class = load_step(name)
         stated = {key for section in step_class.sections for key in params[section]} - step_class.ignored_keys
         assert stated == set(step_class.parameters()) - {"model"} - set(step_class.collected_sections), name
@@ -172,11 +202,13 @@ def test_every_model_names_a_recipe_that_is_prepared(params):
     assert {entry["recipe"] for entry in params["transfer"].values()} - set(params["recipes"]) == set(
         params["transfer_recipes"]
     )
+    assert {entry["recipe"] for entry in params["regions"].values()} <= set(params["recipes"])
 
 
 def test_every_network_has_an_entry_and_no_name_is_used_twice(params):
     """Further entries may train a network again, for example from another seed."""
     assert not set(params["models"]) & set(params["transfer"])
+    assert not set(params["regions"]) & {*params["models"], *params["transfer"]}
     entries = {**params["models"], **params["transfer"]}
     assert {name for name, entry in entries.items() if entry["architecture"] == name} == set(NETWORKS)
     assert {entry["architecture"] for entry in entries.values()} <= set(NETWORKS)

@@ -1,8 +1,10 @@
-"""The compiled Kubeflow pipeline has the steps, edges, values and commands of ``dvc.yaml``."""
+"""The compiled Kubeflow pipeline has the steps, edges, values and commands of ``dvc.yaml``.
+
+With ``containers.regions`` it also has those of ``regions/dvc.yaml``.
+"""
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +16,7 @@ from cxr.kubeflow.components import component_images, write_components
 from cxr.kubeflow.pipeline_package import compile_pipeline
 from cxr.steps import load_step
 from cxr.steps.parameters import read_flags
+from support.dvc_stages import filled_stages
 from support.kubeflow_driver import walk
 
 ENVIRONMENT_PARAMETERS = {"tracking_uri", "data_version", "data_pointer"}
@@ -21,14 +24,22 @@ ENVIRONMENT_PARAMETERS = {"tracking_uri", "data_version", "data_pointer"}
 
 
 @pytest.fixture(scope="module")
-def package(repository, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(repository)
-        return compile_pipeline("training", Path("params.yaml"), tmp_path_factory.mktemp("package") / "training.yaml")
+def params(repository):
+    return yaml.safe_load((repository / "params.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
-def tasks(package):
+def package(repository, params, tmp_path_factory):
+    """The pipeline with detectors."""
+    folder = tmp_path_factory.mktemp("package")
+    with_detectors = params | {"containers": params["containers"] | {"regions": True}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(with_detectors))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        return compile_pipeline("training", folder / "params.yaml", folder / "training.yaml")
+
+
+def tasks_of(package):
     """Label of every task, such as ``train@shallow``, to its command line and the tasks that it depends on."""
     return {
         task.label.replace(" ", "@"): (task.command, {label.replace(" ", "@") for label in task.producers})
@@ -38,17 +49,17 @@ def tasks(package):
 
 
 @pytest.fixture(scope="module")
-def stages(repository):
-    """Label of every stage of dvc.yaml to its command line and the stages that it depends on."""
-    params = yaml.safe_load((repository / "params.yaml").read_text())
-    filled = {}
-    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
-        if "foreach" not in stage:
-            filled[name] = stage
-            continue
-        for key, item in params[stage["foreach"].strip("${}")].items():
-            text = re.sub(r"\$\{item\.(\w+)\}", lambda match, item=item: str(item[match[1]]), yaml.dump(stage["do"]))
-            filled[f"{name}@{key}"] = yaml.safe_load(text.replace("${key}", key))
+def tasks(package):
+    return tasks_of(package)
+
+
+@pytest.fixture(scope="module")
+def stages(repository, params):
+    """Label of every stage of both graphs to its command line and the tasks that it depends on."""
+    filled = filled_stages(repository / "dvc.yaml", params)
+    for name, stage in filled_stages(repository / "regions" / "dvc.yaml", params).items():
+        step_name, at, key = name.partition("@")
+        filled[f"{step_name}_regions{at}{key}"] = stage
 
     def overlap(first, second):
         return PurePosixPath(first).is_relative_to(second) or PurePosixPath(second).is_relative_to(first)
@@ -60,7 +71,8 @@ def stages(repository):
                 producer
                 for producer, producing_stage in filled.items()
                 if any(overlap(out, dep) for out in producing_stage["outs"] for dep in stage["deps"])
-            },
+            }
+            | ({"fetch"} if "data" in stage["deps"] else set()),
         )
         for name, stage in filled.items()
     }
@@ -70,15 +82,16 @@ def test_steps_are_the_same_and_kubeflow_also_fetches(tasks, stages):
     assert set(tasks) == {"fetch", *stages}
 
 
-def test_edges_are_the_same_and_images_come_from_fetch(tasks, stages, repository):
-    documents = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+def test_detectors_are_left_out_unless_the_parameter_file_wants_them(repository, params, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    assert params["containers"]["regions"] is False
+    package = compile_pipeline("training", Path("params.yaml"), tmp_path / "training.yaml")
+    assert set(tasks_of(package)) == {"fetch", *filled_stages(repository / "dvc.yaml", params)}
+
+
+def test_edges_are_the_same_and_images_come_from_fetch(tasks, stages):
     for name, (_, needed) in stages.items():
-        from_fetch = (
-            {"fetch"}
-            if "data" in documents[name.partition("@")[0]].get("do", documents[name.partition("@")[0]])["deps"]
-            else set()
-        )
-        assert tasks[name][1] == needed | from_fetch, name
+        assert tasks[name][1] == needed, name
     assert tasks["fetch"][1] == set()
 
 
@@ -111,12 +124,12 @@ def test_checks_are_not_retried_and_a_registration_is_never_cached(package):
     assert "retryPolicy" not in dag_tasks["validate"]
     assert "retryPolicy" not in dag_tasks["resplit"]
     assert dag_tasks["train"]["retryPolicy"]["maxRetryCount"] == 3
-    assert not dag_tasks["register"].get("cachingOptions", {}).get("enableCache")
+    for name in ("register", "register-regions"):
+        assert not dag_tasks[name].get("cachingOptions", {}).get("enableCache"), name
 
 
-def test_component_files_are_those_of_the_steps(repository, tmp_path):
-    models = tuple(yaml.safe_load((repository / "params.yaml").read_text())["models"])
-    write_components(tmp_path, models)
+def test_component_files_are_those_of_the_steps(repository, params, tmp_path):
+    write_components(tmp_path, {section: tuple(params[section]) for section in ("models", "regions")})
     for name in component_images():
         committed = repository / "components" / name / "component.yaml"
         assert committed.read_text() == (tmp_path / name / "component.yaml").read_text(), f"{name}: run make generate"

@@ -221,3 +221,51 @@ def test_transfer_networks_have_a_graph_of_their_own_and_join_the_others(project
     decision = json.loads((project / "artifacts/transfer/registration/decision.json").read_text())
     assert "mobilenetv2" in json.dumps(decision)
     assert "Running stage" not in run(project, "dvc", "repro", "transfer/dvc.yaml")
+
+
+DETECTORS = {
+    "retinanet": {
+        "backbone": "efficientnet_lite0", "recipe": "s1_resize", "weights": "imagenet", "channels": 8,
+        "convolutions": 0, "batch_size": 16, "phantom_epochs": 1, "augmentation": {"horizontal_flip": True},
+    }
+}  # fmt: skip
+
+
+def test_detectors_have_a_graph_of_their_own_and_are_judged_beside_a_classifier(project, repository):
+    shutil.copytree(repository / "regions", project / "regions", ignore=shutil.ignore_patterns("dvc.lock"))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["recipes"]["s1_resize"] = {"size": 64}
+    params["regions"] = DETECTORS
+    params["evaluate_regions"] |= {"compare_with": "three_block", "resamples": 100}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    shown = run(project, "dvc", "repro")
+    assert "Running stage 'preprocess@s1_resize'" in shown
+    assert "regions" not in shown, "the first command must not need boxes"
+
+    shown = run(project, "dvc", "repro", "regions/dvc.yaml")
+    assert "detector epoch 1/1" in shown
+    assert not (project / "artifacts/checkpoints/regions-retinanet").exists()
+    summary = json.loads((project / "artifacts/regions/evaluations/retinanet/summary.json").read_text())
+    assert 0 <= summary["test_mean_average_precision"] <= 1
+    methods = pd.read_csv(project / "artifacts/regions/evaluations/retinanet/methods.csv")
+    assert set(methods["method"]) == {"detector", "grad_cam", "prior_with_classifier", "prior"}
+    decision = json.loads((project / "artifacts/regions/registration/decision.json").read_text())
+    assert decision["registered_name"] == "pneumonia-regions"
+    assert [candidate["model"] for candidate in decision["candidates"]] == ["retinanet"]
+    assert "Running stage" not in run(project, "dvc", "repro", "regions/dvc.yaml")
+
+
+def test_detectors_of_a_data_set_without_boxes_are_refused_in_one_sentence(project, tmp_path):
+    boxes = project / "data" / "boxes.json"
+    boxes.rename(tmp_path / "boxes.json")
+    try:
+        answer = subprocess.run(
+            ["dvc", "repro", "--single-item", "regions/dvc.yaml:train@retinanet"],
+            cwd=project, env=environment(), capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "boxes.json").rename(boxes)
+    assert answer.returncode != 0
+    lines = [line for line in answer.stderr.splitlines() if line.startswith("cxr train_regions: ")]
+    assert len(lines) == 1 and "expected a data set with the boxes of its opacities" in lines[0], answer.stderr
+    assert "exited with 2" in answer.stderr

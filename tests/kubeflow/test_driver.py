@@ -89,11 +89,12 @@ def test_a_component_file_needs_only_the_values_without_a_default(repository, tm
 
 
 def test_the_defaults_of_a_component_file_are_those_of_the_step(tmp_path):
-    write_components(tmp_path, ("shallow",))
+    write_components(tmp_path, {"models": ("shallow",), "regions": ("retinanet_lite0",)})
     for name in component_images():
         step_class = load_step(name)
         document = yaml.safe_load((tmp_path / name / "component.yaml").read_text())
-        inputs = document["components"][f"comp-{name}"].get("inputDefinitions", {}).get("parameters", {})
+        component = document["components"][f"comp-{name.replace('_', '-')}"]
+        inputs = component.get("inputDefinitions", {}).get("parameters", {})
         for field in step_class.parameters():
             if "defaultValue" not in inputs.get(field, {}):
                 continue

@@ -28,7 +28,16 @@ def test_training_does_not_depend_on_what_only_records_it_and_registration_does(
     train = "\n".join(stage_code("train", repository / "src"))
     assert "src/cxr/images/recipes.py" in train, "editing a recipe must train again"
     assert "tracking" not in train and "errors.py" not in train
-    assert "src/cxr/tracking" in "\n".join(stage_code("register", repository / "src"))
+    for step in ("register", "register_regions"):
+        assert "src/cxr/tracking" in "\n".join(stage_code(step, repository / "src")), step
+
+
+def test_a_stage_depends_on_the_work_that_its_step_shares_with_others(repository: Path) -> None:
+    """Both training steps write their model with a function of the step that they extend."""
+    for step in ("train", "train_regions"):
+        code = stage_code(step, repository / "src")
+        assert "src/cxr/steps/training_fields.py" in code, step
+        assert any(path in {"src/cxr/training", "src/cxr/training/trained_model.py"} for path in code), step
 
 
 def test_every_model_gets_its_metrics_and_curves() -> None:

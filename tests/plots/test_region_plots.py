@@ -17,16 +17,15 @@ from cxr.plots.regions import (
     TRUE_BOX,
     plot_free_response,
     plot_region_examples,
-    region_caption,
     write_region_plots,
 )
-from cxr.plots.style import PURPLE
+from cxr.plots.style import PURPLE, Caption
 from cxr.regions.evaluation import PHANTOM_NOTE, RegionEvaluation, RegionMethod
 from cxr.regions.examples import choose_examples
 from cxr.regions.matching import PREDICTION_COLUMNS
 from support.simulated_boxes import PATIENTS_CARD, PHANTOM_CARD, annotated_images, detected_boxes, judged
 
-CAPTION = region_caption("pneumonia-regions", PHANTOM_CARD, "grouped")
+CAPTION = Caption("pneumonia-regions", PHANTOM_CARD.name, "grouped split", phantom=True)
 
 
 def originals(examples: pd.DataFrame) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from cxr.data.boxes import AnnotatedImage, BoxAnnotations, to_corners
 from cxr.errors import DataError
 from cxr.evaluation.shortcut_checks import lung_field
 from cxr.regions.average_precision import IOU_THRESHOLDS, image_average_precisions, mean_average_precision
-from cxr.regions.evaluation import MEASURES, PHANTOM_NOTE, RegionEvaluation, RegionMethod, evaluate_regions
+from cxr.regions.evaluation import MEASURES, PER_IMAGE, PHANTOM_NOTE, RegionEvaluation, RegionMethod, evaluate_regions
 from cxr.regions.examples import choose_examples
 from cxr.regions.files import METHODS_FILE, write_region_evaluation
 from cxr.regions.image_tables import IMAGE_COLUMNS, divide_into_strata, image_tables
@@ -149,6 +149,13 @@ def test_every_file_says_that_the_images_are_phantoms(evaluation: RegionEvaluati
     summary = json.loads((tmp_path / "summary.json").read_text())
     value = evaluation.report["test"]["methods"][DETECTOR]["all"]["mean_average_precision"]["value"]
     assert summary["test_mean_average_precision"] == value
+    images = pd.read_parquet(tmp_path / "images.parquet")
+    assert images.loc[images["split"] == "test", PER_IMAGE].mean() == pytest.approx(value, abs=1e-12)
+    references = evaluation.report["validation"]["methods"]
+    assert {key: summary[f"validation_mean_average_precision_{key}"] for key in list(references)[1:]} == {
+        key: entries["all"]["mean_average_precision"]["value"]
+        for key, entries in references.items() if key != DETECTOR
+    }  # fmt: skip
     write_region_evaluation(tmp_path, judged(PATIENTS_CARD, 100))
     assert PHANTOM_NOTE not in (tmp_path / "metrics.json").read_text() + (tmp_path / METHODS_FILE).read_text()
 
@@ -163,7 +170,7 @@ def test_a_method_without_boxes_has_zero_and_no_ratio(tmp_path: Path) -> None:
     assert entries["all"]["auroc"]["value"] == 0.5
     assert np.isnan(entries["against"]["ratio"]["value"])
     write_region_evaluation(tmp_path, judged(count=100, nothing=nothing))
-    assert json.loads((tmp_path / "summary.json").read_text())["test_sensitivity"] == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["test_sensitivity_at_0.5_fp"] == 0
 
 
 def test_unknown_difficulty_and_subtype_make_no_stratum() -> None:

@@ -52,14 +52,14 @@ def test_limits_of_score_and_number_are_kept(limits, scores):
 
 def test_a_box_that_was_suppressed_suppresses_no_other():
     boxes = np.float32([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
-    assert suppress_overlapping(boxes, np.float32([0.7, 0.8, 0.9]), max_overlap=0.3).tolist() == [2, 0]
-    assert suppress_overlapping(boxes, np.float32([0.7, 0.9, 0.8]), max_overlap=0.3).tolist() == [1]
-    assert suppress_overlapping(boxes, np.float32([0.7, 0.8, 0.9]), max_overlap=0.5).tolist() == [2, 1, 0]
+    assert suppress_overlapping(boxes, np.float32([0.7, 0.8, 0.9]), max_overlap=0.3, max_boxes=60).tolist() == [2, 0]
+    assert suppress_overlapping(boxes, np.float32([0.7, 0.9, 0.8]), max_overlap=0.3, max_boxes=60).tolist() == [1]
+    assert suppress_overlapping(boxes, np.float32([0.7, 0.8, 0.9]), max_overlap=0.5, max_boxes=60).tolist() == [2, 1, 0]
 
 
 def test_of_equal_scores_the_first_box_stays():
     boxes = np.float32([[0, 0, 10, 10], [1, 0, 11, 10]])
-    assert suppress_overlapping(boxes, np.float32([0.5, 0.5]), max_overlap=0.3).tolist() == [0]
+    assert suppress_overlapping(boxes, np.float32([0.5, 0.5]), max_overlap=0.3, max_boxes=60).tolist() == [0]
 
 
 @pytest.mark.parametrize("seed", [9, 10])
@@ -75,4 +75,6 @@ def test_suppression_agrees_with_its_definition(seed):
         if all(len(pixels[number] & pixels[k]) <= 0.25 * len(pixels[number] | pixels[k]) for k in remaining):
             remaining.append(int(number))
     assert 5 < len(remaining) < 55
-    assert suppress_overlapping(boxes.astype(np.float32), scores, max_overlap=0.25).tolist() == remaining
+    for most in (60, 5):
+        chosen = suppress_overlapping(boxes.astype(np.float32), scores, max_overlap=0.25, max_boxes=most)
+        assert chosen.tolist() == remaining[:most]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.data.phantom.dataset import draw_dataset
 from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.images.decoding import decode_grey
 from cxr.inference.predictor import Predictor
@@ -20,7 +22,10 @@ from cxr.regions.predictor import RegionPredictor
 from cxr.steps.evaluate import Evaluate
 from cxr.steps.evaluate_regions import EvaluateRegions
 from cxr.steps.preprocess import Preprocess
+from cxr.steps.register_regions import RegisterRegions
+from cxr.steps.resplit import Resplit
 from cxr.steps.train_regions import TrainRegions
+from cxr.steps.validate import Validate
 from cxr.tracking.store import Store
 from support.model_folders import write_store
 from support.short_backbone import short_lite0
@@ -108,12 +113,14 @@ def test_evaluation_compares_with_a_classifier_and_fixed_boxes(small, evaluation
     report = json.loads((evaluation / "metrics.json").read_text())
     assert list(report["methods"]) == ["detector", "grad_cam", "prior_with_classifier", "prior"]
     assert report["data"]["note"] == PHANTOM_NOTE
+    assert report["classifier"] == MODEL
     assert report["test"]["opacities"] > 0
     summary = json.loads((evaluation / "summary.json").read_text())
     assert 0 <= summary["test_mean_average_precision"] <= 1
     names = {path.name for path in evaluation.iterdir()}
     assert names == {
-        "metrics.json", "summary.json", "predictions.parquet", "methods.csv", "curves", "plots", "card.json"
+        "metrics.json", "summary.json", "predictions.parquet", "images.parquet", "methods.csv", "curves", "plots",
+        "card.json",
     }  # fmt: skip
     plots = {path.stem for path in (evaluation / "plots").iterdir()}
     assert plots == {"free_response", "methods", "examples", "training"}
@@ -150,10 +157,66 @@ def test_training_and_evaluation_are_in_one_run(small, evaluation):
     assert run.data.tags["threshold"] == str(summary["threshold"])
 
 
+def test_the_trained_detector_is_registered_with_the_run_of_its_training(small, evaluation, tmp_path):
+    for folder, target in ((small.root / "detector", "models"), (evaluation, "evaluations")):
+        shutil.copytree(folder, tmp_path / target / NAME)
+    RegisterRegions.build(
+        {"models": tmp_path / "models", "evaluations": tmp_path / "evaluations", "tracking_uri": small.uri,
+         "splits": small.classification.splits, "registration": tmp_path / "registration", "resamples": 100}
+    ).execute()  # fmt: skip
+    decision = json.loads((tmp_path / "registration" / "decision.json").read_text())
+    assert "gpu" in {rule["name"] for rule in decision["decision"]["rules"] if not rule["passed"]}
+    (facts,) = decision["candidates"]
+    summary = json.loads((evaluation / "summary.json").read_text())
+    for key in ("grad_cam", "prior", "prior_with_classifier"):
+        assert facts[f"validation_{key}"] == summary[f"validation_mean_average_precision_{key}"]
+    version = Store(small.uri).connect().get_model_version("pneumonia-regions", "1")
+    assert version.run_id == json.loads((small.root / "detector" / "training.json").read_text())["run_id"]
+    assert PHANTOM_NOTE in version.description
+
+
 def test_without_a_classifier_only_fixed_boxes_are_compared(small, tmp_path):
     small.evaluation(tmp_path / "alone", classifier=None, classifier_evaluation=None, tracking_uri="").execute()
     report = json.loads((tmp_path / "alone" / "metrics.json").read_text())
     assert list(report["methods"]) == ["detector", "prior"]
+
+
+@pytest.fixture(scope="module")
+def unmarked(small, tmp_path_factory) -> dict[str, Path]:
+    """Folders of another data set, whose opacities nobody has marked."""
+    root = tmp_path_factory.mktemp("unmarked")
+    data, manifest = root / "data", root / "manifest"
+    draw_dataset(data, images=60, seed=7)
+    (data / "boxes.json").unlink()
+    Validate.build({"data": data, "manifest": manifest, "report": root / "report"}).execute()
+    Resplit.build({"manifest": manifest, "splits": root / "splits", "max_deviation": 1}).execute()
+    Preprocess.build(
+        {"data": data, "manifest": manifest, "prepared": root / "prepared", "recipe": "s4_resize", "size": 96}
+    ).execute()
+    return {"unmarked_manifest": manifest, "unmarked_splits": root / "splits", "unmarked_prepared": root / "prepared"}
+
+
+def test_images_without_boxes_are_measured_as_far_as_possible(small, unmarked, tmp_path):
+    alone = {"classifier": None, "classifier_evaluation": None, "tracking_uri": ""}
+    small.evaluation(tmp_path / "a", **alone, **unmarked).execute()
+    figures = json.loads((tmp_path / "a" / "metrics.json").read_text())["unmarked"]
+    splits = pd.read_parquet(unmarked["unmarked_splits"] / "splits.parquet")
+    assert figures["images"] == (splits["split"] == "test").sum() > 0
+    assert figures["data"] == {"name": "phantom", "kind": "phantom", "protocol": "grouped"}
+    assert figures["auroc"]["low"] <= figures["auroc"]["value"] <= figures["auroc"]["high"]
+    assert 0.1 < figures["area_in_lungs_by_chance"] < 0.9
+
+    with pytest.raises(ParameterError, match="unmarked_prepared=None"):
+        small.evaluation(tmp_path / "b", **alone, **{**unmarked, "unmarked_prepared": None})
+    same = {
+        "unmarked_manifest": small.classification.manifest, "unmarked_splits": small.classification.splits,
+        "unmarked_prepared": small.root / "prepared" / "s4_resize",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="another data set than the detector's"):
+        small.evaluation(tmp_path / "c", **alone, **same).execute()
+    other_recipe = {**unmarked, "unmarked_prepared": small.classification.prepared}
+    with pytest.raises(DataError, match="expected images of the recipe"):
+        small.evaluation(tmp_path / "d", **alone, **other_recipe).execute()
 
 
 def test_what_does_not_fit_together_is_refused(small, evaluation, tmp_path):

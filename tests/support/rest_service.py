@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.promotion.log import CHAMPION
-from cxr.serving.model_provider import AliasModelProvider, ModelProvider
+from cxr.serving.model_provider import AliasModelProvider, DetectorProvider, ModelProvider
 from cxr.serving.rest.application import build_application
 from cxr.serving.rest.inference import InferenceService
 from cxr.serving.rest.metrics import ServiceMetrics
@@ -130,6 +130,7 @@ def run_service(
     provider: ModelProvider,
     limits: RequestLimits | None = None,
     *,
+    detectors: DetectorProvider | None = None,
     secret: str | None = None,
     decoder: Any = None,
     prediction_log: PredictionLog | None = None,
@@ -138,8 +139,11 @@ def run_service(
     limits = limits or Serve().request_limits()
     metrics, readiness, shared_socket = ServiceMetrics(), Readiness(), bind_socket("127.0.0.1", 0)
     wake_calls: list[None] = []
+    names = [provider.registered_name, detectors.registered_name if detectors is not None else ""]
     webhooks = WebhookReceiver(
-        provider.registered_name, wake or (lambda: wake_calls.append(None)), SignatureCheck(secret) if secret else None
+        [name for name in names if name],
+        wake or (lambda: wake_calls.append(None)),
+        SignatureCheck(secret) if secret else None,
     )
     with contextlib.ExitStack() as stack:
         if decoder is None:
@@ -147,13 +151,19 @@ def run_service(
                 SandboxedDecoder(seconds=limits.read_seconds, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
             )
         threads = stack.enter_context(ThreadPoolExecutor(2))
-        service = InferenceService(provider, decoder, limits, metrics, prediction_log)
+        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log)
+
+        def set_gauges() -> None:
+            metrics.set_model(provider.current, provider.problem)
+            if detectors is not None:
+                metrics.set_detector(detectors.current, detectors.problem)
+
         port = shared_socket.getsockname()[1]
         server = HttpServer(
             build_application(service, limits, metrics, webhooks, threads, readiness),
             shared_socket,
             end_seconds=20.0,
-            every_second=lambda: metrics.set_model(provider.current, provider.problem),
+            every_second=set_gauges,
         )
         thread = threading.Thread(target=server.serve_until_stopped)
         thread.start()

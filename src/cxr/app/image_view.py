@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cxr.app import probability_scale, threshold_slider
+from cxr.app.box_view import describe_boxes, describe_detector, draw_boxes
 from cxr.app.network_view import NetworkView, network_views
 from cxr.app.service import PageService
 from cxr.app.texts import format_label
@@ -19,6 +21,10 @@ from cxr.data.dataset import PNEUMONIA
 from cxr.images.decoding import DecodedImage
 from cxr.inference.explanation import overlay
 from cxr.serving.model_source import ServedModel
+
+if TYPE_CHECKING:
+    from cxr.regions.scoring import ScoredBox
+    from cxr.serving.detector_source import ServedDetector
 
 _VIEWS = "views of the shown image"
 """Key of the computed views in the session."""
@@ -85,22 +91,55 @@ def _show_original(service: PageService, served: ServedModel, outcome: ImageOutc
         key="heat requested",
         help="The network's own account of where it looked. It helps to spot a wrong reason; it does not show disease.",
     )
+    detector = _requested_detector(service, served, outcome)
     size = f"{outcome.width} × {outcome.height} pixels"
-    if not heat_requested:
+    if not heat_requested and detector is None:
         st.image(outcome.preview, alt=f"The film as it came, {size}", width="stretch")
         st.caption(f"{size}; grey as the file says it.")
         return
-    opacity = st.slider("Opacity of the overlay, in per cent", 0, 100, 60, 5, key="opacity")
-    blended = overlay(*_heat(service, served, outcome), opacity / 100)
-    st.image(
-        _encode(".jpeg", cv2.cvtColor(blended, cv2.COLOR_RGB2BGR)),
-        alt="The film with Grad-CAM laid over it: the line goes round the regions that counted most",
-        width="stretch",
+    description = "The film"
+    if heat_requested:
+        opacity = st.slider("Opacity of the overlay, in per cent", 0, 100, 60, 5, key="opacity")
+        image = overlay(*_heat(service, served, outcome), opacity / 100)
+        description += " with Grad-CAM laid over it: the line goes round the regions that counted most"
+    else:
+        image = _preview_pixels(outcome)
+    if detector is not None:
+        boxes = _boxes(service, served, detector, outcome)
+        summary = describe_boxes(boxes, detector.metadata.threshold or 0.0)
+        image = draw_boxes(image, outcome.width or 1, boxes, phantom=detector.metadata.dataset_kind == "phantom")
+        description += (
+            f", and the detector's boxes. {summary}" if heat_requested else f" with the detector's boxes. {summary}"
+        )
+        if detector.banner:
+            st.warning(f"**{detector.banner}**", icon=":material/warning:")
+        st.markdown(f"**{summary}**")
+    st.image(_encode(".jpeg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), alt=description, width="stretch")
+    if heat_requested:
+        st.caption(
+            "Yellow, inside the line: what raised the probability most. Uncovered: what counted little. "
+            "The map is relative: a healthy film has a strongest place too."
+        )
+    if detector is not None:
+        st.caption(f"{size}. {describe_detector(detector, service.detector_name)}")
+
+
+def _requested_detector(service: PageService, served: ServedModel, outcome: ImageOutcome) -> ServedDetector | None:
+    """The detector whose boxes the visitor wants; None without a detector, or for an image without a prediction.
+
+    Boxes are shown at first, unless the detector was trained on phantoms and the classifier on patients.
+    """
+    detector = service.detector
+    if detector is None or outcome.probability is None:
+        return None
+    trusted = detector.metadata.dataset_kind == served.metadata.dataset_kind
+    is_requested = st.toggle(
+        "Show the detector's boxes",
+        value=trusted,
+        key=f"boxes requested, {trusted}",
+        help="A second network draws boxes around what looks like an opacity. It misses some, and some are none.",
     )
-    st.caption(
-        "Yellow, inside the line: what raised the probability most. Uncovered: what counted little. "
-        "The map is relative: a healthy film has a strongest place too."
-    )
+    return detector if is_requested else None
 
 
 def _show_network_views(service: PageService, served: ServedModel, outcome: ImageOutcome) -> None:
@@ -120,6 +159,7 @@ class _ComputedViews:
     key: tuple[str, str, str]
     network_views: list[NetworkView] | None = None
     heat: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+    boxes: tuple[str, tuple[ScoredBox, ...]] | None = None
 
 
 def _computed_views(served: ServedModel, outcome: ImageOutcome) -> _ComputedViews:
@@ -151,6 +191,22 @@ def _heat(
             heat = cv2.resize(service.heat_map(served, decoded), size, interpolation=cv2.INTER_AREA)
             computed.heat = grey, np.asarray(heat, dtype=np.float32)
     return computed.heat
+
+
+def _boxes(
+    service: PageService, served: ServedModel, detector: ServedDetector, outcome: ImageOutcome
+) -> tuple[ScoredBox, ...]:
+    """The boxes of the image, drawn once per detector."""
+    computed, key = _computed_views(served, outcome), f"{detector.version} {detector.since.isoformat()}"
+    if computed.boxes is None or computed.boxes[0] != key:
+        with st.spinner("Looking for opacities"):
+            computed.boxes = key, service.draw_boxes(detector, _decode_again(service, outcome))
+    return computed.boxes[1]
+
+
+def _preview_pixels(outcome: ImageOutcome) -> NDArray[np.uint8]:
+    """The image in the size of the page, ``(height, width)`` uint8."""
+    return np.asarray(cv2.imdecode(np.frombuffer(outcome.preview, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 def _decode_again(service: PageService, outcome: ImageOutcome) -> DecodedImage:

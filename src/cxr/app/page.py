@@ -105,4 +105,8 @@ def _show_model_card(settings: AppSettings, service: PageService) -> None:
         st.info("This version has no model card.")
     else:
         st.markdown(served.model_card)
+    detector = service.detector
+    if detector is not None and detector.model_card is not None:
+        st.divider()
+        st.markdown(detector.model_card)
     page_frame.rerun_on_new_version(service, served)

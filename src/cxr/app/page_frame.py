@@ -136,16 +136,21 @@ def _announce_new_version(served: ServedModel) -> None:
 
 
 def rerun_on_new_version(service: PageService, served: ServedModel) -> None:
-    """Check at intervals whether another version predicts, and run the page again if so.
+    """Check at intervals whether another version predicts or draws boxes, and run the page again if so.
 
     Args:
         service: gives the current model.
         served: the model on this page.
     """
 
+    detector = service.detector
+    shown = (served.since, detector and detector.since)
+
     @st.fragment(run_every=service.settings.seconds)
     def check() -> None:
-        if service.current.since != served.since:
+        current_detector = service.detector
+        current = (service.current.since, current_detector and current_detector.since)
+        if current != shown:
             st.rerun()
 
     check()

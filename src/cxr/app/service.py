@@ -10,10 +10,12 @@ import streamlit as st
 
 from cxr.app.examples import EXAMPLES, draw_example
 from cxr.app.settings import AppSettings
+from cxr.images.recipes import apply_recipe
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.models.backend import load_keras
 from cxr.serving.alias_watcher import AliasWatcher
-from cxr.serving.model_provider import AliasModelProvider
+from cxr.serving.detector_source import ServedDetector, detector_folder_source
+from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider, FolderDetectorProvider
 from cxr.serving.model_source import ServedModel, folder_source
 from cxr.tracking.store import Store
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from cxr.images.decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
+    from cxr.regions.scoring import ScoredBox
+    from cxr.serving.model_provider import DetectorProvider
     from cxr.serving.prediction_log import PredictionLog
 
 
@@ -53,6 +57,7 @@ class PageService:
             self._loaded = self._provider.current
             self._watcher = AliasWatcher(self._provider, settings.seconds)
             self._watcher.start()
+        self._detectors = self._open_detectors()
         self._decoder = SandboxedDecoder(
             seconds=settings.read_seconds,
             max_bytes=settings.max_megabytes * 2**20,
@@ -68,6 +73,29 @@ class PageService:
         # The first prediction compiles the networks.
         self.predict(self._loaded, [self.decode(draw_example(EXAMPLES[0]))])
 
+    def _open_detectors(self) -> DetectorProvider | None:
+        settings = self.settings
+        if settings.regions_model is not None:
+            source = detector_folder_source(settings.regions_model, settings.regions_evaluation, None)
+            return FolderDetectorProvider(source.load())
+        if self._provider is None or settings.regions_name is None:
+            return None
+        provider = AliasDetectorProvider(
+            self._provider.store, settings.regions_name, settings.alias, fallback=settings.fallback
+        )
+        AliasWatcher(provider, settings.seconds).start()
+        return provider
+
+    @property
+    def detector(self) -> ServedDetector | None:
+        """The detector that draws boxes now; None if there is none."""
+        return None if self._detectors is None else self._detectors.current
+
+    @property
+    def detector_name(self) -> str:
+        """Name of the registered detector; empty for a detector from a folder, and without one."""
+        return "" if self._detectors is None else self._detectors.registered_name
+
     @property
     def current(self) -> ServedModel:
         """The model that predicts now."""
@@ -75,11 +103,13 @@ class PageService:
 
     @property
     def problem(self) -> str | None:
-        """Why another version than the one in the registry predicts; None if there is no problem."""
+        """Why another version than the one in the registry predicts or draws boxes; None if there is no problem."""
         if self._provider is None or self._watcher is None:
             return None
         if self._watcher.registry_unreachable:
             return f"The model registry does not answer; version {self._provider.current.version} goes on."
+        if self._provider.problem is None and self._detectors is not None and self._detectors.problem is not None:
+            return f"Boxes: {self._detectors.problem}"
         return self._provider.problem
 
     def decode(self, data: bytes) -> DecodedImage:
@@ -136,6 +166,19 @@ class PageService:
 
         with self._network_lock:
             return grad_cam(served.predictor, image.grey)
+
+    def draw_boxes(self, detector: ServedDetector, image: DecodedImage) -> tuple[ScoredBox, ...]:
+        """Draw boxes around the opacities of an image.
+
+        Args:
+            detector: the detector.
+            image: the decoded image.
+
+        Returns:
+            The boxes by falling score, in pixels of the image.
+        """
+        with self._network_lock:
+            return detector.draw_boxes([apply_recipe(detector.recipe, image.grey)], [image.grey.shape])[0]
 
 
 @st.cache_resource(show_spinner="Loading the model. The first time takes some seconds.")

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class AppSettings:
-    """Which model predicts, and the limits of files.
+    """Which model predicts, which detector draws boxes, and the limits of files.
 
     Attributes:
         tracking_uri: address of the MLflow store.
@@ -20,6 +20,9 @@ class AppSettings:
         model: folder of a model that is used instead of a registered version; None for none.
         evaluation: folder of its evaluation; None finds it beside the models.
         reference: folder of the statistics of its training images; None finds it beside the models.
+        regions_name: name of the registered detector; None for no boxes.
+        regions_model: folder of a detector that draws boxes instead of a registered version; None for none.
+        regions_evaluation: folder of its evaluation; None finds it beside the detectors.
         seconds: time between two looks at the aliases.
         max_files: largest number of images at once.
         max_megabytes: largest file.
@@ -36,6 +39,9 @@ class AppSettings:
     model: Path | None
     evaluation: Path | None
     reference: Path | None
+    regions_name: str | None
+    regions_model: Path | None
+    regions_evaluation: Path | None
     seconds: float
     max_files: int
     max_megabytes: int

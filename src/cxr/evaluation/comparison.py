@@ -25,7 +25,12 @@ COMPARED_METRICS: Mapping[str, MetricFunction] = {"auroc": auroc, "log_loss": lo
 SENSITIVITY = "sensitivity"
 """Key of the sensitivity at a specificity that both models keep."""
 
-METRIC_TITLES = {"auroc": "AUROC", "log_loss": "log loss", SENSITIVITY: "sensitivity at the same specificity"}
+METRIC_TITLES = {
+    "auroc": "AUROC",
+    "log_loss": "log loss",
+    SENSITIVITY: "sensitivity at the same specificity",
+    "mean_average_precision": "mean average precision",
+}
 
 DECIMALS = 5
 """Digits of differences: smaller ones come from the precision of the temperature fit."""
@@ -130,6 +135,7 @@ def compare_models(
     names: tuple[str, str],
     *,
     metrics: Mapping[str, MetricFunction] = COMPARED_METRICS,
+    column: str = "probability",
     confidence: float,
     resamples: int,
     seed: int,
@@ -137,10 +143,12 @@ def compare_models(
     """Compare two models evaluated on the same images; each replicate draws the same patients for both.
 
     Args:
-        ours: predictions of the first model with path, group (patient), label, split and probability (calibrated).
+        ours: predictions of the first model with path, group (patient), label, split and ``column``.
         theirs: predictions of the second, the same images in the same order.
         names: names of both models.
         metrics: metrics to compare, with the keys of :data:`METRIC_TITLES`.
+        column: column that the metrics are computed from; the calibrated probability unless something else was
+            measured in each image.
         confidence: share of the replicates inside an interval.
         resamples: number of bootstrap replicates.
         seed: seed of the draw.
@@ -158,7 +166,7 @@ def compare_models(
         )
     in_split = {split: (ours["split"] == split).to_numpy() for split in (VALIDATION, TEST)}
     labels = (ours["label"] == PNEUMONIA).to_numpy().astype(np.int64)
-    first, second = (table["probability"].to_numpy(dtype=np.float64) for table in (ours, theirs))
+    first, second = (table[column].to_numpy(dtype=np.float64) for table in (ours, theirs))
 
     def values_of_both(split: str, weight: Floats | None = None) -> dict[str, tuple[Floats, Floats]]:
         rows = in_split[split]

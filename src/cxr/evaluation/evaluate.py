@@ -173,6 +173,19 @@ def check_model_fits(folder: Path, model: str, metadata: ModelMetadata, prepared
             f"expected the split that {metadata.model} was trained on (digest={metadata.split_digest}), "
             f"received splits={folder} with {digest=}; train the model again"
         )
+    check_recipe_fits(metadata, prepared)
+
+
+def check_recipe_fits(metadata: ModelMetadata, prepared: PreparedImages) -> None:
+    """Check that images are prepared as those that a model was trained on.
+
+    Args:
+        metadata: metadata of the trained model.
+        prepared: prepared images that are to be predicted.
+
+    Raises:
+        DataError: if they have another recipe.
+    """
     if prepared.recipe != Recipe.from_dict(metadata.recipe):
         raise DataError(
             f"expected images of the recipe that {metadata.model} was trained on ({metadata.recipe}), "

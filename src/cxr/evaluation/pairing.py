@@ -73,21 +73,24 @@ class PairedPredictions:
         return common.assign(probability=self.rows["ours"]), common.assign(probability=self.rows["theirs"])
 
 
-def split_with_predictions(splits: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+def split_with_predictions(
+    splits: pd.DataFrame, predictions: pd.DataFrame, column: str = "probability"
+) -> pd.DataFrame:
     """Join the images of a split with the predictions of a model.
 
     Args:
         splits: assignment with the columns :data:`COLUMNS`, except probability.
-        predictions: validation and test images with path, split and probability (calibrated).
+        predictions: validation and test images with path, split and ``column``.
+        column: the calibrated probability, or something else that was measured in each image.
 
     Returns:
-        The columns :data:`COLUMNS`; probability is NaN for training images.
+        The columns :data:`COLUMNS`, with ``column`` in place of probability; it is NaN for training images.
 
     Raises:
         DataError: if the predictions belong to another split.
     """
     table = splits[[name for name in COLUMNS if name != "probability"]].merge(
-        predictions[["path", "split", "probability"]], on="path", how="left", suffixes=("", "_predicted")
+        predictions[["path", "split", column]], on="path", how="left", suffixes=("", "_predicted")
     )
     is_predicted = table["split"].isin((VALIDATION, TEST))
     unknown_paths = set(predictions["path"]) - set(table["path"])
@@ -96,7 +99,7 @@ def split_with_predictions(splits: pd.DataFrame, predictions: pd.DataFrame) -> p
             f"expected the split that the model was evaluated on, received one of {len(splits)} images that differs; "
             "give the folder that `cxr evaluate` has read (splits)"
         )
-    return table[list(COLUMNS)]
+    return table[[column if name == "probability" else name for name in COLUMNS]]
 
 
 def pair_predictions(ours: pd.DataFrame, theirs: pd.DataFrame, *, same_dataset: bool) -> PairedPredictions:

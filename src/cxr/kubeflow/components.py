@@ -37,7 +37,11 @@ def component_images() -> dict[str, str]:
 
 
 def build_component(
-    name: str, models: Sequence[str], constants: Mapping[str, Any] | None = None, run_inputs: Collection[str] = ()
+    name: str,
+    models: Sequence[str],
+    constants: Mapping[str, Any] | None = None,
+    run_inputs: Collection[str] = (),
+    folders: Collection[str] = (),
 ) -> base_component.BaseComponent:
     """Make the component of a step: for everybody, or for one task of a pipeline.
 
@@ -55,6 +59,7 @@ def build_component(
         constants: values of parameters for one task; None makes a component for everybody, with an input for each
             parameter.
         run_inputs: parameters whose value the run gives to this task; they are inputs without a default.
+        folders: optional folders that come from another task; without this they are paths in the container.
 
     Returns:
         A container component; calling it inside a pipeline adds a task.
@@ -62,8 +67,8 @@ def build_component(
     from kfp import dsl
 
     step_class = load_step(name)
-    paths = _container_paths(step_class)
-    inputs, command_line = _interface(step_class, models, constants, run_inputs)
+    paths = _container_paths(step_class, folders)
+    inputs, command_line = _interface(step_class, models, constants, run_inputs, paths)
 
     def container_spec(*values: Any) -> dsl.ContainerSpec:
         placeholders = dict(zip((parameter.name for parameter in inputs), values, strict=True))
@@ -86,12 +91,12 @@ def build_component(
     return component
 
 
-def write_components(folder: Path, models: Sequence[str]) -> list[Path]:
+def write_components(folder: Path, models: Mapping[str, Sequence[str]]) -> list[Path]:
     """Write ``<step>/component.yaml`` of every component.
 
     Args:
         folder: the folder ``components``.
-        models: names of the models, for steps that read all of them.
+        models: section of the parameter file to the names of its models, for steps that read all of them.
 
     Returns:
         The files.
@@ -102,7 +107,7 @@ def write_components(folder: Path, models: Sequence[str]) -> list[Path]:
     for name in component_images():
         path = folder / name / "component.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Compiler().compile(build_component(name, models), str(path))
+        Compiler().compile(build_component(name, _models_read(load_step(name), models)), str(path))
         files.append(path)
     return files
 
@@ -139,8 +144,22 @@ def model_input_name(field: str, model: str) -> str:
     return f"{field}_{model}"
 
 
+def _models_read(step_class: type[Step], models: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Names of the models that a step reads all of; empty for other steps."""
+    sections = {
+        artifact.item_section
+        for artifact in step_class.artifacts().values()
+        if isinstance(artifact, Input) and artifact.item_kind
+    }
+    return [name for section in sorted(sections) for name in models[section]]
+
+
 def _interface(
-    step_class: type[Step], models: Sequence[str], constants: Mapping[str, Any] | None, run_inputs: Collection[str]
+    step_class: type[Step],
+    models: Sequence[str],
+    constants: Mapping[str, Any] | None,
+    run_inputs: Collection[str],
+    paths: Mapping[str, str],
 ) -> tuple[list[inspect.Parameter], list[tuple[str, inspect.Parameter | str]]]:
     """Inputs and outputs of a component; and pairs of a flag and the input or the text that follows it."""
     from kfp import dsl
@@ -157,12 +176,11 @@ def _interface(
         if isinstance(artifact, Input) and artifact.item_kind:
             for model in models:
                 add(f"{field}.{model}", model_input_name(field, model), dsl.Input[_artifact_type(artifact.item_kind)])
-        elif isinstance(artifact, Input) and not _is_path_input(step_class, field):
+        elif isinstance(artifact, Input) and field not in paths:
             add(field, field, dsl.Input[_artifact_type(artifact.kind)])
         elif isinstance(artifact, Output):
             add(field, field, dsl.Output[_artifact_type(artifact.kind)])
-    paths = _container_paths(step_class)
-    texts = paths | {field: _text(value) for field, value in (constants or {}).items()}
+    texts = {**paths, **{field: _text(value) for field, value in (constants or {}).items()}}
     for field, info in step_class.model_fields.items():
         if field in step_class.artifacts() and field not in paths:
             continue
@@ -179,12 +197,12 @@ def _interface(
     return inputs, command_line
 
 
-def _container_paths(step_class: type[Step]) -> dict[str, str]:
-    """Paths that are no artifacts: working folders, and optional folders that are not there."""
+def _container_paths(step_class: type[Step], folders: Collection[str]) -> dict[str, str]:
+    """Paths that are no artifacts: working folders, and optional folders that come from no other task."""
     return {
         field: f"{WORKING_FOLDER}/{field}" if isinstance(artifact, WorkingFolder) else NO_VALUE
         for field, artifact in step_class.artifacts().items()
-        if isinstance(artifact, WorkingFolder) or _is_path_input(step_class, field)
+        if isinstance(artifact, WorkingFolder) or (field not in folders and _is_path_input(step_class, field))
     }
 
 
@@ -228,7 +246,7 @@ def _artifact_type(kind: str) -> Any:
 
 
 def _is_path_input(step_class: type[Step], field: str) -> bool:
-    """Whether an optional folder is given as a path in the container and not as the output of another task."""
+    """Whether a folder may be null; a component for everybody takes it as a path in the container."""
     artifact = step_class.artifacts()[field]
     return isinstance(artifact, Input) and artifact.optional and _nullable(step_class.model_fields[field].annotation)
 

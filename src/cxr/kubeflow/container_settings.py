@@ -105,6 +105,8 @@ class ContainerSettings(_SettingsModel):
     """DVC remote (s3://...) from which the version in data.dvc is fetched; null fetches as the section fetch says."""
     transfer: bool = False
     """Whether the models of the section transfer are trained too."""
+    regions: bool = False
+    """Whether the detectors of the section regions are trained too."""
     hours: float = Field(48.0, gt=0, le=24 * 365)
     """Time after which a run is stopped, also when one of its pods still waits for a node, a volume or an image."""
     api: str | None = None

@@ -31,8 +31,9 @@ class PipelineGraph:
 
     Attributes:
         settings: section ``containers``.
-        models: name of each model to the recipe of its images.
-        recipes: recipes that these models use.
+        models: name of each classifier to train and register, to the recipe of its images.
+        detectors: the same for the detectors of opacities.
+        compared: classifier that the detectors are compared with; None without detectors.
         source: where the images come from, unless a run overrides it.
         data_version: md5 of the images in a DVC remote; ``null`` if they do not come from one.
     """
@@ -44,27 +45,35 @@ class PipelineGraph:
 
         Args:
             sections: sections of the parameter file.
-            models: models to train; empty takes all of the file.
+            models: classifiers and detectors to train; empty takes all of the file.
             pointer: DVC's pointer to the images.
 
         Raises:
-            ParameterError: listing what is wrong in the section ``containers``; if a model is unknown; or if a DVC
-                remote is set and the pointer has no data version; or if the ensemble joins models that are not trained.
+            ParameterError: listing what is wrong in the section ``containers``; if a model is unknown, or its name is
+                used twice; if a DVC remote is set and the pointer has no data version; if the ensemble joins models
+                that are not trained; or if there is no classifier to compare the detectors with.
         """
         self._sections = {name: section for name, section in sections.items() if name != CONTAINERS_SECTION}
         self.settings = ContainerSettings.read(sections)
-        entries = dict(sections.get("models") or {})
-        if self.settings.transfer:
-            entries |= dict(sections.get("transfer") or {})
-        if not entries:
+        classifiers = _recipes_of(sections, "models", *(["transfer"] if self.settings.transfer else []))
+        detectors = _recipes_of(sections, "regions") if self.settings.regions else {}
+        if not classifiers:
             raise ParameterError(["expected models in the section models, received none"])
-        unknown = [model for model in models if model not in entries]
+        twice = [name for name in detectors if name in classifiers]
+        if twice:
+            raise ParameterError(
+                [f"expected names in the section regions that no other model has, received {', '.join(twice)}"]
+            )
+        known = [*classifiers, *detectors]
+        unknown = [model for model in models if model not in known]
         if unknown:
-            raise ParameterError([f"expected models among {', '.join(entries)}; received {', '.join(unknown)}"])
-        entries = {name: values for name, values in entries.items() if not models or name in models}
-        self.models: dict[str, str] = {name: str(values["recipe"]) for name, values in entries.items()}
+            raise ParameterError([f"expected models among {', '.join(known)}; received {', '.join(unknown)}"])
+        self.models = {name: recipe for name, recipe in classifiers.items() if not models or name in models}
+        self.detectors = {name: recipe for name, recipe in detectors.items() if not models or name in models}
+        self.compared = _compared_classifier(sections, classifiers) if self.detectors else None
+        self._classifiers = classifiers
         members = (sections.get("ensemble") or {}).get("members") or []
-        if not set(members) <= set(self.models):
+        if self.models and not set(members) <= set(self.models):
             together = ", ".join(members)
             raise ParameterError(
                 [
@@ -73,7 +82,6 @@ class PipelineGraph:
                     "models may be too many for one run), or leave ensemble.members empty"
                 ]
             )
-        self.recipes = tuple(dict.fromkeys(self.models.values()))
         self.source = str((sections.get("fetch") or {}).get("source", "phantom"))
         self.data_version = NO_VALUE
         if self.settings.remote:
@@ -86,6 +94,16 @@ class PipelineGraph:
                     ]
                 )
             self.source, self.data_version = self.settings.remote, version
+
+    @property
+    def classifiers(self) -> dict[str, str]:
+        """Name of each classifier to train, to its recipe: the models, and the one to compare detectors with."""
+        return {name: recipe for name, recipe in self._classifiers.items() if name in {*self.models, self.compared}}
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Recipes that the classifiers and detectors use, each once."""
+        return tuple(dict.fromkeys([*self.classifiers.values(), *self.detectors.values()]))
 
     def task(self, name: str, artifacts: Mapping[str, Any], **parameters: Any) -> PipelineTask:
         """Add a step to the pipeline that is being built.
@@ -101,14 +119,16 @@ class PipelineGraph:
             The task; its outputs have the names of the step's paths.
         """
         inputs: dict[str, Any] = {}
+        models: dict[str, None] = {}
         for field, output in artifacts.items():
             if isinstance(output, Mapping):
                 inputs |= {model_input_name(field, model): folder for model, folder in output.items()}
+                models |= dict.fromkeys(output)
             else:
                 inputs[field] = output
         run_inputs = {field: value for field, value in parameters.items() if not isinstance(value, str)}
         constants = self.constants(name, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
-        component = build_component(name, tuple(self.models), constants, tuple(run_inputs))
+        component = build_component(name, tuple(models), constants, tuple(run_inputs), tuple(artifacts))
         task = component(**run_inputs, **inputs)
         label = parameters.get("model") or parameters.get("recipe")
         task.set_display_name(f"{name} {label}" if label else name)
@@ -231,3 +251,22 @@ class PipelineGraph:
         if image in settings.digests:
             task.set_env_variable(provenance.IMAGE_DIGEST_VARIABLE, settings.image_reference(image))
         return task
+
+
+def _recipes_of(sections: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """Name of each model in some sections of the parameter file, to its recipe."""
+    return {model: str(entry["recipe"]) for name in names for model, entry in (sections.get(name) or {}).items()}
+
+
+def _compared_classifier(sections: Mapping[str, Any], classifiers: Mapping[str, str]) -> str:
+    """Name of the classifier that detectors are compared with."""
+    name = (sections.get("evaluate_regions") or {}).get("compare_with")
+    if name not in classifiers:
+        raise ParameterError(
+            [
+                f"expected evaluate_regions.compare_with to be one of the classifiers {', '.join(classifiers)}, "
+                f"received evaluate_regions.compare_with={name}; name one of them, or set "
+                f"{CONTAINERS_SECTION}.regions to false"
+            ]
+        )
+    return str(name)

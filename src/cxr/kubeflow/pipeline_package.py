@@ -35,8 +35,8 @@ ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "STRUCT": ((dict,), "a mapping"),
 }
 """Parameter type of Kubeflow to the Python types of its values, and their description."""
-TRAINING = "train "
-"""Beginning of the names of the tasks that train a model."""
+TRAINING = re.compile(r"train(?:_regions)? (.+)")
+"""Name of a task that trains a model; the group is the model."""
 YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """Words that some reader of YAML takes for something else than text."""
 OLD_RESOURCES = frozenset({"cpuLimit", "cpuRequest", "memoryLimit", "memoryRequest"})
@@ -120,7 +120,8 @@ def compile_runs(name: str, params: Path, output: Path, models: Sequence[str] = 
     """Write a pipeline as one package, or as several if the record of one run would be too long for Kubeflow.
 
     Each of several packages trains some of the models and registers them. The registry compares the versions of all
-    runs, so the best one becomes champion whichever run trained it. An ensemble joins the models of one run.
+    runs, so the best one becomes champion whichever run trained it. An ensemble joins the models of one run. A run
+    with detectors also trains the classifier to compare them with; only one run registers this classifier.
 
     Args:
         name: name of its script without suffix.
@@ -138,8 +139,9 @@ def compile_runs(name: str, params: Path, output: Path, models: Sequence[str] = 
     with tempfile.TemporaryDirectory() as folder:
         whole = _write_package(_build_pipeline(name, graph), Path(folder, "whole.yaml"))
         packages, count = [whole], math.ceil(record_bytes(whole) / RECORD_LIMIT)
-        while len(packages) < len(graph.models) and any(record_bytes(package) > RECORD_LIMIT for package in packages):
-            groups = _divide(list(graph.models), count)
+        names = [*graph.models, *graph.detectors]
+        while len(packages) < len(names) and any(record_bytes(package) > RECORD_LIMIT for package in packages):
+            groups = _divide(names, count)
             packages = [
                 compile_pipeline(name, params, Path(folder, f"{position}.yaml"), group)
                 for position, group in enumerate(groups)
@@ -180,8 +182,8 @@ def read_package(path: Path) -> PipelinePackage:
         pipeline = documents[0]
         name = str(pipeline["pipelineInfo"]["name"])
         argument_specs = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
-        labels = [str(task["taskInfo"]["name"]) for _, task in _tasks(pipeline)]
-        models = tuple(label.removeprefix(TRAINING) for label in labels if label.startswith(TRAINING))
+        labels = (TRAINING.fullmatch(str(task["taskInfo"]["name"])) for _, task in _tasks(pipeline))
+        models = tuple(match[1] for match in labels if match)
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
         raise ParameterError(
             [

@@ -17,7 +17,8 @@ WITHOUT_EFFECT = (
     "fast_import.py",  # how fast large packages load
     "files.py",  # names of files, and how they are written
     "steps/base.py",  # reading of parameters, which DVC compares by value
-    "steps/*_fields.py",  # the same
+    "steps/evaluation_fields.py",  # the same
+    "steps/tracking_fields.py",  # where figures are logged
     "storage/*.py",  # how objects are downloaded
     "lineage/*.py",  # what is recorded about a run
     "tracking/*.py",  # the same, in MLflow
@@ -25,8 +26,8 @@ WITHOUT_EFFECT = (
 """Code below the package that changes no figure of a stage."""
 
 RECORDING = ("lineage/*.py", "tracking/*.py")
-"""Code that the stage ``register`` depends on although no other stage does: recording is its work."""
-
+"""Code that only the stages of :data:`RECORDING_STEPS` depend on: recording is their work."""
+RECORDING_STEPS = frozenset({"register", "register_regions"})
 
 NETWORK_FILE = "models/${item.architecture}.py"
 """Dependency of a stage on the file of its network."""
@@ -44,7 +45,7 @@ def stage_code(step: str, source: Path, *, has_network_file: bool = False) -> li
     Returns:
         Sorted files and folders, as ``dvc.yaml`` names them.
     """
-    excluded = [name for name in WITHOUT_EFFECT if step != "register" or name not in RECORDING]
+    excluded = [name for name in WITHOUT_EFFECT if step not in RECORDING_STEPS or name not in RECORDING]
     files = import_closure(f"{PACKAGE}.steps.{step}", source, excluded)
     if has_network_file:
         files |= _imported_by_networks(source, excluded)

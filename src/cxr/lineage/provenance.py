@@ -36,7 +36,7 @@ REQUIREMENT_FILES = ("run.txt", "gpu.txt")
 PARAMETERS_FILE, DATA_POINTER = "params.yaml", "data.dvc"
 """The parameter file, and DVC's pointer to the data."""
 
-LOCK_FILES = ("dvc.lock", "transfer/dvc.lock")
+LOCK_FILES = ("dvc.lock", "transfer/dvc.lock", "regions/dvc.lock")
 """DVC's lock files: the hashes of all inputs and outputs of each stage."""
 
 RECORDED_FILES = (PARAMETERS_FILE, DATA_POINTER, *LOCK_FILES)

@@ -259,7 +259,8 @@ def _environment_notes(lineage: Lineage, folder: Path) -> list[str]:
 
 def _final_stage(lineage: Lineage) -> str:
     """The DVC stage that writes the version's measures."""
-    training_stage = lineage.tags.get("dvc_stage") or f"train@{lineage.tags.get('model')}"
+    own_graph = "regions/dvc.yaml:" if lineage.tags.get("task") == "detection" else ""
+    training_stage = lineage.tags.get("dvc_stage") or f"{own_graph}train@{lineage.tags.get('model')}"
     graph, colon, stage = training_stage.rpartition(":")
     if lineage.members:
         return f"{graph}{colon}{ENSEMBLE_STAGE}"

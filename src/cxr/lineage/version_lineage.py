@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NOT_RECORDED = "not recorded"
-CHOSEN_ON_VALIDATION = ("threshold", "temperature")
+CHOSEN_ON_VALIDATION = ("threshold", "temperature", "box_scale")
 """Values that the evaluation chooses on validation."""
 
 

@@ -132,6 +132,13 @@ class ModelMetadata:
         return self.temperature is not None and self.threshold is not None
 
     @property
+    def evaluated(self) -> bool:
+        """Whether evaluation has added what prediction needs: the calibration, or the choice of boxes of a detector."""
+        if self.detector is not None:
+            return self.threshold is not None and self.detector.box_scale is not None
+        return self.calibrated
+
+    @property
     def weighted_members(self) -> tuple[Member, ...]:
         """Members whose weight is above 0, in order."""
         return tuple(member for member in self.members if member.weight > 0)

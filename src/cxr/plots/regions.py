@@ -17,7 +17,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from cxr.data.dataset import DatasetCard
 from cxr.data.split_table import TEST
 from cxr.plots.style import (
     GREEN,
@@ -162,7 +161,7 @@ def plot_region_methods(evaluation: RegionEvaluation, caption: Caption) -> Figur
     detail = f"{describe_test_images(test)}, {test['opacities']} opacities"
     size = (10.6, 2.4 + 0.2 * len(strata) * (1 + len(methods)))
     with _region_figure("How does it compare, and where?", evaluation, caption, detail, size) as figure:
-        panels = figure.subplots(1, len(MEASURES), sharey=True)
+        panels = figure.subplots(1, len(MEASURES), sharey=True, gridspec_kw={"wspace": 0.1})
         for axes, measure in zip(panels, MEASURES, strict=True):
             for number, (name, (colour, _, marker)) in enumerate(zip(methods, METHOD_STYLES, strict=False)):
                 positions = np.arange(len(strata)) + (number - (len(methods) - 1) / 2) * step
@@ -211,8 +210,11 @@ def plot_region_examples(
     columns = min(4, max(2, len(examples)))
     rows = max(1, -(-len(examples) // columns))
     detail = "even steps from the lowest to the highest average precision, then normal images"
+    figure_width = 10.6
+    tallest = max((image.shape[0] / image.shape[1] for image in images), default=1.0)
+    row_height = 0.35 + tallest * figure_width / columns
     with _region_figure(
-        "Where does it see opacities?", evaluation, caption, detail, (10.6, 1.9 + 2.9 * rows)
+        "Where does it see opacities?", evaluation, caption, detail, (figure_width, 1.3 + row_height * rows)
     ) as figure:
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for axes in panels:
@@ -236,20 +238,6 @@ def plot_region_examples(
         ]
         figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=10)
     return figure
-
-
-def region_caption(model: str, card: DatasetCard, protocol: str) -> Caption:
-    """Make the caption for figures of a detector.
-
-    Args:
-        model: name of the detector.
-        card: card of the data set.
-        protocol: split protocol, for example ``"grouped"``.
-
-    Returns:
-        The caption.
-    """
-    return Caption(model, card.name, f"{protocol} split", card.kind == "phantom")
 
 
 @contextmanager

@@ -49,6 +49,6 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None, caption: Captio
             if name == "loss":
                 axes.set_ylim(bottom=0)
                 axes.legend(loc="upper right")
-            if position >= 2:
+            if position + 2 >= len(panels):  # nothing is below it
                 axes.set_xlabel("epoch")
     return figure

@@ -10,6 +10,7 @@ from pathlib import Path
 from cxr.errors import MissingInputError, RegistryError
 from cxr.files import METADATA_FILE, NETWORK_FILE, REFERENCE_FILE, SUMMARY_FILE
 from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelMetadata, model_folders
+from cxr.regions.files import IMAGES_FILE
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class RunFolders:
         include: names of the models to take; empty takes all that are evaluated, and the ensemble.
         reference: folder of the refusal reference that versions carry; None, or a folder without one, if there is
             none.
+        detectors: whether the models draw boxes; each registered model holds one kind only.
     """
 
     models: Path
@@ -36,6 +38,12 @@ class RunFolders:
     transfer: Path | None = None
     include: Sequence[str] = ()
     reference: Path | None = None
+    detectors: bool = False
+
+    @property
+    def steps(self) -> tuple[str, str]:
+        """Commands that train and evaluate such models."""
+        return ("train_regions", "evaluate_regions") if self.detectors else ("train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Candidate:
         name: name of the model.
         trained: folder of the trained model.
         evaluation: folder of its evaluation.
-        metadata: its calibrated metadata.
+        metadata: its metadata after evaluation.
         summary: its figures by name.
         reference: folder of the refusal reference; None if there is none.
     """
@@ -78,8 +86,9 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
 
     Raises:
         MissingInputError: if a model or its evaluation is missing, or there is none.
-        RegistryError: if they were judged on different images or splits.
+        RegistryError: if they were judged on different images or splits, or are of the other kind.
     """
+    train, evaluate = run.steps
     folders = model_folders(run.models, run.evaluations, run.transfer)
     if run.ensemble is not None and run.ensemble.is_dir():
         evaluation = run.ensemble / EVALUATION_FOLDER
@@ -99,17 +108,28 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
     if absent or not names:
         raise MissingInputError(
             f"expected trained and evaluated models, received none of: {', '.join(absent) or run.evaluations}; "
-            "run `cxr train` and `cxr evaluate` for each"
+            f"run `cxr {train}` and `cxr {evaluate}` for each"
         )
     reference = run.reference if run.reference is not None and (run.reference / REFERENCE_FILE).is_file() else None
     candidates = []
     for name, (trained, evaluation) in selected.items():
         summary = json.loads((evaluation / SUMMARY_FILE).read_text(encoding="utf-8"))
         metadata = ModelMetadata.read(evaluation)
-        if not metadata.calibrated:
+        if (metadata.detector is not None) != run.detectors:
+            kinds = ("detectors", "classifiers") if run.detectors else ("classifiers", "detectors")
+            raise RegistryError(
+                f"expected {kinds[0]}, received model={name}, one of the {kinds[1]}; give folders that `cxr {train}` "
+                f"and `cxr {evaluate}` wrote"
+            )
+        if run.detectors and not (evaluation / IMAGES_FILE).is_file():
+            raise MissingInputError(
+                f"expected what the detector achieves in each image, received no {evaluation / IMAGES_FILE}; run "
+                f"`cxr {evaluate}` again"
+            )
+        if not metadata.evaluated:
             raise MissingInputError(
                 f"expected calibrated metadata, received {evaluation / METADATA_FILE} with "
-                f"temperature={metadata.temperature}, threshold={metadata.threshold}; run `cxr evaluate`"
+                f"temperature={metadata.temperature}, threshold={metadata.threshold}; run `cxr {evaluate}`"
             )
         candidates.append(Candidate(name, trained, evaluation, metadata, summary, reference))
     if len({(candidate.metadata.data_digest, candidate.metadata.split_digest) for candidate in candidates}) > 1:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cxr.errors import CxrError, DataError
-from cxr.promotion.facts import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
+from cxr.promotion.facts import AUROC, AVERAGE_PRECISION, SENSITIVITY, AnyPolicy, CommonFacts, DetectorPolicy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +33,8 @@ class VersionComparison:
         set_aside: test and validation images left out because the champion has learned from their patients.
         newly_predicted: images that the champion predicted for this comparison, because its evaluation lacks them.
         reason: why there is no comparison; empty if there is one.
-        rows: the compared images with the probabilities of both, columns ``ours`` (challenger) and ``theirs``
-            (champion); None if there is no comparison.
+        rows: the compared images with the probabilities of both, or the average precisions of detectors, columns
+            ``ours`` (challenger) and ``theirs`` (champion); None if there is no comparison.
     """
 
     result: ModelComparison | None
@@ -65,7 +67,7 @@ class VersionComparison:
         return {name: round(float(value), 6) for name, value in figures.items()}
 
 
-def are_comparable(candidate: VersionFacts, champion: VersionFacts | None) -> bool:
+def are_comparable(candidate: CommonFacts, champion: CommonFacts | None) -> bool:
     """Whether the rules need a comparison of two versions on images.
 
     Args:
@@ -81,9 +83,9 @@ def are_comparable(candidate: VersionFacts, champion: VersionFacts | None) -> bo
 
 
 def compare_versions(
-    candidate: VersionFacts,
-    champion: VersionFacts,
-    policy: PromotionPolicy,
+    candidate: CommonFacts,
+    champion: CommonFacts,
+    policy: AnyPolicy,
     *,
     candidate_images: pd.DataFrame | None,
     champion_images: pd.DataFrame | None,
@@ -93,14 +95,14 @@ def compare_versions(
     """Compare a challenger with the champion on images that the champion has not learned from.
 
     The champion's own evaluation gives its probabilities for the images that it contains; the champion predicts the
-    other images now.
+    other images now. Detectors are only compared if both were judged on one split.
 
     Args:
         candidate: facts of the challenger.
         champion: facts of the champion.
         policy: specificity, confidence and bootstrap.
-        candidate_images: images of the challenger's split with its probabilities, columns
-            :data:`cxr.evaluation.pairing.COLUMNS`; None if they were not kept.
+        candidate_images: images of the challenger's split with its results, as
+            :func:`cxr.evaluation.pairing.split_with_predictions` gives them; None if they were not kept.
         champion_images: the same of the champion.
         fetch_champion: copies the champion's model, if it has to predict.
         data: folder of the raw images of the current data set; None if it is not at hand.
@@ -115,6 +117,8 @@ def compare_versions(
     if candidate_images is None or champion_images is None:
         unknown = candidate.version if candidate_images is None else champion.version
         return VersionComparison(None, reason=f"which images version {unknown} was trained and judged on is not known")
+    if isinstance(policy, DetectorPolicy):
+        return _compare_detectors(candidate, champion, policy, candidate_images, champion_images)
     paired = pair_predictions(candidate_images, champion_images, same_dataset=candidate.dataset == champion.dataset)
     if reason := paired.shortage():
         return VersionComparison(None, set_aside=paired.excluded, reason=reason)
@@ -136,7 +140,47 @@ def compare_versions(
     return VersionComparison(result, result.images, paired.excluded, len(missing), rows=paired.rows)
 
 
-def _predict(champion: VersionFacts, fetch: FetchModel, images: pd.DataFrame, data: Path | None) -> pd.Series:
+def _compare_detectors(
+    candidate: CommonFacts,
+    champion: CommonFacts,
+    policy: DetectorPolicy,
+    candidate_images: pd.DataFrame,
+    champion_images: pd.DataFrame,
+) -> VersionComparison:
+    """Compare two detectors on the images of one split by the average precision of each image."""
+    from cxr.data.split_table import TEST, VALIDATION
+    from cxr.evaluation.comparison import compare_models
+    from cxr.evaluation.pairing import PairedPredictions
+    from cxr.regions.average_precision import mean_average_precision
+    from cxr.regions.evaluation import PER_IMAGE
+
+    if (candidate.data_digest, candidate.split_digest) != (champion.data_digest, champion.split_digest):
+        return VersionComparison(
+            None,
+            reason=f"it was judged on split {candidate.split_digest[:8]} of data {candidate.data_digest[:8]}, the "
+            f"champion on split {champion.split_digest[:8]} of data {champion.data_digest[:8]}; train on the "
+            "champion's split, or choose by hand in MLflow's page",
+        )
+    columns = ["sha256", "path", "group", "label", "split"]
+    theirs = champion_images.set_index("path")[PER_IMAGE]
+    rows = candidate_images[candidate_images["split"].isin((VALIDATION, TEST))].reset_index(drop=True)
+    rows = rows[columns].assign(ours=rows[PER_IMAGE], theirs=rows["path"].map(theirs))
+    if reason := PairedPredictions(rows, 0).shortage():
+        return VersionComparison(None, reason=reason)
+    result = compare_models(
+        rows.assign(**{PER_IMAGE: rows["ours"]}),
+        rows.assign(**{PER_IMAGE: rows["theirs"]}),
+        (f"version {candidate.version}", f"version {champion.version}"),
+        metrics={AVERAGE_PRECISION: lambda labels, values, weight: mean_average_precision(np.asarray(values), weight)},
+        column=PER_IMAGE,
+        confidence=policy.confidence,
+        resamples=policy.resamples,
+        seed=policy.seed,
+    )
+    return VersionComparison(result, result.images, rows=rows)
+
+
+def _predict(champion: CommonFacts, fetch: FetchModel, images: pd.DataFrame, data: Path | None) -> pd.Series:
     """Calibrated probabilities of the champion for images, with their index."""
     import pandas as pd
     from tqdm import tqdm

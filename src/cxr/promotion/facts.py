@@ -1,18 +1,27 @@
-"""What the promotion rules look at: the facts of a version, and the limits of the policy."""
+"""What the promotion rules look at: the facts of a version, and the limits of the policy.
+
+Classifiers and detectors of opacities have different figures and limits, which their classes here name. The rules, the
+comparison, the report and the registration are the same for both.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
-AUROC, SENSITIVITY = "auroc", "sensitivity"
-"""Figures of the comparison on test that the rules look at."""
+AUROC, SENSITIVITY, AVERAGE_PRECISION = "auroc", "sensitivity", "mean_average_precision"
+"""Figures of the comparison on test that the rules look at; the last one is that of detectors."""
 
 ChooseBy = Literal["validation", "stressed_validation"]
-"""Figure by which the challenger is chosen, and must be better than the champion: the AUROC on validation images as
-they are, or its mean under the changes of the stress test."""
+"""Figure by which the challenger is chosen, and must be better than the champion: the AUROC of a classifier on
+validation images as they are, or its mean under the changes of the stress test; the mean average precision of a
+detector on validation images."""
+
+FALSE_POSITIVES = 0.5
+"""False positives per image at which the rules look at the sensitivity of a detector."""
 
 PINNED = "pinned"
 """Tag by which a person keeps a version where it is; any value except false, no and 0."""
@@ -21,9 +30,9 @@ GPU_EVIDENCE = {"device": "device", "framework": "framework", "driver": "driver"
 """Tags that prove a training on a GPU, with their names for messages; without all of them it is only a claim."""
 
 
-@dataclass(frozen=True)
-class VersionFacts:
-    """What the rules look at in a version.
+@dataclass(frozen=True, kw_only=True)
+class CommonFacts(ABC):
+    """What the rules look at in a version, whatever it predicts.
 
     Attributes:
         model: the model's name in ``params.yaml``.
@@ -36,14 +45,16 @@ class VersionFacts:
         data_digest: content version of the images.
         split_protocol: how the images were split.
         split_digest: digest of the assignment image -> split.
-        validation_auroc: AUROC on the validation images; NaN if unknown.
-        test_auroc: AUROC on the test images; NaN if unknown.
-        test_sensitivity: sensitivity on the test images at the model's threshold; NaN if unknown.
-        test_calibration_error: calibration error on the test images; NaN if unknown.
-        validation_stress_auroc: mean AUROC on validation images under the changes of the stress test; NaN if unknown.
         pinned: whether a person has pinned it with a tag.
         missing_files: files that prediction needs and the store has lost.
     """
+
+    HEADINGS: ClassVar[Mapping[str, str]] = {}
+    """Figures of the version, in the order of the report: attribute to heading."""
+    TAGS: ClassVar[Mapping[str, str]] = {}
+    """Tags of figures that are not named as the attribute: attribute to tag."""
+    REFERENCES: ClassVar[Mapping[str, str]] = {}
+    """Figures on validation of the methods that the model is judged beside: attribute to name in sentences."""
 
     model: str
     version: str
@@ -55,16 +66,11 @@ class VersionFacts:
     data_digest: str
     split_protocol: str
     split_digest: str
-    validation_auroc: float
-    test_auroc: float
-    test_sensitivity: float
-    test_calibration_error: float
-    validation_stress_auroc: float = math.nan
     pinned: bool = False
     missing_files: tuple[str, ...] = ()
 
     @classmethod
-    def from_tags(cls, version: str, tags: Mapping[str, str], missing_files: tuple[str, ...]) -> VersionFacts:
+    def from_tags(cls, version: str, tags: Mapping[str, str], missing_files: tuple[str, ...]) -> Self:
         """Read the facts from a version's tags; what no tag says is unknown.
 
         Args:
@@ -78,16 +84,13 @@ class VersionFacts:
 
         def figure(name: str) -> float:
             try:
-                return float(tags.get(name, "nan"))
+                return float(tags.get(cls.TAGS.get(name, name), "nan"))
             except ValueError:
                 return math.nan
 
         texts = ("model", "dataset", "dataset_kind", "device", "data_digest", "split_protocol", "split_digest")
-        figures = (
-            "validation_auroc", "validation_stress_auroc", "test_auroc", "test_sensitivity", "test_calibration_error"
-        )  # fmt: skip
         values: dict[str, Any] = {name: tags.get(name, "") for name in texts}
-        values |= {name: figure(name) for name in figures}
+        values |= {name: figure(name) for name in cls.HEADINGS}
         return cls(
             **values,
             version=version,
@@ -97,14 +100,98 @@ class VersionFacts:
             missing_files=missing_files,
         )
 
+    @abstractmethod
     def choice_figure(self, choose_by: ChooseBy) -> float:
         """The figure by which versions are chosen; NaN if unknown."""
-        return self.validation_auroc if choose_by == "validation" else self.validation_stress_auroc
+
+    def figure(self, name: str) -> float:
+        """The figure of :attr:`HEADINGS` with this name; NaN if unknown."""
+        return float(getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for ``decision.json``."""
         values = asdict(self)
         return values | {"absent": values.pop("missing_files")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionFacts(CommonFacts):
+    """What the rules look at in a version of a classifier.
+
+    Attributes:
+        validation_auroc: AUROC on the validation images; NaN if unknown.
+        test_auroc: AUROC on the test images; NaN if unknown.
+        test_sensitivity: sensitivity on the test images at the model's threshold; NaN if unknown.
+        test_calibration_error: calibration error on the test images; NaN if unknown.
+        validation_stress_auroc: mean AUROC on validation images under the changes of the stress test; NaN if unknown.
+    """
+
+    HEADINGS: ClassVar[Mapping[str, str]] = {
+        "validation_auroc": "Validation AUROC",
+        "validation_stress_auroc": "The same under acquisition changes, mean",
+        "test_auroc": "Test AUROC",
+        "test_sensitivity": "Test sensitivity",
+        "test_calibration_error": "Test calibration error",
+    }
+
+    validation_auroc: float
+    test_auroc: float
+    test_sensitivity: float
+    test_calibration_error: float
+    validation_stress_auroc: float = math.nan
+
+    def choice_figure(self, choose_by: ChooseBy) -> float:
+        """The figure by which versions are chosen; NaN if unknown."""
+        return self.validation_auroc if choose_by == "validation" else self.validation_stress_auroc
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFacts(CommonFacts):
+    """What the rules look at in a version of a detector of opacities.
+
+    Attributes:
+        validation_mean_average_precision: mean average precision on the validation images; NaN if unknown.
+        validation_grad_cam: that of boxes from a classifier's Grad-CAM; NaN if they were not judged.
+        validation_prior: that of fixed boxes in every image; NaN if they were not judged.
+        validation_prior_with_classifier: that of fixed boxes where a classifier says pneumonia; NaN if they were not
+            judged.
+        test_mean_average_precision: mean average precision on the test images; NaN if unknown.
+        test_sensitivity: sensitivity per opacity on the test images at :data:`FALSE_POSITIVES`; NaN if unknown.
+        test_auroc: AUROC of the highest score of an image on the test images; NaN if unknown.
+    """
+
+    HEADINGS: ClassVar[Mapping[str, str]] = {
+        "validation_mean_average_precision": "Validation mean average precision",
+        "validation_grad_cam": "That of Grad-CAM boxes",
+        "validation_prior": "That of prior boxes",
+        "validation_prior_with_classifier": "That of prior boxes with a classifier",
+        "test_mean_average_precision": "Test mean average precision",
+        "test_sensitivity": f"Test sensitivity at {FALSE_POSITIVES:g} false positives per image",
+        "test_auroc": "Test AUROC of the highest score",
+    }
+    REFERENCES: ClassVar[Mapping[str, str]] = {
+        "validation_grad_cam": "Grad-CAM boxes",
+        "validation_prior": "prior boxes",
+        "validation_prior_with_classifier": "prior boxes with a classifier",
+    }
+    TAGS: ClassVar[Mapping[str, str]] = {
+        "test_sensitivity": f"test_sensitivity_at_{FALSE_POSITIVES:g}_fp",
+        "validation_grad_cam": "validation_mean_average_precision_grad_cam",
+        "validation_prior": "validation_mean_average_precision_prior",
+        "validation_prior_with_classifier": "validation_mean_average_precision_prior_with_classifier",
+    }
+
+    validation_mean_average_precision: float
+    validation_grad_cam: float
+    validation_prior: float
+    validation_prior_with_classifier: float
+    test_mean_average_precision: float
+    test_sensitivity: float
+    test_auroc: float
+
+    def choice_figure(self, choose_by: ChooseBy) -> float:
+        """The figure by which versions are chosen; NaN if unknown, and for a stress test, which detectors have not."""
+        return self.validation_mean_average_precision if choose_by == "validation" else math.nan
 
 
 def is_pinned(tags: Mapping[str, str]) -> bool:
@@ -117,33 +204,183 @@ def is_pinned(tags: Mapping[str, str]) -> bool:
 
 
 @dataclass(frozen=True)
-class PromotionPolicy:
-    """Limits of the rules: the section ``promotion`` of ``params.yaml``.
+class FigureLimit:
+    """A limit on one figure of the challenger on the test images.
+
+    Attributes:
+        label: name of the figure in sentences, without the split.
+        figure: attribute of the facts.
+        bound: the limit.
+        is_floor: whether the figure must reach the limit; otherwise it must not be above.
+    """
+
+    label: str
+    figure: str
+    bound: float
+    is_floor: bool = True
+
+
+@dataclass(frozen=True)
+class ComparedFigure:
+    """A figure of challenger and champion on the same images.
+
+    Attributes:
+        label: its name in sentences, without the split.
+        margin: how much lower the challenger's may be on test, at the lower end of the interval of the difference.
+    """
+
+    label: str
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonPolicy(ABC):
+    """Limits of the rules, whatever a version predicts.
 
     Attributes:
         choose_by: figure on validation by which the challenger is chosen, and must be better than the champion.
         require_gpu: whether only GPU-trained versions may become champion.
-        min_auroc: lowest AUROC on the test images.
-        min_sensitivity: lowest sensitivity on the test images at the model's threshold.
-        max_calibration_error: highest calibration error on the test images.
         min_gain: how much higher than the champion's that figure must be; a tie is never enough.
-        margin: how much lower the AUROC on test may be at the lower end of the difference's interval.
-        sensitivity_margin: the same for the sensitivity at the specificity.
-        specificity: specificity that both models keep when their sensitivities are compared.
+        margin: how much lower the first compared figure on test may be at the lower end of the difference's interval.
         confidence: share of the replicates inside an interval.
         resamples: bootstrap replicates over patients.
         seed: seed of the bootstrap.
     """
 
+    SECTION: ClassVar[str]
+    """Section of ``params.yaml`` with these values."""
+    FACTS: ClassVar[type[CommonFacts]]
+    """Facts of the versions that the policy is about."""
+    RESULT_PER_IMAGE: ClassVar[str]
+    """What a version has for each image of a comparison, for the report."""
+    CHOSEN_ON_VALIDATION: ClassVar[str]
+    """What an evaluation chooses on validation, for the report."""
+
     choose_by: ChooseBy
     require_gpu: bool
-    min_auroc: float
-    min_sensitivity: float
-    max_calibration_error: float
     min_gain: float
     margin: float
-    sensitivity_margin: float
-    specificity: float
     confidence: float
     resamples: int
     seed: int
+
+    @property
+    @abstractmethod
+    def choice_label(self) -> str:
+        """Name of the figure that chooses, in sentences."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> tuple[FigureLimit, ...]:
+        """Limits on the test images."""
+
+    @property
+    @abstractmethod
+    def compared(self) -> Mapping[str, ComparedFigure]:
+        """Figures in which challenger and champion are compared; validation uses the first one."""
+
+    @property
+    def reference_ratio(self) -> float:
+        """How many times the challenger's figure on validation must be that of each reference method; 0: no rule."""
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionPolicy(CommonPolicy):
+    """Limits of the rules about classifiers: the section ``promotion`` of ``params.yaml``.
+
+    Attributes:
+        min_auroc: lowest AUROC on the test images.
+        min_sensitivity: lowest sensitivity on the test images at the model's threshold.
+        max_calibration_error: highest calibration error on the test images.
+        sensitivity_margin: as ``margin``, which is for the AUROC, for the sensitivity at the specificity.
+        specificity: specificity that both models keep when their sensitivities are compared.
+    """
+
+    SECTION: ClassVar[str] = "promotion"
+    FACTS: ClassVar[type[CommonFacts]] = VersionFacts
+    RESULT_PER_IMAGE: ClassVar[str] = "Probabilities"
+    CHOSEN_ON_VALIDATION: ClassVar[str] = "Threshold, calibration"
+
+    min_auroc: float
+    min_sensitivity: float
+    max_calibration_error: float
+    sensitivity_margin: float
+    specificity: float
+
+    @property
+    def choice_label(self) -> str:
+        """Name of the figure that chooses, in sentences."""
+        if self.choose_by == "stressed_validation":
+            return "mean validation AUROC under acquisition changes"
+        return "validation AUROC"
+
+    @property
+    def limits(self) -> tuple[FigureLimit, ...]:
+        """Limits on the test images."""
+        return (
+            FigureLimit("AUROC", "test_auroc", self.min_auroc),
+            FigureLimit("sensitivity", "test_sensitivity", self.min_sensitivity),
+            FigureLimit("calibration error", "test_calibration_error", self.max_calibration_error, is_floor=False),
+        )
+
+    @property
+    def compared(self) -> Mapping[str, ComparedFigure]:
+        """Figures in which challenger and champion are compared."""
+        label = f"sensitivity at {100 * self.specificity:g} % specificity"
+        return {
+            AUROC: ComparedFigure("AUROC", self.margin),
+            SENSITIVITY: ComparedFigure(label, self.sensitivity_margin),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorPolicy(CommonPolicy):
+    """Limits of the rules about detectors: the section ``promotion_regions`` of ``params.yaml``.
+
+    Attributes:
+        min_mean_average_precision: lowest mean average precision on the test images.
+        min_sensitivity: lowest sensitivity per opacity on the test images at :data:`FALSE_POSITIVES`.
+        min_ratio_to_references: how many times the mean average precision on validation must be that of each of
+            :attr:`CommonFacts.REFERENCES`; 0 does not look at them.
+    """
+
+    SECTION: ClassVar[str] = "promotion_regions"
+    FACTS: ClassVar[type[CommonFacts]] = DetectorFacts
+    RESULT_PER_IMAGE: ClassVar[str] = "Average precisions"
+    CHOSEN_ON_VALIDATION: ClassVar[str] = "Threshold, box scale"
+
+    choose_by: ChooseBy = field(default="validation", init=False)
+    min_mean_average_precision: float
+    min_sensitivity: float
+    min_ratio_to_references: float
+
+    @property
+    def choice_label(self) -> str:
+        """Name of the figure that chooses, in sentences."""
+        return "validation mean average precision"
+
+    @property
+    def limits(self) -> tuple[FigureLimit, ...]:
+        """Limits on the test images."""
+        return (
+            FigureLimit("mean average precision", "test_mean_average_precision", self.min_mean_average_precision),
+            FigureLimit(
+                f"sensitivity at {FALSE_POSITIVES:g} false positives per image",
+                "test_sensitivity",
+                self.min_sensitivity,
+            ),
+        )
+
+    @property
+    def compared(self) -> Mapping[str, ComparedFigure]:
+        """Figures in which challenger and champion are compared."""
+        return {AVERAGE_PRECISION: ComparedFigure("mean average precision", self.margin)}
+
+    @property
+    def reference_ratio(self) -> float:
+        """How many times the challenger's figure on validation must be that of each reference method; 0: no rule."""
+        return self.min_ratio_to_references
+
+
+AnyPolicy = PromotionPolicy | DetectorPolicy

@@ -9,7 +9,7 @@ from typing import Any
 from cxr.data.split_table import TEST
 from cxr.files import write_json
 from cxr.promotion.comparison import VersionComparison
-from cxr.promotion.facts import AUROC, SENSITIVITY, PromotionPolicy, VersionFacts
+from cxr.promotion.facts import AUROC, CommonFacts, CommonPolicy
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
 from cxr.promotion.rules import PromotionDecision
 
@@ -36,13 +36,13 @@ class Registration:
 
     registered_name: str
     tracking_uri: str
-    candidates: tuple[VersionFacts, ...]
+    candidates: tuple[CommonFacts, ...]
     new_versions: tuple[str, ...]
     aliases: AliasVersions
     manual_aliases: tuple[str, ...]
     decision: PromotionDecision | None
     comparison: VersionComparison | None
-    policy: PromotionPolicy
+    policy: CommonPolicy
     entry: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -138,16 +138,12 @@ def _plots(registration: Registration) -> list[tuple[str, str]]:
     caption = Caption(
         registration.registered_name, first.dataset, f"{first.split_protocol} split", registration.on_phantoms
     )
-    test = comparison.rows[comparison.rows["split"] == TEST]
-    margins = {AUROC: policy.margin, SENSITIVITY: policy.sensitivity_margin}
-    return [
-        (
-            "Differences on test with their intervals and margins",
-            png_data_uri(plot_differences(result, margins, caption)),
-        ),
-        ("ROC curves of challenger and champion", png_data_uri(plot_roc_pair(test, result, caption))),
-        (
-            "Probabilities of challenger and champion for each test image",
-            png_data_uri(plot_disagreements(test, result, caption)),
-        ),
-    ]
+    margins = {name: compared.margin for name, compared in policy.compared.items()}
+    figures = {"Differences on test with their intervals and margins": plot_differences(result, margins, caption)}
+    if AUROC in margins:
+        test = comparison.rows[comparison.rows["split"] == TEST]
+        figures |= {
+            "ROC curves of challenger and champion": plot_roc_pair(test, result, caption),
+            "Probabilities of challenger and champion for each test image": plot_disagreements(test, result, caption),
+        }
+    return [(text, png_data_uri(figure)) for text, figure in figures.items()]

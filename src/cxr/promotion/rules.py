@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cxr.models.metadata import NAME_SEPARATOR
-from cxr.promotion.facts import AUROC, SENSITIVITY, ChooseBy, PromotionPolicy, VersionFacts
+from cxr.promotion.facts import ChooseBy, CommonFacts, CommonPolicy, ComparedFigure, FigureLimit
 
 if TYPE_CHECKING:
-    from cxr.evaluation.comparison import MetricDifference, ModelComparison
+    from cxr.evaluation.comparison import ModelComparison
     from cxr.promotion.comparison import VersionComparison
+
+Facts = TypeVar("Facts", bound=CommonFacts)
 
 ROUNDING = 1e-9
 """Smaller differences count as none."""
@@ -66,7 +68,7 @@ class PromotionDecision:
         return tuple(rule.sentence for rule in self.rules if not rule.passed)
 
 
-def choose_challenger(candidates: Sequence[VersionFacts], choose_by: ChooseBy) -> VersionFacts | None:
+def choose_challenger(candidates: Sequence[Facts], choose_by: ChooseBy) -> Facts | None:
     """Choose the challenger: the highest figure on validation, the first of equals.
 
     Args:
@@ -81,9 +83,9 @@ def choose_challenger(candidates: Sequence[VersionFacts], choose_by: ChooseBy) -
 
 
 def decide(
-    candidate: VersionFacts,
-    champion: VersionFacts | None,
-    policy: PromotionPolicy,
+    candidate: CommonFacts,
+    champion: CommonFacts | None,
+    policy: CommonPolicy,
     *,
     comparison: VersionComparison | None = None,
     chosen_by_person: bool = False,
@@ -105,9 +107,8 @@ def decide(
     rules = [
         _check_files(candidate),
         _check_device(candidate, policy),
-        _check_floor("AUROC", candidate.test_auroc, policy.min_auroc),
-        _check_floor("sensitivity", candidate.test_sensitivity, policy.min_sensitivity),
-        _check_ceiling("calibration error", candidate.test_calibration_error, policy.max_calibration_error),
+        *(_check_limit(candidate, limit) for limit in policy.limits),
+        *_check_against_references(candidate, policy),
     ]
     if champion is not None:
         rules += _check_against_champion(candidate, champion, comparison, policy)
@@ -124,13 +125,13 @@ def decide(
     return PromotionDecision(promote, candidate.version, champion_after, suitable and person_decides, tuple(rules))
 
 
-def _check_files(candidate: VersionFacts) -> RuleResult:
+def _check_files(candidate: CommonFacts) -> RuleResult:
     passed, missing = not candidate.missing_files, ", ".join(candidate.missing_files)
     sentence = "all its files are in the store" if passed else f"it has lost {missing}"
     return RuleResult("files", passed, missing, "", sentence)
 
 
-def _check_device(candidate: VersionFacts, policy: PromotionPolicy) -> RuleResult:
+def _check_device(candidate: CommonFacts, policy: CommonPolicy) -> RuleResult:
     proven = candidate.gpu and not candidate.evidence_missing
     passed = proven or not policy.require_gpu
     sentence = f"trained on {'a GPU' if candidate.gpu else 'a CPU'} ({candidate.device or 'unknown device'})"
@@ -139,30 +140,49 @@ def _check_device(candidate: VersionFacts, policy: PromotionPolicy) -> RuleResul
     if candidate.gpu and candidate.evidence_missing:
         sentence += f", as it says without {', '.join(candidate.evidence_missing)}"
     if not passed:
-        sentence += "; the policy wants proof of a GPU: train on one, or set promotion.require_gpu to false for a trial"
+        sentence += "; the policy wants proof of a GPU: train on one, or set "
+        sentence += f"{policy.SECTION}.require_gpu to false for a trial"
     return RuleResult("gpu", passed, proven, policy.require_gpu, sentence)
 
 
-def _check_floor(name: str, figure: float, limit: float) -> RuleResult:
-    passed = figure >= limit  # false for NaN: an unknown figure passes no rule
-    return _limit_result(name, figure, limit, passed, "reaches" if passed else "is below", "floor")
-
-
-def _check_ceiling(name: str, figure: float, limit: float) -> RuleResult:
-    passed = figure <= limit
-    return _limit_result(name, figure, limit, passed, "keeps" if passed else "is above", "ceiling")
-
-
-def _limit_result(name: str, figure: float, limit: float, passed: bool, verb: str, bound: str) -> RuleResult:
-    text = f"{figure:.4f}"
+def _check_limit(candidate: CommonFacts, limit: FigureLimit) -> RuleResult:
+    figure, bound = candidate.figure(limit.figure), "floor" if limit.is_floor else "ceiling"
+    # False for NaN: an unknown figure passes no rule.
+    passed = figure >= limit.bound if limit.is_floor else figure <= limit.bound
+    verbs = {True: "reaches", False: "is below"} if limit.is_floor else {True: "keeps", False: "is above"}
+    text, verb = f"{figure:.4f}", verbs[passed]
     if math.isnan(figure):
         text, verb = "unknown", "cannot be held against"
-    sentence = f"test {name} {text} {verb} the {bound} of {limit:.4f}"
-    return RuleResult(name.lower().replace(" ", "_"), passed, figure, limit, sentence)
+    sentence = f"test {limit.label} {text} {verb} the {bound} of {limit.bound:.4f}"
+    return RuleResult(limit.figure.removeprefix("test_"), passed, figure, limit.bound, sentence)
+
+
+def _check_against_references(candidate: CommonFacts, policy: CommonPolicy) -> list[RuleResult]:
+    """Whether the challenger is so many times as good on validation as the best method that it is judged beside."""
+    if not policy.reference_ratio:
+        return []
+    name, figure = "better_than_references", candidate.choice_figure(policy.choose_by)
+    known = {title: candidate.figure(attribute) for attribute, title in candidate.REFERENCES.items()}
+    unknown = [title for title, value in known.items() if math.isnan(value)]
+    if unknown:
+        sentence = (
+            f"the {policy.choice_label} of {', '.join(unknown)} is not known; evaluate the model beside all of "
+            "them (`cxr evaluate_regions` with classifier)"
+        )
+        return [RuleResult(name, False, math.nan, policy.reference_ratio, sentence)]
+    best = max(known, key=lambda title: known[title])
+    demanded = policy.reference_ratio * known[best]
+    passed = figure > 0 and figure >= demanded - ROUNDING  # false for NaN
+    text = "unknown" if math.isnan(figure) else f"{figure:.4f}"
+    sentence = (
+        f"{policy.choice_label} {text} against {known[best]:.4f} of the best reference method, {best}: at least "
+        f"{policy.reference_ratio:g} times that ({demanded:.4f}) is asked for"
+    )
+    return [RuleResult(name, passed, figure, demanded, sentence)]
 
 
 def _check_against_champion(
-    candidate: VersionFacts, champion: VersionFacts, comparison: VersionComparison | None, policy: PromotionPolicy
+    candidate: CommonFacts, champion: CommonFacts, comparison: VersionComparison | None, policy: CommonPolicy
 ) -> list[RuleResult]:
     if candidate.dataset_kind != champion.dataset_kind:
         names = {"phantom": "phantoms", "patients": "patients"}
@@ -178,48 +198,38 @@ def _check_against_champion(
     result = comparison.result
     return [
         _check_better_on_validation(candidate, champion, result, policy),
-        _check_not_worse("auroc_on_test", "AUROC", result.test[AUROC], policy.margin, result),
-        _check_not_worse(
-            "sensitivity_on_test",
-            f"sensitivity at {100 * policy.specificity:g} % specificity",
-            result.test[SENSITIVITY],
-            policy.sensitivity_margin,
-            result,
-        ),
+        *(_check_not_worse(name, compared, result) for name, compared in policy.compared.items()),
     ]
 
 
 def _check_better_on_validation(
-    candidate: VersionFacts, champion: VersionFacts, result: ModelComparison, policy: PromotionPolicy
+    candidate: CommonFacts, champion: CommonFacts, result: ModelComparison, policy: CommonPolicy
 ) -> RuleResult:
-    measured = "validation AUROC"
-    candidate_auroc, champion_auroc = result.validation[AUROC]
+    ours, theirs = result.validation[next(iter(policy.compared))]
     if policy.choose_by == "stressed_validation":
-        measured = "mean validation AUROC under acquisition changes"
-        candidate_auroc, champion_auroc = candidate.validation_stress_auroc, champion.validation_stress_auroc
+        ours, theirs = candidate.choice_figure(policy.choose_by), champion.choice_figure(policy.choose_by)
         # Both figures were measured before. Those of two splits come from different images.
-        if candidate.split_digest != champion.split_digest or math.isnan(candidate_auroc - champion_auroc):
+        if candidate.split_digest != champion.split_digest or math.isnan(ours - theirs):
             sentence = (
-                f"the {measured} of champion version {champion.version} is not known on the same split; evaluate and "
-                "register its model on this split, or set promotion.choose_by to validation"
+                f"the {policy.choice_label} of champion version {champion.version} is not known on the same split; "
+                f"evaluate and register its model on this split, or set {policy.SECTION}.choose_by to validation"
             )
             return RuleResult("better_on_validation", False, math.nan, policy.min_gain, sentence)
-    gain = candidate_auroc - champion_auroc
+    gain = ours - theirs
     better = gain > policy.min_gain + ROUNDING  # false for NaN, and for a tie
     sentence = (
-        f"{measured} {candidate_auroc:.4f} against {champion_auroc:.4f} of champion version {champion.version}: "
+        f"{policy.choice_label} {ours:.4f} against {theirs:.4f} of champion version {champion.version}: "
         f"{gain:+.4f}, where more than {policy.min_gain:+.4f} is asked for"
     )
     return RuleResult("better_on_validation", better, gain, policy.min_gain, sentence)
 
 
-def _check_not_worse(
-    name: str, label: str, difference: MetricDifference, margin: float, result: ModelComparison
-) -> RuleResult:
-    passed = difference.low >= -margin - ROUNDING  # false for NaN
+def _check_not_worse(name: str, compared: ComparedFigure, result: ModelComparison) -> RuleResult:
+    difference = result.test[name]
+    passed = difference.low >= -compared.margin - ROUNDING  # false for NaN
     sentence = (
-        f"test {label} {difference.ours:.4f} against {difference.theirs:.4f}: {difference.difference:+.4f} "
+        f"test {compared.label} {difference.ours:.4f} against {difference.theirs:.4f}: {difference.difference:+.4f} "
         f"({100 * result.confidence:g} % interval {difference.low:+.4f} to {difference.high:+.4f}), "
-        f"where it may lose {margin:.4f} at most"
+        f"where it may lose {compared.margin:.4f} at most"
     )
-    return RuleResult(name, passed, difference.low, -margin, sentence)
+    return RuleResult(f"{name}_on_test", passed, difference.low, -compared.margin, sentence)

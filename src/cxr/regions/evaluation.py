@@ -17,7 +17,7 @@ boxes that count would reach if a perfect classifier had removed those of normal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,9 @@ MEASURES: Mapping[str, str] = {
     "auroc": "AUROC of the highest score",
 }
 """Key in reports to the name for readers."""
+
+PER_IMAGE = "average_precision"
+"""Column of the table of images: what the mean average precision of the detector is the mean of; NaN where left out."""
 
 BAND_RATES = tuple((2.0 ** np.arange(-4, 2.25, 0.25)).tolist())
 """False positives per image, 1/16 to 4, at which the interval of the free-response ROC is computed."""
@@ -86,7 +89,7 @@ class RegionEvaluation:
     Attributes:
         report: all figures, see :func:`evaluate_regions`.
         images: the validation and test images with :data:`cxr.regions.image_tables.IMAGE_COLUMNS`, and the first
-            method's ``average_precision`` (NaN where the image is left out) and ``highest_score``.
+            method's :data:`PER_IMAGE` and ``highest_score``.
         boxes: the opacities of these images.
         predictions: boxes of all methods with their scores, scaled as validation chose, with the columns ``method``
             and ``counts`` (whether the score reaches the method's threshold).
@@ -106,19 +109,37 @@ class RegionEvaluation:
         """What the images are, for tables: the name of the data set, or :data:`PHANTOM_NOTE`."""
         return str(self.report["data"]["note"] or self.report["data"]["name"])
 
+    @property
+    def operating_point(self) -> RegionOperatingPoint:
+        """What validation chose for the detector, which is the first method."""
+        return RegionOperatingPoint(**next(iter(self.report["methods"].values()))["operating_point"])
+
+    def with_entries(self, entries: Mapping[str, Any]) -> RegionEvaluation:
+        """Add entries to the report.
+
+        Args:
+            entries: name to plain values, e.g. ``unmarked`` with the result of
+                :meth:`cxr.regions.unmarked_images.UnmarkedImages.evaluate`.
+
+        Returns:
+            A new evaluation; this one stays as it is.
+        """
+        return replace(self, report={**self.report, **entries})
+
     def summary(self) -> dict[str, float]:
         """Collect the figures of the detector, which is the first method, for a leaderboard.
 
         Returns:
             Name to value. Detectors are chosen by ``validation_mean_average_precision``; ``test_...`` is only reported.
+            See :func:`name_figures`.
         """
-        name, method = next(iter(self.report["methods"].items()))
-        validation, test = (self.report[split]["methods"][name][ALL] for split in (VALIDATION, TEST))
+        figures = name_figures(self.report)
+        of_test = (name_measure(measure, self.report["rules"]["false_positives"]) for measure in MEASURES)
         return {
-            "validation_mean_average_precision": validation["mean_average_precision"]["value"],
-            **{f"test_{measure}": test[measure]["value"] for measure in MEASURES},
-            "threshold": method["operating_point"]["threshold"],
-            "box_scale": method["operating_point"]["box_scale"],
+            **{name: value for name, value in figures.items() if name.startswith("validation_mean_average_precision")},
+            **{f"test_{measure}": figures[f"test_{measure}"] for measure in of_test},
+            "threshold": self.operating_point.threshold,
+            "box_scale": self.operating_point.box_scale,
         }
 
     def table(self, split: str) -> pd.DataFrame:
@@ -143,6 +164,40 @@ class RegionEvaluation:
                 point = {key: method["operating_point"][key] for key in ("threshold", "box_scale", "heat_level")}
                 rows.append(row | point | {"data": self.data})
         return pd.DataFrame(rows)
+
+
+def name_figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Give the figures of all images a flat name, as leaderboards and the tracking server take them.
+
+    Args:
+        report: the report of an evaluation, see :func:`evaluate_regions`.
+
+    Returns:
+        Name to value: ``SPLIT_MEASURE`` for the detector, ``SPLIT_MEASURE_METHOD`` for the other methods, for example
+        ``test_sensitivity_at_0.5_fp`` and ``validation_mean_average_precision_prior``; ``unmarked_MEASURE`` for images
+        of another data set, if there were any.
+    """
+    rate, detector = report["rules"]["false_positives"], next(iter(report["methods"]))
+    unmarked = {name: report.get("unmarked", {}).get(name) for name in ("auroc", "area_in_lungs")}
+    return {
+        f"{split}_{name_measure(measure, rate)}{'' if method == detector else f'_{method}'}": entry["value"]
+        for split in (VALIDATION, TEST)
+        for method, strata in report[split]["methods"].items()
+        for measure, entry in strata[ALL].items()
+    } | {f"unmarked_{name}": entry["value"] for name, entry in unmarked.items() if entry is not None}
+
+
+def name_measure(measure: str, false_positives: float) -> str:
+    """Name a measure so that it says at how many false positives per image a sensitivity is meant.
+
+    Args:
+        measure: key of :data:`MEASURES`.
+        false_positives: false positives per image.
+
+    Returns:
+        For example ``"sensitivity_at_0.5_fp"``; the key of another measure as it is.
+    """
+    return f"{measure}_at_{false_positives:g}_fp" if measure == "sensitivity" else measure
 
 
 def evaluate_regions(
@@ -204,7 +259,7 @@ def evaluate_regions(
     detector = next(iter(methods))
     matched = match_predictions(images["path"].tolist(), boxes, resized[detector], IOU_THRESHOLDS)
     measured = images.assign(
-        average_precision=image_average_precisions(matched, points[detector].threshold),
+        **{PER_IMAGE: image_average_precisions(matched, points[detector].threshold)},
         highest_score=matched.highest_scores(),
     )
     decided = [

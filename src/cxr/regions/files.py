@@ -12,10 +12,13 @@ from cxr.files import METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
 from cxr.regions.evaluation import RegionEvaluation
 
 METHODS_FILE = "methods.csv"
+IMAGES_FILE = "images.parquet"
 
 
 def write_region_evaluation(folder: Path, evaluation: RegionEvaluation) -> None:
     """Write ``metrics.json``, ``summary.json``, ``predictions.parquet``, ``methods.csv`` and ``curves/*.csv``.
+
+    ``images.parquet`` has the images with what the detector achieves in each.
 
     Every table has a column ``data``, which tells phantoms from patients.
 
@@ -26,6 +29,7 @@ def write_region_evaluation(folder: Path, evaluation: RegionEvaluation) -> None:
     write_json(folder / METRICS_FILE, evaluation.report)
     write_json(folder / SUMMARY_FILE, evaluation.summary())
     evaluation.predictions.assign(data=evaluation.data).to_parquet(folder / PREDICTIONS_FILE, index=False)
+    evaluation.images.assign(data=evaluation.data).to_parquet(folder / IMAGES_FILE, index=False)
     methods = pd.concat([evaluation.table(TEST), evaluation.table(VALIDATION)], ignore_index=True)
     methods.to_csv(folder / METHODS_FILE, index=False, float_format="%.6g")
     curves = {"free_response": evaluation.free_response, "free_response_band": evaluation.free_response_band}

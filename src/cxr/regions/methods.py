@@ -107,9 +107,9 @@ def add_box_choice(metadata: ModelMetadata, evaluation: RegionEvaluation) -> Mod
     Returns:
         The metadata with threshold and box scale.
     """
-    point = evaluation.report["methods"][DETECTOR]["operating_point"]
+    point = evaluation.operating_point
     rule = (
-        f"highest mean average precision on validation images ({point['mean_average_precision']:.3f}), of all "
+        f"highest mean average precision on validation images ({point.mean_average_precision:.3f}), of all "
         f"thresholds and the box scales {', '.join(f'{scale:g}' for scale in evaluation.report['rules']['box_scales'])}"
     )
-    return metadata.with_box_choice(point["threshold"], point["box_scale"], rule)
+    return metadata.with_box_choice(point.threshold, point.box_scale, rule)

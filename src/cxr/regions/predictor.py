@@ -98,18 +98,36 @@ class RegionPredictor:
         Raises:
             MissingInputError: if the detector is not evaluated: it has no threshold and no box scale.
         """
+        sizes = pd.DataFrame([(name, *image.shape) for name, image in images.items()],
+                             columns=["path", "height", "width"])  # fmt: skip
+        prepared = [apply_recipe(self.recipe, image) for image in images.values()]
+        return self.predict_prepared(sizes, prepared, batch_size=1 << max(len(prepared) - 1, 0).bit_length())
+
+    def predict_prepared(
+        self, sizes: pd.DataFrame, prepared: Sequence[NDArray[np.uint8]], *, batch_size: int
+    ) -> pd.DataFrame:
+        """Draw the boxes that count in images that are prepared already.
+
+        Args:
+            sizes: one row per image with its path, each another, and height and width of the original in pixels.
+            prepared: the images as the recipe gives them, ``(size, size, planes)`` uint8, in the same order.
+            batch_size: images per network call.
+
+        Returns:
+            The boxes, as :meth:`predict` returns them.
+
+        Raises:
+            MissingInputError: if the detector is not evaluated: it has no threshold and no box scale.
+        """
         threshold, scale = self.metadata.threshold, self._detector.box_scale
         if threshold is None or scale is None:
             raise MissingInputError(
                 f"expected a detector with threshold and box scale, received model={self.metadata.model} without; run "
                 "`cxr evaluate_regions`, and use the metadata of the evaluation"
             )
-        if not images:
+        if not prepared:
             return detection_table([], [])
-        sizes = pd.DataFrame([(name, *image.shape) for name, image in images.items()],
-                             columns=["path", "height", "width"])  # fmt: skip
-        prepared = np.stack([apply_recipe(self.recipe, image) for image in images.values()])
-        proposed = self._to_originals(sizes, self.propose(prepared, batch_size=len(prepared)))
+        proposed = self._to_originals(sizes, self.propose(np.stack(prepared), batch_size=batch_size))
         scaled = scale_boxes(sizes, proposed[proposed["score"] >= threshold], scale)
         return scaled[(scaled["width"] > 0) & (scaled["height"] > 0)].reset_index(drop=True)
 
@@ -122,6 +140,9 @@ class RegionPredictor:
 
         Returns:
             The boxes of each image in pixels of the prepared image.
+
+        Raises:
+            DataError: if an output is not finite; without this check such a detector would find nothing, silently.
         """
         detections: list[DetectedBoxes] = []
         for start in range(0, len(images), batch_size):
@@ -132,10 +153,13 @@ class RegionPredictor:
             if count < size:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
             outputs = self._network.predict_on_batch(batch)
-            detections += decode_outputs(
-                {name: np.asarray(values)[:count] for name, values in outputs.items()}, self._anchors,
-                self.recipe.size, self._detector,
-            )  # fmt: skip
+            arrays = {name: np.asarray(values)[:count] for name, values in outputs.items()}
+            if not all(np.isfinite(values).all() for values in arrays.values()):
+                raise DataError(
+                    f"expected finite outputs of the detector, received some that are not from "
+                    f"model={self.metadata.model}; train it again"
+                )
+            detections += decode_outputs(arrays, self._anchors, self.recipe.size, self._detector)
         return detections
 
     def propose_in_originals(self, prepared: PreparedImages, images: pd.DataFrame, *, batch_size: int) -> pd.DataFrame:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ from cxr.regions.placement import to_prepared
 from cxr.regions.predictor import anchors_version
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance
-from cxr.training.checkpoint import Checkpoint
+from cxr.training.checkpoint import Checkpoint, fingerprint_training
 from cxr.training.device import Precision, prepare_device
 from cxr.training.loop import TrainingResult, fit
 from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan
@@ -81,10 +81,11 @@ class RegionTrainingSettings:
         Returns:
             The plan.
         """
-        shared = {name: getattr(self, name) for name in TrainingPlan.__dataclass_fields__ if hasattr(self, name)}
+        concerning_classes: dict[str, Any] = {"label_smoothing": 0.0, "stop_at_accuracy": None}
+        names = TrainingPlan.__dataclass_fields__.keys() - concerning_classes.keys()
+        values = {name: getattr(self, name) for name in names} | concerning_classes
         epochs = min(self.epochs, self.phantom_epochs) if phantom else self.epochs
-        # Both concern the classes of a classifier.
-        return TrainingPlan(**shared | {"epochs": epochs, "label_smoothing": 0.0, "stop_at_accuracy": None})
+        return TrainingPlan(**values | {"epochs": epochs})
 
 
 class RegionTrainingSession:
@@ -177,17 +178,11 @@ class RegionTrainingSession:
         Returns:
             Hexadecimal SHA-256.
         """
-        weights = Path(self._settings.weights)
-        facts = [
-            asdict(self._settings),
-            hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
-            self._prepared.recipe.to_dict(),
-            self._data.data_digest,
-            self._data.digest,
+        others = [
             [_digest(batches.boxes) for batches in (self._train, self.validation)],
             [self.detector.anchors, self._batch_size, keras.backend.backend(), keras.config.dtype_policy().name],
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return fingerprint_training(self._settings, self._prepared.recipe, self._data, others)
 
     def _batches(self, split: str, annotations: BoxAnnotations, sizes: pd.DataFrame) -> RegionBatches:
         """Batches of train (shuffled, augmented) or validation, with boxes in pixels of the prepared images."""

@@ -13,9 +13,6 @@ from cxr.data.boxes import Boxes
 from cxr.regions.anchors import decode_boxes
 from cxr.regions.overlap import intersection_over_union
 
-MAX_CANDIDATES = 1000
-"""Boxes of an image that suppression looks at, those with the highest scores (Lin et al. 2017)."""
-
 
 @dataclass(frozen=True, eq=False)
 class DetectedBoxes:
@@ -55,31 +52,34 @@ def detect_boxes(
     detections = []
     for logits, deltas in zip(outputs["class_logits"], outputs["box_deltas"], strict=True):
         scores = expit(logits.astype(np.float32))
-        candidates = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-        candidates = candidates[scores[candidates] >= min_score]
+        candidates = np.flatnonzero(scores >= min_score)
         boxes = np.clip(decode_boxes(deltas[candidates], anchors[candidates]), 0, side)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         boxes, scores = boxes[has_area], scores[candidates][has_area]
-        remaining = suppress_overlapping(boxes, scores, max_overlap=max_overlap)[:max_boxes]
+        remaining = suppress_overlapping(boxes, scores, max_overlap=max_overlap, max_boxes=max_boxes)
         detections.append(DetectedBoxes(boxes[remaining], scores[remaining]))
     return detections
 
 
-def suppress_overlapping(boxes: Boxes, scores: NDArray[np.float32], *, max_overlap: float) -> NDArray[np.intp]:
+def suppress_overlapping(
+    boxes: Boxes, scores: NDArray[np.float32], *, max_overlap: float, max_boxes: int
+) -> NDArray[np.intp]:
     """Choose boxes by falling score, and leave out each one that overlaps a chosen one too much.
 
     Args:
         boxes: ``(boxes, 4)``.
         scores: ``(boxes,)``; of equal scores the first comes first.
         max_overlap: intersection over union above which two boxes are taken for the same opacity, in [0, 1].
+        max_boxes: most boxes to choose. Time grows with it, and not with the square of the number of boxes.
 
     Returns:
         Numbers of the chosen boxes, by falling score.
     """
-    order = np.argsort(-scores, kind="stable")
-    overlaps = intersection_over_union(boxes[order], boxes[order]) > max_overlap
-    is_suppressed = np.zeros(len(order), bool)
-    for position in range(len(order)):
-        if not is_suppressed[position]:
-            is_suppressed[position + 1 :] |= overlaps[position, position + 1 :]
-    return order[~is_suppressed]
+    chosen: list[np.intp] = []
+    remaining = np.argsort(-scores, kind="stable")
+    while len(remaining) and len(chosen) < max_boxes:
+        best, remaining = remaining[0], remaining[1:]
+        chosen.append(best)
+        overlaps = intersection_over_union(boxes[[best]], boxes[remaining])[0]
+        remaining = remaining[overlaps <= max_overlap]
+    return np.array(chosen, np.intp)

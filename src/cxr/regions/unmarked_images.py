@@ -2,21 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import PNEUMONIA
+from cxr.data.split_table import TEST
+from cxr.errors import DataError
 from cxr.evaluation.bootstrap import bootstrap
+from cxr.evaluation.evaluate import check_recipe_fits
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import lung_field
+from cxr.files import MANIFEST_FILE
+from cxr.images.prepared import PreparedImages
 from cxr.regions.average_precision import IOU_THRESHOLDS
 from cxr.regions.matching import BOX_COLUMNS, image_positions, match_predictions
 from cxr.regions.operating_point import RegionOperatingPoint
+from cxr.regions.predictor import RegionPredictor
+from cxr.training.split_data import SplitData
 
 _GRID = 512
 """Lung field and boxes are compared on so many points per side of the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnmarkedImages:
+    """The test images of another data set than the detector's, which has no boxes.
+
+    Attributes:
+        images: one row per image with the columns path, group, label, height and width.
+        prepared: the prepared images.
+        data: the split that they are from.
+    """
+
+    images: pd.DataFrame
+    prepared: PreparedImages
+    data: SplitData
+
+    @classmethod
+    def read(cls, manifest: Path, splits: Path, prepared: Path) -> UnmarkedImages:
+        """Read the folders that the steps validate, resplit and preprocess wrote.
+
+        Args:
+            manifest: folder of the manifest.
+            splits: folder of the split.
+            prepared: folder of the prepared images.
+
+        Returns:
+            The test images of the split.
+
+        Raises:
+            MissingInputError: if a file of the prepared images is missing.
+        """
+        data = SplitData.read(manifest, splits)
+        images = data.frame.loc[data.frame["split"] == TEST, ["path", "group", "label"]].reset_index(drop=True)
+        sizes = pd.read_parquet(manifest / MANIFEST_FILE, columns=["path", "height", "width"])
+        return cls(images.merge(sizes, on="path", validate="one_to_one"), PreparedImages.open(prepared), data)
+
+    def evaluate(
+        self,
+        predictor: RegionPredictor,
+        point: RegionOperatingPoint,
+        *,
+        batch_size: int,
+        resamples: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        """Draw a detector's boxes in these images and measure them.
+
+        Args:
+            predictor: the detector.
+            point: its operating point, chosen on images with boxes.
+            batch_size: images per network call.
+            resamples: number of bootstrap replicates over patients.
+            seed: seed of the bootstrap.
+
+        Returns:
+            ``data`` (name, kind, protocol), and the result of :func:`evaluate_without_boxes`.
+
+        Raises:
+            DataError: if the detector was trained on this data set, or its images have another recipe.
+        """
+        check_recipe_fits(predictor.metadata, self.prepared)
+        if predictor.metadata.data_digest == self.data.data_digest:
+            raise DataError(
+                "expected unmarked images of another data set than the detector's, received data_digest="
+                f"{self.data.data_digest} for both; leave them out: the test images of this data set are measured"
+            )
+        predictions = predictor.propose_in_originals(self.prepared, self.images, batch_size=batch_size)
+        return {
+            "data": {
+                "name": self.data.dataset.name,
+                "kind": self.data.dataset.kind,
+                "protocol": self.data.protocol,
+            },
+            **evaluate_without_boxes(self.images, predictions, point, resamples=resamples, seed=seed),
+        }
 
 
 def evaluate_without_boxes(

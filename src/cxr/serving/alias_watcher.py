@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cxr.errors import CxrError
-from cxr.serving.model_provider import AliasModelProvider
+from cxr.serving.model_provider import AliasProvider
 from cxr.tracking.health import use_short_timeouts
 from cxr.tracking.registry_reader import alias_versions
 
@@ -57,7 +58,7 @@ class AliasWatcher:
 
     def __init__(
         self,
-        provider: AliasModelProvider,
+        provider: AliasProvider[Any],
         poll_seconds: float,
         on_change: Sequence[Callable[[AliasChange], None]] = (),
     ) -> None:
@@ -121,8 +122,7 @@ class AliasWatcher:
         except CxrError as error:  # a MissingInputError too: a local store can disappear
             if not self._unreachable:
                 log.warning(
-                    "the registry is away, version %s goes on; asking every %g s: %s",
-                    self._provider.current.version, self._poll_seconds, error,
+                    "the registry is away, %s; asking every %g s: %s", self._provider.status, self._poll_seconds, error
                 )  # fmt: skip
             self._unreachable = True
             return

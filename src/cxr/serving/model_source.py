@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from cxr.errors import CxrError, MissingInputError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
@@ -21,7 +22,6 @@ from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import EVALUATION_FOLDER, ModelMetadata
 from cxr.tracking.registry_reader import alias_versions, fetch_version
 from cxr.tracking.store import Store
-from cxr.tracking.version_record import model_card
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,34 @@ class ServedModel:
         return check_and_predict(self.predictor, self.reference, images)
 
 
+class ServedVersion(Protocol):
+    """What is known of every loaded version: a :class:`ServedModel` or a :class:`ServedDetector`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def version(self) -> str:
+        """Its number in the registry; empty for a model from a folder."""
+
+    @property
+    def alias(self) -> str:
+        """The alias it was loaded for; empty for none."""
+
+    @property
+    def banner(self) -> str | None:
+        """The notice that people must see; None for none."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Its metadata."""
+
+
+ServedT = TypeVar("ServedT", bound=ServedVersion)
+
+
 @dataclass(frozen=True)
-class ModelSource:
-    """A model that is not loaded yet.
+class ModelSource(Generic[ServedT]):
+    """A model or a detector that is not loaded yet.
 
     Attributes:
         name: its name in messages.
@@ -86,12 +111,12 @@ class ModelSource:
 
     name: str
     identity: str
-    load: Callable[[], ServedModel]
+    load: Callable[[], ServedT]
 
 
 def registry_source(
     store: Store, registered_name: str, *, version: str | None, alias: str, fallback: str | None
-) -> ModelSource:
+) -> ModelSource[ServedModel]:
     """Find a version of the registered model.
 
     Args:
@@ -137,7 +162,7 @@ def find_version(store: Store, registered_name: str, alias: str, fallback: str |
         RegistryError: if the store does not answer, or no version has the alias.
     """
     aliases = alias_versions(store, registered_name)
-    found_alias = next((name for name in (alias, fallback) if name is not None and name in aliases), None)
+    found_alias = first_alias(aliases, alias, fallback)
     if found_alias is None:
         expected = alias if fallback is None else f"{alias} or {fallback}"
         raise RegistryError(
@@ -145,6 +170,55 @@ def find_version(store: Store, registered_name: str, alias: str, fallback: str |
             "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
         )
     return aliases[found_alias], found_alias
+
+
+def first_alias(aliases: Mapping[str, str], alias: str, fallback: str | None) -> str | None:
+    """Choose an alias.
+
+    Args:
+        aliases: alias to version.
+        alias: the preferred alias.
+        fallback: the alias to use if no version has the preferred one; None for none.
+
+    Returns:
+        The alias; None if no version has one of them.
+    """
+    return next((name for name in (alias, fallback) if name is not None and name in aliases), None)
+
+
+LoadedT = TypeVar("LoadedT")
+
+
+def read_version(store: Store, registered_name: str, version: str, read: Callable[[Path], LoadedT]) -> LoadedT:
+    """Fetch the files of a version and read them.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        version: number of the version.
+        read: reads a folder with the files, which is removed afterwards.
+
+    Returns:
+        What ``read`` returns.
+
+    Raises:
+        RegistryError: if anything is wrong with the version.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            return read(fetch_version(store, registered_name, version, Path(scratch)))
+    except RegistryError:
+        raise
+    except CxrError as error:
+        raise RegistryError(f"version {version} of {registered_name}: {error}") from error
+    except Exception as error:  # a broken file can raise anything, and must never stop the running service
+        raise RegistryError(f"version {version} of {registered_name} cannot be loaded: {error!r}") from error
+
+
+def read_model_card(folder: Path) -> str | None:
+    """Read the model card of a version; None if it has none."""
+    path = folder / MODEL_CARD_FILE
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def load_version(store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str) -> ServedModel:
@@ -163,31 +237,27 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
     Raises:
         RegistryError: if anything is wrong with the version.
     """
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = fetch_version(store, registered_name, version, Path(scratch))
-            predictor = Predictor.load(folder)
-            reference, validation = Reference.load(folder), ValidationScores.load(folder)
-            card_file = folder / MODEL_CARD_FILE
-            card_text = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
-            probability = predictor.predict([_test_image()])[0].probability
-    except RegistryError:
-        raise
-    except CxrError as error:
-        raise RegistryError(f"version {version} of {registered_name}: {error}") from error
-    except Exception as error:  # a broken file can raise anything, and must never stop the running service
-        raise RegistryError(f"version {version} of {registered_name} cannot be loaded: {error!r}") from error
+
+    def read(folder: Path) -> tuple[ServedModel, float]:
+        predictor = Predictor.load(folder)
+        banner = version_banner(predictor.metadata, version, alias, preferred_alias)
+        served = ServedModel(
+            version, alias, predictor, Reference.load(folder), ValidationScores.load(folder), read_model_card(folder),
+            banner,
+        )  # fmt: skip
+        return served, predictor.predict([drawn_image()])[0].probability
+
+    served, probability = read_version(store, registered_name, version, read)
     if not 0 <= probability <= 1:
         raise RegistryError(
             f"expected a probability from 0 to 1 for a drawn image, received {probability} from version {version} "
             f"of {registered_name}; register the model again"
         )
     alias_note = f", {alias}" if alias else ""
-    log.info("version %s of %s answers (%s%s)", version, registered_name, predictor.metadata.model, alias_note)
-    if reference is None:
+    log.info("version %s of %s answers (%s%s)", version, registered_name, served.metadata.model, alias_note)
+    if served.reference is None:
         log.warning("version %s has no reference: it also answers for images that are no chest radiographs", version)
-    banner = version_banner(predictor.metadata, version, alias, preferred_alias)
-    return ServedModel(version, alias, predictor, reference, validation, card_text, banner)
+    return served
 
 
 def version_banner(metadata: ModelMetadata, version: str, alias: str, preferred_alias: str) -> str | None:
@@ -202,21 +272,31 @@ def version_banner(metadata: ModelMetadata, version: str, alias: str, preferred_
     Returns:
         One or two sentences; None if there is nothing to say.
     """
-    sentences = [PHANTOM_BANNER] if metadata.dataset_kind == "phantom" else []
-    if alias != preferred_alias:
-        sentences.append(f"No {preferred_alias} has been chosen yet: version {version}, the {alias}, answers.")
-    return " ".join(sentences) or None
+    phantom = PHANTOM_BANNER if metadata.dataset_kind == "phantom" else None
+    return join_sentences(phantom, alias_notice(version, alias, preferred_alias))
+
+
+def alias_notice(version: str, alias: str, preferred_alias: str) -> str | None:
+    """Say that a version answers by another alias than the preferred one; None if it does not."""
+    if alias == preferred_alias:
+        return None
+    return f"No {preferred_alias} has been chosen yet: version {version}, the {alias}, answers."
+
+
+def join_sentences(*sentences: str | None) -> str | None:
+    """Join the sentences that there are; None if there is none."""
+    return " ".join(sentence for sentence in sentences if sentence) or None
 
 
 @cache
-def _test_image() -> bytes:
+def drawn_image() -> bytes:
     """A drawn image that every working model can predict."""
     from cxr.data.phantom.dataset import PhantomPlan, draw_image
 
     return draw_image(PhantomPlan("test", "normal", 1, 0, "drawn.jpeg"), seed=0).data
 
 
-def folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource:
+def folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource[ServedModel]:
     """Describe a model in a folder, as training or an ensemble wrote it.
 
     Args:
@@ -232,36 +312,75 @@ def folder_source(model: Path, evaluation: Path | None, reference: Path | None) 
     Raises:
         MissingInputError: if a file is missing, or the model is not evaluated.
     """
-    metadata, path = ModelMetadata.read(model), model.resolve()
-    evaluation_candidates = [path.parent / EVALUATION_FOLDER, path.parent.parent / "evaluations" / path.name]
-    evaluation_folder = evaluation or _first_with(METADATA_FILE, evaluation_candidates)
+    metadata = ModelMetadata.read(model)
+    candidates = evaluation_candidates(model)
+    evaluation_folder = evaluation or first_with(METADATA_FILE, candidates)
     if evaluation_folder is not None and (evaluation is not None or not metadata.calibrated):
         metadata = ModelMetadata.read(evaluation_folder)
     if not metadata.calibrated:
-        searched = " or ".join(map(str, evaluation_candidates if evaluation is None else [evaluation]))
+        searched = " or ".join(map(str, candidates if evaluation is None else [evaluation]))
         raise MissingInputError(
             f"expected an evaluated model, received model={model} without calibration and threshold there or in "
             f"{searched}; run `cxr evaluate`, and name its folder as --evaluation"
         )
-    reference_candidates = [path.parent / REFERENCE_FOLDER, path.parent.parent / REFERENCE_FOLDER]
-    reference_folder = reference or _first_with(REFERENCE_FILE, reference_candidates)
-    if reference_folder is not None and not (reference_folder / REFERENCE_FILE).is_file():
-        raise MissingInputError(
-            f"expected a reference, received {reference_folder / REFERENCE_FILE} (no such file); run `cxr reference`"
-        )
-    digest = hashlib.sha256(repr(metadata).encode())
-    files = [model / name for name in metadata.files]
-    for file in (*files, *([reference_folder / REFERENCE_FILE] if reference_folder else [])):
-        if file.is_file():  # a missing file is reported when the model is loaded
-            digest.update(file.read_bytes())
+    reference_folder = find_reference(model, reference, levels=2)
     return ModelSource(
         f"the model of {model}",
-        digest.hexdigest(),
+        folder_identity(model, metadata, reference_folder),
         lambda: _load_folder(model, metadata, evaluation_folder, reference_folder),
     )
 
 
-def _first_with(name: str, folders: Sequence[Path]) -> Path | None:
+def evaluation_candidates(model: Path) -> list[Path]:
+    """Folders where the evaluation of a model of a folder may be."""
+    path = model.resolve()
+    return [path.parent / EVALUATION_FOLDER, path.parent.parent / "evaluations" / path.name]
+
+
+def find_reference(model: Path, reference: Path | None, *, levels: int) -> Path | None:
+    """Find the refusal reference of a model of a folder.
+
+    Args:
+        model: folder of the trained model.
+        reference: folder of the reference; None to find it.
+        levels: number of folders above the model's in which to look for :data:`REFERENCE_FOLDER`.
+
+    Returns:
+        Its folder; None if there is none.
+
+    Raises:
+        MissingInputError: if the named folder has no reference.
+    """
+    parents = list(model.resolve().parents)[:levels]
+    folder = reference or first_with(REFERENCE_FILE, [parent / REFERENCE_FOLDER for parent in parents])
+    if folder is not None and not (folder / REFERENCE_FILE).is_file():
+        raise MissingInputError(
+            f"expected a reference, received {folder / REFERENCE_FILE} (no such file); run `cxr reference`"
+        )
+    return folder
+
+
+def folder_identity(model: Path, metadata: ModelMetadata, reference: Path | None) -> str:
+    """Make a text that changes with the content of a model of a folder.
+
+    Args:
+        model: folder of the trained model.
+        metadata: its metadata after evaluation.
+        reference: folder of the refusal reference; None for none.
+
+    Returns:
+        SHA-256 in hex digits.
+    """
+    digest = hashlib.sha256(repr(metadata).encode())
+    files = [model / name for name in metadata.files]
+    for file in (*files, *([reference / REFERENCE_FILE] if reference else [])):
+        if file.is_file():  # a missing file is reported when the model is loaded
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def first_with(name: str, folders: Iterable[Path]) -> Path | None:
+    """The first folder with a file of that name; None if there is none."""
     return next((folder for folder in folders if (folder / name).is_file()), None)
 
 
@@ -269,6 +388,8 @@ def _load_folder(model: Path, metadata: ModelMetadata, evaluation: Path | None, 
     predictor = Predictor.load(model, metadata)
     validation = card_text = None
     if evaluation is not None and (evaluation / PREDICTIONS_FILE).is_file():
+        from cxr.tracking.version_record import model_card
+
         validation = ValidationScores.from_evaluation(evaluation)
         card_text = model_card(metadata, evaluation)
     return ServedModel(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.model_fields import Fallback, ModelStep
+from cxr.steps.model_fields import Fallback, RegionsStep
 
 if TYPE_CHECKING:
     from cxr.app.settings import AppSettings
 
 
-class App(ModelStep):
+class App(RegionsStep):
     """Serve a page in the browser: upload radiographs, read the predictions of the champion, see what counted."""
 
     name: ClassVar[str] = "app"

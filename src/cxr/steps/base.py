@@ -40,11 +40,13 @@ class Input:
         optional: whether the step also works without it.
         item_kind: for a folder with one folder per model, the type of these folders. They can be passed one by one,
             as ``--models.NAME FOLDER``.
+        item_section: section of ``params.yaml`` whose entries name these folders.
     """
 
     kind: str
     optional: bool = False
     item_kind: str | None = None
+    item_section: str = "models"
 
 
 @dataclass(frozen=True)

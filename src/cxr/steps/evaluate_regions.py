@@ -21,6 +21,7 @@ class EvaluateRegions(TrackingStep):
     name: ClassVar[str] = "evaluate_regions"
     follows: ClassVar[str] = "train_regions"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "evaluate_regions")
+    ignored_keys: ClassVar[frozenset[str]] = frozenset({"compare_with"})  # graphs make classifier's folders of it
     container_image: ClassVar[str | None] = TRAIN_IMAGE
 
     trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained detector.")]
@@ -42,6 +43,24 @@ class EvaluateRegions(TrackingStep):
         Input("Evaluation", optional=True),
         Field(description="Folder of its evaluation, for its probabilities; needed with classifier."),
     ] = None
+    unmarked_manifest: Annotated[
+        Path | None,
+        Input("Manifest", optional=True),
+        Field(
+            description="Folder of the manifest of another data set, without boxes, on whose test images the detector "
+            "is also measured, as far as possible; null: none."
+        ),
+    ] = None
+    unmarked_splits: Annotated[
+        Path | None,
+        Input("Splits", optional=True),
+        Field(description="Folder of its split; needed with unmarked_manifest."),
+    ] = None
+    unmarked_prepared: Annotated[
+        Path | None,
+        Input("Prepared", optional=True),
+        Field(description="Folder of its images, prepared as the detector's; needed with unmarked_manifest."),
+    ] = None
     evaluation: Annotated[Path, Output("Evaluation"), Field(description="Folder of the evaluation.")]
 
     model: Annotated[
@@ -62,7 +81,7 @@ class EvaluateRegions(TrackingStep):
     heat_levels: Annotated[
         list[float],
         Field(min_length=1, description="Levels of the classifier's heat to cut at that validation chooses from."),
-    ] = Field(default=[0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    ] = Field(default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     resamples: Annotated[
         int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients for each interval.")
     ] = 2000
@@ -93,6 +112,17 @@ class EvaluateRegions(TrackingStep):
             )
         return self
 
+    @model_validator(mode="after")
+    def _unmarked_images_are_whole(self) -> Self:
+        folders = {name: getattr(self, name) for name in ("unmarked_manifest", "unmarked_splits", "unmarked_prepared")}
+        if len({folder is None for folder in folders.values()}) > 1:
+            received = ", ".join(f"{name}={folder}" for name, folder in folders.items())
+            raise ValueError(
+                f"expected {', '.join(folders)}, or none of them, received {received}; give the folders that validate, "
+                "resplit and preprocess wrote for these images"
+            )
+        return self
+
     def run(self) -> None:
         """Read detector, split, images and boxes, evaluate, write metrics, tables, plots and the metadata."""
         from cxr.tracking.finished_run import try_to_log_evaluation
@@ -119,6 +149,7 @@ class EvaluateRegions(TrackingStep):
         from cxr.regions.image_tables import image_tables
         from cxr.regions.methods import ComparedClassifier, add_box_choice, methods_to_compare
         from cxr.regions.predictor import RegionPredictor
+        from cxr.regions.unmarked_images import UnmarkedImages
         from cxr.training.split_data import SplitData
 
         def read_image(path: str) -> NDArray[np.uint8]:
@@ -142,6 +173,15 @@ class EvaluateRegions(TrackingStep):
         )
         settings = RegionSettings(**{name: getattr(self, name) for name in RegionSettings.__dataclass_fields__})
         evaluation = evaluate_regions(images, boxes, methods, data.dataset, settings)
+        if classifier is not None:
+            evaluation = evaluation.with_entries({"classifier": classifier.predictor.metadata.model})
+        if self.unmarked_manifest and self.unmarked_splits and self.unmarked_prepared:
+            unmarked = UnmarkedImages.read(self.unmarked_manifest, self.unmarked_splits, self.unmarked_prepared)
+            figures = unmarked.evaluate(
+                predictor, evaluation.operating_point, batch_size=self.batch_size, resamples=self.resamples,
+                seed=self.seed,
+            )  # fmt: skip
+            evaluation = evaluation.with_entries({"unmarked": figures})
         examples, caption = choose_examples(evaluation, self.examples), Caption.of(predictor.metadata)
         write_region_evaluation(self.evaluation, evaluation)
         add_box_choice(predictor.metadata, evaluation).write(self.evaluation)

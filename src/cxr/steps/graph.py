@@ -25,22 +25,22 @@ class WriteGraph(Step):
     transfer_graph: Annotated[Path, Field(description="Graph of the models that start from pretrained weights.")] = (
         Path("transfer/dvc.yaml")
     )
+    regions_graph: Annotated[Path, Field(description="Graph of the detectors of opacities.")] = Path("regions/dvc.yaml")
     source: Annotated[Path, Field(description="Folder that holds the package.")] = Path("src")
 
     def run(self) -> None:
-        """Read both graphs and write them with current lists."""
+        """Read the graphs and write them with current lists."""
         from cxr.files import write_text
         from cxr.lineage.dvc_graph import with_code, with_models
         from cxr.steps.parameters import read_parameter_file
 
-        for path in (self.params, self.graph, self.transfer_graph):
+        for path in (self.params, self.graph, self.transfer_graph, self.regions_graph):
             if not path.is_file():
                 raise MissingInputError(f"expected a file, received {path}; run the command in the root of the project")
         models = list(read_parameter_file(self.params)["models"])
-        texts = {
-            self.graph: with_models(with_code(self.graph.read_text(encoding="utf-8"), self.source), models),
-            self.transfer_graph: with_code(self.transfer_graph.read_text(encoding="utf-8"), self.source),
-        }
+        graphs = (self.graph, self.transfer_graph, self.regions_graph)
+        texts = {graph: with_code(graph.read_text(encoding="utf-8"), self.source) for graph in graphs}
+        texts[self.graph] = with_models(texts[self.graph], models)
         for path, text in texts.items():
             write_text(path, text)
             self.show(str(path))

@@ -11,7 +11,7 @@ from cxr.steps.base import Input
 from cxr.steps.registry_fields import RegistryStep
 
 if TYPE_CHECKING:
-    from cxr.serving.model_source import ModelSource
+    from cxr.serving.model_source import ModelSource, ServedModel
 
 Fallback = Annotated[
     str | None,
@@ -48,7 +48,7 @@ class FixedModelStep(ModelStep):
         str | None, Field(pattern=r"^[0-9]+$", description="Number of the version; null: the version with the alias.")
     ] = None
 
-    def choose_model(self) -> ModelSource:
+    def choose_model(self) -> ModelSource[ServedModel]:
         """Choose the model, without loading it.
 
         Returns:
@@ -65,3 +65,28 @@ class FixedModelStep(ModelStep):
         return registry_source(
             self.store, self.registered_name, version=self.version, alias=self.alias, fallback=self.fallback
         )
+
+
+RegionsName = Annotated[
+    str,
+    Field(min_length=1, description="Name of the registered detector, which draws boxes around opacities."),
+]
+
+
+class RegionsStep(ModelStep):
+    """A service that also draws boxes, with the version of the detector that has the alias, or one of a folder."""
+
+    regions_name: Annotated[
+        str | None,
+        Field(min_length=1, description="Name of the registered detector, which draws boxes; null: no boxes."),
+    ] = "pneumonia-regions"
+    regions_model: Annotated[
+        Path | None,
+        Input("Model", optional=True),
+        Field(description="Folder of a trained detector, instead of a registered version."),
+    ] = None
+    regions_evaluation: Annotated[
+        Path | None,
+        Input("Evaluation", optional=True),
+        Field(description="Folder of its evaluation; null finds it beside the detectors (../../evaluations/NAME)."),
+    ] = None

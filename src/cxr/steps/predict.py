@@ -1,4 +1,4 @@
-"""Step: predict for image files, for a folder or for a prefix of an object store."""
+"""Step: predict, or draw boxes, for image files, for a folder or for a prefix of an object store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from cxr.errors import MissingInputError, SourceError
 from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
-from cxr.steps.model_fields import FixedModelStep
+from cxr.steps.model_fields import FixedModelStep, RegionsName
 
 if TYPE_CHECKING:
     from cxr.inference.scoring.sources import ImageSource
-    from cxr.inference.scoring.table import TableParts
+    from cxr.inference.scoring.table import ScoringParts
+    from cxr.serving.detector_source import ServedDetector
     from cxr.serving.model_source import ModelSource
 
 log = logging.getLogger(__name__)
@@ -28,12 +29,12 @@ class _ScoringJob:
     """The images, the model and the parts of the table: known before the model is loaded."""
 
     images: ImageSource
-    model: ModelSource
-    parts: TableParts
+    model: ModelSource[Any]
+    parts: ScoringParts[Any]
 
 
 class Predict(FixedModelStep):
-    """Predict for radiographs: a few files as a table on the terminal, or whole folders and prefixes as a file."""
+    """Predict for radiographs, or draw boxes around opacities: on the terminal for a few files, or into a file."""
 
     name: ClassVar[str] = "predict"
     follows: ClassVar[str] = "outcome"
@@ -64,9 +65,14 @@ class Predict(FixedModelStep):
     source: Annotated[
         str | None, Field(pattern="^s3://", description="s3://bucket/prefix of images; nothing is written to disk.")
     ] = None
-    output: Annotated[Path | None, Field(description="File to write, one row per image: NAME.parquet or NAME.csv.")] = (
-        None
-    )
+    output: Annotated[
+        Path | None, Field(description="File to write, one row per image (or box): NAME.parquet or NAME.csv.")
+    ] = None
+    regions: Annotated[
+        bool,
+        Field(description="Draw boxes around opacities: model, version and alias are then those of a detector."),
+    ] = False
+    regions_name: RegionsName = "pneumonia-regions"
     endpoint_url: Annotated[
         str | None, Field(description="Address of an object store; by default AWS_ENDPOINT_URL.")
     ] = None
@@ -136,8 +142,7 @@ class Predict(FixedModelStep):
         super().execute()
 
     def run(self) -> None:
-        """Load the model, predict, print or write the rows."""
-        from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
+        """Load the model or the detector, predict or draw boxes, print or write the rows."""
         from cxr.models.backend import load_keras
 
         job = self._job or self._prepare()
@@ -145,6 +150,11 @@ class Predict(FixedModelStep):
         served = job.model.load()
         if served.banner:
             log.warning("%s", served.banner)
+        if self.regions:
+            self._draw_boxes(job, served)
+            return
+        from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
+
         model = ScoringModel(
             served.predictor, served.version or None, served.alias or None, served.reference, served.banner
         )
@@ -153,6 +163,21 @@ class Predict(FixedModelStep):
             score_to_table(job.images, model, job.parts, *target, workers=workers, batch_size=batch_size)
         else:
             for line in score_to_text(job.images, model, workers=workers, batch_size=batch_size):
+                self.show(line)
+
+    def _draw_boxes(self, job: _ScoringJob, served: ServedDetector) -> None:
+        from cxr.regions.scoring import ScoringDetector, boxes_to_table, boxes_to_text
+
+        if served.reference is None:
+            log.warning("there is no refusal reference: images that are no chest radiographs are searched, too")
+        detector = ScoringDetector(
+            served.predictor, served.version or None, served.alias or None, served.reference, served.banner
+        )
+        target, workers, batch_size = self._target(), self.workers, self.batch_size
+        if target is not None:
+            boxes_to_table(job.images, detector, job.parts, *target, workers=workers, batch_size=batch_size)
+        else:
+            for line in boxes_to_text(job.images, detector, workers=workers, batch_size=batch_size):
                 self.show(line)
 
     def clean_up(self) -> None:
@@ -176,10 +201,32 @@ class Predict(FixedModelStep):
             images = NamedImages(self.files)
         if not images.files:
             raise SourceError(f"expected images, received {images.name} without any; check the spelling")
-        model = self.choose_model()
         result = self.predictions or self.output or Path("predictions")
-        parts = self.parts or result.with_name(f".{result.name}.parts")
-        return _ScoringJob(images, model, TableParts(parts, images.files, model.identity, self.part_size))
+        folder = self.parts or result.with_name(f".{result.name}.parts")
+        model: ModelSource[Any]
+        if self.regions:
+            from cxr.regions.scoring import BoxParts
+
+            model = self._choose_detector()
+            return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity, self.part_size))
+        model = self.choose_model()
+        return _ScoringJob(images, model, TableParts(folder, images.files, model.identity, self.part_size))
+
+    def _choose_detector(self) -> ModelSource[ServedDetector]:
+        from cxr.serving.detector_source import (
+            detector_folder_source,
+            registered_detector_source,
+            use_reference_of_classifier,
+        )
+
+        if self.model is not None:
+            return detector_folder_source(self.model, self.evaluation, self.reference)
+        source = registered_detector_source(
+            self.store, self.regions_name, version=self.version, alias=self.alias, fallback=self.fallback
+        )
+        return use_reference_of_classifier(
+            source, self.store, self.registered_name, alias=self.alias, fallback=self.fallback
+        )
 
     def _target(self) -> tuple[Path, Path] | None:
         """The table and its summary; None if rows are printed."""

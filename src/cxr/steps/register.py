@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cxr.steps.base import TRAIN_IMAGE, Input, Output
-from cxr.steps.tracking_fields import TrackingStep
-
-log = logging.getLogger(__name__)
+from cxr.steps.base import Input, Output
+from cxr.steps.registration_fields import RegistrationStep
 
 
-class Register(TrackingStep):
+class Register(RegistrationStep):
     """Register evaluated models in MLflow; validation chooses the challenger, the policy the champion."""
 
     name: ClassVar[str] = "register"
     follows: ClassVar[str] = "ensemble"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
-    sections_without_effect: ClassVar[tuple[str, ...]] = ()  # another store means another registration
-    container_image: ClassVar[str | None] = TRAIN_IMAGE
-    cacheable: ClassVar[bool] = False  # the registry may have changed
 
     models: Annotated[
         Path,
@@ -45,9 +38,6 @@ class Register(TrackingStep):
         Input("Ensemble", optional=True),
         Field(description="Folder of the ensemble, registered beside its members if it is there."),
     ] = Path("artifacts/ensemble")
-    splits: Annotated[
-        Path, Input("Splits"), Field(description="Folder of the split that the models were judged on.")
-    ] = Path("artifacts/splits")
     reference: Annotated[
         Path,
         Input("Reference", optional=True),
@@ -74,7 +64,6 @@ class Register(TrackingStep):
         description="What chooses the challenger, which must be better in it than the champion: the AUROC on "
         "validation, or its mean under the acquisition changes of the stress test.",
     )
-    require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
     min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
     max_calibration_error: float = Field(
@@ -92,23 +81,11 @@ class Register(TrackingStep):
     specificity: float = Field(
         0.9, gt=0, lt=1, description="Specificity at which challenger and champion are compared in sensitivity."
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals of the differences.")
-    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap replicates over patients.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the bootstrap.")
 
     def run(self) -> None:
         """Register the models, decide about promotion, write the decision."""
         from cxr.promotion.candidates import RunFolders
         from cxr.promotion.facts import PromotionPolicy
-        from cxr.promotion.report import write_decision
-        from cxr.tracking.registry import register, store_decision
 
-        store = self.required_store()
-        policy = PromotionPolicy(**{field.name: getattr(self, field.name) for field in fields(PromotionPolicy)})
-        folders = RunFolders(**{field.name: getattr(self, field.name) for field in fields(RunFolders)})
-        registration = register(
-            store, folders, experiment=self.experiment, registered_name=self.registered_name, policy=policy
-        )
-        write_decision(self.registration, registration)
-        store_decision(store, registration, self.registration)
-        log.info(registration.headline())
+        run, policy = RunFolders(**self.values_of(RunFolders)), PromotionPolicy(**self.values_of(PromotionPolicy))
+        self.register_and_decide(run, policy, self.registered_name, self.registration)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.model_fields import ModelStep
+from cxr.steps.model_fields import RegionsStep
 
 if TYPE_CHECKING:
     from cxr.serving.rest.settings import RequestLimits
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Serve(ModelStep):
+class Serve(RegionsStep):
     """Predict radiographs over HTTP with the champion. Another champion replaces it without a failed request."""
 
     name: ClassVar[str] = "serve"
     follows: ClassVar[str] = "app"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "serve")
-    ignored_keys: ClassVar[frozenset[str]] = ModelStep.ignored_keys | {"webhook_name"}
+    ignored_keys: ClassVar[frozenset[str]] = RegionsStep.ignored_keys | {"webhook_name"}
 
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two polls of the aliases.")] = 5.0
     keep_log: Annotated[
@@ -97,6 +97,9 @@ class Serve(ModelStep):
             model=self.model,
             evaluation=self.evaluation,
             reference=self.reference,
+            regions_name=self.regions_name,
+            regions_model=self.regions_model,
+            regions_evaluation=self.regions_evaluation,
             poll_seconds=self.seconds,
             keep_log=self.keep_log,
             secret_variable=self.secret_variable,

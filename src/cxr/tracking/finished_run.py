@@ -133,6 +133,7 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
         client.log_artifacts(run_id, str(evaluation), "evaluation")
         metadata = ModelMetadata.read(evaluation)
         tags = {name: getattr(metadata, name) for name in ("threshold", "temperature", "threshold_rule")}
+        tags["box_scale"] = metadata.detector.box_scale if metadata.detector is not None else None
         # This tag comes last: after a process that is killed earlier, the whole evaluation is logged again.
         add_tags_and_params(store, run_id, tags={**tags, EVALUATION_TAG: digest}, params={})
     return run_id
@@ -216,13 +217,17 @@ def _seconds_until(history: list[tuple[int, dict[str, float]]], last_epoch: int)
 
 
 def _evaluation_figures(evaluation: Path) -> dict[str, float]:
-    """Finite figures: ``validation_...`` and ``test_...`` at the threshold, and the summary."""
+    """Finite figures: ``validation_...`` and ``test_...`` at the threshold or of all methods, and the summary."""
     metrics = _read_json(evaluation / METRICS_FILE)
     values = {
         f"{split}_{name}": entry.get("value")
         for split in ("validation", "test")
         for name, entry in metrics.get(split, {}).get("at_threshold", {}).items()
     }
+    if "methods" in metrics:  # an evaluation of a detector
+        from cxr.regions.evaluation import name_figures
+
+        values |= name_figures(metrics)
     values |= _read_json(evaluation / SUMMARY_FILE)
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

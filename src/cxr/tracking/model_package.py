@@ -39,6 +39,16 @@ PACKAGE = (
     "models/__init__.py", "models/metadata.py",
 )  # fmt: skip
 """Parts of this package that a version carries: all that prediction imports. A server needs one request per file."""
+DETECTOR_PACKAGE = (
+    *PACKAGE,
+    "data/boxes.py",
+    "evaluation/operating_point.py",
+    "regions/__init__.py", "regions/anchors.py", "regions/average_precision.py", "regions/matching.py",
+    "regions/operating_point.py", "regions/overlap.py", "regions/placement.py", "regions/predictor.py",
+    "regions/suppression.py",
+    "storage/__init__.py", "storage/contents.py",
+)  # fmt: skip
+"""The same for a version of a detector."""
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
@@ -56,11 +66,15 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
+    is_detector = candidate.metadata.detector is not None
     # The input column has no name, so that a plain list of images is accepted as well as a DataFrame.
-    outputs = {"probability": DataType.double, "label": DataType.string, "threshold": DataType.double}
+    outputs = {"probability": DataType.double, "label": DataType.string, "threshold": DataType.double,
+               "refusal": DataType.string}  # fmt: skip
+    if is_detector:
+        outputs = {"path": DataType.string, **dict.fromkeys(("x", "y", "width", "height", "score"), DataType.double)}
     signature = ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in {**outputs, "refusal": DataType.string}.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
     )
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         # MLflow would run an example to guess the signature, which is given.
@@ -69,10 +83,11 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
         for name, path in candidate.files.items():
             (model / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, model / name)
-        ValidationScores.from_evaluation(candidate.evaluation).save(model)
+        if not is_detector:
+            ValidationScores.from_evaluation(candidate.evaluation).save(model)
         candidate.metadata.write(model)
         (model / MODEL_CARD_FILE).write_text(model_card(candidate.metadata, candidate.evaluation), encoding="utf-8")
-        _copy_code(code)
+        _copy_code(code, DETECTOR_PACKAGE if is_detector else PACKAGE)
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
@@ -105,9 +120,9 @@ def _pin(names: Sequence[str]) -> str | None:
     return None
 
 
-def _copy_code(folder: Path) -> None:
+def _copy_code(folder: Path, names: Sequence[str]) -> None:
     folder.mkdir()
-    for name in PACKAGE:
+    for name in names:
         source = Path(cxr.__file__).parent / name
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

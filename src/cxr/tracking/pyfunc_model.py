@@ -1,4 +1,4 @@
-"""The registered model as MLflow runs it: image files in, probability, label and threshold out.
+"""The registered model as MLflow runs it: image files in; probability, label and threshold out, or boxes.
 
 MLflow keeps a copy of this file with each version and executes it to load the model, so nothing is pickled. The
 version carries the package beside it. No other module imports this one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from cxr.images.dicom.reader import is_dicom
 
 if TYPE_CHECKING:
     from cxr.images.decoding import DecodedImage
+    from cxr.regions.predictor import RegionPredictor
 
 IMAGE_COLUMN = "image"
 MODEL_ARTIFACT = "model"
@@ -28,7 +30,7 @@ FILE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG")
 
 
 class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
-    """Predicts for image files with the calibration and threshold of the evaluation."""
+    """Predicts for image files with the calibration and threshold of the evaluation; a detector draws boxes."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load network and metadata.
@@ -37,12 +39,20 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
             context: MLflow's; its artifact ``model`` is the folder with ``model.keras`` and ``card.json``;
                 ``paths`` in its model configuration says whether text may name files on this machine.
         """
+        from cxr.models.metadata import ModelMetadata
+
+        folder = Path(context.artifacts[MODEL_ARTIFACT])
+        self._paths = bool((context.model_config or {}).get("paths", True))
+        self._detector: RegionPredictor | None = None
+        if ModelMetadata.read(folder).detector is not None:
+            from cxr.regions.predictor import RegionPredictor
+
+            self._detector = RegionPredictor.load(folder)
+            return
         from cxr.inference.predictor import Predictor
         from cxr.inference.reference.reference import Reference
 
-        folder = Path(context.artifacts[MODEL_ARTIFACT])
         self._predictor, self._reference = Predictor.load(folder), Reference.load(folder)
-        self._paths = bool((context.model_config or {}).get("paths", True))
 
     def predict(
         self,
@@ -50,7 +60,7 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict for each image.
+        """Predict for each image, or draw the boxes of its opacities.
 
         Args:
             context: MLflow's.
@@ -61,7 +71,9 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         Returns:
             A DataFrame, one row per image in order: ``probability`` (calibrated, 0 to 1), ``label``
             (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the image is no chest radiograph and
-            its probability means nothing; empty for a chest radiograph.
+            its probability means nothing; empty for a chest radiograph. Of a detector one row per box that counts, by
+            image and falling score: ``path`` (of an image that came as data its position, from 0), ``x``, ``y``,
+            ``width`` and ``height`` in pixels of the original, and ``score`` (0 to 1).
 
         Raises:
             ImageError: if an image cannot be used.
@@ -69,6 +81,8 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         from cxr.inference.predictor import BATCH_SIZE, decode_input
 
         column = IMAGE_COLUMN if IMAGE_COLUMN in model_input.columns else model_input.columns[0]
+        if self._detector is not None:
+            return self._draw_boxes(self._detector, model_input[column].tolist())
         rows = []
         for start in range(0, len(model_input), BATCH_SIZE):
             values = model_input[column].iloc[start : start + BATCH_SIZE]
@@ -79,6 +93,20 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
                 for prediction, image in zip(predictions, images, strict=True)
             ]
         return pd.DataFrame(rows, columns=["probability", "label", "threshold", "refusal"])
+
+    def _draw_boxes(self, detector: RegionPredictor, values: Sequence[Any]) -> pd.DataFrame:
+        from cxr.inference.predictor import BATCH_SIZE, decode_input
+
+        paths, tables = [], [detector.predict({})]
+        for start in range(0, len(values), BATCH_SIZE):
+            images = {}
+            for number, value in enumerate(values[start : start + BATCH_SIZE], start):
+                source = self._read(value)
+                paths.append(str(source) if isinstance(source, Path) else str(number))
+                images[str(number)] = decode_input(source, number).grey
+            tables.append(detector.predict(images))
+        boxes = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+        return boxes.assign(path=[paths[int(number)] for number in boxes["path"]])
 
     def _refusal(self, image: DecodedImage) -> str:
         from cxr.inference.reference.refusals import find_refusal

@@ -6,9 +6,9 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.promotion.candidates import Candidate, RunFolders, find_candidates
 from cxr.promotion.comparison import VersionComparison, are_comparable, compare_versions
-from cxr.promotion.facts import PromotionPolicy, VersionFacts, is_pinned
+from cxr.promotion.facts import AnyPolicy, CommonFacts, is_pinned
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasState, PromotionEntry
 from cxr.promotion.report import Registration
 from cxr.promotion.rules import PromotionDecision, choose_challenger, decide
@@ -17,7 +17,7 @@ from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import fetch_version, read_facts
 from cxr.tracking.store import Store
-from cxr.tracking.versions import ensure_registered_model, ensure_version
+from cxr.tracking.versions import check_kind, ensure_registered_model, ensure_version
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ DECISION = "decision"
 
 
 def register(
-    store: Store, run: RunFolders, *, experiment: str, registered_name: str, policy: PromotionPolicy
+    store: Store, run: RunFolders, *, experiment: str, registered_name: str, policy: AnyPolicy
 ) -> Registration:
     """Register the models of a run, move the aliases, and add to the promotion log.
 
@@ -38,7 +38,7 @@ def register(
         run: where the models are.
         experiment: name of the experiment, for runs that the store does not know.
         registered_name: name of the registered model.
-        policy: limits of the promotion rules.
+        policy: limits of the promotion rules about models of this kind.
 
     Returns:
         What was done.
@@ -46,19 +46,21 @@ def register(
     Raises:
         MissingInputError: if a requested model is missing, or none is evaluated.
         DataError: if ``run.splits`` is not the split that the models were judged on.
-        RegistryError: if the store does not answer, or the models were judged on different splits.
+        RegistryError: if the store does not answer, the models were judged on different splits, or the registered model
+            holds versions of the other kind.
     """
     candidates = find_candidates(run)
     store.connect()
-    ensure_registered_model(store, registered_name)
+    ensure_registered_model(store, registered_name, detectors=run.detectors)
+    check_kind(store, registered_name, detectors=run.detectors)
     aliases = Aliases(store, registered_name)
-    facts: list[VersionFacts] = []
+    facts: list[CommonFacts] = []
     new_versions: list[str] = []
     for candidate in candidates:
         run_id = log_evaluation(store, candidate.trained, candidate.evaluation, experiment=experiment)
         version, is_new = ensure_version(store, registered_name, candidate, run_id)
-        _keep_predictions(aliases.log, str(version.version), candidate.evaluation, run.splits)
-        facts.append(read_facts(store, version))
+        _keep_predictions(aliases.log, str(version.version), candidate, run.splits)
+        facts.append(read_facts(store, version, policy.FACTS))
         if is_new:
             new_versions.append(str(version.version))
     promotion = _Promotion(store, registered_name, aliases, policy, run.data)
@@ -95,16 +97,20 @@ def store_decision(store: Store, registration: Registration, folder: Path) -> No
     store.client.set_model_version_tag(name, registration.decision.candidate, DECISION, address)
 
 
-def _keep_predictions(promotion_log: PromotionLog, version: str, evaluation: Path, splits: Path) -> None:
-    """Store what a version predicted for its split, unless it is stored already."""
+def _keep_predictions(promotion_log: PromotionLog, version: str, candidate: Candidate, splits: Path) -> None:
+    """Store what a version achieved in each image of its split, unless it is stored already."""
     import pandas as pd
 
     from cxr.evaluation.pairing import split_with_predictions
     from cxr.files import PREDICTIONS_FILE, SPLITS_FILE
+    from cxr.regions.evaluation import PER_IMAGE
+    from cxr.regions.files import IMAGES_FILE
 
     if not promotion_log.has_predictions(version):
-        predictions = pd.read_parquet(evaluation / PREDICTIONS_FILE)
-        table = split_with_predictions(pd.read_parquet(splits / SPLITS_FILE), predictions)
+        is_detector = candidate.metadata.detector is not None
+        name, column = (IMAGES_FILE, PER_IMAGE) if is_detector else (PREDICTIONS_FILE, "probability")
+        predictions = pd.read_parquet(candidate.evaluation / name)
+        table = split_with_predictions(pd.read_parquet(splits / SPLITS_FILE), predictions, column)
         promotion_log.save_predictions(version, table)
 
 
@@ -112,14 +118,12 @@ class _Promotion:
     """Decides about one challenger and writes the decision down; decides again if another run was faster."""
 
     def __init__(
-        self, store: Store, registered_name: str, aliases: Aliases, policy: PromotionPolicy, data: Path | None
+        self, store: Store, registered_name: str, aliases: Aliases, policy: AnyPolicy, data: Path | None
     ) -> None:
         self._store, self._name, self._aliases, self._policy, self._data = store, registered_name, aliases, policy, data
         self._comparisons: dict[str, VersionComparison] = {}
 
-    def run(
-        self, challenger: VersionFacts
-    ) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
+    def run(self, challenger: CommonFacts) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
         """Decide; returns the decision, its log entry unless the log said the same already, and the comparison.
 
         If a registration of the same models was killed after its entry was written, its decision is made once more and
@@ -151,7 +155,7 @@ class _Promotion:
         raise self._aliases.busy("register again")
 
     def _decide(
-        self, challenger: VersionFacts, state: AliasState
+        self, challenger: CommonFacts, state: AliasState
     ) -> tuple[PromotionDecision, dict[str, str | None], VersionComparison | None]:
         """The decision, the aliases after it, and the comparison with the champion."""
         champion = self._facts(state.champion)
@@ -164,7 +168,7 @@ class _Promotion:
             after[CHALLENGER] = challenger.version
         return decision, after, comparison
 
-    def _lacks_decision(self, entry: PromotionEntry, challenger: VersionFacts) -> bool:
+    def _lacks_decision(self, entry: PromotionEntry, challenger: CommonFacts) -> bool:
         """Whether an entry is a run's about this challenger, and its decision's files were never stored."""
         if (entry.kind, entry.candidate) != ("run", challenger.version):
             return False
@@ -189,12 +193,13 @@ class _Promotion:
         log.warning(note)
         return (note,)
 
-    def _facts(self, version: str | None) -> VersionFacts | None:
+    def _facts(self, version: str | None) -> CommonFacts | None:
         if version is None:
             return None
-        return read_facts(self._store, self._store.client.get_model_version(self._name, version))
+        registered = self._store.client.get_model_version(self._name, version)
+        return read_facts(self._store, registered, self._policy.FACTS)
 
-    def _compare(self, challenger: VersionFacts, champion: VersionFacts | None) -> VersionComparison | None:
+    def _compare(self, challenger: CommonFacts, champion: CommonFacts | None) -> VersionComparison | None:
         if champion is None or not are_comparable(challenger, champion):
             return None
         if champion.version not in self._comparisons:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxr.errors import MissingInputError, RegistryError
 from cxr.files import METADATA_FILE
 from cxr.models.metadata import ModelMetadata
-from cxr.promotion.facts import VersionFacts
+from cxr.promotion.facts import CommonFacts
 from cxr.tracking.artifact_download import artifact_repository, download_files
 from cxr.tracking.health import first_line
 from cxr.tracking.store import Store
@@ -47,17 +47,18 @@ def alias_versions(store: Store, registered_name: str) -> dict[str, str]:
     return {str(alias): str(version) for alias, version in aliases.items()}
 
 
-def read_facts(store: Store, version: ModelVersion) -> VersionFacts:
+def read_facts(store: Store, version: ModelVersion, kind: type[CommonFacts]) -> CommonFacts:
     """Read what the promotion rules look at in a version.
 
     Args:
         store: the tracking store.
         version: a version of the registered model.
+        kind: facts of a classifier, or of a detector.
 
     Returns:
         The facts.
     """
-    return VersionFacts.from_tags(str(version.version), version.tags, missing_files(store, version))
+    return kind.from_tags(str(version.version), version.tags, missing_files(store, version))
 
 
 def fetch_version(store: Store, registered_name: str, number: str, folder: Path) -> Path:
@@ -70,7 +71,8 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
         folder: an empty folder that exists.
 
     Returns:
-        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads.
+        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads, or, of a detector,
+        :meth:`cxr.regions.predictor.RegionPredictor.load`.
 
     Raises:
         MissingInputError: if there is no such local store.
@@ -95,7 +97,8 @@ def fetch_model(store: Store, version: ModelVersion, folder: Path) -> Path:
         folder: an empty folder that exists.
 
     Returns:
-        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads.
+        The folder that :meth:`cxr.inference.predictor.Predictor.load` reads, or, of a detector,
+        :meth:`cxr.regions.predictor.RegionPredictor.load`.
 
     Raises:
         RegistryError: if files are gone; an incomplete version must not be served.

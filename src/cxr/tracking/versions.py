@@ -30,15 +30,20 @@ log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"
 """Tag of a version and of its MLflow model: digest of the content that they were created from."""
+TASK = "task"
+"""Tag of a version of a detector, with the value :data:`DETECTION`; versions of classifiers have no such tag."""
+DETECTION = "detection"
 DESCRIPTION = "Pneumonia on chest radiographs: image in, probability, label and threshold out."
+DETECTOR_DESCRIPTION = "Opacities on chest radiographs: image in, boxes with scores out."
 
 
-def ensure_registered_model(store: Store, name: str) -> None:
+def ensure_registered_model(store: Store, name: str, *, detectors: bool = False) -> None:
     """Create the registered model unless it exists.
 
     Args:
         store: the tracking store.
         name: name of the registered model.
+        detectors: whether its versions draw boxes.
 
     Raises:
         RegistryError: if the store refuses.
@@ -46,10 +51,31 @@ def ensure_registered_model(store: Store, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.create_registered_model(name, description=DESCRIPTION)
+        store.client.create_registered_model(name, description=DETECTOR_DESCRIPTION if detectors else DESCRIPTION)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise RegistryError(f"cannot create the registered model {name!r}: {error}") from error
+
+
+def check_kind(store: Store, name: str, *, detectors: bool) -> None:
+    """Refuse to mix classifiers and detectors in one registered model: who serves it expects one kind.
+
+    Args:
+        store: the tracking store.
+        name: name of the registered model.
+        detectors: whether versions that draw boxes will be added.
+
+    Raises:
+        RegistryError: if it has versions of the other kind.
+    """
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    others = [str(version.version) for version in versions if (version.tags.get(TASK) == DETECTION) != detectors]
+    if others:
+        expected, other = ("detectors", "classifiers") if detectors else ("classifiers", "detectors")
+        raise RegistryError(
+            f"expected a registered model of {expected}, received registered_name={name!r} with {other} "
+            f"(versions {', '.join(others[:5])}); give another name"
+        )
 
 
 def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -> tuple[ModelVersion, bool]:
@@ -232,7 +258,7 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
         client.get_run(run_id).info.experiment_id,
         name=candidate.name,
         source_run_id=run_id,
-        model_type="classifier",
+        model_type="classifier" if candidate.metadata.detector is None else "detector",
         tags={FINGERPRINT: fingerprint},
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -313,4 +339,6 @@ def _tags(candidate: Candidate, fingerprint: str) -> dict[str, str]:
         "python": PYTHON,
         **candidate.summary,
     }
+    if metadata.detector is not None:
+        values |= {TASK: DETECTION, "backbone": metadata.detector.backbone, "anchors": metadata.detector.anchors}
     return {key: str(value) for key, value in values.items() if value is not None}

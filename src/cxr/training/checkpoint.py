@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.files import whole_folder
+from cxr.images.recipes import Recipe
+from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
 
@@ -151,3 +154,27 @@ class Checkpoint:
 def _read_arrays(path: Path) -> Arrays:
     with np.load(path) as stored:
         return [stored[name] for name in stored.files]
+
+
+def fingerprint_training(settings: Any, recipe: Recipe, data: SplitData, others: Sequence[Any]) -> str:
+    """Compute the digest of everything that a training depends on. It resumes only from checkpoints with the same one.
+
+    Args:
+        settings: dataclass of the settings; where its ``weights`` name a file, the content counts too.
+        recipe: recipe of the images.
+        data: split of the images.
+        others: further plain values.
+
+    Returns:
+        Hexadecimal SHA-256.
+    """
+    weights = Path(settings.weights)
+    facts = [
+        asdict(settings),
+        hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        recipe.to_dict(),
+        data.data_digest,
+        data.digest,
+        *others,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

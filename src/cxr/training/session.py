@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
 from cxr.training.changed_images import ChangedImages
-from cxr.training.checkpoint import Checkpoint, TrainingState
+from cxr.training.checkpoint import Checkpoint, TrainingState, fingerprint_training
 from cxr.training.classification import ClassificationTask
 from cxr.training.device import Precision, prepare_device
 from cxr.training.frozen_activations import store_activations
@@ -203,16 +202,13 @@ class TrainingSession:
         Returns:
             Hexadecimal SHA-256.
         """
-        weights = Path(self.settings.weights)
-        facts = [
-            asdict(self.settings),
-            hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
-            self.prepared.recipe.to_dict(),
-            self.data.data_digest,
-            self.data.digest,
-            [self.batch_size, self.stores_activations, keras.backend.backend(), keras.config.dtype_policy().name],
+        environment = [
+            self.batch_size,
+            self.stores_activations,
+            keras.backend.backend(),
+            keras.config.dtype_policy().name,
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return fingerprint_training(self.settings, self.prepared.recipe, self.data, [environment])
 
     def _digest(self, number: int) -> str:
         return hashlib.sha256(f"{self.fingerprint()} {number}".encode()).hexdigest()

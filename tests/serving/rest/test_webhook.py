@@ -13,7 +13,7 @@ import pytest
 
 from cxr.errors import ParameterError
 from cxr.images.sandbox import SandboxedDecoder
-from cxr.serving.model_provider import FolderModelProvider
+from cxr.serving.model_provider import FolderDetectorProvider, FolderModelProvider
 from cxr.serving.rest.supervisor import bind_socket
 from cxr.serving.rest.webhook import MAX_MESSAGE_BYTES
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -74,6 +74,17 @@ def test_a_signed_message_about_the_model_wakes_the_watchers_once(service: Runni
     assert send(service, name="another-model").json == {"done": "nothing"}
     assert send(service, "model_version.created").json == {"done": "nothing"}
     assert len(service.wake_calls) == 3
+
+
+def test_a_message_about_the_detector_wakes_the_watchers_too(
+    registered: FolderModelProvider, decoder: SandboxedDecoder
+) -> None:
+    detectors = FolderDetectorProvider(None, registered_name="pneumonia-regions")
+    with run_service(registered, detectors=detectors, secret=SECRET, decoder=decoder) as service:
+        for name in ("pneumonia-regions", "pneumonia-classifier"):
+            assert send(service, name=name).json == {"done": "looking at the aliases"}
+        assert send(service, name="another-model").json == {"done": "nothing"}
+        assert len(service.wake_calls) == 2
 
 
 def test_forged_unsigned_and_old_messages_are_rejected_and_wake_nobody(service: RunningService) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from cxr.images.decoding import decode_image
 from cxr.images.parallel import map_in_order
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
 from cxr.inference.scoring.sources import ImageFile, ImageSource
-from cxr.inference.scoring.table import PredictionRow, TableParts
+from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts
 
 if TYPE_CHECKING:
     from cxr.images.recipes import Recipe
@@ -55,8 +55,17 @@ class ScoringModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadFile:
-    """A file after reading: a checked image, or an error."""
+class ReadFile:
+    """A file after reading: a checked image, or an error.
+
+    Attributes:
+        path: name of the file in tables.
+        image: the checked image; None if there is none.
+        error: why there is none: kind of problem, and its description; empty if there is an image.
+        sha256: digest of the content; None if it could not be read.
+        width: pixels per row; None if the image could not be decoded.
+        height: number of rows; None if the image could not be decoded.
+    """
 
     path: str
     image: CheckedImage | None = None
@@ -85,15 +94,52 @@ def predict_rows(
         SourceError: if the source fails.
         MissingInputError: if the model isn't calibrated.
     """
-    threads = workers or source.workers or os.cpu_count() or 1
-    read = partial(_read_file, source, model.predictor.recipes, model.reference)
-    # One batch is prepared while the network predicts for the batch before it.
-    prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
-    while batch := list(islice(prepared, batch_size)):
+    recipes, reference = model.predictor.recipes, model.reference
+    for batch in read_in_batches(source, files, recipes, reference, workers=workers, batch_size=batch_size):
         yield from _predict_batch(batch, model.predictor, batch_size)
 
 
-def score(source: ImageSource, model: ScoringModel, parts: TableParts, *, workers: int | None, batch_size: int) -> None:
+def read_in_batches(
+    source: ImageSource,
+    files: Iterable[ImageFile],
+    recipes: Sequence[Recipe],
+    reference: Reference | None,
+    *,
+    workers: int | None,
+    batch_size: int,
+) -> Iterator[list[ReadFile]]:
+    """Read, decode, check and prepare files in threads, one batch ahead of the caller.
+
+    Args:
+        source: where the files are read from.
+        files: files of ``source``; they are taken from the iterable when they are needed.
+        recipes: recipes that prepare each image.
+        reference: statistics of the training images; None accepts every image.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: files per batch.
+
+    Yields:
+        The next files, in their order.
+
+    Raises:
+        SourceError: if the source fails.
+    """
+    threads = workers or source.workers or os.cpu_count() or 1
+    read = partial(_read_file, source, recipes, reference)
+    # One batch is prepared while the network predicts for the batch before it.
+    prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
+    while batch := list(islice(prepared, batch_size)):
+        yield batch
+
+
+def score(
+    source: ImageSource,
+    model: ScoringModel,
+    parts: ScoringParts[PredictionRow],
+    *,
+    workers: int | None,
+    batch_size: int,
+) -> None:
     """Predict for all files whose part doesn't exist yet.
 
     Memory does not grow with the number of files.
@@ -109,22 +155,45 @@ def score(source: ImageSource, model: ScoringModel, parts: TableParts, *, worker
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
         MissingInputError: if the model isn't calibrated.
     """
+
+    def predict(files: Iterable[ImageFile]) -> Iterator[PredictionRow]:
+        return predict_rows(source, files, model, workers=workers, batch_size=batch_size)
+
+    write_missing_parts(source, parts, predict, model.columns)
+
+
+def write_missing_parts(
+    source: ImageSource,
+    parts: ScoringParts[ResultT],
+    predict: Callable[[Iterable[ImageFile]], Iterator[ResultT]],
+    columns: Mapping[str, str | None],
+) -> None:
+    """Predict for all files whose part doesn't exist yet, with a progress bar.
+
+    Args:
+        source: the images.
+        parts: where the results are kept; each part is written whole or not at all.
+        predict: files of the source to one result per file, in their order.
+        columns: columns that are the same in each row.
+
+    Raises:
+        SourceError: if the source fails; finished parts are kept, and the next call continues after them.
+    """
     missing = parts.missing()
     files_of_parts = [parts.files(number) for number in missing]
     finished = len(source.files) - sum(map(len, files_of_parts))
     with tqdm(
         total=len(source.files), initial=finished, unit=" images", desc=f"predict {source.name}", disable=None
     ) as progress:
-        remaining = (file for files in files_of_parts for file in files)
-        rows = predict_rows(source, remaining, model, workers=workers, batch_size=batch_size)
+        results = predict(file for files in files_of_parts for file in files)
         for number, files in zip(missing, files_of_parts, strict=True):
-            parts.write(number, list(_count(islice(rows, len(files)), progress)), model.columns)
+            parts.write(number, list(_count(islice(results, len(files)), progress)), columns)
 
 
 def score_to_table(
     source: ImageSource,
     model: ScoringModel,
-    parts: TableParts,
+    parts: ScoringParts[PredictionRow],
     table: Path,
     summary: Path,
     *,
@@ -149,7 +218,7 @@ def score_to_table(
     """
     score(source, model, parts, workers=workers, batch_size=batch_size)
     figures = parts.join(table)
-    _expect_predictions(figures["answered"], figures["first_errors"])
+    expect_predictions(figures["answered"], figures["first_errors"])
     write_json(
         summary,
         {
@@ -195,12 +264,12 @@ def score_to_text(source: ImageSource, model: ScoringModel, *, workers: int | No
         else:
             shares = f"{row.probability:>11.1%}  {row.threshold:>9.1%}"
             yield f"{row.path:<{width}}  {row.label:<9}  {shares}  {version}"
-    _expect_predictions(len(source.files) - len(errors), errors[:5])
+    expect_predictions(len(source.files) - len(errors), errors[:FIRST_ERRORS])
 
 
 def _read_file(
     source: ImageSource, recipes: Sequence[Recipe], reference: Reference | None, file: ImageFile
-) -> _ReadFile:
+) -> ReadFile:
     # File names that are not valid UTF-8 contain surrogates, which no table can hold.
     path = os.fsencode(file.path).decode("utf-8", "backslashreplace")
     sha256 = None
@@ -210,12 +279,12 @@ def _read_file(
         decoded = decode_image(data)
         checked = check_image(recipes, reference, decoded)
     except ImageError as error:
-        return _ReadFile(path, error=str(error), sha256=sha256)
+        return ReadFile(path, error=str(error), sha256=sha256)
     height, width = decoded.grey.shape
-    return _ReadFile(path, checked, sha256=sha256, width=width, height=height)
+    return ReadFile(path, checked, sha256=sha256, width=width, height=height)
 
 
-def _predict_batch(batch: Sequence[_ReadFile], predictor: Predictor, batch_size: int) -> Iterator[PredictionRow]:
+def _predict_batch(batch: Sequence[ReadFile], predictor: Predictor, batch_size: int) -> Iterator[PredictionRow]:
     results: Iterator[PredictionResult] = iter(
         predict_checked(predictor, [file.image for file in batch if file.image is not None], batch_size)
     )
@@ -236,12 +305,21 @@ def _predict_batch(batch: Sequence[_ReadFile], predictor: Predictor, batch_size:
             yield replace(row, error=f"no_answer: the network gave {prediction.probability}")
 
 
-def _count(rows: Iterator[PredictionRow], progress: tqdm[Any]) -> Iterator[PredictionRow]:
-    for row in rows:
+def _count(results: Iterator[ResultT], progress: tqdm[Any]) -> Iterator[ResultT]:
+    for result in results:
         progress.update()
-        yield row
+        yield result
 
 
-def _expect_predictions(predicted: int, errors: Sequence[str]) -> None:
+def expect_predictions(predicted: int, errors: Sequence[str]) -> None:
+    """Stop if no image got a prediction.
+
+    Args:
+        predicted: number of images with a prediction.
+        errors: the first errors, for the message.
+
+    Raises:
+        DataError: if there is no prediction.
+    """
     if not predicted:
         raise DataError("\n".join(["expected at least one radiograph that can be read, received:", *errors]))

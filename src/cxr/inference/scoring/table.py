@@ -1,4 +1,4 @@
-"""The table of predictions: its rows, its parts on disk while scoring goes on, and the file that joins them."""
+"""Tables of predictions: their rows, their parts on disk while scoring goes on, and the file that joins them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import csv
 import hashlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +38,11 @@ SCHEMA = pa.schema(
 """Columns of the table; an unknown value is null, and ``error`` is empty where there is none."""
 _LAYOUT = "1"
 """Enters the name of each part. It must change whenever the content of a part changes its form."""
+FIRST_ERRORS = 5
+"""Errors that a summary repeats in full."""
+
+ResultT = TypeVar("ResultT")
+"""What is known about one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +70,17 @@ class PredictionRow:
     height: int | None = None
 
 
-class TableParts:
+class ScoringParts(ABC, Generic[ResultT]):
     """Parts of a table, each in a small file whose name depends on the images and the model.
 
     So an existing part is always valid, and a part of other images or of another model is never used.
 
     Attributes:
+        schema: columns of a part.
         digest: digest of all files and the model: tables with the same digest are the same.
     """
+
+    schema: ClassVar[pa.Schema]
 
     def __init__(self, folder: Path, files: Sequence[ImageFile], model: str, size: int) -> None:
         """Divide the files into parts.
@@ -108,17 +117,55 @@ class TableParts:
         """
         return [number for number, name in enumerate(self._names) if not (self._folder / name).exists()]
 
-    def write(self, number: int, rows: Sequence[PredictionRow], columns: Mapping[str, str | None]) -> None:
+    def write(self, number: int, results: Sequence[ResultT], columns: Mapping[str, str | None]) -> None:
         """Write one part, whole or not at all.
 
         Args:
             number: index of the part.
-            rows: its rows, in the order of its files.
+            results: what is known about each of its files, in their order.
             columns: columns that are the same in each row.
         """
-        table = pa.Table.from_pylist([{**asdict(row), **columns} for row in rows], schema=SCHEMA)
+        rows = [{**row, **columns} for result in results for row in self.rows(result)]
         with whole_file(self._folder / self._names[number]) as partial:
-            pq.write_table(table, partial)
+            pq.write_table(pa.Table.from_pylist(rows, schema=self.schema), partial)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Read the parts one after the other.
+
+        Yields:
+            Tables of :attr:`schema`.
+        """
+        for name in self._names:
+            yield pq.read_table(self._folder / name, schema=self.schema)
+
+    @abstractmethod
+    def rows(self, result: ResultT) -> Iterable[Mapping[str, Any]]:
+        """Make the rows of one file, without the columns that are the same in each row."""
+
+    @abstractmethod
+    def join(self, target: Path) -> dict[str, Any]:
+        """Write the table from all parts, one after the other, whole or not at all.
+
+        Args:
+            target: a file whose name ends in ``.parquet`` or ``.csv``.
+
+        Returns:
+            Figures for people and for :func:`is_complete`, among them ``digest`` and ``bytes``.
+        """
+
+    def remove(self) -> None:
+        """Remove the parts once the table is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class TableParts(ScoringParts[PredictionRow]):
+    """Parts of the table of a classifier's predictions: one row per file."""
+
+    schema = SCHEMA
+
+    def rows(self, result: PredictionRow) -> Iterable[Mapping[str, Any]]:
+        """Make the row of one file."""
+        return [asdict(result)]
 
     def join(self, target: Path) -> dict[str, Any]:
         """Write the table from all parts, one after the other, whole or not at all.
@@ -133,15 +180,14 @@ class TableParts:
         labels: Counter[str] = Counter()
         errors: Counter[str] = Counter()
         first_errors: list[str] = []
-        with whole_file(target) as partial, _open_writer(target.suffix, partial) as write:
-            for name in self._names:
-                table = pq.read_table(self._folder / name, schema=SCHEMA)
+        with whole_file(target) as partial, open_writer(target.suffix, partial, self.schema) as write:
+            for table in self.tables():
                 write(table)
                 labels.update(label for label in table["label"].to_pylist() if label is not None)
                 for path, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True):
                     if error:
-                        errors[error.partition(":")[0]] += 1
-                        first_errors += [f"{path}: {error}"] if len(first_errors) < 5 else []
+                        errors[error_kind(error)] += 1
+                        first_errors += [f"{path}: {error}"] if len(first_errors) < FIRST_ERRORS else []
         return {
             "digest": self.digest,
             "bytes": target.stat().st_size,
@@ -152,18 +198,19 @@ class TableParts:
             "first_errors": first_errors,
         }
 
-    def remove(self) -> None:
-        """Remove the parts once the table is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def error_kind(error: str) -> str:
+    """Kind of a problem or a refusal, of a text that begins with it, such as ``"truncated: ..."``."""
+    return error.partition(":")[0]
 
 
 def is_complete(digest: str, target: Path, summary: Path) -> bool:
     """Tell whether a table exists already.
 
     Args:
-        digest: digest of the :class:`TableParts`.
+        digest: digest of the :class:`ScoringParts`.
         target: the table.
-        summary: JSON file with what :meth:`TableParts.join` returned for it.
+        summary: JSON file with what :meth:`ScoringParts.join` returned for it.
 
     Returns:
         True if the table holds predictions of the same model for the same files.
@@ -183,13 +230,22 @@ def _digest(model: str, files: Sequence[ImageFile]) -> str:
 
 
 @contextmanager
-def _open_writer(suffix: str, path: Path) -> Iterator[Any]:
-    """A function that appends a table to the file."""
+def open_writer(suffix: str, path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """Open a file for tables.
+
+    Args:
+        suffix: ``".parquet"``, or anything else for CSV.
+        path: the file.
+        schema: columns of the tables.
+
+    Yields:
+        A function that appends a table to the file.
+    """
     if suffix == ".parquet":
-        with pq.ParquetWriter(path, SCHEMA) as parquet:
+        with pq.ParquetWriter(path, schema) as parquet:
             yield parquet.write_table
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(SCHEMA.names)
+        lines.writerow(schema.names)
         yield lambda table: lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))

@@ -30,6 +30,7 @@ class WriteComponents(Action):
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
         sections = read_parameter_file(self.params)
-        containers = {**(sections.get("containers") or {}), "transfer": False, "remote": None}
-        models = tuple(PipelineGraph({**sections, "containers": containers}).models)
+        containers = {**(sections.get("containers") or {}), "transfer": False, "regions": True, "remote": None}
+        graph = PipelineGraph({**sections, "containers": containers})
+        models = {"models": tuple(graph.models), "regions": tuple(graph.detectors)}
         self.show(*map(str, write_components(self.folder, models)))

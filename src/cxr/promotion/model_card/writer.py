@@ -20,6 +20,15 @@ from cxr.promotion.model_card.evaluation_sections import (
     stress_section,
     threshold_section,
 )
+from cxr.promotion.model_card.region_sections import (
+    box_choice_section,
+    describe_region_counts,
+    detector_section,
+    region_figures_section,
+    strata_section,
+    unmarked_section,
+)
+from cxr.regions.image_tables import WITH_PNEUMONIA
 
 KERMANY_PEOPLE = (
     "children of one to five years, seen at one hospital (Guangzhou Women and Children's Medical Center, China)"
@@ -68,20 +77,33 @@ def write_model_card(
     Returns:
         Markdown.
     """
+    if metadata.detector is not None:
+        judged = [
+            _Section("Figures on test images", region_figures_section(metrics)),
+            _Section("Threshold and box scale", box_choice_section(metadata), 1),
+            _Section("By subtype and difficulty", strata_section(metrics), 7),
+            _Section("Images of another data set", unmarked_section(metrics), 6),
+            _Section("Limits", _limits(metadata, metrics)),
+            _Section("Detector", detector_section(metadata.detector), 2),
+        ]
+    else:
+        judged = [
+            _Section("Figures on test images", figures_section(metrics)),
+            _Section("Threshold", threshold_section(metadata, metrics), 1),
+            _Section("Honesty checks", shortcut_section(metrics)),
+            _Section("Images acquired in another way", stress_section(metrics), 7),
+            _Section("Limits", _limits(metadata, metrics)),
+            _Section("Calibration", calibration_section(metadata, metrics), 2),
+        ]
     sections = [
         _Section("Intended use", _intended_use(metadata)),
         _Section("Not for", _not_for(metadata)),
-        _Section("Figures on test images", figures_section(metrics)),
-        _Section("Threshold", threshold_section(metadata, metrics), 1),
-        _Section("Honesty checks", shortcut_section(metrics)),
-        _Section("Images acquired in another way", stress_section(metrics), 7),
-        _Section("Limits", _limits(metadata, metrics)),
-        _Section("Calibration", calibration_section(metadata, metrics), 2),
+        *judged,
         _Section("Data", _data(metadata, metrics), 3),
         _Section("Split", _split(metadata, metrics), 4),
         _Section("Training", _training(metadata), 5),
         _Section("Where it comes from", origin or _origin(metadata), 1),
-        _Section("Use", _use(), 6),
+        _Section("Use", _use(metadata), 6),
     ]
     return _join(_headline(metadata), sections, limit)
 
@@ -99,13 +121,20 @@ def _join(headline: str, sections: list[_Section], limit: int | None) -> str:
 
 
 def _headline(metadata: ModelMetadata) -> str:
-    lines = [f"# {metadata.model}: pneumonia on chest radiographs", ""]
+    subject = "pneumonia" if metadata.detector is None else "opacities"
+    lines = [f"# {metadata.model}: {subject} on chest radiographs", ""]
     if metadata.dataset_kind == "phantom":
         lines += [
             "> **Trained on phantoms: drawn images, not patients.** Its figures say that the pipeline works, and "
             "nothing about people. Never for use on people.",
             "",
         ]
+    if metadata.detector is not None:
+        lines.append(
+            f"{metadata.model} ({metadata.system}) is a detector with {metadata.parameters:,} parameters: a chest "
+            "radiograph in, boxes of opacities with scores out. For research. Not for diagnosis.\n"
+        )
+        return "\n".join(lines)
     kind = "an ensemble pooling " + _member_weights(metadata) if metadata.members else "one network"
     lines.append(
         f"{metadata.model} ({metadata.system}) is {kind} with {metadata.parameters:,} parameters: a chest radiograph "
@@ -151,7 +180,9 @@ def _not_for(metadata: ModelMetadata) -> str:
             "- Diagnosis, triage, or any decision about a patient. It is not a medical device and has no clearance.",
             f"- {people[0].upper()}{people[1:]}; lateral radiographs; photographs of films or screens.",
             "- Other hospitals and scanners, before it has been judged on their images.",
-            "- Other findings: tuberculosis, effusion, a foreign body and everything else get one of its two labels.",
+            "- Other findings: tuberculosis, effusion, a foreign body and everything else get one of its two labels."
+            if metadata.detector is None
+            else "- Other findings: tuberculosis, effusion, a foreign body and everything else may get boxes, too.",
             "- Telling bacterial from viral pneumonia: subtypes are only reported on.",
         ]
     )
@@ -161,7 +192,7 @@ def _limits(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
     test = split_metrics(metrics, "test")
     lines = []
     if test.get("images"):
-        share = 100 * test["pneumonia"] / test["images"]
+        share = 100 * _images_with_pneumonia(test) / test["images"]
         lines.append(f"- {share:.0f} % of the test images show pneumonia; where it is rarer, precision is lower.")
     if metadata.dataset_kind == "phantom":
         lines.append("- Drawn images are simpler than radiographs; no figure carries over.")
@@ -169,14 +200,20 @@ def _limits(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
         where = "One hospital; no" if _published_people(metadata) else "No"
         lines.append(f"- {where} images of another hospital were used to judge it, and no readers were compared.")
         lines.append("- Age, sex, scanner and other illness of single patients are not known; neither is fairness.")
-        lines.append("- Labels are the data set's own; their errors are not measured.")
+        labels = "Labels" if metadata.detector is None else "Boxes"
+        lines.append(f"- {labels} are the data set's own; their errors are not measured.")
     if (metadata.git_commit or DIRTY_SUFFIX).endswith(DIRTY_SUFFIX):
         lines.append("- The commit does not hold all of the code that trained it, or is unknown.")
     return "\n".join(lines)
 
 
+def _images_with_pneumonia(figures: Mapping[str, Any]) -> int:
+    return int(figures["pneumonia"] if "pneumonia" in figures else figures["strata"][WITH_PNEUMONIA]["images"])
+
+
 def _data(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
     data = metadata.dataset
+    count = describe_counts if metadata.detector is None else describe_region_counts
     licence = data.get("licence")
     if licence in (None, "unknown"):
         licence = kermany.LICENCE if _published_people(metadata) else NOT_STATED
@@ -188,10 +225,7 @@ def _data(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
             f"- Licence: {licence}",
             f"- Version: DVC md5 `{metadata.data_md5 or NOT_STATED}`, content digest `{metadata.data_digest[:16]}`",
             f"- Training: {_training_images(metadata)}",
-            *(
-                f"- {split.capitalize()}: {describe_counts(split_metrics(metrics, split))}"
-                for split in ("validation", "test")
-            ),
+            *(f"- {split.capitalize()}: {count(split_metrics(metrics, split))}" for split in ("validation", "test")),
         ]
     )
 
@@ -210,9 +244,10 @@ def _split(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
         "official": "the published test folder kept as it is, the other patients divided into train and validation; "
         "images that share a patient or content with the test folder are left out",
     }.get(metadata.split_protocol, f"by patient{shares}")
+    chosen = "calibration and threshold" if metadata.detector is None else "threshold and box scale"
     return (
         f"`{metadata.split_protocol}`: {how}. No patient has images on two sides. Validation decided on epoch, "
-        f"calibration and threshold; test was read to report. Split digest `{metadata.split_digest[:16]}`. "
+        f"{chosen}; test was read to report. Split digest `{metadata.split_digest[:16]}`. "
         "Figures of other splits cannot be put beside these."
     )
 
@@ -250,9 +285,12 @@ def _origin(metadata: ModelMetadata) -> str:
     )
 
 
-def _use() -> str:
+def _use(metadata: ModelMetadata) -> str:
+    result = "probability, label, threshold"
+    if metadata.detector is not None:
+        result = "one row per box: path, x, y, width, height, score"
     return (
         "```python\nimport mlflow.pyfunc\n\n"
         'model = mlflow.pyfunc.load_model("models:/NAME/VERSION")\n'
-        'model.predict(["radiograph.jpeg"])  # probability, label, threshold\n```'
+        f'model.predict(["radiograph.jpeg"])  # {result}\n```'
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from cxr import __version__
 from cxr.errors import ImageError
-from cxr.serving.model_source import ServedModel
-from cxr.serving.rest.inference import InferenceService
+from cxr.serving.detector_source import ServedDetector
+from cxr.serving.rest.inference import InferenceService, ServiceAnswer
 from cxr.serving.rest.metrics import METRICS_TYPE, ServiceMetrics
 from cxr.serving.rest.middleware import Readiness, RequestLimiter, RequestMiddleware
 from cxr.serving.rest.openapi import (
@@ -35,11 +35,11 @@ from cxr.serving.rest.request_body import (
 )
 from cxr.serving.rest.schemas import (
     HealthResponse,
-    ImageResult,
     ModelsResponse,
     ModelStateResponse,
     PredictionsResponse,
     ReadyResponse,
+    RegionsModel,
     VersionResponse,
     WebhookResponse,
 )
@@ -47,6 +47,10 @@ from cxr.serving.rest.settings import RequestLimits
 from cxr.serving.rest.webhook import MAX_MESSAGE_BYTES, MAX_MESSAGE_SECONDS, WebhookReceiver
 
 ImageParser = Callable[[bytes], list[bytes | ImageError]]
+RegionsRequested = Annotated[
+    Literal["true", "false"],
+    Query(description="`true`: also draw boxes around opacities, if the service has a detector."),
+]
 
 
 def build_application(
@@ -80,10 +84,39 @@ def build_application(
     use_problem_schema(application)
     limiter = RequestLimiter(limits.waiting)
 
-    async def predict_body(request: Request, parse: ImageParser) -> tuple[ServedModel, list[ImageResult]]:
+    async def predict_body(request: Request, parse: ImageParser, regions: RegionsRequested) -> ServiceAnswer:
         async with limiter.slot():
             body = await read_body(request, limits.max_bytes, limits.send_seconds)
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: service.predict(parse(body)))
+            return await asyncio.get_running_loop().run_in_executor(
+                threads, lambda: service.predict(parse(body), regions=regions == "true")
+            )
+
+    def regions_model(detector: ServedDetector | None) -> RegionsModel | None:
+        if detector is None or service.detectors is None:
+            return None
+        return RegionsModel(
+            name=service.detectors.registered_name or None,
+            version=detector.version or None,
+            alias=detector.alias or None,
+            model=detector.metadata.model,
+            trained_on=detector.metadata.dataset_kind,
+            threshold=detector.metadata.threshold,
+            banner=detector.banner,
+        )
+
+    def predictions_response(answer: ServiceAnswer, request: Request, regions: RegionsRequested) -> PredictionsResponse:
+        served = answer.served
+        response = PredictionsResponse(
+            predictions=answer.results,
+            version=served.version or None,
+            alias=served.alias or None,
+            model=served.metadata.model,
+            banner=served.banner,
+            request_id=request_id(request),
+        )
+        if regions == "true":
+            response.regions_model = regions_model(answer.detector)
+        return response
 
     def model_names() -> list[str]:
         current = service.provider.current
@@ -101,18 +134,21 @@ def build_application(
         summary="Predict one image or several",
         responses=problem_responses(408, 413, 415, 422, 503),
         openapi_extra={"requestBody": PREDICTIONS_BODY},
+        response_model_exclude_unset=True,
     )
-    async def predictions(request: Request) -> PredictionsResponse:
+    async def predictions(request: Request, regions: RegionsRequested = "false") -> PredictionsResponse:
         """The body is one image file, or JSON with several images in base64.
 
         A readable image that does not look like a chest radiograph gets a `refusal` instead of a probability.
         If one of several images cannot be read, its result has an `error`; an image that was sent alone gets 422.
+        With `regions=true` each image also has boxes around opacities, if the service has a detector.
         """
         content_type = check_content_type(request, (*IMAGE_TYPES, JSON_TYPE))
-        served, results = await predict_body(request, lambda body: parse_images(body, content_type, limits))
-        if content_type != JSON_TYPE and results[0].error is not None:
-            raise ProblemError(422, results[0].error.problem, results[0].error.detail)
-        return _predictions_response(served, results, request)
+        answer = await predict_body(request, lambda body: parse_images(body, content_type, limits), regions)
+        error = answer.results[0].error
+        if content_type != JSON_TYPE and error is not None:
+            raise ProblemError(422, error.problem, error.detail)
+        return predictions_response(answer, request, regions)
 
     @application.post(
         "/v1/models/{name}:predict",
@@ -120,13 +156,16 @@ def build_application(
         summary="Predict in KServe's V1 protocol",
         responses=problem_responses(404, 408, 413, 415, 422, 503),
         openapi_extra={"requestBody": KSERVE_BODY},
+        response_model_exclude_unset=True,
     )
-    async def predict(name: Annotated[str, Path(examples=["champion"])], request: Request) -> PredictionsResponse:
+    async def predict(
+        name: Annotated[str, Path(examples=["champion"])], request: Request, regions: RegionsRequested = "false"
+    ) -> PredictionsResponse:
         """Each of `instances` is one image in base64. The result of an image that cannot be read has an `error`."""
         check_model_name(name)
         check_content_type(request, (JSON_TYPE,))
-        served, results = await predict_body(request, lambda body: parse_kserve_instances(body, limits))
-        return _predictions_response(served, results, request)
+        answer = await predict_body(request, lambda body: parse_kserve_instances(body, limits), regions)
+        return predictions_response(answer, request, regions)
 
     @application.get("/v1/models", tags=["KServe"], summary="Names of the model")
     async def models() -> ModelsResponse:
@@ -158,11 +197,11 @@ def build_application(
         _check_ready(readiness)
         return ReadyResponse(version=service.provider.current.version or None)
 
-    @application.get("/version", tags=["state"], summary="The version that answers")
+    @application.get("/version", tags=["state"], summary="The version that answers", response_model_exclude_unset=True)
     async def version() -> VersionResponse:
-        """The version, since when it answers, and why another version does not."""
+        """The version, since when it answers, and why another version does not; the same of the detector, if any."""
         provider, current = service.provider, service.provider.current
-        return VersionResponse(
+        response = VersionResponse(
             registered_name=provider.registered_name or None,
             version=current.version or None,
             alias=current.alias or None,
@@ -172,6 +211,12 @@ def build_application(
             banner=current.banner,
             problem=provider.problem,
         )
+        if service.detectors is not None:
+            if service.detectors.current is not None:
+                response.regions_model = regions_model(service.detectors.current)
+            if service.detectors.problem is not None:
+                response.regions_problem = service.detectors.problem
+        return response
 
     @application.post(
         "/webhook",
@@ -205,17 +250,6 @@ def build_application(
         return docs_page(application.openapi())
 
     return application
-
-
-def _predictions_response(served: ServedModel, results: list[ImageResult], request: Request) -> PredictionsResponse:
-    return PredictionsResponse(
-        predictions=results,
-        version=served.version or None,
-        alias=served.alias or None,
-        model=served.metadata.model,
-        banner=served.banner,
-        request_id=request_id(request),
-    )
 
 
 def _check_ready(readiness: Readiness) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cxr.errors import ImageError
 from cxr.inference.checked_prediction import check_image, predict_checked
-from cxr.serving.rest.schemas import ImageProblem, ImageResult, RefusalDetail
+from cxr.serving.rest.schemas import ImageProblem, ImageResult, RefusalDetail, RegionResult
 from cxr.serving.rest.settings import RequestLimits
 
 if TYPE_CHECKING:
     from cxr.images.decoding import DecodedImage
     from cxr.inference.checked_prediction import CheckedImage, PredictionResult
-    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.detector_source import ServedDetector
+    from cxr.serving.model_provider import DetectorProvider, ModelProvider
     from cxr.serving.model_source import ServedModel
     from cxr.serving.prediction_log import PredictionLog
     from cxr.serving.rest.metrics import ServiceMetrics
@@ -29,12 +31,32 @@ class ImageDecoder(Protocol):
         """Decode an image; raises ImageError if that fails."""
 
 
+@dataclass(frozen=True)
+class ServiceAnswer:
+    """The results of a request.
+
+    Attributes:
+        served: the version that predicted all images.
+        results: one per image.
+        detector: the detector that drew all boxes; None if none was asked for, or there is none.
+    """
+
+    served: ServedModel
+    results: list[ImageResult]
+    detector: ServedDetector | None
+
+
+_Batch = dict[int, tuple["DecodedImage", "CheckedImage"]]
+"""Number of an image in its request to the image."""
+
+
 class InferenceService:
     """Predicts the images of requests. Several threads use it at once."""
 
     def __init__(
         self,
         provider: ModelProvider,
+        detectors: DetectorProvider | None,
         decoder: ImageDecoder,
         limits: RequestLimits,
         metrics: ServiceMetrics,
@@ -44,59 +66,70 @@ class InferenceService:
 
         Args:
             provider: gives the model.
+            detectors: gives the detector that draws boxes; None for none.
             decoder: decodes images.
             limits: limits of a request.
             metrics: counts images and results.
             prediction_log: logs predictions; None to log none.
         """
-        self.provider, self._decoder, self._limits, self._metrics = provider, decoder, limits, metrics
+        self.provider, self.detectors = provider, detectors
+        self._decoder, self._limits, self._metrics = decoder, limits, metrics
         self._prediction_log = prediction_log
 
-    def predict(self, images: Sequence[bytes | ImageError]) -> tuple[ServedModel, list[ImageResult]]:
+    def predict(self, images: Sequence[bytes | ImageError], *, regions: bool) -> ServiceAnswer:
         """Predict all images of a request with the same version.
 
         Args:
             images: content of each image, or why it has none.
+            regions: whether to draw boxes, too.
 
         Returns:
-            The version, and one result per image.
+            The version and the detector, and one result per image.
         """
         served = self.provider.current
+        detector = self.detectors.current if regions and self.detectors is not None else None
         results: dict[int, ImageResult] = {}
-        batch: dict[int, tuple[DecodedImage, CheckedImage]] = {}
+        batch: _Batch = {}
         batch_pixels = 0
         self._metrics.in_flight.inc(len(images))
         try:
             for index, data in enumerate(images):
                 try:
-                    image, checked = self._decode_and_check(served, data)
+                    image, checked = self._decode_and_check(served, detector, data)
                 except ImageError as error:
                     results[index] = _error_result(served, error)
                     continue
                 # Small images share a network call; large ones must not be in memory together.
                 if len(batch) == MAX_BATCH_IMAGES or batch_pixels + image.grey.size > self._limits.max_pixels:
-                    results |= self._predict_batch(served, batch)
+                    results |= self._predict_batch(served, detector, batch)
                     batch, batch_pixels = {}, 0
                 batch[index] = (image, checked)
                 batch_pixels += image.grey.size
-            results |= self._predict_batch(served, batch)
+            results |= self._predict_batch(served, detector, batch)
         finally:
             self._metrics.in_flight.dec(len(images))
         ordered = [results[index] for index in range(len(images))]
+        if regions:
+            ordered = [result.model_copy(update={"regions": result.regions}) for result in ordered]
         for result in ordered:
             self._metrics.count_result(served, result)
-        return served, ordered
+            if detector is not None and result.regions is not None:
+                self._metrics.count_regions(detector, result.regions)
+        return ServiceAnswer(served, ordered, detector)
 
-    def _decode_and_check(self, served: ServedModel, data: bytes | ImageError) -> tuple[DecodedImage, CheckedImage]:
+    def _decode_and_check(
+        self, served: ServedModel, detector: ServedDetector | None, data: bytes | ImageError
+    ) -> tuple[DecodedImage, CheckedImage]:
         if isinstance(data, ImageError):
             raise data
         with self._metrics.time_phase("reading"):
             image = self._decoder.decode(data)
         with self._metrics.time_phase("looking"):
-            return image, check_image(served.predictor.recipes, served.reference, image)
+            recipes = served.predictor.recipes if detector is None else (*served.predictor.recipes, detector.recipe)
+            return image, check_image(tuple(dict.fromkeys(recipes)), served.reference, image)
 
     def _predict_batch(
-        self, served: ServedModel, batch: dict[int, tuple[DecodedImage, CheckedImage]]
+        self, served: ServedModel, detector: ServedDetector | None, batch: _Batch
     ) -> dict[int, ImageResult]:
         if not batch:
             return {}
@@ -104,7 +137,21 @@ class InferenceService:
             results = predict_checked(served.predictor, [checked for _, checked in batch.values()])
         if self._prediction_log is not None:
             self._prediction_log.append(served, results, [image for image, _ in batch.values()])
-        return {index: _image_result(served, result) for index, result in zip(batch, results, strict=True)}
+        answers = {index: _image_result(served, result) for index, result in zip(batch, results, strict=True)}
+        return answers if detector is None else answers | self._draw_boxes(detector, batch, answers)
+
+    def _draw_boxes(
+        self, detector: ServedDetector, batch: _Batch, answers: dict[int, ImageResult]
+    ) -> dict[int, ImageResult]:
+        """Add the boxes to the results of images that have a probability."""
+        accepted = [index for index in batch if answers[index].probability is not None]
+        prepared = [batch[index][1].prepared[detector.recipe] for index in accepted]
+        with self._metrics.time_phase("regions"):
+            boxes = detector.draw_boxes(prepared, [batch[index][0].grey.shape for index in accepted])
+        return {
+            index: answers[index].model_copy(update={"regions": [RegionResult(**asdict(box)) for box in image_boxes]})
+            for index, image_boxes in zip(accepted, boxes, strict=True)
+        }
 
 
 def _image_result(served: ServedModel, result: PredictionResult) -> ImageResult:

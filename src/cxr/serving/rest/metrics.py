@@ -14,8 +14,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from cxr.serving.rest.settings import METRICS_FOLDER_VARIABLE
 
 if TYPE_CHECKING:
-    from cxr.serving.model_source import ServedModel
-    from cxr.serving.rest.schemas import ImageResult
+    from collections.abc import Sequence
+
+    from cxr.serving.detector_source import ServedDetector
+    from cxr.serving.model_source import ServedModel, ServedVersion
+    from cxr.serving.rest.schemas import ImageResult, RegionResult
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -37,7 +40,8 @@ class ServiceMetrics:
             buckets=SECONDS_BUCKETS, registry=registry,
         )  # fmt: skip
         self.image_seconds = Histogram(
-            "cxr_image_seconds", "Seconds to decode an image, to check and prepare it, and to predict.", ("phase",),
+            "cxr_image_seconds", "Seconds to decode an image, to check and prepare it, to predict, and to draw boxes.",
+            ("phase",),
             buckets=SECONDS_BUCKETS, registry=registry,
         )  # fmt: skip
         self.predictions = Counter("cxr_predictions", "Predictions.", ("label", "version"), registry=registry)
@@ -63,15 +67,30 @@ class ServiceMetrics:
             "cxr_workers_behind", "Workers that do not answer with the version that has the alias.",
             multiprocess_mode="livesum", registry=registry,
         )  # fmt: skip
+        self.searched = Counter(
+            "cxr_searched_images", "Images in which the detector looked for opacities.", ("opacity", "version"),
+            registry=registry,
+        )  # fmt: skip
+        self.regions = Counter("cxr_regions", "Boxes that the detector drew.", ("version",), registry=registry)
+        self.detectors = Gauge(
+            "cxr_detector_workers", "Workers that draw boxes with this version.", ("version", "alias", "model"),
+            multiprocess_mode="livesum", registry=registry,
+        )  # fmt: skip
+        self.detectors_behind = Gauge(
+            "cxr_detector_workers_behind", "Workers that do not draw boxes with the version that has the alias.",
+            multiprocess_mode="livesum", registry=registry,
+        )  # fmt: skip
         self.replaced = Counter("cxr_workers_replaced", "Workers that ended and were replaced.", registry=registry)
         self._served: ServedModel | None = None
+        self._detector: ServedDetector | None = None
 
     @contextmanager
     def time_phase(self, phase: str) -> Iterator[None]:
         """Measure the time of the block.
 
         Args:
-            phase: ``"reading"`` (decoding), ``"looking"`` (checking and preparing) or ``"network"``.
+            phase: ``"reading"`` (decoding), ``"looking"`` (checking and preparing), ``"network"``, or ``"regions"``
+                (drawing boxes).
         """
         started = time.perf_counter()
         try:
@@ -117,13 +136,36 @@ class ServiceMetrics:
         if served is self._served:
             return
         if self._served is not None:
-            self._workers_gauge(self._served).set(0)
-        self._workers_gauge(served).set(1)
+            _gauge_of(self.workers, self._served).set(0)
+        _gauge_of(self.workers, served).set(1)
         self.reloaded.set(served.since.timestamp())
         self._served = served
 
-    def _workers_gauge(self, served: ServedModel) -> Gauge:
-        return self.workers.labels(served.version, served.alias, served.metadata.model)
+    def count_regions(self, detector: ServedDetector, regions: Sequence[RegionResult]) -> None:
+        """Count the boxes of an image.
+
+        Args:
+            detector: the detector that drew them.
+            regions: the boxes.
+        """
+        self.searched.labels("yes" if regions else "no", detector.version).inc()
+        self.regions.labels(detector.version).inc(len(regions))
+
+    def set_detector(self, detector: ServedDetector | None, problem: str | None) -> None:
+        """Set the gauges of the detector that draws boxes.
+
+        Args:
+            detector: the detector; None if there is none.
+            problem: why the version that has the alias draws no boxes; None if it does.
+        """
+        self.detectors_behind.set(problem is not None)
+        if detector is self._detector:
+            return
+        if self._detector is not None:
+            _gauge_of(self.detectors, self._detector).set(0)
+        if detector is not None:
+            _gauge_of(self.detectors, detector).set(1)
+        self._detector = detector
 
     def export(self) -> bytes:
         """Write the metrics in Prometheus' text format.
@@ -139,3 +181,7 @@ class ServiceMetrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _gauge_of(gauge: Gauge, served: ServedVersion) -> Gauge:
+    return gauge.labels(served.version, served.alias, served.metadata.model)

@@ -22,7 +22,7 @@ _PROBLEM_TEXTS = {
     408: "The request took too long to arrive.",
     413: "The request is too large, or has too many images.",
     415: "The body has another type, or is compressed.",
-    422: "The image cannot be read (`problem` names the kind), or the JSON does not match the schema.",
+    422: "The image cannot be read (`problem` names the kind), or the JSON or the query does not match the schema.",
     503: "The service is overloaded (try again after `Retry-After` seconds) or about to stop.",
 }
 
@@ -40,6 +40,7 @@ def service_description(limits: RequestLimits) -> str:
         "Probability of pneumonia for chest radiographs. For research. Not for diagnosis.\n\n"
         f"Limits: {limits.megabytes:g} MiB and {limits.images} images a request, {limits.megapixels:g} megapixels an "
         f"image, {limits.read_seconds:g} s to read an image, {limits.send_seconds:g} s to send a request. "
+        "With `?regions=true` a detector, if there is one, also draws boxes around opacities. "
         "Errors have the form of RFC 9457. Nothing that is sent is stored, unless predictions are logged."
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -67,6 +68,14 @@ def add_problem_handlers(application: FastAPI) -> None:
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         advice = _ADVICE.get(error.status_code, kind)
         return problem_response(request, ProblemError(error.status_code, kind, advice, error.headers))
+
+    @application.exception_handler(RequestValidationError)
+    def on_wrong_parameter(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        location = ".".join(map(str, first["loc"]))
+        return problem_response(
+            request, ProblemError(422, "malformed", f"{location}: {first['msg']}; see /openapi.json")
+        )
 
     @application.exception_handler(ClientDisconnect)
     def on_disconnect(request: Request, error: ClientDisconnect) -> Response:

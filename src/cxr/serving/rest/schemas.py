@@ -58,6 +58,30 @@ class ImageProblem(BaseModel):
     detail: str = Field(description="What was expected and what was received.")
 
 
+class RegionResult(BaseModel):
+    """A box that the detector draws around an opacity, in pixels of the image as it was sent."""
+
+    x: float = Field(description="Left edge.", examples=[212.4])
+    y: float = Field(description="Upper edge.", examples=[301.0])
+    width: float = Field(gt=0, description="Columns.", examples=[180.2])
+    height: float = Field(gt=0, description="Rows.", examples=[240.5])
+    score: float = Field(ge=0, le=1, description="Higher is surer; it is no calibrated probability.", examples=[0.71])
+
+
+class RegionsModel(BaseModel):
+    """The detector that drew all boxes of a response."""
+
+    name: str | None = Field(
+        description="Name of the registered detector; null for one from a folder.", examples=["pneumonia-regions"]
+    )
+    version: str | None = Field(description="Its number; null for a detector from a folder.", examples=["2"])
+    alias: str | None = Field(description="Alias that the version was found by.", examples=["champion"])
+    model: str = Field(description="Name of the detector.", examples=["retinanet_lite0"])
+    trained_on: str = Field(description="`patients`, or `phantom`: such boxes say nothing about patients.")
+    threshold: float | None = Field(description="Lowest score of a box, chosen on validation.", examples=[0.35])
+    banner: str | None = Field(description="A notice that people must see beside each box.")
+
+
 class ImageResult(BaseModel):
     """The result for one image. If there is no probability, either `refusal` or `error` says why."""
 
@@ -70,6 +94,11 @@ class ImageResult(BaseModel):
     )
     refusal: RefusalDetail | None = Field(description="Why a readable image has no prediction.")
     error: ImageProblem | None = Field(description="Why the image could not be read.")
+    regions: list[RegionResult] | None = Field(
+        default=None,
+        description="Only with `regions=true`: the boxes by falling score; empty if no opacity is above the threshold; "
+        "null for an image without a probability, and as long as there is no detector.",
+    )
 
 
 class PredictionsResponse(BaseModel):
@@ -83,6 +112,9 @@ class PredictionsResponse(BaseModel):
     model: str = Field(description="Name of the model.", examples=["three_block"])
     banner: str | None = Field(description="A notice that people must see beside each prediction.")
     request_id: str = Field(description="Name of this request, as in the header `X-Request-ID`.")
+    regions_model: RegionsModel | None = Field(
+        default=None, description="Only with `regions=true`: the detector; null if there is none."
+    )
 
 
 class HealthResponse(BaseModel):
@@ -111,6 +143,10 @@ class VersionResponse(BaseModel):
     since: datetime = Field(description="When this worker began to answer with it.")
     banner: str | None = Field(description="A notice that people must see beside each prediction.")
     problem: str | None = Field(description="Why the version that has the alias does not answer.")
+    regions_model: RegionsModel | None = Field(default=None, description="The detector that draws boxes, if any.")
+    regions_problem: str | None = Field(
+        default=None, description="Why the version of the detector that has the alias does not answer, if so."
+    )
 
 
 class WebhookResponse(BaseModel):

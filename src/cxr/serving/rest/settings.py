@@ -53,6 +53,9 @@ class ServiceSettings:
         model: folder of a model that answers instead of a registered version; None for none.
         evaluation: folder of its evaluation; None to find it.
         reference: folder of its refusal reference; None to find it.
+        regions_name: name of the registered detector; None for no boxes.
+        regions_model: folder of a detector that draws boxes instead of a registered version; None for none.
+        regions_evaluation: folder of its evaluation; None to find it.
         poll_seconds: time between two polls of the aliases.
         keep_log: whether to note a person's changes of the alias in the promotion log.
         secret_variable: environment variable with the secret of the webhook.
@@ -71,6 +74,9 @@ class ServiceSettings:
     model: Path | None
     evaluation: Path | None
     reference: Path | None
+    regions_name: str | None
+    regions_model: Path | None
+    regions_evaluation: Path | None
     poll_seconds: float
     keep_log: bool
     secret_variable: str

@@ -1,9 +1,9 @@
-"""Receives MLflow's webhooks: a signed message about an alias of the served model wakes the watchers."""
+"""Receives MLflow's webhooks: a signed message about an alias of a served model wakes the watchers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cxr.errors import SignatureError
 from cxr.serving.rest.problems import ProblemError
@@ -19,17 +19,20 @@ MAX_MESSAGE_SECONDS = 10.0
 
 
 class WebhookReceiver:
-    """Checks messages about the registered model."""
+    """Checks messages about the registered models: the classifier, and the detector if there is one."""
 
-    def __init__(self, registered_name: str, wake: Callable[[], None], signatures: SignatureCheck | None) -> None:
+    def __init__(
+        self, registered_names: Sequence[str], wake: Callable[[], None], signatures: SignatureCheck | None
+    ) -> None:
         """Connect the receiver.
 
         Args:
-            registered_name: name of the registered model; empty for a model from a folder.
-            wake: called when an alias of the model has moved.
+            registered_names: names of the registered models that are followed; none if all come from folders.
+            wake: called when an alias of one of the models has moved.
             signatures: checks the messages; None rejects all of them.
         """
-        self._registered_name, self._wake, self._signatures = registered_name, wake, signatures
+        self._registered_names = frozenset(registered_names)
+        self._wake, self._signatures = wake, signatures
 
     def require_signatures(self) -> SignatureCheck:
         """Reject a message before it is read if the service accepts none.
@@ -40,14 +43,14 @@ class WebhookReceiver:
         Raises:
             ProblemError: 403, with what is missing.
         """
-        if not self._registered_name:
+        if not self._registered_names:
             raise ProblemError(403, "no_registry", "a model from a folder answers here: messages are not accepted")
         if self._signatures is None:
             raise ProblemError(403, "no_secret", "the service has no secret: messages are not accepted")
         return self._signatures
 
     def receive(self, body: bytes, headers: Mapping[str, str], sender: str) -> bool:
-        """Check a message, and wake the watchers if it is about an alias of the model.
+        """Check a message, and wake the watchers if it is about an alias of one of the models.
 
         Args:
             body: the body, exactly as it was received.
@@ -70,7 +73,7 @@ class WebhookReceiver:
         except SignatureError as error:
             log.warning("message from %s rejected: %s", sender, error)
             raise ProblemError(401, "bad_signature", "expected a recent message with a valid signature") from None
-        about_model = delivery.data.get("name") == self._registered_name
+        about_model = delivery.data.get("name") in self._registered_names
         relevant = about_model and delivery.event in EVENTS and not delivery.repeated
         if relevant:
             self._wake()

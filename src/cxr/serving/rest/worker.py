@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxr.errors import CxrError
 from cxr.serving.rest.cpu import available_cores
@@ -22,7 +22,7 @@ from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
     from cxr.serving.alias_watcher import AliasChange, AliasWatcher
-    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class _Worker:
 
         settings, limits = self._settings, self._settings.limits
         secret = read_secret(settings.secret_variable)
-        provider, watcher = self._open_model(stack)
+        provider, watchers = self._open_model(stack)
+        detectors = self._open_detector(stack, watchers)
         parallel_requests = max(2, available_cores() // settings.workers)
         decoder = stack.enter_context(
             SandboxedDecoder(
@@ -114,16 +115,23 @@ class _Worker:
         if settings.prediction_log is not None:
             prediction_log = PredictionLog(settings.prediction_log, keep_images=settings.log_images)
         metrics, readiness = ServiceMetrics(), Readiness()
+        names = [provider.registered_name, detectors.registered_name if detectors is not None else ""]
         webhooks = WebhookReceiver(
-            provider.registered_name, lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
+            [name for name in names if name], lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
         )
         threads = stack.enter_context(ThreadPoolExecutor(parallel_requests, thread_name_prefix="predictions"))
-        service = InferenceService(provider, decoder, limits, metrics, prediction_log)
+        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log)
+
+        def set_gauges() -> None:
+            metrics.set_model(provider.current, provider.problem)
+            if detectors is not None:
+                metrics.set_detector(detectors.current, detectors.problem)
+
         server = HttpServer(
             build_application(service, limits, metrics, webhooks, threads, readiness),
             self._shared_socket,
             settings.end_seconds,
-            every_second=lambda: metrics.set_model(provider.current, provider.problem),
+            every_second=set_gauges,
             on_listening=lambda: self._send(READY),
             on_closed=lambda: self._send(CLOSED),
         )
@@ -133,17 +141,17 @@ class _Worker:
             time.sleep(notice_seconds)
             server.stop()
 
-        threading.Thread(target=self._obey_supervisor, args=(watcher, stop), name="supervisor", daemon=True).start()
+        threading.Thread(target=self._obey_supervisor, args=(watchers, stop), name="supervisor", daemon=True).start()
         server.serve_until_stopped()
 
-    def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, AliasWatcher | None]:
+    def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, list[AliasWatcher]]:
+        """Load the classifier, and start the watcher of its alias if it has one."""
         from cxr.models.backend import load_keras
-        from cxr.serving.alias_watcher import AliasWatcher
         from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
         from cxr.serving.model_source import find_version, folder_source
         from cxr.tracking.health import use_short_timeouts
 
-        settings, watcher = self._settings, None
+        settings, watchers = self._settings, []
         provider: ModelProvider
         # A missing model is reported before TensorFlow is imported, which takes seconds.
         if settings.model is not None:
@@ -157,22 +165,59 @@ class _Worker:
             provider = registered = AliasModelProvider(
                 self._store, settings.registered_name, settings.alias, fallback=settings.fallback
             )
-            callbacks: list[Callable[[AliasChange], None]] = []
-            if self._number == 0:
-                callbacks = [_log_change, *([self._write_promotion_log] if settings.keep_log else [])]
-            watcher = AliasWatcher(registered, settings.poll_seconds, callbacks)
-            watcher.start()
-            stack.callback(watcher.stop)
+            watchers = [self._watch(registered, stack)]
         if provider.current.banner and self._number == 0:
             log.warning("%s", provider.current.banner)
-        return provider, watcher
+        return provider, watchers
 
-    def _obey_supervisor(self, watcher: AliasWatcher | None, stop: Callable[[float], None]) -> None:
+    def _open_detector(self, stack: ExitStack, watchers: list[AliasWatcher]) -> DetectorProvider | None:
+        """Load the detector, if there is one, and add the watcher of its alias."""
+        from cxr.serving.detector_source import detector_folder_source
+        from cxr.serving.model_provider import AliasDetectorProvider, FolderDetectorProvider
+
+        settings = self._settings
+        provider: DetectorProvider
+        if settings.regions_model is not None:
+            source = detector_folder_source(settings.regions_model, settings.regions_evaluation, None)
+            provider = FolderDetectorProvider(source.load())
+        elif settings.model is not None or settings.regions_name is None:
+            return None
+        else:
+            provider = registered = AliasDetectorProvider(
+                self._store, settings.regions_name, settings.alias, fallback=settings.fallback
+            )
+            watchers.append(self._watch(registered, stack))
+        if provider.current is not None and provider.current.banner and self._number == 0:
+            log.warning("%s", provider.current.banner)
+        return provider
+
+    def _watch(self, provider: AliasProvider[Any], stack: ExitStack) -> AliasWatcher:
+        """Start a watcher of a provider's alias. Worker 0 also reports the changes."""
+        from cxr.serving.alias_watcher import AliasWatcher
+
+        def log_change(change: AliasChange) -> None:
+            log.info("%s: %s", provider.registered_name, change)
+
+        def write_promotion_log(_: AliasChange) -> None:
+            from cxr.tracking.aliases import Aliases
+
+            Aliases(self._store, provider.registered_name).synchronize()
+
+        callbacks: list[Callable[[AliasChange], None]] = []
+        if self._number == 0:
+            callbacks = [log_change, *([write_promotion_log] if self._settings.keep_log else [])]
+        watcher = AliasWatcher(provider, self._settings.poll_seconds, callbacks)
+        watcher.start()
+        stack.callback(watcher.stop)
+        return watcher
+
+    def _obey_supervisor(self, watchers: list[AliasWatcher], stop: Callable[[float], None]) -> None:
         """Handle the messages of the supervisor. Stop at once if it is gone."""
         try:
             while not isinstance(message := self._connection.recv(), StopRequest):
-                if message == WAKE and watcher is not None:
-                    watcher.wake()
+                if message == WAKE:
+                    for watcher in watchers:
+                        watcher.wake()
         except (EOFError, OSError):
             message = StopRequest(0.0)
         stop(message.notice_seconds)
@@ -180,12 +225,3 @@ class _Worker:
     def _send(self, message: str) -> None:
         with self._send_lock, suppress(OSError):  # the supervisor is gone
             self._connection.send(message)
-
-    def _write_promotion_log(self, _: AliasChange) -> None:
-        from cxr.tracking.aliases import Aliases
-
-        Aliases(self._store, self._settings.registered_name).synchronize()
-
-
-def _log_change(change: AliasChange) -> None:
-    log.info("%s", change)

@@ -1,0 +1,65 @@
+"""Fields of every step that registers models: the split, the device, and the bootstrap of the comparison."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from cxr.steps.base import TRAIN_IMAGE, Input
+from cxr.steps.tracking_fields import TrackingStep
+
+if TYPE_CHECKING:
+    from cxr.promotion.candidates import RunFolders
+    from cxr.promotion.facts import AnyPolicy
+
+log = logging.getLogger(__name__)
+
+
+class RegistrationStep(TrackingStep):
+    """A step that registers evaluated models; validation chooses the challenger, a policy the champion."""
+
+    sections_without_effect: ClassVar[tuple[str, ...]] = ()  # another store means another registration
+    container_image: ClassVar[str | None] = TRAIN_IMAGE
+    cacheable: ClassVar[bool] = False  # the registry may have changed
+
+    splits: Annotated[
+        Path, Input("Splits"), Field(description="Folder of the split that the models were judged on.")
+    ] = Path("artifacts/splits")
+    require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals of the differences.")
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap replicates over patients.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the bootstrap.")
+
+    def values_of(self, settings: type[Any]) -> dict[str, Any]:
+        """Collect the fields of this step that a dataclass has, too.
+
+        Args:
+            settings: the dataclass.
+
+        Returns:
+            Name to value.
+        """
+        names = [field.name for field in fields(settings) if field.init and field.name in type(self).model_fields]
+        return {name: getattr(self, name) for name in names}
+
+    def register_and_decide(self, run: RunFolders, policy: AnyPolicy, registered_name: str, registration: Path) -> None:
+        """Register the models of a run, decide about promotion, and write the decision.
+
+        Args:
+            run: where the models are.
+            policy: limits of the rules.
+            registered_name: name of the registered model.
+            registration: folder of the decision.
+        """
+        from cxr.promotion.report import write_decision
+        from cxr.tracking.registry import register, store_decision
+
+        store = self.required_store()
+        result = register(store, run, experiment=self.experiment, registered_name=registered_name, policy=policy)
+        write_decision(registration, result)
+        store_decision(store, result, registration)
+        log.info(result.headline())

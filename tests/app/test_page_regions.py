@@ -1,0 +1,159 @@
+"""The boxes on the page: drawn where they are, scored, named, and never those of phantoms without saying so."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cxr.app.box_view import PHANTOM_STRIP, describe_boxes, draw_boxes
+from cxr.app.examples import EXAMPLES
+from cxr.app.server import SCRIPT
+from cxr.app.service import shared_service
+from cxr.app.uploads import PREVIEW_SIDE
+from cxr.models.metadata import ModelMetadata
+from cxr.regions.scoring import ScoredBox
+from cxr.steps.app import App
+from support.chest_models import BACTERIAL, NAME, Versions, write_versions
+from support.small_detector import PATIENTS, add_version, set_detector_alias, write_detector
+
+ORANGE = (0xE6, 0x9F, 0x00)
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    yield write_versions(tmp_path_factory.mktemp("page"))
+    shared_service.clear()
+
+
+def start(monkeypatch: pytest.MonkeyPatch, **values: object) -> AppTest:
+    settings = App.build({"seconds": 3600, **values}).settings()
+    monkeypatch.setattr(sys, "argv", ["main.py", settings.to_text()])
+    return AppTest.from_file(str(SCRIPT), default_timeout=120).run()
+
+
+def show_example(page: AppTest) -> str:
+    """Choose the drawn chest with pneumonia, and read all text."""
+    page.button_group[0].set_value([EXAMPLES[1]]).run()
+    return text_of(page)
+
+
+def text_of(page: AppTest) -> str:
+    assert not page.exception
+    elements = [*page.markdown, *page.warning, *page.error, *page.info, *page.caption, *page.html]
+    return "\n".join(str(getattr(element, "value", None) or element.body) for element in elements)
+
+
+def toggle_labels(page: AppTest) -> list[str]:
+    return [toggle.label for toggle in page.toggle]
+
+
+def test_boxes_of_the_registered_detector_are_shown_at_once(versions, monkeypatch, tmp_path):
+    name = "detector-of-phantoms"
+    detector = write_detector(tmp_path, threshold=0.01)
+    set_detector_alias(versions.uri, "champion", add_version(versions.uri, detector, name=name), name)
+    page = start(monkeypatch, tracking_uri=versions.uri, registered_name=NAME, regions_name=name)
+    text = show_example(page)
+    assert "at or above the detector's threshold of 0.01" in text
+    assert "detector small_detector, version 1 of detector-of-phantoms (champion)" in text
+    assert "trained on drawn phantoms. They say nothing about patients." in text
+    page.toggle[1].set_value(False).run()
+    text = text_of(page)
+    assert "threshold of 0.01" not in text and "drawn phantoms." not in text
+
+
+def test_an_image_without_a_box_says_so(versions, monkeypatch, tmp_path):
+    name = "strict-detector"
+    detector = write_detector(tmp_path, threshold=0.9999)
+    set_detector_alias(versions.uri, "champion", add_version(versions.uri, detector, name=name), name)
+    page = start(monkeypatch, tracking_uri=versions.uri, registered_name=NAME, regions_name=name)
+    assert "No opacity found above the detector's threshold of 1.00." in show_example(page)
+
+
+def test_without_a_registered_detector_the_page_says_nothing_of_boxes(versions, monkeypatch):
+    page = start(monkeypatch, tracking_uri=versions.uri, registered_name=NAME, regions_name="nobody")
+    text = show_example(page)
+    assert toggle_labels(page) == ["Show what counted for the network (Grad-CAM)"]
+    assert "detector" not in text and "boxes" not in text
+
+
+def test_a_detector_that_is_registered_meanwhile_draws_boxes_on_the_next_visit(versions, monkeypatch, tmp_path):
+    name = "late-detector"
+    page = start(monkeypatch, tracking_uri=versions.uri, registered_name=NAME, regions_name=name, seconds=0.2)
+    show_example(page)
+    assert len(page.toggle) == 1
+    detector = write_detector(tmp_path, threshold=0.01)
+    set_detector_alias(versions.uri, "champion", add_version(versions.uri, detector, name=name), name)
+    for _ in range(100):
+        if len(page.run().toggle) == 2:
+            break
+    assert "version 1 of late-detector" in text_of(page)
+
+
+def test_boxes_of_phantoms_on_films_of_patients_are_shown_on_request_only(versions, monkeypatch, tmp_path):
+    trained = shutil.copytree(versions.folders.models / "three_block", tmp_path / "models" / "three_block")
+    evaluated = shutil.copytree(versions.folders.evaluations / "three_block", tmp_path / "evaluations" / "three_block")
+    for folder in (trained, evaluated):
+        metadata = ModelMetadata.read(folder)
+        replace(metadata, dataset={**metadata.dataset, "kind": "patients"}).write(folder)
+    detector = write_detector(tmp_path / "detector", threshold=0.01)
+    page = start(monkeypatch, model=trained, regions_model=detector.trained)
+    page.file_uploader[0].set_value([("ill.jpeg", BACTERIAL, "")])
+    text = text_of(page.run())
+    assert not page.toggle[1].value and "at or above the detector's threshold" not in text
+    page.toggle[1].set_value(True).run()
+    assert any("trained on drawn phantoms. They say nothing about patients." in each.value for each in page.warning)
+    assert "at or above the detector's threshold" in text_of(page) and "from a folder" in text_of(page)
+
+
+def test_a_detector_of_patients_has_no_notice_of_phantoms(versions, monkeypatch, tmp_path):
+    detector = write_detector(tmp_path, threshold=0.01, dataset=PATIENTS)
+    page = start(monkeypatch, tracking_uri=versions.uri, registered_name=NAME, regions_model=detector.trained)
+    page.button_group[0].set_value([EXAMPLES[1]]).run()
+    page.toggle[1].set_value(True).run()
+    assert "at or above the detector's threshold" in text_of(page)
+    assert "say nothing about patients" not in text_of(page)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 240), (2500, 2000), (500, 1500)])
+def test_a_box_is_drawn_where_it_is_whatever_the_size_of_the_original(height, width):
+    box = ScoredBox(0.5 * width, 0.4 * height, 0.25 * width, 0.3 * height, 0.71)
+    image = np.full((height, width), 90, np.uint8)
+    drawn = draw_boxes(image, width, [box], phantom=False)
+    assert max(drawn.shape[:2]) == PREVIEW_SIDE
+    rows, columns = np.nonzero((drawn == ORANGE).all(axis=-1))
+    is_inside = rows > 0.45 * drawn.shape[0]  # below the score, which has the same colour
+    scale = drawn.shape[1] / width
+    assert columns[is_inside].min() == pytest.approx(scale * box.x, abs=6)
+    assert columns[is_inside].max() == pytest.approx(scale * (box.x + box.width), abs=6)
+    assert rows.max() == pytest.approx(scale * (box.y + box.height), abs=6)
+    assert len(np.unique(drawn[rows.min() : round(scale * box.y), :])) > 2, "the score stands at the box"
+
+
+def test_a_box_at_the_edge_keeps_its_score_inside_the_image():
+    image = np.full((400, 300), 90, np.uint8)
+    for box in (ScoredBox(0, 0, 60, 50, 0.5), ScoredBox(260, 350, 40, 50, 0.5)):
+        drawn = draw_boxes(image, 300, [box], phantom=False)
+        label = (drawn == ORANGE).all(axis=-1).sum()
+        middle = draw_boxes(image, 300, [ScoredBox(100, 100, box.width, box.height, 0.5)], phantom=False)
+        assert label > 0.75 * (middle == ORANGE).all(axis=-1).sum()
+
+
+def test_phantoms_are_named_in_the_image_itself():
+    image = np.full((400, 300), 90, np.uint8)
+    plain, named = (draw_boxes(image, 300, [], phantom=phantom) for phantom in (False, True))
+    assert named.shape[0] > plain.shape[0] and (named[: plain.shape[0]] == plain).all()
+    assert "drawn phantoms" in PHANTOM_STRIP
+    assert (named[plain.shape[0] :] == ORANGE).all(axis=-1).mean() > 0.5
+
+
+def test_boxes_are_described_in_words():
+    boxes = [ScoredBox(1, 2, 3, 4, 0.812), ScoredBox(1, 2, 3, 4, 0.4)]
+    assert describe_boxes(boxes, 0.35) == "2 boxes at or above the detector's threshold of 0.35, scores 0.81, 0.40."
+    assert describe_boxes(boxes[:1], 0.35).startswith("1 box ")
+    assert describe_boxes([], 0.35) == "No opacity found above the detector's threshold of 0.35."
