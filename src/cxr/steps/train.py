@@ -96,6 +96,13 @@ class Train(TrackingStep):
             description="Maximum of epochs on drawn phantoms, which only show that all works.",
         ),
     ] = 3
+    phantom_train_images: Annotated[
+        int | None,
+        Field(
+            ge=20,
+            description="Most training images, if they are drawn phantoms, with the shares of both classes; null: all.",
+        ),
+    ] = None
     monitor: Annotated[
         Literal["loss", "auroc", "stressed_loss", "stressed_auroc"],
         Field(
