@@ -173,7 +173,7 @@ def test_a_parameter_of_a_network_is_stated_in_the_section_of_its_system(text, p
 
 def test_every_value_of_a_sources_network_is_told(text, params):
     """A value that params.yaml gives a network of a source either stands in the source or is said to be ours."""
-    assumed = {"system", "architecture", "recipe", "phantom_epochs"}
+    assumed = {"system", "architecture", "recipe", "phantom_epochs", "phantom_train_images"}
     parameters_told = {split_value(span)[0] for span in of_kind(text, params, "parameter")}
     untold = {
         f"{part}.{name}.{key}"

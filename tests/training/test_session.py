@@ -155,6 +155,24 @@ def test_a_backbone_that_is_not_frozen_is_trained_from_the_first_epoch(data, set
         assert all(not np.array_equal(*pair) for pair in zip(before, layer.get_weights(), strict=True)), layer.name
 
 
+def test_only_drawn_phantoms_are_trained_on_a_part_of_the_images(data, settings, tmp_path):
+    prepared, split = data
+    quarter_normal = replace(
+        split, frame=split.frame.assign(label=["NORMAL"] * 8 + ["PNEUMONIA"] * 24 + ["NORMAL", "PNEUMONIA"] * 8)
+    )
+    one_epoch = replace(settings, epochs=1, fine_tune_epochs=0, phantom_train_images=20)
+    trained_on = {}
+    for kind in ("phantom", "patients"):
+        part = replace(quarter_normal, dataset=replace(split.dataset, kind=kind))
+        session = TrainingSession(one_epoch, prepared, part, tmp_path / kind, resume=False)
+        trained_on[kind] = session.train().train_images
+    paths, labels = quarter_normal.images_of("train", most=20)
+    assert trained_on == {"phantom": 20, "patients": 32}
+    assert np.bincount(labels).tolist() == [5, 15]
+    assert len(set(paths)) == 20
+    assert paths == quarter_normal.images_of("train", most=20)[0]
+
+
 def test_images_are_mixed_and_stored_activations_are_not(data, settings, tmp_path):
     assert TrainingSession(settings, *data, tmp_path, resume=True).stores_activations
     assert not TrainingSession(replace(settings, mixup=0.2), *data, tmp_path, resume=True).stores_activations

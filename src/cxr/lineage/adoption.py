@@ -34,7 +34,7 @@ differs by 0.05 to 0.3 of the loss.
 BATCH_SIZE = 64
 """Images per network call."""
 
-WITHOUT_EFFECT_ON_PATIENTS = frozenset({"phantom_epochs"})
+WITHOUT_EFFECT_ON_PATIENTS = frozenset({"phantom_epochs", "phantom_train_images"})
 """Parameters that a training on radiographs of patients does not depend on."""
 
 

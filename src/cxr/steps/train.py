@@ -36,6 +36,13 @@ class Train(TrainingStep):
             description="Mix pairs of training images and their labels, with shares from Beta(mixup, mixup); 0: none.",
         ),
     ] = 0.0
+    phantom_train_images: Annotated[
+        int | None,
+        Field(
+            ge=20,
+            description="Most training images, if they are drawn phantoms, with the shares of both classes; null: all.",
+        ),
+    ] = None
     monitor: Annotated[
         Literal["loss", "auroc", "stressed_loss", "stressed_auroc"],
         Field(

@@ -49,6 +49,7 @@ class TrainingSettings:
     batch_size: int
     epochs: int
     phantom_epochs: int
+    phantom_train_images: int | None
     monitor: Monitor
     early_stop_patience: int
     reduce_lr_patience: int
@@ -233,7 +234,8 @@ class TrainingSession:
             "seed": settings.seed,
         }
         augmentation = Augmentation(**settings.augmentation)  # type: ignore[arg-type]  # bounds are checked there
-        paths, labels = self.data.images_of("train")
+        is_phantom = self.data.dataset.kind == "phantom"
+        paths, labels = self.data.images_of("train", most=settings.phantom_train_images if is_phantom else None)
         train = Batches(
             prepared.images, prepared.rows(paths), labels, prepared.recipe, shuffle=True,
             augmentation=augmentation if augmentation.is_active else None, balance=settings.balance,

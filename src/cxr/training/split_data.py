@@ -54,11 +54,13 @@ class SplitData:
             achieved["digest"],
         )
 
-    def images_of(self, split: str) -> tuple[list[str], NDArray[np.int64]]:
+    def images_of(self, split: str, *, most: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
         """List the images of one side.
 
         Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
+            most: most images, at least one per class; if there are more, these are drawn, always the same ones, with
+                the classes in the same shares. None for all.
 
         Returns:
             Paths, and labels ``(images,)`` int64, 0 for NORMAL and 1 for PNEUMONIA.
@@ -73,4 +75,12 @@ class SplitData:
                 f"expected images of both classes in {split}, received {dict(rows['label'].value_counts())}; "
                 "run `cxr resplit` with other ratios or more images"
             )
-        return [str(path) for path in rows["path"]], np.asarray(labels, dtype=np.int64)
+        paths = [str(path) for path in rows["path"]]
+        if most is not None and most < len(paths):
+            from sklearn.model_selection import train_test_split
+
+            drawn = np.sort(
+                train_test_split(np.arange(len(paths)), train_size=most, stratify=labels, random_state=0)[0]
+            )
+            paths, labels = [paths[number] for number in drawn], labels[drawn]
+        return paths, np.asarray(labels, dtype=np.int64)
