@@ -29,7 +29,7 @@ CLUSTER = {
     "api": "http://ml-pipeline.kubeflow:8888",
 }
 DETECTORS = ("retinanet_lite0", "retinanet_lite0_scratch")
-COMPARED = "efficientnet_lite0"
+COMPARED = "three_block"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_every_task_of_a_training_with_detectors_starts(package):
 
 
 def test_a_detector_is_judged_beside_the_classifier_of_the_parameter_file(package):
-    for compared in ("efficientnet_lite0", "plain_cnn"):
+    for compared in ("three_block", "plain_cnn"):
         tasks = walk(package(DETECTORS[0], evaluate_regions={"compare_with": compared}))
         task = tasks[f"evaluate_regions {DETECTORS[0]}"]
         assert {f"train {compared}", f"evaluate {compared}"} <= task.producers
