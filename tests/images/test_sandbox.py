@@ -55,8 +55,8 @@ def disposable(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxedDecoder]:
     monkeypatch.setenv("CXR_TEST_PASSWORD", SECRET)
     earlier = decoding_processes()
     with start_decoder() as decoder:
+        decoder.decode(RADIOGRAPH)  # before that, /proc may not show the command line of the new process yet
         assert len(decoding_processes() - earlier) == 1
-        decoder.decode(RADIOGRAPH)
         yield decoder
     assert decoding_processes() == earlier
 

@@ -118,7 +118,7 @@ def test_training_a_detector_gets_what_training_a_classifier_gets(package):
 def test_each_detector_keeps_its_checkpoints_on_a_disk_of_its_own(package):
     tasks = walk(package(*DETECTORS))
     suffixes = {task.claim["suffix"] for task in tasks.values() if task.claim}
-    assert suffixes == {"-retinanet-lite0", "-retinanet-lite0-scratch", "-efficientnet-lite0"}
+    assert suffixes == {"-retinanet-lite0", "-retinanet-lite0-scratch", "-three-block"}
     for name in DETECTORS:
         task = tasks[f"train_regions {name}"]
         assert [volume["mountPath"] for volume in task.pod["pvcMount"]] == ["/checkpoints"]
