@@ -309,7 +309,8 @@ def boxes_to_text(
 
 
 def _summary_line(images: int, with_boxes: int, boxes: int, errors: Sequence[str]) -> str:
-    line = f"{boxes:,} boxes in {with_boxes:,} of {images:,} images"
+    noun = "box" if boxes == 1 else "boxes"
+    line = f"{boxes:,} {noun} in {with_boxes:,} of {images:,} {'image' if images == 1 else 'images'}"
     if not errors:
         return line
     kinds = Counter(error_kind(error.partition(": ")[2]) for error in errors)
