@@ -114,7 +114,7 @@ print(json.dumps({form: table.to_dict("list") for form, table in tables.items()}
 def test_the_alias_leads_to_the_folder_of_a_detector(
     registered: DetectorFolders, store: Store, images: list[Path], tmp_path: Path
 ) -> None:
-    assert find_version(store, NAME, "champion", None) == ("1", "champion")
+    assert find_version(store, NAME, "champion", None, remedy="register one") == ("1", "champion")
     (tmp_path / "fetched").mkdir()
     folder = fetch_version(store, NAME, "1", tmp_path / "fetched")
     boxes = RegionPredictor.load(folder).predict({str(path): decode_grey(path.read_bytes()) for path in images})

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import MissingInputError, RegistryError
+from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
@@ -25,6 +25,7 @@ from cxr.serving.model_source import (
     join_sentences,
     read_model_card,
     read_version,
+    version_source,
 )
 from cxr.tracking.registry_reader import alias_versions
 from cxr.tracking.store import Store
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 PHANTOM_BOXES_BANNER = (
     "The boxes come from a detector that was trained on drawn phantoms. They say nothing about patients."
 )
+DETECTOR_REMEDY = "run `cxr register_regions`, take the challenger (fallback), or give the folder of a detector (model)"
+"""What to do if no version of the detector has the alias."""
 BATCH_SIZE = 16
 """Images per network call."""
 
@@ -114,22 +117,8 @@ def registered_detector_source(
         MissingInputError: if there is no such local store.
         RegistryError: if the store does not answer, or no version has the alias.
     """
-    number, found_alias, preferred_alias = version, "", ""
-    if number is None:
-        aliases = alias_versions(store, registered_name)
-        chosen = first_alias(aliases, alias, fallback)
-        if chosen is None:
-            expected = alias if fallback is None else f"{alias} or {fallback}"
-            raise RegistryError(
-                f"expected a version of {registered_name}, which draws boxes, with the alias {expected}, received "
-                f"aliases={aliases}; run `cxr register_regions`, take the challenger (fallback), or give the folder of "
-                "a detector (model)"
-            )
-        number, found_alias, preferred_alias = aliases[chosen], chosen, alias
-    return ModelSource(
-        f"version {number} of {registered_name}",
-        f"{store.uri} {registered_name} {number} {found_alias}",
-        lambda: load_detector(store, registered_name, number, found_alias, preferred_alias=preferred_alias),
+    return version_source(
+        store, registered_name, load_detector, version=version, alias=alias, fallback=fallback, remedy=DETECTOR_REMEDY
     )
 
 

@@ -14,6 +14,7 @@ from typing import Generic, Protocol
 from cxr.errors import RegistryError
 from cxr.serving.detector_source import ServedDetector, detector_banner, load_detector
 from cxr.serving.model_source import (
+    CLASSIFIER_REMEDY,
     ServedModel,
     ServedT,
     find_version,
@@ -224,7 +225,9 @@ class AliasModelProvider(AliasProvider[ServedModel]):
             RegistryError: if the store does not answer, no version has the alias, or the version cannot be loaded.
         """
         super().__init__(store, registered_name, alias, fallback=fallback, clock=clock)
-        self._first = self._served = self._load(*find_version(store, registered_name, alias, fallback))
+        self._first = self._served = self._load(
+            *find_version(store, registered_name, alias, fallback, remedy=CLASSIFIER_REMEDY)
+        )
 
     @property
     def current(self) -> ServedModel:

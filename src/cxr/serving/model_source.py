@@ -97,6 +97,20 @@ class ServedVersion(Protocol):
 
 
 ServedT = TypeVar("ServedT", bound=ServedVersion)
+VersionT_co = TypeVar("VersionT_co", bound=ServedVersion, covariant=True)
+
+
+class LoadVersion(Protocol[VersionT_co]):
+    """Loads a version; raises RegistryError if anything is wrong with it."""
+
+    def __call__(
+        self, store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str
+    ) -> VersionT_co:
+        """Load a version, found by an alias; ``preferred_alias`` was asked for."""
+
+
+CLASSIFIER_REMEDY = "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
+"""What to do if no version of the classifier has the alias."""
 
 
 @dataclass(frozen=True)
@@ -133,19 +147,54 @@ def registry_source(
         MissingInputError: if there is no such local store.
         RegistryError: if the store does not answer, or no version has the alias.
     """
+    return version_source(
+        store, registered_name, load_version, version=version, alias=alias, fallback=fallback, remedy=CLASSIFIER_REMEDY
+    )
+
+
+def version_source(
+    store: Store,
+    registered_name: str,
+    load: LoadVersion[ServedT],
+    *,
+    version: str | None,
+    alias: str,
+    fallback: str | None,
+    remedy: str,
+) -> ModelSource[ServedT]:
+    """Find a version of a registered model of any kind.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        load: loads a version of this kind.
+        version: number of the version; None for the version with the alias.
+        alias: the preferred alias.
+        fallback: the alias to use if no version has the preferred one; None for none.
+        remedy: what to do if no version has the alias.
+
+    Returns:
+        The version, not loaded yet.
+
+    Raises:
+        MissingInputError: if there is no such local store.
+        RegistryError: if the store does not answer, or no version has the alias.
+    """
     if version is not None:
         number, found_alias, preferred_alias = version, "", ""
     else:
-        number, found_alias = find_version(store, registered_name, alias, fallback)
+        number, found_alias = find_version(store, registered_name, alias, fallback, remedy=remedy)
         preferred_alias = alias
     return ModelSource(
         f"version {number} of {registered_name}",
         f"{store.uri} {registered_name} {number} {found_alias}",
-        lambda: load_version(store, registered_name, number, found_alias, preferred_alias=preferred_alias),
+        lambda: load(store, registered_name, number, found_alias, preferred_alias=preferred_alias),
     )
 
 
-def find_version(store: Store, registered_name: str, alias: str, fallback: str | None) -> tuple[str, str]:
+def find_version(
+    store: Store, registered_name: str, alias: str, fallback: str | None, *, remedy: str
+) -> tuple[str, str]:
     """Look up the version with an alias.
 
     Args:
@@ -153,6 +202,7 @@ def find_version(store: Store, registered_name: str, alias: str, fallback: str |
         registered_name: name of the registered model.
         alias: the preferred alias.
         fallback: the alias to use if no version has the preferred one; None for none.
+        remedy: what to do if no version has the alias.
 
     Returns:
         The number of the version, and the alias it was found by.
@@ -166,8 +216,7 @@ def find_version(store: Store, registered_name: str, alias: str, fallback: str |
     if found_alias is None:
         expected = alias if fallback is None else f"{alias} or {fallback}"
         raise RegistryError(
-            f"expected a version of {registered_name} with the alias {expected}, received aliases={aliases}; "
-            "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
+            f"expected a version of {registered_name} with the alias {expected}, received aliases={aliases}; {remedy}"
         )
     return aliases[found_alias], found_alias
 

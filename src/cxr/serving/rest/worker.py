@@ -148,7 +148,7 @@ class _Worker:
         """Load the classifier, and start the watcher of its alias if it has one."""
         from cxr.models.backend import load_keras
         from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
-        from cxr.serving.model_source import find_version, folder_source
+        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version, folder_source
         from cxr.tracking.health import use_short_timeouts
 
         settings, watchers = self._settings, []
@@ -160,7 +160,9 @@ class _Worker:
             provider = FolderModelProvider(source.load())
         else:
             use_short_timeouts()
-            find_version(self._store, settings.registered_name, settings.alias, settings.fallback)
+            find_version(
+                self._store, settings.registered_name, settings.alias, settings.fallback, remedy=CLASSIFIER_REMEDY
+            )
             load_keras()
             provider = registered = AliasModelProvider(
                 self._store, settings.registered_name, settings.alias, fallback=settings.fallback
