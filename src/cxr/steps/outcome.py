@@ -20,7 +20,7 @@ class Outcome(TrackingStep):
     """Report how a pipeline run on a cluster ended: in the log, and in MLflow."""
 
     name: ClassVar[str] = "outcome"
-    follows: ClassVar[str] = "register"
+    follows: ClassVar[str] = "register_regions"
     sections: ClassVar[tuple[str, ...]] = ("tracking",)
     container_image: ClassVar[str | None] = TRAIN_IMAGE
     retryable: ClassVar[bool] = False

@@ -26,7 +26,7 @@ class TrainRegions(TrainingStep):
     """Train one detector of opacities. The best epoch on validation is kept, and a killed run resumes."""
 
     name: ClassVar[str] = "train_regions"
-    follows: ClassVar[str] = "evaluate"
+    follows: ClassVar[str] = "register"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "regions.{model}")
     container_image: ClassVar[str | None] = TRAIN_IMAGE
     gpu_image: ClassVar[str | None] = TRAIN_GPU_IMAGE
