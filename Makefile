@@ -1,14 +1,31 @@
 # `make run` does the whole job. `make test` checks the project. Both install what they need into .venv.
 PYTHON ?= python3
 DATA ?=
+# The shell reads the address from the environment, so that spaces, quotes and dollar signs in it stay as they are.
+unexport DATA
+export DATA_SOURCE := $(value DATA)
 BIN := .venv/bin
-UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
+UV := $(if $(shell command -v uv 2>/dev/null),uv,.venv-uv/bin/uv)
+OWN_UV := $(filter .venv-uv/bin/uv,$(UV))
 PIN = $(UV) pip compile -q --universal --generate-hashes --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export DVC_NO_ANALYTICS ?= 1
 # Each step is a process. Without compiled files on disk, every step would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
+# An account without a home folder that it can write in, such as that of a service, keeps caches in the checkout.
+ifeq ($(HOME),)
+export HOME := $(CURDIR)/.cache
+endif
+# DVC and MLflow need a name of the account. One that a container was given by its number has none.
+ifeq ($(LOGNAME)$(USER),)
+export USER := $(shell id -un 2>/dev/null)
+endif
+ifneq ($(shell test -w "$$HOME" && echo writable),writable)
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
+export MPLCONFIGDIR ?= $(XDG_CACHE_HOME)/matplotlib
+export KERAS_HOME ?= $(XDG_CACHE_HOME)/keras
+endif
 # Hospitals often have their own certificates: trust those that the system trusts.
 export UV_SYSTEM_CERTS ?= 1
 
@@ -19,7 +36,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, join, register (DATA=phantom)
-	$(if $(DATA),cxr fetch --params params.yaml --source $(DATA),test -e data/dataset.json || cxr fetch --params params.yaml)
+	$(if $(value DATA),cxr fetch --params params.yaml --source "$$DATA_SOURCE",test -e data/dataset.json || cxr fetch --params params.yaml)
 	dvc repro
 	@dvc metrics show
 
@@ -51,6 +68,8 @@ format: .venv/dev.stamp ## Bring the code into the common format
 	ruff format .
 
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
+	@# MLflow itself would look for files where a project was before it was moved or copied.
+	@python -c 'from cxr.tracking.store import Store; Store("sqlite:///mlflow.db").connect()'
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 app: .venv/serve.stamp ## Open the page for predictions on http://127.0.0.1:8501
@@ -89,7 +108,7 @@ kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline in containers 
 	cxr kubeflow run --params params.yaml --models '[three_block, shallow]' \
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
-lock: $(UV) ## Pin all versions from pyproject.toml again, with hashes
+lock: $(OWN_UV) ## Pin all versions from pyproject.toml again, with hashes
 	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
@@ -102,7 +121,7 @@ lock: $(UV) ## Pin all versions from pyproject.toml again, with hashes
 clean: ## Remove the outputs of runs (not data/, not .venv)
 	rm -rf artifacts
 
-.venv/pyvenv.cfg: | $(UV)
+.venv/pyvenv.cfg: | $(OWN_UV)
 	$(UV) venv -q --allow-existing --python '>=3.11,<3.14' .venv
 
 .venv/run.stamp: requirements/run.txt pyproject.toml .venv/pyvenv.cfg
@@ -131,6 +150,7 @@ clean: ## Remove the outputs of runs (not data/, not .venv)
 	@touch $@
 
 .venv-uv/bin/uv:
-	@$(PYTHON) -m venv .venv-uv || { rm -rf .venv-uv; echo "expected uv, or a $(PYTHON) that can create a virtual environment: \
+	@"$(PYTHON)" -m venv .venv-uv || { rm -rf .venv-uv; echo "expected uv, or a $(PYTHON) that can create a virtual environment: \
 	install uv, or your system's package for it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
-	.venv-uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
+	@.venv-uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt || { echo "expected pip to fetch uv from the package \
+	index; its messages say why it did not: check the network and the proxy that HTTPS_PROXY names, or install uv" >&2; exit 2; }

@@ -35,8 +35,9 @@ from cxr.data.phantom.dataset import draw_dataset
 from cxr.data.splitting import assign_splits
 from cxr.evaluation.bootstrap import BATCH
 from cxr.evaluation.evaluate import EvaluationSettings, evaluate
-from cxr.images.decoding import MAX_BYTES, MAX_PIXELS, ImageLimits, decode_grey
+from cxr.images.decoding import MAX_BYTES, ImageLimits, decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
+from cxr.images.reading_options import STRICT
 from cxr.images.recipes import recipe_named
 from cxr.models.backend import load_keras
 
@@ -47,7 +48,7 @@ WHOLE = SHARED / "kermany224.tar"
 ROWS = (1_000, 6_000)
 """Rows of the two sizes at which costs that grow with them are measured."""
 TIMES = 3
-LIMITS = ImageLimits(MAX_PIXELS, MAX_BYTES, min_side=64, max_aspect=4.0, colour_tolerance=8)
+LIMITS = ImageLimits(STRICT, MAX_BYTES, min_side=64, max_aspect=4.0, colour_tolerance=8)
 NEAR_DISTANCE = 8
 MANIFEST_PARAMETERS: dict[str, Any] = {
     "limits": LIMITS,
@@ -205,7 +206,7 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
             results,
             compared,
             digest=digest,
-            max_pixels=MAX_PIXELS,
+            options=STRICT,
             seed=0,
         )
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.images.decoding import MAX_PIXELS, decode_image
+from cxr.images.decoding import decode_image
+from cxr.images.reading_options import STRICT
 from cxr.images.sandbox import SandboxedDecoder
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -65,7 +66,7 @@ def main() -> None:
             small.astype(np.uint16) * 16, BitsStored=12, WindowCenter=2048, WindowWidth=4096
         ),
     }  # fmt: skip
-    with SandboxedDecoder(processes=1, seconds=10, max_bytes=1 << 26, max_pixels=MAX_PIXELS) as decoder:
+    with SandboxedDecoder(processes=1, seconds=10, max_bytes=1 << 26, options=STRICT) as decoder:
         start_seconds = measure_seconds(lambda: decoder.decode(contents["small JPEG"]))
         print(f"a process is ready after {start_seconds:.1f} s\n")
         print(f"{'file':<16}{'KB':>6}{'megapixels':>12}{'direct':>14}{'sandbox':>10}{'ratio':>7}")

@@ -23,6 +23,7 @@ import numpy as np
 
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.images.decoding import decode_grey
+from cxr.images.reading_options import STRICT
 from cxr.images.recipes import RECIPES, apply_recipe
 from cxr.inference.predictor import BATCH_SIZE, Predictor
 from cxr.inference.scoring.batch import ScoringModel, score
@@ -112,7 +113,7 @@ def measure(name: str, predictor: Predictor, images: Path, scratch: Path) -> Non
     def whole() -> None:
         source = FolderImages(images)
         parts = TableParts(scratch / "parts", source.files, name, 512)
-        score(source, ScoringModel(predictor), parts, workers=None, batch_size=BATCH_SIZE)
+        score(source, ScoringModel(predictor), parts, options=STRICT, workers=None, batch_size=BATCH_SIZE)
         parts.join(scratch / "rows.parquet")
         parts.remove()
 

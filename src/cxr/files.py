@@ -130,6 +130,33 @@ def remove_leftovers(final: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def utf8_name(name: str) -> str:
+    """Make the name of a file one that every table and text file can hold.
+
+    Args:
+        name: a name or path as ``os.fsdecode`` gives it, with surrogates where it is not UTF-8.
+
+    Returns:
+        The same name; bytes that are not UTF-8 are written as ``\\xfc``.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def printable_name(name: str) -> str:
+    """Make the name of a file one that stays on its line of a terminal.
+
+    Args:
+        name: a name or path as ``os.fsdecode`` gives it.
+
+    Returns:
+        The same name; characters that are not printable, such as a line feed, are written as ``\\n``.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in utf8_name(name)
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all.
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -20,6 +22,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.steps.app import App
 from support import bad_images
 from support.chest_models import BACTERIAL, HEALTHY, NAME, Versions, write_versions
+from support.dicom_files import dicom_file
 from support.model_folders import THRESHOLD, write_store
 
 
@@ -186,3 +189,15 @@ def test_a_model_of_radiographs_warns_about_drawings(versions, monkeypatch, tmp_
     assert "What it says of a drawing means nothing" in page.info[0].value
     page.button_group[0].set_value([]).run()
     assert "drawing" not in upload(page, ("ill.jpeg", BACTERIAL))
+
+
+def test_an_unusual_file_is_answered_with_a_warning(page, settings, monkeypatch):
+    grey = cv2.imdecode(np.frombuffer(HEALTHY, np.uint8), cv2.IMREAD_GRAYSCALE)
+    text = upload(page, ("film", dicom_file(grey, Modality="DR")))
+    assert "● NORMAL" in text
+    assert "does not name a modality of radiographs that the standard knows" in text
+    deep = bad_images.png(grey.astype(np.uint16) * 16)
+    assert "more than 8 bits of grey" in upload(page, ("film.png", deep))
+    scaling = start(replace(settings, scale_16_bit=True), monkeypatch)
+    text = upload(scaling, ("film.png", deep))
+    assert "● NORMAL" in text and "Its darkest value is shown black" in text

@@ -16,6 +16,7 @@ from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.images.decoding import decode_grey
 from cxr.images.preparation import prepare_accepted_images, prepare_images
 from cxr.images.prepared import PreparedImages
+from cxr.images.reading_options import ReadingOptions
 from cxr.images.recipes import RECIPES, apply_recipe, recipe_named
 
 RECIPE = RECIPES["s2_resize"]
@@ -67,11 +68,11 @@ def test_only_a_few_images_are_in_memory(data: Path, tmp_path: Path, monkeypatch
     written = 0
     max_pending = 0
 
-    def counting_decode(content: bytes, **limits: int | bool) -> np.ndarray:
+    def counting_decode(content: bytes, options: ReadingOptions) -> np.ndarray:
         started.append(1)
         nonlocal max_pending
         max_pending = max(max_pending, len(started) - written)
-        return decode_grey(content, **limits)  # type: ignore[arg-type]
+        return decode_grey(content, options)
 
     class Bar:
         def __init__(self, rows: object, **_: object) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 
 from cxr.errors import ImageError
-from cxr.images.decoding import MAX_PIXELS, decode_image
+from cxr.images.decoding import decode_image
+from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.sandbox import MEMORY_BYTES, SandboxedDecoder
 from support import bad_images
 from support.dicom_files import COMPRESSED, SECRET, dicom_file, draw_12_bits, pydicom_file
@@ -34,17 +36,17 @@ def start_decoder(
     seconds: float = 60.0,
     memory_bytes: int = MEMORY_BYTES,
     max_bytes: int = 64 << 20,
-    max_pixels: int = MAX_PIXELS,
+    options: ReadingOptions = STRICT,
 ) -> SandboxedDecoder:
     return SandboxedDecoder(
-        processes=processes, seconds=seconds, memory_bytes=memory_bytes, max_bytes=max_bytes, max_pixels=max_pixels
+        processes=processes, seconds=seconds, memory_bytes=memory_bytes, max_bytes=max_bytes, options=options
     )
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[SandboxedDecoder]:
     """One process, for tests that do not end it."""
-    with start_decoder(max_pixels=1_000_000, max_bytes=2_000_000) as decoder:
+    with start_decoder(options=replace(STRICT, max_pixels=1_000_000), max_bytes=2_000_000) as decoder:
         decoder.decode(RADIOGRAPH)
         yield decoder
 
@@ -104,7 +106,7 @@ def test_problems_come_back_with_their_details(shared: SandboxedDecoder, kind: s
     write(tmp_path / "x")
     content = (tmp_path / "x").read_bytes()
     with pytest.raises(ImageError) as caught:
-        decode_image(content, max_pixels=1_000_000)
+        decode_image(content, replace(STRICT, max_pixels=1_000_000))
     error = error_of(shared, content)
     assert (error.problem, error.detail) == (problem, caught.value.detail)
 
@@ -215,8 +217,9 @@ def test_threads_share_processes_and_each_gets_its_own_image() -> None:
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:
     code = (
-        "import os, sys; from cxr.images.sandbox import SandboxedDecoder; decoder ="
-        " SandboxedDecoder(processes=1, seconds=60, max_bytes=1 << 20, max_pixels=1 << 20);"
+        "import os, sys; from cxr.images.reading_options import STRICT;"
+        "from cxr.images.sandbox import SandboxedDecoder; decoder ="
+        " SandboxedDecoder(processes=1, seconds=60, max_bytes=1 << 20, options=STRICT);"
         "print(decoder._idle.queue[0].process_id, flush=True); os._exit(0)"
     )
     process = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -263,3 +266,15 @@ sys.stdout.write(str(len(bytearray(1_000_000))) + "\\n")
     assert result.stdout.splitlines() == ["calls files memory privileges processes", "1000000"]
     assert (tmp_path / "spare").read_bytes() == b""
     assert [path.name for path in tmp_path.iterdir()] == ["spare"]
+
+
+def test_options_reach_the_process_and_warnings_come_back() -> None:
+    deep = bad_images.png(np.array([[1000, 2000], [3000, 4000]], dtype=np.uint16))
+    unnamed = dicom_file(bad_images.draw_image(), Modality="DR")
+    with start_decoder(options=ReadingOptions(1_000_000, True, frozenset({"DR"}))) as decoder:
+        for content in (deep, unnamed):
+            expected, image = decode_image(content, ReadingOptions(1_000_000, True, None)), decoder.decode(content)
+            np.testing.assert_array_equal(image.grey, expected.grey)
+            assert image.warnings == expected.warnings and len(image.warnings) == 1
+    with start_decoder(options=ReadingOptions(1_000_000, False, frozenset())) as decoder:
+        assert [error_of(decoder, content).problem for content in (deep, unnamed)] == ["depth_16", "modality"]

@@ -14,6 +14,7 @@ from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.evaluation.calibration import apply_temperature, log_odds
 from cxr.files import METADATA_FILE
 from cxr.images.decoding import decode_image
+from cxr.images.reading_options import STRICT
 from cxr.images.recipes import to_network_input
 from cxr.inference.checked_prediction import check_and_predict
 from cxr.inference.predictor import EnsemblePredictor, Prediction, Predictor
@@ -149,7 +150,7 @@ def test_all_ways_to_a_mirrored_prediction_give_the_same(folders: ModelFolders) 
         expected, abs=1e-6
     )
     source = NamedImages([str(path) for path in paths])
-    rows = predict_rows(source, source.files, ScoringModel(mirrored), workers=None, batch_size=4)
+    rows = predict_rows(source, source.files, ScoringModel(mirrored), options=STRICT, workers=None, batch_size=4)
     assert [row.probability for row in rows] == pytest.approx(expected, abs=1e-6)
     entry = Member("three_block", 1.0, mirrored.metadata)
     ensemble = EnsemblePredictor([mirrored], make_metadata("e", members=(entry,)).with_calibration(1.0, 0.5, "rule"))
@@ -238,7 +239,7 @@ def test_an_ensemble_scores_many_files_as_it_predicts_few(half_lungs: tuple[Mode
     folders, folder = half_lungs
     ensemble = Predictor.load(folder / "model")
     source = NamedImages([str(path) for path in folders.images[:10]])
-    rows = predict_rows(source, source.files, ScoringModel(ensemble), workers=None, batch_size=4)
+    rows = predict_rows(source, source.files, ScoringModel(ensemble), options=STRICT, workers=None, batch_size=4)
     expected = probabilities_of(ensemble.predict(folders.images[:10]))
     assert [row.probability for row in rows] == pytest.approx(expected, abs=1e-6)
 

@@ -158,6 +158,18 @@ def test_validation_alone_chooses_the_challenger() -> None:
     assert choose_challenger([CHAMPION, replace(CHAMPION, version="9")], "validation") == CHAMPION
 
 
+def test_the_last_bit_of_a_figure_decides_nothing() -> None:
+    """Processors and libraries round differently; equal figures are equal, and a limit that is met is met."""
+    reordered_sum = replace(CHALLENGER, version="3", validation_auroc=math.nextafter(CHALLENGER.validation_auroc, 1))
+    assert choose_challenger([CHALLENGER, reordered_sum], "validation") == CHALLENGER
+    on_the_limits = replace(
+        CHALLENGER,
+        test_auroc=math.nextafter(POLICY.min_auroc, 0),
+        test_calibration_error=math.nextafter(POLICY.max_calibration_error, 1),
+    )
+    assert broken(on_the_limits) == []
+
+
 def test_the_stressed_validation_chooses_the_challenger_if_the_policy_says_so() -> None:
     robust = replace(CHAMPION, version="3", validation_stress_auroc=0.93)
     fragile = replace(CHALLENGER, validation_stress_auroc=0.90)

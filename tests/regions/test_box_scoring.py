@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from cxr.errors import SourceError
+from cxr.images.reading_options import STRICT
 from cxr.inference.scoring.sources import FolderImages, ImageFile
 from cxr.regions.predictor import RegionPredictor
 from cxr.regions.scoring import BoxParts, ScoringDetector, boxes_to_table, predict_boxes
@@ -50,7 +51,7 @@ def test_a_run_that_was_cut_off_reads_only_what_is_missing(
 
     def run(source: FolderImages) -> None:
         parts = BoxParts(tmp_path / "parts", source.files, "detector", 2)
-        boxes_to_table(source, detector, parts, table, summary, workers=1, batch_size=2)
+        boxes_to_table(source, detector, parts, table, summary, options=STRICT, workers=1, batch_size=2)
 
     with pytest.raises(SourceError):
         run(FailingImages(images, 7))
@@ -66,7 +67,7 @@ def test_boxes_do_not_depend_on_the_batch(detector: ScoringDetector, images: Pat
     source = FolderImages(images)
     results = [
         [(image.path, len(image.boxes), *vars_of(image.boxes[0])) for image in
-         predict_boxes(source, source.files, detector, workers=2, batch_size=size)]
+         predict_boxes(source, source.files, detector, options=STRICT, workers=2, batch_size=size)]
         for size in (1, 4, 64)
     ]  # fmt: skip
     for other in results[1:]:

@@ -138,6 +138,17 @@ def test_a_file_in_the_place_of_the_folder_is_never_replaced(tmp_path: Path) -> 
     assert (tmp_path / "data").read_text() == "mine"
 
 
+def test_a_damaged_card_is_named_with_a_way_out_that_works(tmp_path: Path) -> None:
+    make_set(tmp_path / "one")
+    fetch("one")
+    (tmp_path / "data" / "dataset.json").write_text("{")
+    with pytest.raises(SourceError, match=r"dataset\.json: .*; correct it, or move data away"):
+        fetch("one", refresh=True)
+    (tmp_path / "data").rename(tmp_path / "away")
+    fetch("one")
+    assert DatasetCard.read(tmp_path / "data").images == 4
+
+
 @pytest.mark.parametrize("change", ["NORMAL/own.png", "notes.txt"])
 def test_files_that_somebody_added_are_never_deleted(
     tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxr.cli.main import main
+from cxr.data.image_files import NO_IMAGE, SYSTEM_FILE
 from cxr.errors import ParameterError
 from cxr.inference.predictor import Predictor
 from cxr.inference.scoring.table import SCHEMA
@@ -25,7 +26,7 @@ from support.model_folders import ModelFolders, write_models
 from support.servers import ObjectStore
 from support.tracking_server import NAME, register_versions
 
-COLUMNS = ["path", "label", "probability", "threshold", "version", "alias", "model", "error", "sha256"]
+COLUMNS = ["path", "label", "probability", "threshold", "version", "alias", "model", "error", "warning", "sha256"]
 COLUMNS += ["width", "height"]
 
 
@@ -93,6 +94,30 @@ def test_a_second_run_on_the_same_images_does_nothing(model: str, images: Path, 
     (images / "broken.jpeg").unlink()
     assert predict(*arguments) == 0
     assert "MARKED" not in output.read_text() and "broken" not in output.read_text()
+
+
+def test_files_that_are_left_out_stand_in_the_summary_and_the_log(
+    model: str, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images / "Thumbs.db").touch()
+    for number in range(7):
+        (images / f"report{number}").write_text("no image")
+    arguments = ("--images", images, "--model", model, "--output", tmp_path / "rows.csv")
+    assert predict(*arguments) == 0
+    assert "left out 7 files (no JPEG, PNG or DICOM by name or content): 'report0', " in caplog.text
+    assert "'report4' and 2 more" in caplog.text and "'Thumbs.db'" in caplog.text
+
+    def left_out() -> dict[str, list[str]]:
+        summary = json.loads((tmp_path / ".rows.csv.json").read_text())
+        return {reason: figures["paths"] for reason, figures in summary["left_out"].items()}
+
+    reports = [f"report{number}" for number in range(7)]
+    assert left_out() == {NO_IMAGE: reports, SYSTEM_FILE: ["Thumbs.db"]}
+    modified = (tmp_path / "rows.csv").stat().st_mtime_ns
+    (images / "report7").write_text("no image")
+    assert predict(*arguments) == 0
+    assert (tmp_path / "rows.csv").stat().st_mtime_ns == modified, "no image is predicted again"
+    assert left_out() == {NO_IMAGE: [*reports, "report7"], SYSTEM_FILE: ["Thumbs.db"]}
 
 
 def test_a_truncated_table_is_written_again(model: str, images: Path, tmp_path: Path) -> None:
@@ -249,7 +274,10 @@ def test_wrong_requests_say_what_was_expected(values: dict[str, object], sentenc
 def test_a_folder_without_images_is_an_error(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
     assert predict("--images", tmp_path / "none", "--model", model, "--output", tmp_path / "rows.csv") == 1
-    assert "received none without any" in capsys.readouterr().err
+    assert "received none with 0 other files and no image" in capsys.readouterr().err
+    (tmp_path / "none" / "notes.txt").write_text("about")
+    assert predict("--images", tmp_path / "none", "--model", model, "--output", tmp_path / "rows.csv") == 1
+    assert "received none with 1 other files and no image" in capsys.readouterr().err
     assert predict("--images", tmp_path / "absent", "--model", model, "--output", tmp_path / "rows.csv") == 2
 
 

@@ -51,6 +51,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "inverted.dcm").write_bytes(dicom_file(inverted, PhotometricInterpretation="MONOCHROME1"))
     (folder / "dark.png").write_bytes(png(np.full((300, 260), 40, np.uint8)))
     (folder / "broken.png").write_bytes(png(bright_rectangle(300, 260)[0])[:-40])
+    (folder / "README").write_text("no image")
     return folder
 
 
@@ -73,6 +74,7 @@ def test_boxes_of_a_folder_are_in_pixels_of_the_originals(detector, images, tmp_
     summary = json.loads((tmp_path / f".{output.name}.json").read_text())
     assert (summary["images"], summary["searched"], summary["with_boxes"], summary["boxes"]) == (7, 6, 5, 5)
     assert summary["errors"] == {"truncated": 1}
+    assert summary["left_out"]["no_image"]["paths"] == ["README"]
     (unanswered,) = summary["without_answer"]
     assert unanswered["path"] == "broken.png" and unanswered["reason"].startswith("truncated: ")
     assert "drawn phantoms" in summary["banner"] and summary["threshold"] == 0.5

@@ -9,7 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
@@ -21,7 +21,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cxr.data.dataset import CLASSES
 from cxr.errors import SourceError
+from cxr.images.file_types import HEAD_BYTES
 from cxr.storage.object_store import MAX_ATTEMPTS, ObjectStoreContents
+from support.dicom_files import dicom_file, draw_12_bits
 from support.fetch_requests import fetch_images
 
 BIG = bytes(range(256)) * 4096
@@ -263,7 +265,63 @@ def test_altered_content_is_found_by_its_checksum(store: S3Server, tmp_path: Pat
 
 def test_keys_cannot_lead_out_of_the_folder(store: S3Server, tmp_path: Path) -> None:
     store.put("set/../../NORMAL/a.png")
-    assert "relative paths" in error_message(lambda: store.open("set", tmp_path))
+    text = error_message(lambda: store.open("set", tmp_path))
+    assert "with 'set/../../NORMAL/a.png'; rename it" in text
+
+
+def test_keys_with_repeated_slashes_are_read(store: S3Server, tmp_path: Path) -> None:
+    for number, key in enumerate(("set//a.png", "set/ward//b.png", "set/./c.png", "set/ward///", "/set/d.png")):
+        store.put(key, b"" if key.endswith("/") else b"%d" % number)
+    assert read_all(store.open("set", tmp_path)) == {"a.png": b"0", "ward/b.png": b"1", "c.png": b"2"}
+    assert read_all(store.open("set//", tmp_path)) == read_all(store.open("set", tmp_path))
+    assert read_all(store.open("/set", tmp_path)) == {"d.png": b"4"}
+    assert "set/d.png" in read_all(ObjectStoreContents(f"s3://{store.bucket}", tmp_path, endpoint_url=store.url))
+
+
+def test_keys_that_become_one_path_or_none_are_named(store: S3Server, tmp_path: Path) -> None:
+    store.put("twice/ward/a.png")
+    store.put("twice/ward//a.png")
+    text = error_message(lambda: store.open("twice", tmp_path))
+    assert "'twice/ward//a.png'" in text and "'twice/ward/a.png'" in text and "rename one of them" in text
+    store.put("full/ward/", b"content of what looks like a folder")
+    assert "with 'full/ward/'; rename it" in error_message(lambda: store.open("full", tmp_path))
+
+
+def test_first_bytes_are_requested_as_a_range_once_per_object(store: S3Server, tmp_path: Path) -> None:
+    store.put("set/big", BIG)
+    store.put("set/small", b"abc")
+    store.put("set/empty", b"")
+    store.put("set/other.png", b"x")
+    contents = store.open("set", tmp_path)
+    heads = contents.read_heads([PurePosixPath(name) for name in ("big", "small", "empty")])
+    assert {str(path): head for path, head in heads.items()} == {"big": BIG[:HEAD_BYTES], "small": b"abc", "empty": b""}
+    head_range = f"bytes=0-{HEAD_BYTES - 1}"
+    assert store.ranges == {"set/big": [head_range], "set/small": [head_range]}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_first_bytes_of_an_object_that_changed_are_unknown(store: S3Server, tmp_path: Path) -> None:
+    store.put("set/changed", b"old")
+    store.put("set/whole", b"same")
+    contents = store.open("set", tmp_path)
+    store.put("set/changed", b"new")
+    heads = contents.read_heads([PurePosixPath("changed"), PurePosixPath("whole")])
+    assert heads == {PurePosixPath("whole"): b"same"}
+
+
+def test_images_without_an_ending_become_a_data_folder(store: S3Server, tmp_path: Path) -> None:
+    radiograph = dicom_file(draw_12_bits(), BitsStored=12)
+    for label in CLASSES:
+        store.put(f"set/{label}/IM1", radiograph)
+        store.put(f"set/{label}/notes", b"text")
+    store.put("set/notes.zip", b"ignored")
+    (tmp_path / "data").mkdir()
+    source = f"s3://{store.bucket}/set"
+    card = fetch_images(source, tmp_path / "data", downloads=tmp_path / "downloads", endpoint_url=store.url)
+    assert card.images == 2
+    assert {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*/*")} == {
+        f"{label}/IM1" for label in CLASSES
+    }
 
 
 def test_public_buckets_need_no_credentials(store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

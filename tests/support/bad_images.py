@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.images.decoding import ImageLimits
+from cxr.images.reading_options import STRICT
 from support.dicom_files import dicom_file
 
-IMAGE_LIMITS = ImageLimits(
-    max_pixels=50_000_000, max_bytes=200_000_000, min_side=64, max_aspect=4.0, colour_tolerance=8
-)
+IMAGE_LIMITS = ImageLimits(options=STRICT, max_bytes=200_000_000, min_side=64, max_aspect=4.0, colour_tolerance=8)
 
 
 def draw_image(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SECRET = "Secret"
@@ -115,3 +117,58 @@ def pydicom_file(name: str, **tags: Any) -> bytes:
     target = io.BytesIO()
     dataset.save_as(target)
     return target.getvalue()
+
+
+def lookup_table(values: list[int], first: int, bits: int) -> Dataset:
+    """Make a lookup table with entries from ``first`` on, of some bits."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(values) % 0x10000, first, bits])
+    item.add_new("LUTData", "US", values)
+    return item
+
+
+def compressed_dicom(values: NDArray[Any], coded: bytes, syntax: str, **tags: Any) -> bytes:
+    """Write a radiograph with coded pixels.
+
+    Args:
+        values: stored values that the tags describe.
+        coded: the coded image.
+        syntax: its transfer syntax.
+        tags: elements to set by keyword.
+
+    Returns:
+        The file's content.
+    """
+    dataset = dicom_dataset(values, **tags)
+    dataset.PixelData = encapsulate([coded])
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelData"].VR = "OB"
+    return write_dicom(dataset, syntax)
+
+
+def compress_with_gdcm(content: bytes, kind: int, folder: Path) -> tuple[bytes, str]:
+    """Compress a DICOM file with gdcm and return its coded pixels and transfer syntax.
+
+    Args:
+        content: an uncompressed file.
+        kind: one of ``gdcm.TransferSyntax``.
+        folder: where temporary files are written.
+
+    Returns:
+        The coded image and the transfer syntax.
+    """
+    import gdcm
+
+    (folder / "plain.dcm").write_bytes(content)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "plain.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(kind))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "coded.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    coded = pydicom.dcmread(folder / "coded.dcm")
+    return get_frame(coded.PixelData, 0, number_of_frames=1), coded.file_meta.TransferSyntaxUID

@@ -148,7 +148,7 @@ def run_service(
     with contextlib.ExitStack() as stack:
         if decoder is None:
             decoder = stack.enter_context(
-                SandboxedDecoder(seconds=limits.read_seconds, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+                SandboxedDecoder(seconds=limits.read_seconds, max_bytes=limits.max_bytes, options=limits.options)
             )
         threads = stack.enter_context(ThreadPoolExecutor(2))
         service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log)

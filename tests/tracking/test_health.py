@@ -71,6 +71,13 @@ def test_an_unknown_host_is_named() -> None:
         Store("http://mlflow.invalid:5000").connect()
 
 
+def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(RegistryError, match=r"the proxy that the environment names.*HTTP_PROXY.*NO_PROXY"):
+        Store("http://mlflow.invalid:5000").connect()
+
+
 def test_a_frozen_server_is_reported_within_seconds_before_the_work_begins(gate: Gate) -> None:
     gate.hold()
     start = time.monotonic()

@@ -88,7 +88,7 @@ tables = {
     "paths": model.predict(pd.DataFrame({"image": paths})),
     "list": model.predict(data),
     "base64": model.predict([base64.b64encode(file).decode() for file in data]),
-    "dicom": model.predict([base64.b64encode(file).decode() for file in dicom]),
+    "dicom": model.predict([base64.encodebytes(file).decode() for file in dicom]),
     "singly": pd.concat([model.predict([file]) for file in data[:6]], ignore_index=True),
 }
 print(json.dumps({form: table.to_dict("list") for form, table in tables.items()}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.errors import MissingInputError
+from cxr.errors import MissingInputError, RegistryError
 from cxr.tracking.store import Store
 
 HOLDER = """
@@ -77,3 +77,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     start = time.monotonic()
     with Store(uri).lock():
         assert time.monotonic() - start < 10
+
+
+def test_a_folder_in_which_no_lock_can_be_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.lock").mkdir()
+    with pytest.raises(RegistryError, match=rf"{tmp_path}/mlflow.db'.*make its folder writable.*or use a server"):
+        Store(f"sqlite:///{tmp_path}/mlflow.db").connect()

@@ -15,7 +15,7 @@ from cxr.app import probability_scale, threshold_slider
 from cxr.app.box_view import describe_boxes, describe_detector, draw_boxes
 from cxr.app.network_view import NetworkView, network_views
 from cxr.app.service import PageService
-from cxr.app.texts import format_label
+from cxr.app.texts import WARNING_TEXTS, format_label
 from cxr.app.uploads import ImageOutcome, shrink
 from cxr.data.dataset import PNEUMONIA
 from cxr.images.decoding import DecodedImage
@@ -54,6 +54,8 @@ def _show_prediction(served: ServedModel, outcome: ImageOutcome) -> None:
     threshold = threshold_slider.current_threshold(served)
     label, probability = outcome.label(threshold), outcome.probability
     st.html(probability_scale.STYLE + probability_scale.verdict_html(label, probability))
+    for problem, _ in outcome.warnings:
+        st.warning(WARNING_TEXTS[problem], icon=":material/warning:")
     if outcome.image.drawn and served.metadata.dataset_kind != "phantom":
         st.info(
             "This model has learned from radiographs of people. What it says of a drawing means nothing, and it may "

@@ -12,6 +12,7 @@ import streamlit as st
 
 from cxr.app.texts import format_label
 from cxr.app.uploads import ImageOutcome
+from cxr.images.decoding import describe_warnings
 from cxr.inference.scoring.table import SCHEMA
 from cxr.serving.model_source import ServedModel
 
@@ -131,6 +132,7 @@ def _row(outcome: ImageOutcome, served: ServedModel, threshold: float) -> dict[s
         "alias": served.alias,
         "model": served.metadata.model,
         "error": outcome.error if refusal is None else str(refusal),
+        "warning": describe_warnings(outcome.warnings),
         "sha256": outcome.sha256,
         "width": outcome.width,
         "height": outcome.height,

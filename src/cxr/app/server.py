@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 from cxr.app.settings import AppSettings
-from cxr.errors import CxrError, ParameterError
+from cxr.errors import CxrError
+from cxr.serving.addresses import address_error
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +109,8 @@ def _expect_free(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        raise ParameterError(
-            [f"expected a free address, received host={host}, port={port} ({error.strerror}); choose another port"]
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise address_error(host, port, error) from error
 
 
 def _url_host(host: str) -> str:

@@ -10,6 +10,7 @@ import streamlit as st
 
 from cxr.app.examples import EXAMPLES, draw_example
 from cxr.app.settings import AppSettings
+from cxr.images.reading_options import ReadingOptions
 from cxr.images.recipes import apply_recipe
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.models.backend import load_keras
@@ -61,7 +62,9 @@ class PageService:
         self._decoder = SandboxedDecoder(
             seconds=settings.read_seconds,
             max_bytes=settings.max_megabytes * 2**20,
-            max_pixels=round(settings.max_megapixels * 1e6),
+            options=ReadingOptions(
+                round(settings.max_megapixels * 1e6), settings.scale_16_bit, frozenset(settings.other_modalities)
+            ),
         )
         self._log: PredictionLog | None = None
         if settings.log_predictions is not None:

@@ -27,6 +27,8 @@ class AppSettings:
         max_files: largest number of images at once.
         max_megabytes: largest file.
         max_megapixels: largest image, read from the header before decoding.
+        other_modalities: DICOM modalities that count as radiography beside those of the standard.
+        scale_16_bit: whether PNG of 16 bits is accepted and scaled.
         read_seconds: longest time that reading a file may take.
         log_predictions: folder of the prediction log; None keeps none.
         log_pixels: whether the log also keeps the images.
@@ -46,6 +48,8 @@ class AppSettings:
     max_files: int
     max_megabytes: int
     max_megapixels: float
+    other_modalities: list[str]
+    scale_16_bit: bool
     read_seconds: float
     log_predictions: Path | None
     log_pixels: bool

@@ -15,15 +15,23 @@ PROBLEM_TEXTS = {
     "not_an_image": "it is no JPEG, PNG or DICOM picture",
     "truncated": "it ends too early; part of it is missing. Save or send it again",
     "corrupt": "it is damaged. Save or send it again",
-    "empty": "it has no content",
-    "too_large": "it is larger than this page takes",
-    "too_slow": "reading it took too long",
+    "empty": "it has no content. Send the file again",
+    "too_large": "it is larger than this page takes. Save it with fewer pixels",
+    "too_slow": "reading it took too long. Try again, or save it as PNG",
     "animated": "it holds more than one picture. Save one of them",
     "unsuitable": "it is too small or too narrow for the network",
     "cmyk": "it is a file for print. Save it as a grey picture",
     "depth_16": "it has more than 8 bits of grey. Use the DICOM file, or save it with 8 bits",
 }
 """Kinds of problem that a visitor can solve, each with what to do."""
+
+WARNING_TEXTS = {
+    "depth_16": "This picture has 16 bits of grey and does not say which of them are black and white. Its darkest "
+    "value is shown black, its brightest white. The DICOM file is better.",
+    "other_modality": "The DICOM file does not name a modality of radiographs that the standard knows. Check that it "
+    "is a chest radiograph.",
+}
+"""Kinds of problem in spite of which a file is read, each with what to know."""
 
 
 def format_percent(share: float) -> str:

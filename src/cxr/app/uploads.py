@@ -55,6 +55,7 @@ class ImageOutcome:
         height: number of rows; None if it could not be read.
         preview: the image before any recipe as a JPEG file, no side above :data:`PREVIEW_SIDE`; empty if it could not
             be read.
+        warnings: what is unusual about a file that was read: kinds of problem and their descriptions.
     """
 
     image: UploadedImage
@@ -65,6 +66,7 @@ class ImageOutcome:
     width: int | None = None
     height: int | None = None
     preview: bytes = b""
+    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def probability(self) -> float | None:
@@ -131,7 +133,7 @@ def _predict(service: PageService, served: ServedModel, image: UploadedImage) ->
     height, width = decoded.grey.shape
     if not image.drawn:
         service.log_results(served, results, [decoded])
-    return ImageOutcome(image, results[0], "", "", sha256, width, height, make_preview(decoded.grey))
+    return ImageOutcome(image, results[0], "", "", sha256, width, height, make_preview(decoded.grey), decoded.warnings)
 
 
 def make_preview(grey: NDArray[np.uint8]) -> bytes:

@@ -17,6 +17,7 @@ from cxr import __version__
 from cxr.cli.container import EXECUTOR_INPUT, ContainerTask, linked_folders
 from cxr.cli.help import GROUP, HELP_FLAGS, group_help, program_help, step_help
 from cxr.cli.optional_dependencies import explain_missing_package
+from cxr.cli.proxies import exempt_loopback
 from cxr.errors import CxrError, ParameterError
 from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.actions import ACTIONS, load_action
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    exempt_loopback(os.environ)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ProgressBarHandler(sys.stderr)])
     logging.getLogger("cxr").setLevel(logging.INFO)
     text = _general_output(arguments)

@@ -104,7 +104,10 @@ def read_boxes(data: Path) -> BoxAnnotations:
             "fetch one that has them: the phantoms, or the RSNA Pneumonia Detection Challenge"
         ) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"expected JSON with one entry per image, received {path}: {error}; fetch it again") from error
+        raise DataError(
+            f"expected JSON with one entry per image, received {path}: {error}; correct it, or run "
+            "`cxr fetch --refresh true`"
+        ) from error
     images: dict[str, AnnotatedImage] = {}
     problems: list[str] = []
     for name, entry in sorted(entries.items()) if isinstance(entries, dict) else [("the file", entries)]:

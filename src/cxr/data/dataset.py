@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from cxr.errors import SourceError
@@ -21,13 +21,6 @@ OFFICIAL_SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 SIDE_FILES: tuple[str, ...] = (DATASET_FILE, BOXES_FILE, PATIENTS_FILE)
 """Side files that a data folder may hold: its card, the boxes of opacities, and the table of patients."""
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".dcm"}
-)
-"""Files that count as images by their name; the step ``validate`` checks whether they can be decoded."""
-
-SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"})
 
 DatasetKind = Literal["phantom", "patients"]
 
@@ -81,17 +74,6 @@ class DatasetCard:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise SourceError(
-                f"expected a data card with the fields of DatasetCard, received {path}={error}; run `cxr fetch` again"
+                f"expected a data card with the fields of DatasetCard, received {path}: {error}; correct it, or move "
+                f"{folder} away and run `cxr fetch` again"
             ) from error
-
-
-def is_system_file(path: PurePosixPath) -> bool:
-    """Tell whether a file is one that operating systems and tools leave beside data.
-
-    Args:
-        path: path inside the source.
-
-    Returns:
-        Whether a part of the path is hidden (``.DS_Store``, ``._x``) or known, such as ``__MACOSX``.
-    """
-    return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.parts)

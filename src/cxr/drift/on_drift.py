@@ -72,7 +72,8 @@ def run_command_once(command: Sequence[str], folder: Path) -> None:
         status = subprocess.run(command, check=False).returncode
     except OSError as error:
         raise InstallationError(
-            f"expected a command to run on drift, received on_drift={list(command)} ({error.strerror})"
+            f"expected a command to run on drift, received on_drift={list(command)} ({error.strerror}); "
+            "correct drift.on_drift"
         ) from error
     if status:
         raise PipelineError(

@@ -12,6 +12,7 @@ from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.data.split_table import TEST
 from cxr.images.decoding import decode_grey
 from cxr.images.prepared import PreparedImages
+from cxr.images.reading_options import VALIDATED
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
 
@@ -51,7 +52,7 @@ def images_to_show(paths: list[str], prepared: PreparedImages | None, data: Path
     for path in paths:
         file = data / path
         if file.is_file():
-            images.append(decode_grey(file.read_bytes()))
+            images.append(decode_grey(file.read_bytes(), VALIDATED))
         elif prepared is not None:
             images.append(np.asarray(prepared.images[prepared.rows([path])[0], :, :, 0]))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from cxr.errors import ImageError
 from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
+from cxr.images.file_types import names_another_format
 from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import coloured_share, decode_pixels, is_grey
+from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.sharpness import measure_gradient_ratio, measure_sharpness
 
 TRAINING_PROBLEMS: dict[str, str] = {
@@ -40,6 +43,7 @@ TRAINING_PROBLEMS: dict[str, str] = {
     "misnamed": "the name does not say which patient it is",
     "mislabelled": "the name says another label than the folder",
     "depth_16": "more than 8 bits per channel",
+    "other_modality": "a DICOM file whose modality is not in the standard, but names radiography",
     "blank": "all pixels have one grey level",
     "too_small": "fewer pixels per side than the limit",
     "aspect": "longer and narrower than the limit",
@@ -53,14 +57,14 @@ PROBLEMS: dict[str, str] = TRAINING_PROBLEMS | {
 }
 """All kinds of problem, including those of files sent for prediction. The page shows these sentences to visitors."""
 
-SOFT_PROBLEMS: frozenset[str] = frozenset({"depth_16", "blank", "too_small", "aspect", "wrong_suffix", "colour"})
+SOFT_PROBLEMS: frozenset[str] = frozenset(
+    {"depth_16", "other_modality", "blank", "too_small", "aspect", "wrong_suffix", "colour"}
+)
 """Problems of images that can still be decoded. A policy may accept them."""
 
-MAX_PIXELS = 50_000_000
 MAX_BYTES = 200_000_000
 """Largest image file, where no step parameter sets another limit."""
 COLOUR_TOLERANCE = 8
-_FORMAT_SUFFIXES = {"JPEG": (".jpeg", ".jpg"), "PNG": (".png",), "DICOM": (".dcm",)}
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,14 @@ class ImageLimits:
     """Limits that an image file must keep to be accepted as a radiograph.
 
     Attributes:
-        max_pixels: largest number of pixels, checked in the header before decoding.
+        options: what is accepted when it is read.
         max_bytes: largest file; larger ones are hashed but not loaded.
         min_side: smallest width and height in pixels.
         max_aspect: largest ratio of the longer to the shorter side.
         colour_tolerance: difference of a pixel's channels, in grey levels, above which it counts as coloured.
     """
 
-    max_pixels: int
+    options: ReadingOptions
     max_bytes: int
     min_side: int
     max_aspect: float
@@ -120,6 +124,18 @@ class ImageFacts:
     gradient_ratio: float = float("nan")
 
 
+def describe_warnings(warnings: Sequence[tuple[str, str]]) -> str:
+    """Write warnings as one text for a cell of a table.
+
+    Args:
+        warnings: kinds of problem and their descriptions.
+
+    Returns:
+        For example ``"depth_16: ...; other_modality: ..."``; empty if there are none.
+    """
+    return "; ".join(f"{kind}: {detail}" for kind, detail in warnings)
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image as decoded, before any recipe.
@@ -127,10 +143,12 @@ class DecodedImage:
     Attributes:
         grey: uint8 ``(height, width)``, 0 to 255, as :func:`decode_grey` returns it.
         coloured_share: share of its pixels that are coloured, 0 to 1.
+        warnings: kinds of problem (keys of :data:`PROBLEMS`) in spite of which it was read, with their descriptions.
     """
 
     grey: NDArray[np.uint8]
     coloured_share: float = 0.0
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
@@ -156,13 +174,15 @@ def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
-                raise ImageError("too_large", f"expected at most {max_bytes} bytes, received bytes={size}")
+                raise ImageError(
+                    "too_large", f"expected at most {max_bytes} bytes, received bytes={size}; send a smaller image"
+                )
             return file.read()
     except OSError as error:
         raise ImageError("unreadable", f"{error.strerror}; check the file and its permissions") from error
 
 
-def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool = False) -> NDArray[np.uint8]:
+def decode_grey(data: bytes, options: ReadingOptions = STRICT) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG or DICOM file to grey, and refuse every file for which a decoder would have to guess.
 
     DICOM is shown as :func:`cxr.images.dicom.reader.read_dicom` describes. In JPEG and PNG, colour becomes luma
@@ -172,9 +192,7 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
 
     Args:
         data: the whole content of the file.
-        max_pixels: largest number of pixels, checked in the header before decoding.
-        scale_16_bit: accept PNG images of more than 8 bits and stretch their own range linearly, from the smallest to
-            the largest value, to 0 to 255. By default they are refused, because their grey levels mean something else.
+        options: what is accepted.
 
     Returns:
         uint8 ``(height, width)``, 0 to 255.
@@ -183,23 +201,17 @@ def decode_grey(data: bytes, *, max_pixels: int = MAX_PIXELS, scale_16_bit: bool
         ImageError: ``empty``, ``not_an_image``, ``truncated``, ``corrupt``, ``animated``, ``cmyk``, ``too_large`` or
             ``depth_16``; for DICOM the problems that :func:`cxr.images.dicom.reader.read_dicom` lists.
     """
-    if is_dicom(data):
-        return read_dicom(data, max_pixels=max_pixels)
-    header = read_header(data)
-    _refuse_header(header, max_pixels)
-    if header.bit_depth > 8 and not scale_16_bit:
-        raise ImageError("depth_16", _depth_detail(header))
-    return decode_pixels(data, header)
+    return _decode(data, options)[1]
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, colour_tolerance: int = COLOUR_TOLERANCE
+    data: bytes, options: ReadingOptions = STRICT, *, colour_tolerance: int = COLOUR_TOLERANCE
 ) -> DecodedImage:
-    """Decode a file as :func:`decode_grey` does, and measure how much colour was dropped.
+    """Decode a file as :func:`decode_grey` does, measure how much colour was dropped, and say what is unusual.
 
     Args:
         data: the whole content of the file.
-        max_pixels: largest number of pixels, checked in the header before decoding.
+        options: what is accepted.
         colour_tolerance: difference of a pixel's channels, in grey levels, above which it counts as coloured.
 
     Returns:
@@ -208,10 +220,22 @@ def decode_image(
     Raises:
         ImageError: as :func:`decode_grey`.
     """
-    grey = decode_grey(data, max_pixels=max_pixels)
+    header, grey = _decode(data, options)
+    warnings = tuple(_unusual_header(header).items())
+    if header.format == "DICOM":
+        return DecodedImage(grey, warnings=warnings)
+    return DecodedImage(grey, coloured_share(data, header, colour_tolerance, coarse=True), warnings)
+
+
+def _decode(data: bytes, options: ReadingOptions) -> tuple[ImageHeader, NDArray[np.uint8]]:
     if is_dicom(data):
-        return DecodedImage(grey)
-    return DecodedImage(grey, coloured_share(data, read_header(data), colour_tolerance, coarse=True))
+        return read_dicom(data, options)
+    header = read_header(data)
+    _refuse_header(header, options.max_pixels)
+    if header.bit_depth > 8 and not options.scale_16_bit:
+        detail = f"expected 8 bits per channel, received bit_depth={header.bit_depth}"
+        raise ImageError("depth_16", f"{detail}; convert it, or set scale_16_bit to true to have it scaled")
+    return header, decode_pixels(data, header)
 
 
 def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
@@ -228,11 +252,11 @@ def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
     try:
         data = read_bytes(path, max_bytes=limits.max_bytes)
         facts = replace(facts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        header = read_dicom_header(data, max_pixels=limits.max_pixels) if is_dicom(data) else read_header(data)
+        header = read_dicom_header(data, limits.options) if is_dicom(data) else read_header(data)
         facts = replace(facts, width=header.width, height=header.height, mode=header.mode, bit_depth=header.bit_depth)
-        _refuse_header(header, limits.max_pixels)
+        _refuse_header(header, limits.options.max_pixels)
         if header.format == "DICOM":
-            grey, has_no_colour = read_dicom(data, max_pixels=limits.max_pixels), True
+            grey, has_no_colour = read_dicom(data, limits.options)[1], True
         else:
             grey, has_no_colour = decode_pixels(data, header), is_grey(data, header, limits.colour_tolerance)
         facts = replace(facts, grey=has_no_colour)
@@ -261,16 +285,14 @@ def _add_pixel_facts(
     mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
     aspect = max(height, width) / min(height, width)
     size = f"size={width}x{height}"
-    problems: dict[str, str] = {}
-    if header.bit_depth > 8 and header.format != "DICOM":  # DICOM says which of its values are black and white
-        problems["depth_16"] = _depth_detail(header)
+    problems = _unusual_header(header)
     if std == 0:
         problems["blank"] = f"all pixels have the grey level {mean:.0f}"
     if min(height, width) < limits.min_side:
         problems["too_small"] = f"expected sides of at least {limits.min_side} pixels, received {size}"
     if aspect > limits.max_aspect:
         problems["aspect"] = f"expected an aspect of at most {limits.max_aspect:g}, received {size}"
-    if path.suffix.lower() not in _FORMAT_SUFFIXES[header.format]:
+    if names_another_format(path, header.format):
         problems["wrong_suffix"] = f"the content is {header.format}, received suffix={path.suffix!r}"
     if not facts.grey:
         problems["colour"] = f"channels differ by more than {limits.colour_tolerance} grey levels"
@@ -288,15 +310,25 @@ def _add_pixel_facts(
     )
 
 
-def _depth_detail(header: ImageHeader) -> str:
-    return f"expected 8 bits per channel, received bit_depth={header.bit_depth}; convert it or accept depth_16"
+def _unusual_header(header: ImageHeader) -> dict[str, str]:
+    """Return the problems in spite of which a file is read, if the options accept them; no text has a semicolon."""
+    problems: dict[str, str] = {}
+    if header.bit_depth > 8 and header.format != "DICOM":  # DICOM says which of its values are black and white
+        problems["depth_16"] = (
+            f"bit_depth={header.bit_depth}, the range from the smallest to the largest value is stretched to 0 to 255"
+        )
+    if header.other_modality:
+        problems["other_modality"] = "a modality that the DICOM standard does not know, read as a radiograph"
+    return problems
 
 
 def _refuse_header(header: ImageHeader, max_pixels: int) -> None:
     """Refuse an image that is too large, animated or in CMYK."""
     if header.width * header.height > max_pixels:
         size = f"{header.width}x{header.height}"
-        raise ImageError("too_large", f"expected at most {max_pixels} pixels, received size={size}")
+        raise ImageError(
+            "too_large", f"expected at most {max_pixels} pixels, received size={size}; send a smaller image"
+        )
     if header.animated:
         raise ImageError("animated", "the file holds more than one image; export one of them")
     if header.mode == "CMYK":

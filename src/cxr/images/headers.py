@@ -51,6 +51,7 @@ class ImageHeader:
         animated: whether the file holds more than one image.
         may_be_rotated: whether the EXIF data of a JPEG seem to say that the stored image is turned or mirrored.
         enlargement: factors by which height and width of a DICOM image are enlarged so that its pixels become square.
+        other_modality: modality of a DICOM file that is not in the standard's list of radiographs; empty otherwise.
     """
 
     format: str
@@ -61,6 +62,7 @@ class ImageHeader:
     animated: bool = False
     may_be_rotated: bool = False
     enlargement: tuple[float, float] = (1.0, 1.0)
+    other_modality: str = ""
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -78,13 +80,13 @@ def read_header(data: bytes) -> ImageHeader:
         ImageError: ``empty``, ``not_an_image``, ``animated`` (GIF and WebP), ``truncated`` or ``corrupt``.
     """
     if not data:
-        raise ImageError("empty", "expected an image, received 0 bytes")
+        raise ImageError("empty", "expected an image, received 0 bytes; get the file again")
     if data.startswith(_JPEG_START):
         return _read_jpeg(data)
     if data.startswith(_PNG_START):
         return _read_png(data)
     if len(data) < len(_PNG_START) and (_JPEG_START.startswith(data) or _PNG_START.startswith(data)):
-        raise ImageError("truncated", f"the file ends after {len(data)} bytes")
+        raise ImageError("truncated", f"the file ends after {len(data)} bytes; get the file again")
     raise _not_an_image(data)
 
 
@@ -100,7 +102,9 @@ def _not_an_image(data: bytes) -> ImageError:
         content = "DICOM"
     elif not content:
         content = "text" if all(byte > 8 for byte in data[:512]) else "unknown"
-    return ImageError("not_an_image", f"expected a JPEG or PNG file, received content={content}; convert it")
+    return ImageError(
+        "not_an_image", f"expected a JPEG, PNG or DICOM file, received content={content}; export it as one of them"
+    )
 
 
 def _read_jpeg(data: bytes) -> ImageHeader:
@@ -112,7 +116,9 @@ def _read_jpeg(data: bytes) -> ImageHeader:
         if marker == _END:
             break
         if marker not in _SEGMENTS:
-            raise ImageError("corrupt", f"unexpected JPEG marker 0x{marker:02x} at byte {position - 2}")
+            raise ImageError(
+                "corrupt", f"unexpected JPEG marker 0x{marker:02x} at byte {position - 2}; get the file again"
+            )
         body, position = _read_segment(data, position)
         if marker in _FRAMES:
             frame = body
@@ -125,10 +131,12 @@ def _read_jpeg(data: bytes) -> ImageHeader:
                 raise _truncated(data)
             position = scan_end.start()
     if len(frame) < 9 or not has_scan:
-        raise ImageError("corrupt", "the JPEG file holds no image")
+        raise ImageError("corrupt", "the JPEG file holds no image; get the file again")
     bit_depth, height, width, channels = struct.unpack(">BHHB", frame[:6])
     if width == 0 or height == 0 or channels not in _JPEG_MODES or len(frame) < 6 + 3 * channels:
-        raise ImageError("corrupt", f"JPEG frame of {width}x{height} pixels and {channels} channels")
+        raise ImageError(
+            "corrupt", f"JPEG frame of {width}x{height} pixels and {channels} channels; get the file again"
+        )
     return ImageHeader("JPEG", width, height, _JPEG_MODES[channels], bit_depth, animated, may_be_rotated)
 
 
@@ -137,7 +145,9 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     if position >= len(data):
         raise _truncated(data)
     if data[position] != 0xFF:
-        raise ImageError("corrupt", f"expected a JPEG marker at byte {position}, received 0x{data[position]:02x}")
+        raise ImageError(
+            "corrupt", f"expected a JPEG marker at byte {position}, received 0x{data[position]:02x}; get the file again"
+        )
     while position < len(data) and data[position] == 0xFF:
         position += 1
     if position >= len(data):
@@ -151,14 +161,14 @@ def _read_segment(data: bytes, position: int) -> tuple[bytes, int]:
         raise _truncated(data)
     length = int.from_bytes(data[position : position + 2], "big")
     if length < 2:
-        raise ImageError("corrupt", f"JPEG segment of {length} bytes at byte {position}")
+        raise ImageError("corrupt", f"JPEG segment of {length} bytes at byte {position}; get the file again")
     if position + length > len(data):
         raise _truncated(data)
     return data[position + 2 : position + length], position + length
 
 
 def _truncated(data: bytes) -> ImageError:
-    return ImageError("truncated", f"the file ends after {len(data)} bytes, before its end mark")
+    return ImageError("truncated", f"the file ends after {len(data)} bytes, before its end mark; get the file again")
 
 
 def _read_png(data: bytes) -> ImageHeader:
@@ -175,7 +185,7 @@ def _read_png(data: bytes) -> ImageHeader:
             raise _truncated(data)
         body = memoryview(data)[position + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ImageError("corrupt", f"wrong checksum of the PNG chunk at byte {position}")
+            raise ImageError("corrupt", f"wrong checksum of the PNG chunk at byte {position}; get the file again")
         if header is None:
             header = _png_header(chunk_type, bytes(body[4:]))
         animated |= chunk_type == b"acTL"
@@ -184,16 +194,18 @@ def _read_png(data: bytes) -> ImageHeader:
         if chunk_type == b"IEND":
             break
     if not has_pixels:
-        raise ImageError("corrupt", "the PNG file holds no image")
+        raise ImageError("corrupt", "the PNG file holds no image; get the file again")
     return ImageHeader("PNG", header.width, header.height, header.mode, header.bit_depth, animated)
 
 
 def _png_header(chunk_type: bytes, body: bytes) -> ImageHeader:
     if chunk_type != b"IHDR" or len(body) != 13:
-        raise ImageError("corrupt", "the PNG file does not begin with its header chunk")
+        raise ImageError("corrupt", "the PNG file does not begin with its header chunk; get the file again")
     width, height, bit_depth, colour_type = struct.unpack(">IIBB", body[:10])
     if colour_type not in _PNG_MODES or width == 0 or height == 0:
-        raise ImageError("corrupt", f"PNG header of {width}x{height} pixels and colour type {colour_type}")
+        raise ImageError(
+            "corrupt", f"PNG header of {width}x{height} pixels and colour type {colour_type}; get the file again"
+        )
     mode = _PNG_MODES[colour_type]
     if bit_depth == 16:
         mode = "I;16" if mode == "L" else f"{mode};16"

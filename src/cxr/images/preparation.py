@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
-from cxr.images.decoding import MAX_PIXELS, decode_grey, read_bytes
+from cxr.images.decoding import decode_grey, read_bytes
 from cxr.images.parallel import map_in_order
 from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
+from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
 
 
@@ -31,8 +33,7 @@ def prepare_images(
     workers: int | None,
     progress: bool = True,
     sha256: Sequence[str] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    scale_16_bit: bool = False,
+    options: ReadingOptions = VALIDATED,
 ) -> PreparedImages:
     """Decode images, apply a recipe and append the results to one file.
 
@@ -48,8 +49,7 @@ def prepare_images(
         workers: threads; None for one per core.
         progress: whether to show a progress bar on stderr.
         sha256: expected digest of each file (from the manifest); None for no check.
-        max_pixels: largest number of pixels that is decoded.
-        scale_16_bit: whether images of more than 8 bits are accepted and stretched to 0 to 255.
+        options: what is accepted.
 
     Returns:
         The prepared images, opened.
@@ -64,7 +64,7 @@ def prepare_images(
             f"expected at least one image and each once, received images={len(paths)}, repeated={repeated}; "
             "run `cxr validate` again"
         )
-    work = partial(_prepare_image, data, recipe, max_pixels, scale_16_bit)
+    work = partial(_prepare_image, data, recipe, options)
     expected_digests = [None] * len(paths) if sha256 is None else sha256
     folder.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
@@ -97,7 +97,7 @@ def prepare_accepted_images(
 ) -> PreparedImages:
     """Prepare the images that validation accepted.
 
-    The limits of size and bit depth are those of the validation: an accepted image is not judged a second time.
+    An accepted image is not judged a second time.
 
     Args:
         data: data folder.
@@ -122,13 +122,12 @@ def prepare_accepted_images(
         folder,
         workers=workers,
         sha256=accepted["sha256"].tolist(),
-        max_pixels=max(largest, MAX_PIXELS),
-        scale_16_bit=True,
+        options=replace(VALIDATED, max_pixels=max(largest, VALIDATED.max_pixels)),
     )
 
 
 def _prepare_image(
-    data: Path, recipe: Recipe, max_pixels: int, scale_16_bit: bool, path: str, expected_digest: str | None
+    data: Path, recipe: Recipe, options: ReadingOptions, path: str, expected_digest: str | None
 ) -> tuple[str, NDArray[np.uint8]]:
     """Return the digest of a file and its prepared image ``(size, size, planes)``."""
     try:
@@ -139,7 +138,7 @@ def _prepare_image(
                 f"expected the file that the manifest describes (sha256={expected_digest}), received {path} with "
                 f"sha256={digest}; run `cxr validate` again"
             )
-        grey = decode_grey(content, max_pixels=max_pixels, scale_16_bit=scale_16_bit)
+        grey = decode_grey(content, options)
     except ImageError as error:
         raise ImageError(error.problem, f"{path}: {error.detail}") from error
     return digest, apply_recipe(recipe, grey)

@@ -19,7 +19,8 @@ import numpy as np
 import cxr
 from cxr.errors import ImageError, InstallationError
 from cxr.images.decoding import PROBLEMS, DecodedImage
-from cxr.images.sandbox_process import IMAGE, READY, REQUEST, RESPONSE
+from cxr.images.reading_options import ReadingOptions
+from cxr.images.sandbox_process import READY, REQUEST, RESPONSE
 
 MEMORY_BYTES = 1 << 30
 START_SECONDS = 60.0
@@ -50,7 +51,7 @@ class SandboxedDecoder:
         seconds: float,
         memory_bytes: int = MEMORY_BYTES,
         max_bytes: int,
-        max_pixels: int,
+        options: ReadingOptions,
     ) -> None:
         """Start the processes without waiting for them.
 
@@ -59,17 +60,17 @@ class SandboxedDecoder:
             seconds: time limit for one file.
             memory_bytes: memory of a process beyond what it uses before its first file (not on macOS).
             max_bytes: largest file; larger ones are refused before they are sent.
-            max_pixels: largest number of pixels, checked before a pixel is decoded.
+            options: what is accepted.
         """
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
+        self._options = options
         self._closed = False
         # The process that was used last is taken first, because its memory is still in the caches.
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
         for _ in range(processes):
-            self._idle.put(_Process(memory_bytes))
+            self._idle.put(_Process(memory_bytes, options))
 
     def __enter__(self) -> SandboxedDecoder:
         return self
@@ -97,14 +98,17 @@ class SandboxedDecoder:
             ValueError: if the decoder is closed.
         """
         if len(data) > self._max_bytes:
-            raise ImageError("too_large", f"expected at most {self._max_bytes} bytes, received bytes={len(data)}")
+            raise ImageError(
+                "too_large",
+                f"expected at most {self._max_bytes} bytes, received bytes={len(data)}; send a smaller image",
+            )
         if self._closed:
             raise ValueError("expected an open decoder, received one that was closed; create another")
         process = self._idle.get()
         try:
             for _ in range(2):
                 try:
-                    return process.decode(data, self._max_pixels, self._seconds)
+                    return process.decode(data, self._seconds)
                 except ImageError:
                     raise
                 except BaseException as error:
@@ -115,7 +119,7 @@ class SandboxedDecoder:
                         raise ImageError("too_slow", detail) from None
                     if not isinstance(error, _EndedError):
                         raise
-            raise ImageError("corrupt", "the process that decodes it ended twice on this file")
+            raise ImageError("corrupt", "the process that decodes it ended twice on this file; get the file again")
         finally:
             self._idle.put(process)
             if self._closed:
@@ -129,7 +133,7 @@ class SandboxedDecoder:
     def _replace(self, process: _Process) -> _Process:
         process.stop()
         # The old pipes are closed last, so that the new process cannot get their descriptor numbers.
-        replacement = _Process(self._memory_bytes)
+        replacement = _Process(self._memory_bytes, self._options)
         process.end()
         return replacement
 
@@ -148,14 +152,18 @@ class _EndedError(Exception):
 class _Process:
     """One sandboxed process and its pipes."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, options: ReadingOptions) -> None:
+        self._max_pixels = options.max_pixels
         root = str(Path(cxr.__file__).parents[1])
         import_paths = [root, *(path for path in sys.path if Path(path).is_absolute() and path != root)]
         environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
         # Each thread of linear algebra would reserve memory, and threads cannot be started later.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-c", _START_CODE, str(memory_bytes), json.dumps(import_paths)],
+            [
+                *(sys.executable, "-I", "-S", "-B", "-c", _START_CODE),
+                *(str(memory_bytes), options.to_text(), json.dumps(import_paths)),
+            ],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -176,26 +184,23 @@ class _Process:
     def process_id(self) -> int:
         return self._child.pid
 
-    def decode(self, data: bytes, max_pixels: int, seconds: float) -> DecodedImage:
+    def decode(self, data: bytes, seconds: float) -> DecodedImage:
         """Decode a file; after TimeoutError or _EndedError the process cannot be used any more."""
         self._wait_until_ready()
         deadline = time.monotonic() + seconds
         try:
-            self._send(memoryview(REQUEST.pack(len(data), max_pixels, seconds)), deadline)
+            self._send(memoryview(REQUEST.pack(len(data), seconds)), deadline)
             self._send(memoryview(data), deadline)
-            kind, first, second, coloured_share = RESPONSE.unpack(self._receive(RESPONSE.size, deadline))
-            if kind == IMAGE and 0 < first * second <= max_pixels and 0 <= coloured_share <= 1:
-                grey = np.frombuffer(self._receive(first * second, deadline), dtype=np.uint8)
-                return DecodedImage(grey.reshape(first, second), coloured_share)
-            if kind == IMAGE or first > _MAX_TEXT_BYTES:
+            height, width, coloured_share, text_bytes = RESPONSE.unpack(self._receive(RESPONSE.size, deadline))
+            if height * width > self._max_pixels or not 0 <= coloured_share <= 1 or text_bytes > _MAX_TEXT_BYTES:
                 raise _EndedError
-            text = self._receive(first, deadline).decode("utf-8", "replace")
+            grey = np.frombuffer(self._receive(height * width, deadline), dtype=np.uint8).reshape(height, width)
+            text = self._receive(text_bytes, deadline)
         except (BrokenPipeError, ConnectionResetError):
             raise _EndedError from None
-        problem, _, detail = text.partition("\n")
-        if problem not in PROBLEMS:
-            raise _EndedError
-        raise ImageError(problem, detail)
+        if grey.size:
+            return DecodedImage(grey, coloured_share, tuple(_read_problem(entry) for entry in _read_list(text)))
+        raise ImageError(*_read_problem(_read_list(text)))
 
     def stop(self) -> None:
         """Kill the process, whatever it is doing."""
@@ -241,6 +246,24 @@ class _Process:
                 raise _EndedError
             received += count
         return data
+
+
+def _read_list(text: bytearray) -> list[object]:
+    """Read JSON of a process that may have been taken over by a file."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _EndedError from None
+    if not isinstance(values, list):
+        raise _EndedError
+    return values
+
+
+def _read_problem(values: object) -> tuple[str, str]:
+    match values:
+        case [str(problem), str(detail)] if problem in PROBLEMS:
+            return problem, detail
+    raise _EndedError
 
 
 def _wait_for_pipe(descriptor: int, event: int, deadline: float) -> None:

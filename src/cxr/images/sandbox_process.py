@@ -1,11 +1,12 @@
 """The process that decodes images for :class:`cxr.images.sandbox.SandboxedDecoder`; it has access to its pipes only.
 
-A request is a header (bytes, largest number of pixels, seconds) and the content of a file. A response is a header and
-either grey levels, or a problem and its detail as two lines of text. Nothing is pickled.
+A process starts with the options as JSON. A request is a header (bytes, seconds) and the content of a file. A response
+is a header, grey levels if there are any, and JSON: the warnings, or the problem. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -16,13 +17,13 @@ import numpy as np
 
 from cxr.errors import ImageError
 from cxr.images.decoding import decode_image
+from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox_rights import drop_rights
 
 READY = b"R"
-REQUEST = struct.Struct("<QQd")
-RESPONSE = struct.Struct("<BIId")
-"""Kind, height, width, share of coloured pixels; or kind, number of bytes of text, 0, 0."""
-IMAGE, PROBLEM = 0, 1
+REQUEST = struct.Struct("<Qd")
+RESPONSE = struct.Struct("<IIdI")
+"""Height and width (0 where there is no image), share of coloured pixels, number of bytes of JSON."""
 OPEN_FILES = 4
 """Requests, the null device twice (as stdout and stderr), and responses."""
 
@@ -30,7 +31,7 @@ OPEN_FILES = 4
 def main() -> None:
     """Respond to requests on standard input until it ends.
 
-    The first argument of the program is the memory in bytes that decoding may use.
+    The arguments of the program are the memory in bytes that decoding may use, and the options.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     requests = open(0, "rb", closefd=False)  # noqa: SIM115  # open until this process ends
@@ -40,24 +41,26 @@ def main() -> None:
     for stream in (1, 2):  # libraries write their warnings about a file there
         os.dup2(null_device, stream)
     os.close(null_device)
+    options = ReadingOptions.from_text(sys.argv[2])
     drop_rights(int(sys.argv[1]), OPEN_FILES)
     _write(responses, READY)
     while len(header := requests.read(REQUEST.size)) == REQUEST.size:
-        size, max_pixels, seconds = REQUEST.unpack(header)
+        size, seconds = REQUEST.unpack(header)
         data = requests.read(size)
         # This process ends itself if its parent no longer exists to end it.
         signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
-        _write(responses, *_respond(data, max_pixels))
+        _write(responses, *_respond(data, options))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del data
 
 
-def _respond(data: bytes, max_pixels: int) -> tuple[bytes, bytes | memoryview]:
-    """Decode a file and return the header and the body of the response."""
+def _respond(data: bytes, options: ReadingOptions) -> tuple[bytes | memoryview, ...]:
+    """Decode a file and return the parts of the response."""
     try:
-        image = decode_image(data, max_pixels=max_pixels)
+        image = decode_image(data, options)
         grey = np.ascontiguousarray(image.grey)
-        return RESPONSE.pack(IMAGE, *grey.shape, image.coloured_share), grey.data.cast("B")
+        text = json.dumps(image.warnings).encode()
+        return RESPONSE.pack(*grey.shape, image.coloured_share, len(text)), grey.data.cast("B"), text
     except ImageError as error:
         problem, detail = error.problem, error.detail
     except MemoryError:
@@ -65,8 +68,8 @@ def _respond(data: bytes, max_pixels: int) -> tuple[bytes, bytes | memoryview]:
     except Exception:
         # A decoder can raise anything on a file that was made to confuse it. The next file must still be decoded.
         problem, detail = "corrupt", "the content cannot be decoded"
-    text = f"{problem}\n{detail}".encode()
-    return RESPONSE.pack(PROBLEM, len(text), 0, 0.0), text
+    text = json.dumps([problem, detail]).encode()
+    return RESPONSE.pack(0, 0, 0.0, len(text)), text
 
 
 def _load_decoders() -> None:

@@ -73,7 +73,8 @@ def check_image(recipes: Sequence[Recipe], reference: Reference | None, image: D
             refusal = find_refusal(reference, image, features)
         prepared = {} if refusal else {recipe: apply_recipe(recipe, image.grey) for recipe in recipes}
     except cv2.error as error:
-        raise ImageError("unsuitable", str(error.err)) from error
+        detail = f"it is too small or too narrow for the recipe of the model ({error.err}); give a larger image"
+        raise ImageError("unsuitable", detail) from error
     return CheckedImage(prepared, refusal, features)
 
 

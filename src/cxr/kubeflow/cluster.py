@@ -90,7 +90,7 @@ class KubeflowCluster:
         multi_user = self._send(healthz, purpose="answer", idempotent=True).multi_user
         if multi_user and not namespace:
             raise ParameterError(
-                [f"expected a namespace, since {settings.host} has several users; received namespace=null"]
+                [f"expected a namespace, since {settings.host} has several users; received namespace=null; name yours"]
             )
         self.namespace = namespace if multi_user else None
         self.pod_namespace = self.namespace or STANDALONE_NAMESPACE

@@ -79,7 +79,7 @@ class ConnectionSettings:
                     "account's token there, or set token_file to null"
                 ) from None
             if not token:
-                raise ClusterError(f"expected a token, received {self.token_source}, which is empty")
+                raise ClusterError(f"expected a token, received {self.token_source}, which is empty; put a token there")
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ClusterError(f"expected one token without spaces, received other text in {self.token_source}")
         return token

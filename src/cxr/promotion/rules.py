@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Facts = TypeVar("Facts", bound=CommonFacts)
 
 ROUNDING = 1e-9
-"""Smaller differences count as none."""
+"""Smaller differences count as none: the last bits of a figure depend on the processor that computed it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def choose_challenger(candidates: Sequence[Facts], choose_by: ChooseBy) -> Facts
         The challenger, or None if no candidate has a known figure.
     """
     known = [facts for facts in candidates if not math.isnan(facts.choice_figure(choose_by))]
-    return max(known, key=lambda facts: facts.choice_figure(choose_by), default=None)
+    best = max((facts.choice_figure(choose_by) for facts in known), default=math.nan)
+    return next((facts for facts in known if facts.choice_figure(choose_by) >= best - ROUNDING), None)
 
 
 def decide(
@@ -148,7 +149,7 @@ def _check_device(candidate: CommonFacts, policy: CommonPolicy) -> RuleResult:
 def _check_limit(candidate: CommonFacts, limit: FigureLimit) -> RuleResult:
     figure, bound = candidate.figure(limit.figure), "floor" if limit.is_floor else "ceiling"
     # False for NaN: an unknown figure passes no rule.
-    passed = figure >= limit.bound if limit.is_floor else figure <= limit.bound
+    passed = figure >= limit.bound - ROUNDING if limit.is_floor else figure <= limit.bound + ROUNDING
     verbs = {True: "reaches", False: "is below"} if limit.is_floor else {True: "keeps", False: "is above"}
     text, verb = f"{figure:.4f}", verbs[passed]
     if math.isnan(figure):

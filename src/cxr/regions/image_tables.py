@@ -72,12 +72,18 @@ def check_tables(
     for what, table, columns in tables:
         missing = [name for name in columns if name not in table]
         if missing:
-            raise DataError(f"expected {what} with columns {', '.join(columns)}, received none of {', '.join(missing)}")
+            raise DataError(
+                f"expected {what} with columns {', '.join(columns)}, received none of {', '.join(missing)}; "
+                "run the step again that writes them"
+            )
     images = images[images["split"].isin((VALIDATION, TEST))].reset_index(drop=True)
     boxes = boxes[boxes["path"].isin(images["path"])].reset_index(drop=True)
     repeated = images["path"][images["path"].duplicated()].tolist()
     if repeated:
-        raise DataError(f"expected each image once, received {len(repeated)} twice: {', '.join(repeated[:10])}")
+        raise DataError(
+            f"expected each image once, received {len(repeated)} twice: {', '.join(repeated[:10])}; "
+            "run `cxr resplit` again"
+        )
     for split in (VALIDATION, TEST):
         part = images[images["split"] == split]
         if not set(part["label"]) >= {NORMAL, PNEUMONIA} or not boxes["path"].isin(part["path"]).any():

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cxr.files import whole_file, write_json
+from cxr.files import printable_name, whole_file, write_json
+from cxr.images.reading_options import ReadingOptions
 from cxr.inference.reference.reference import Reference
-from cxr.inference.scoring.batch import expect_predictions, read_in_batches, write_missing_parts
+from cxr.inference.scoring.batch import expect_predictions, log_warnings, read_in_batches, write_missing_parts
 from cxr.inference.scoring.sources import ImageFile, ImageSource
-from cxr.inference.scoring.table import FIRST_ERRORS, ScoringParts, error_kind, open_writer
+from cxr.inference.scoring.table import FIRST_ERRORS, ScoringParts, error_kind, open_writer, problem_kinds
 from cxr.regions.matching import PREDICTION_COLUMNS
 from cxr.regions.predictor import RegionPredictor
 
@@ -40,8 +41,8 @@ BOX_SCHEMA = pa.schema(
     ]
 )
 """Columns of the table: a box in pixels of the original, and the detector that drew it."""
-_ERROR, _RANK = "error", "rank"
-"""Columns of the parts only: why a file has no answer, and the number of a box in its image, from 0."""
+_ERROR, _WARNING, _RANK = "error", "warning", "rank"
+"""Columns of the parts only: why a file has no answer, what is unusual about it, and the number of a box, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,13 @@ class ImageBoxes:
         path: name of the file.
         boxes: the boxes, by falling score.
         error: kind of problem or of refusal, and its description; empty for an image that was searched.
+        warning: what is unusual about a file that was read; empty if nothing is.
     """
 
     path: str
     boxes: tuple[ScoredBox, ...] = ()
     error: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,18 @@ class ScoringDetector:
 class BoxParts(ScoringParts[ImageBoxes]):
     """Parts of the table of boxes. A file without a box has one row in its part, and none in the table."""
 
-    schema = BOX_SCHEMA.append(pa.field(_ERROR, pa.string(), nullable=False)).append(pa.field(_RANK, pa.int32()))
+    schema = pa.schema(
+        [
+            *BOX_SCHEMA,
+            pa.field(_ERROR, pa.string(), nullable=False),
+            pa.field(_WARNING, pa.string(), nullable=False),
+            pa.field(_RANK, pa.int32()),
+        ]
+    )
 
     def rows(self, result: ImageBoxes) -> Iterable[Mapping[str, Any]]:
         """Make the rows of one file."""
-        common = {"path": result.path, _ERROR: result.error}
+        common = {"path": result.path, _ERROR: result.error, _WARNING: result.warning}
         return [common | asdict(box) | {_RANK: rank} for rank, box in enumerate(result.boxes)] or [common]
 
     def join(self, target: Path) -> dict[str, Any]:
@@ -124,16 +134,20 @@ class BoxParts(ScoringParts[ImageBoxes]):
         Returns:
             Figures for people and for :func:`cxr.inference.scoring.table.is_complete`: ``digest``, ``bytes``,
             ``images``, ``searched`` (images that were neither refused nor broken), ``with_boxes``, ``boxes``,
-            ``errors`` (kind to number of files) and ``without_answer`` (path and reason of each of these files).
+            ``errors`` and ``warnings`` (kind to number of files), and ``without_answer`` (path and reason of each of
+            these files).
         """
         boxes = with_boxes = 0
         without_answer: list[dict[str, str]] = []
+        warnings: Counter[str] = Counter()
         with whole_file(target) as partial, open_writer(target.suffix, partial, BOX_SCHEMA) as write:
             for table in self.tables():
                 drawn = table.filter(pc.is_valid(table[_RANK]))
                 write(drawn.select(BOX_SCHEMA.names))
                 boxes += drawn.num_rows
                 with_boxes += pc.sum(pc.equal(drawn[_RANK], 0)).as_py() or 0
+                first_rows = table.filter(pc.equal(pc.fill_null(table[_RANK], 0), 0))
+                warnings.update(kind for text in first_rows[_WARNING].to_pylist() for kind in problem_kinds(text))
                 broken = table.filter(pc.not_equal(table[_ERROR], ""))
                 without_answer += [
                     {"path": path, "reason": error}
@@ -147,6 +161,7 @@ class BoxParts(ScoringParts[ImageBoxes]):
             "with_boxes": with_boxes,
             "boxes": boxes,
             "errors": dict(Counter(error_kind(file["reason"]) for file in without_answer)),
+            "warnings": dict(warnings),
             "without_answer": without_answer,
         }
 
@@ -182,7 +197,13 @@ def draw_boxes(
 
 
 def predict_boxes(
-    source: ImageSource, files: Iterable[ImageFile], detector: ScoringDetector, *, workers: int | None, batch_size: int
+    source: ImageSource,
+    files: Iterable[ImageFile],
+    detector: ScoringDetector,
+    *,
+    options: ReadingOptions,
+    workers: int | None,
+    batch_size: int,
 ) -> Iterator[ImageBoxes]:
     """Draw the boxes of files, in their order.
 
@@ -190,6 +211,7 @@ def predict_boxes(
         source: where the files are read from.
         files: files of ``source``; they are taken from the iterable when they are needed.
         detector: the detector.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -203,7 +225,10 @@ def predict_boxes(
     """
     predictor = detector.predictor
     recipes = (predictor.recipe,)
-    for batch in read_in_batches(source, files, recipes, detector.reference, workers=workers, batch_size=batch_size):
+    batches = read_in_batches(
+        source, files, recipes, detector.reference, options=options, workers=workers, batch_size=batch_size
+    )
+    for batch in batches:
         prepared, shapes = [], []
         for file in batch:
             if file.image is not None and file.image.refusal is None:
@@ -215,7 +240,7 @@ def predict_boxes(
             if file.image is None or refusal is not None:
                 yield ImageBoxes(file.path, error=file.error if refusal is None else str(refusal))
             else:
-                yield ImageBoxes(file.path, next(boxes))
+                yield ImageBoxes(file.path, next(boxes), warning=file.warning)
 
 
 def boxes_to_table(
@@ -225,6 +250,7 @@ def boxes_to_table(
     table: Path,
     summary: Path,
     *,
+    options: ReadingOptions,
     workers: int | None,
     batch_size: int,
 ) -> None:
@@ -235,7 +261,9 @@ def boxes_to_table(
         detector: the detector.
         parts: where the boxes are kept until all exist; the caller removes them.
         table: file to write; its name ends in ``.parquet`` or ``.csv``.
-        summary: JSON file to write: figures of the table, the images without an answer, and the detector.
+        summary: JSON file to write: figures of the table, the images without an answer, the files of the source that
+            are left out and why, and the detector.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -246,17 +274,18 @@ def boxes_to_table(
     """
 
     def predict(files: Iterable[ImageFile]) -> Iterator[ImageBoxes]:
-        return predict_boxes(source, files, detector, workers=workers, batch_size=batch_size)
+        return predict_boxes(source, files, detector, options=options, workers=workers, batch_size=batch_size)
 
     write_missing_parts(source, parts, predict, detector.columns)
     figures = parts.join(table)
-    errors = [f"{file['path']}: {file['reason']}" for file in figures["without_answer"]]
+    errors = [f"{printable_name(file['path'])}: {file['reason']}" for file in figures["without_answer"]]
     expect_predictions(figures["searched"], errors[:FIRST_ERRORS])
     metadata = detector.predictor.metadata
     write_json(
         summary,
         {
             **figures,
+            "left_out": source.left_out_figures,
             "source": source.name,
             **detector.columns,
             "threshold": metadata.threshold,
@@ -269,16 +298,18 @@ def boxes_to_table(
         log.warning("no answer for %s", error)
     if len(errors) > FIRST_ERRORS:
         log.warning("%s further images have no answer, see %s", f"{len(errors) - FIRST_ERRORS:,}", summary.name)
+    log_warnings(figures["warnings"])
 
 
 def boxes_to_text(
-    source: ImageSource, detector: ScoringDetector, *, workers: int | None, batch_size: int
+    source: ImageSource, detector: ScoringDetector, *, options: ReadingOptions, workers: int | None, batch_size: int
 ) -> Iterator[str]:
     """Draw the boxes of all files as a table for the terminal.
 
     Args:
         source: the images.
         detector: the detector.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -290,21 +321,26 @@ def boxes_to_text(
         SourceError: if the source fails.
         MissingInputError: if the detector is not evaluated.
     """
-    path_width = max(4, *(len(file.path) for file in source.files))
+    path_width = max(4, *(len(printable_name(file.path)) for file in source.files))
     yield f"{'file':<{path_width}}  {'x':>7}  {'y':>7}  {'width':>7}  {'height':>7}  score"
     errors: list[str] = []
     boxes = with_boxes = 0
-    for image in predict_boxes(source, source.files, detector, workers=workers, batch_size=batch_size):
+    warnings: Counter[str] = Counter()
+    images = predict_boxes(source, source.files, detector, options=options, workers=workers, batch_size=batch_size)
+    for image in images:
+        warnings.update(problem_kinds(image.warning))
+        name = printable_name(image.path)
         if image.error:
-            errors.append(f"{image.path}: {image.error}")
-            yield f"{image.path:<{path_width}}  {'-':>7}  {image.error}"
+            errors.append(f"{name}: {image.error}")
+            yield f"{name:<{path_width}}  {'-':>7}  {image.error}"
         elif not image.boxes:
-            yield f"{image.path:<{path_width}}  {'-':>7}  no opacity above the threshold"
+            yield f"{name:<{path_width}}  {'-':>7}  no opacity above the threshold"
         for box in image.boxes:
             edges = "  ".join(f"{value:>7.1f}" for value in (box.x, box.y, box.width, box.height))
-            yield f"{image.path:<{path_width}}  {edges}  {box.score:.3f}"
+            yield f"{name:<{path_width}}  {edges}  {box.score:.3f}"
         boxes, with_boxes = boxes + len(image.boxes), with_boxes + bool(image.boxes)
     yield _summary_line(len(source.files), with_boxes, boxes, errors)
+    log_warnings(warnings)
     expect_predictions(len(source.files) - len(errors), errors[:FIRST_ERRORS])
 
 

@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 PHANTOM_BOXES_BANNER = (
     "The boxes come from a detector that was trained on drawn phantoms. They say nothing about patients."
 )
-DETECTOR_REMEDY = "run `cxr register_regions`, take the challenger (fallback), or give the folder of a detector (model)"
+DETECTOR_REMEDY = (
+    "run `cxr register_regions`, take the challenger with --fallback challenger, or give the folder of a detector"
+)
 """What to do if no version of the detector has the alias."""
 BATCH_SIZE = 16
 """Images per network call."""
@@ -234,7 +236,7 @@ def detector_folder_source(model: Path, evaluation: Path | None, reference: Path
         searched = " or ".join(map(str, candidates if evaluation is None else [evaluation]))
         raise MissingInputError(
             f"expected an evaluated detector, received model={model} without threshold and box scale there or in "
-            f"{searched}; run `cxr evaluate_regions`, and name its folder as --evaluation"
+            f"{searched}; run `cxr evaluate_regions`, and name its folder as the evaluation"
         )
     reference_folder = find_reference(model, reference, levels=3)
     return ModelSource(

@@ -109,7 +109,9 @@ class LoadVersion(Protocol[VersionT_co]):
         """Load a version, found by an alias; ``preferred_alias`` was asked for."""
 
 
-CLASSIFIER_REMEDY = "run `cxr register`, set the alias in MLflow's page, or take the challenger (fallback)"
+CLASSIFIER_REMEDY = (
+    "run `cxr register`, set the alias in MLflow's page, or take the challenger with --fallback challenger"
+)
 """What to do if no version of the classifier has the alias."""
 
 
@@ -261,7 +263,10 @@ def read_version(store: Store, registered_name: str, version: str, read: Callabl
     except CxrError as error:
         raise RegistryError(f"version {version} of {registered_name}: {error}") from error
     except Exception as error:  # a broken file can raise anything, and must never stop the running service
-        raise RegistryError(f"version {version} of {registered_name} cannot be loaded: {error!r}") from error
+        raise RegistryError(
+            f"version {version} of {registered_name} cannot be loaded: {error!r}; "
+            "give the alias to another version, or register the model again"
+        ) from error
 
 
 def read_model_card(folder: Path) -> str | None:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.model_fields import Fallback, RegionsStep
+from cxr.steps.reading_fields import ReadingStep
 
 if TYPE_CHECKING:
     from cxr.app.settings import AppSettings
 
 
-class App(RegionsStep):
+class App(RegionsStep, ReadingStep):
     """Serve a page in the browser: upload radiographs, read the predictions of the champion, see what counted."""
 
     name: ClassVar[str] = "app"
     follows: ClassVar[str] = "webhook"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "app")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "reading", "app")
 
     fallback: Fallback = "challenger"
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two looks at the aliases.")] = 5.0

@@ -140,7 +140,8 @@ class Drift(FixedModelStep):
         if served.reference is None and served.validation is None:
             raise MissingInputError(
                 f"expected a version with statistics of its training images or scores of its validation, received "
-                f"{choice.name} without either; register it again"
+                f"{choice.name} without either; register it again, or for a model of a folder "
+                "run `cxr reference` and name its folder as --reference"
             )
         limits = WindowLimits(
             distance=self.distance, shares=self.shares, significance=self.significance, embedding=self.embedding,

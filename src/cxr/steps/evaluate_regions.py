@@ -140,6 +140,7 @@ class EvaluateRegions(TrackingStep):
         from cxr.files import MANIFEST_FILE
         from cxr.images.decoding import decode_grey
         from cxr.images.prepared import PreparedImages
+        from cxr.images.reading_options import VALIDATED
         from cxr.plots.regions import write_region_plots
         from cxr.plots.style import Caption, save_png
         from cxr.plots.training import plot_training
@@ -153,7 +154,7 @@ class EvaluateRegions(TrackingStep):
         from cxr.training.split_data import SplitData
 
         def read_image(path: str) -> NDArray[np.uint8]:
-            return decode_grey((self.data / path).read_bytes())
+            return decode_grey((self.data / path).read_bytes(), VALIDATED)
 
         predictor = RegionPredictor.load(self.trained)
         prepared = PreparedImages.open(self.prepared)

@@ -12,8 +12,10 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cxr.errors import MissingInputError, SourceError
 from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
+from cxr.images.reading_options import MAX_PIXELS
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
 from cxr.steps.model_fields import FixedModelStep, RegionsName
+from cxr.steps.reading_fields import ReadingStep
 
 if TYPE_CHECKING:
     from cxr.inference.scoring.sources import ImageSource
@@ -33,12 +35,12 @@ class _ScoringJob:
     parts: ScoringParts[Any]
 
 
-class Predict(FixedModelStep):
+class Predict(FixedModelStep, ReadingStep):
     """Predict for radiographs, or draw boxes around opacities: on the terminal for a few files, or into a file."""
 
     name: ClassVar[str] = "predict"
     follows: ClassVar[str] = "outcome"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "predict")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "reading", "predict")
     container_image: ClassVar[str | None] = TRAIN_IMAGE
     cacheable: ClassVar[bool] = False  # the images may have changed
     reads_object_store: ClassVar[bool] = True
@@ -132,11 +134,12 @@ class Predict(FixedModelStep):
             MissingInputError: if a folder or a store doesn't exist, or the model of a folder isn't evaluated.
             DataError: if no image gets a prediction.
         """
-        from cxr.inference.scoring.table import is_complete
+        from cxr.inference.scoring.table import is_complete, update_left_out
 
         job = self._job = self._prepare()
         target = self._target()
         if target is not None and is_complete(job.parts.digest, *target):
+            update_left_out(target[1], job.images.left_out_figures)
             log.info("%s already holds the predictions of %s for %s", target[0], job.model.name, job.images.name)
             return
         super().execute()
@@ -159,10 +162,13 @@ class Predict(FixedModelStep):
             served.predictor, served.version or None, served.alias or None, served.reference, served.banner
         )
         target, workers, batch_size = self._target(), self.workers, self.batch_size
+        options = self.reading_options(MAX_PIXELS)
         if target is not None:
-            score_to_table(job.images, model, job.parts, *target, workers=workers, batch_size=batch_size)
+            score_to_table(
+                job.images, model, job.parts, *target, options=options, workers=workers, batch_size=batch_size
+            )
         else:
-            for line in score_to_text(job.images, model, workers=workers, batch_size=batch_size):
+            for line in score_to_text(job.images, model, options=options, workers=workers, batch_size=batch_size):
                 self.show(line)
 
     def _draw_boxes(self, job: _ScoringJob, served: ServedDetector) -> None:
@@ -174,10 +180,13 @@ class Predict(FixedModelStep):
             served.predictor, served.version or None, served.alias or None, served.reference, served.banner
         )
         target, workers, batch_size = self._target(), self.workers, self.batch_size
+        options = self.reading_options(MAX_PIXELS)
         if target is not None:
-            boxes_to_table(job.images, detector, job.parts, *target, workers=workers, batch_size=batch_size)
+            boxes_to_table(
+                job.images, detector, job.parts, *target, options=options, workers=workers, batch_size=batch_size
+            )
         else:
-            for line in boxes_to_text(job.images, detector, workers=workers, batch_size=batch_size):
+            for line in boxes_to_text(job.images, detector, options=options, workers=workers, batch_size=batch_size):
                 self.show(line)
 
     def clean_up(self) -> None:
@@ -187,6 +196,7 @@ class Predict(FixedModelStep):
 
     def _prepare(self) -> _ScoringJob:
         """List the images and choose the model, without loading it."""
+        from cxr.data.image_files import describe_left_out
         from cxr.inference.scoring.sources import FolderImages, NamedImages, ObjectStoreImages
         from cxr.inference.scoring.table import TableParts
 
@@ -195,22 +205,32 @@ class Predict(FixedModelStep):
             images = ObjectStoreImages(self.source, endpoint_url=self.endpoint_url)
         elif self.images is not None:
             if not self.images.is_dir():
-                raise MissingInputError(f"expected a folder of images, received images={self.images}")
+                raise MissingInputError(
+                    f"expected a folder of images, received images={self.images}; check the spelling, or name single "
+                    "files without --images"
+                )
             images = FolderImages(self.images)
         else:
             images = NamedImages(self.files)
+        for reason, paths in images.left_out.items():
+            log.info("%s: %s", images.name, describe_left_out(reason, paths))
         if not images.files:
-            raise SourceError(f"expected images, received {images.name} without any; check the spelling")
+            files = sum(map(len, images.left_out.values()))
+            raise SourceError(
+                f"expected images, received {images.name} with {files:,} other files and no image; name a folder or "
+                "prefix that holds JPEG, PNG or DICOM files, at any depth"
+            )
         result = self.predictions or self.output or Path("predictions")
         folder = self.parts or result.with_name(f".{result.name}.parts")
+        options = self.reading_options(MAX_PIXELS).to_text()
         model: ModelSource[Any]
         if self.regions:
             from cxr.regions.scoring import BoxParts
 
             model = self._choose_detector()
-            return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity, self.part_size))
+            return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity + options, self.part_size))
         model = self.choose_model()
-        return _ScoringJob(images, model, TableParts(folder, images.files, model.identity, self.part_size))
+        return _ScoringJob(images, model, TableParts(folder, images.files, model.identity + options, self.part_size))
 
     def _choose_detector(self) -> ModelSource[ServedDetector]:
         from cxr.serving.detector_source import (

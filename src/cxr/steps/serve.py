@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.model_fields import RegionsStep
+from cxr.steps.reading_fields import ReadingStep
 
 if TYPE_CHECKING:
     from cxr.serving.rest.settings import RequestLimits
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Serve(RegionsStep):
+class Serve(RegionsStep, ReadingStep):
     """Predict radiographs over HTTP with the champion. Another champion replaces it without a failed request."""
 
     name: ClassVar[str] = "serve"
     follows: ClassVar[str] = "app"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "serve")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "reading", "serve")
     ignored_keys: ClassVar[frozenset[str]] = RegionsStep.ignored_keys | {"webhook_name"}
 
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two polls of the aliases.")] = 5.0
@@ -75,7 +76,7 @@ class Serve(RegionsStep):
         return RequestLimits(
             megabytes=self.max_megabytes,
             images=self.max_images,
-            megapixels=self.max_megapixels,
+            options=self.reading_options(int(self.max_megapixels * 1_000_000)),
             read_seconds=self.read_seconds,
             send_seconds=self.send_seconds,
             waiting=self.waiting,

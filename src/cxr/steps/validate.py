@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 
 from cxr.errors import RegistryError
 from cxr.files import EXPLORATION_FILE
+from cxr.images.reading_options import OTHER_MODALITIES
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, WorkingFolder
+from cxr.steps.reading_fields import OtherModalities
 from cxr.steps.tracking_fields import TrackingStep
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ Problem = Literal[
     "misnamed",
     "mislabelled",
     "depth_16",
+    "other_modality",
     "blank",
     "too_small",
     "aspect",
@@ -58,6 +61,7 @@ CheckName = Literal[
     "labelled",
     "pneumonia_share",
     "grey_content",
+    "usual_modality",
     "usual_mode",
     "copies",
     "lookalikes",
@@ -74,8 +78,9 @@ class Validate(TrackingStep):
 
     name: ClassVar[str] = "validate"
     follows: ClassVar[str] = "fetch"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "validate")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "reading", "validate")
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
+    ignored_keys: ClassVar[frozenset[str]] = frozenset({"scale_16_bit"})
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -105,13 +110,14 @@ class Validate(TrackingStep):
         dict[Problem, Action],
         Field(
             description="Problem of a file to action: accept, quarantine (the file is left out and listed) or refuse "
-            "(the run stops). Default: colour is accepted, all others are quarantined."
+            "(the run stops). Default: colour and other_modality are accepted, all others are quarantined."
         ),
     ] = Field(default={})
     severity: Annotated[
         dict[CheckName, Severity],
         Field(description="Check to critical, warning or off, where it differs from the default."),
     ] = Field(default={})
+    other_modalities: OtherModalities = Field(default=list(OTHER_MODALITIES))
     max_megapixels: Annotated[float, Field(gt=0, description="Largest image, millions of pixels.")] = 50.0
     max_megabytes: Annotated[float, Field(gt=0, description="Largest file, millions of bytes.")] = 200.0
     min_side: Annotated[int, Field(ge=1, description="Shortest allowed side, pixels.")] = 64
@@ -157,10 +163,15 @@ class Validate(TrackingStep):
         from cxr.data.exploration.report import write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
         from cxr.images.decoding import ImageLimits
+        from cxr.images.reading_options import ReadingOptions
 
         card = DatasetCard.read(self.data)
         limits = ImageLimits(
-            max_pixels=round(self.max_megapixels * 1e6),
+            options=ReadingOptions(
+                max_pixels=round(self.max_megapixels * 1e6),
+                scale_16_bit=False,  # the policy of depth_16 decides
+                other_modalities=frozenset(self.other_modalities),
+            ),
             max_bytes=round(self.max_megabytes * 1e6),
             min_side=self.min_side,
             max_aspect=self.max_aspect,
@@ -207,7 +218,7 @@ class Validate(TrackingStep):
             results,
             comparison,
             digest=digest,
-            max_pixels=limits.max_pixels,
+            max_pixels=limits.options.max_pixels,
             seed=self.seed,
         )
         write_manifest(manifest, self.manifest)

@@ -9,13 +9,15 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cxr.errors import SourceError
+from cxr.files import printable_name
+from cxr.images.file_types import HEAD_BYTES
 
 GIGABYTE = 1_000_000_000
 CHUNK_BYTES = 1 << 20
@@ -43,10 +45,12 @@ class SourceContents(ABC):
     Attributes:
         name: short name for messages and for the data card, without folders of a machine.
         entries: all regular files.
+        hidden_folders: folders that were not entered, because they are hidden.
     """
 
     name: str
     entries: tuple[SourceFile, ...]
+    hidden_folders: tuple[PurePosixPath, ...] = ()
 
     @abstractmethod
     def read(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
@@ -58,6 +62,20 @@ class SourceContents(ABC):
         Yields:
             Each file with its bytes in chunks. The chunks must be consumed before the next file is requested. They
             raise SourceError if they are fewer or more than declared, or cannot be read.
+
+        Raises:
+            SourceError: if the source cannot be read.
+        """
+
+    @abstractmethod
+    def read_heads(self, paths: Collection[PurePosixPath]) -> Mapping[PurePosixPath, bytes]:
+        """Read the first bytes of files, in the cheapest way for the source.
+
+        Args:
+            paths: paths of :attr:`entries`.
+
+        Returns:
+            The first :data:`cxr.images.file_types.HEAD_BYTES` bytes of each file, or all if it has fewer.
 
         Raises:
             SourceError: if the source cannot be read.
@@ -82,14 +100,15 @@ class FolderContents(SourceContents):
         self.name = name or self._folder.name
         files: list[SourceFile] = []
         unsafe_links: list[str] = []
+        hidden_folders: list[PurePosixPath] = []
         with translate_read_errors(self.name):
-            for path, relative in _walk(self._folder):
+            for path, relative in _walk(self._folder, hidden_folders):
                 if path.is_symlink() and not follow_links and self._is_unsafe(path):
                     unsafe_links.append(f"{relative} -> {path.readlink()}")
                 elif path.is_file():
                     files.append(SourceFile(relative, path.stat().st_size))
         refuse_members(self.name, "links to files inside it", unsafe_links, "replace them by the files themselves")
-        self.entries = tuple(files)
+        self.entries, self.hidden_folders = tuple(files), tuple(hidden_folders)
 
     def _is_unsafe(self, link: Path) -> bool:
         target = link.resolve()
@@ -101,6 +120,27 @@ class FolderContents(SourceContents):
             if file.path in paths:
                 with translate_read_errors(self.name), (self._folder / file.path).open("rb") as stream:
                     yield file, read_chunks(file, stream, self.name)
+
+    def read_heads(self, paths: Collection[PurePosixPath]) -> Mapping[PurePosixPath, bytes]:
+        """Read the first bytes of files."""
+        with translate_read_errors(self.name):
+            return {path: read_head(self._folder / path) for path in paths}
+
+
+def read_head(path: Path) -> bytes:
+    """Read the first bytes of a regular file.
+
+    Args:
+        path: the file, or a link to it.
+
+    Returns:
+        The first :data:`cxr.images.file_types.HEAD_BYTES` bytes, or all if it has fewer.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
 
 
 def read_chunks(file: SourceFile, stream: IO[bytes], name: str) -> Iterator[bytes]:
@@ -156,7 +196,7 @@ def shorten_list(names: Sequence[object], limit: int = 5) -> str:
     Returns:
         The first names, quoted, and how many more there are.
     """
-    quoted = ", ".join(repr(str(name)) for name in names[:limit])
+    quoted = ", ".join(f"'{printable_name(str(name))}'" for name in names[:limit])
     return f"{quoted} and {len(names) - limit:,} more" if len(names) > limit else quoted
 
 
@@ -183,6 +223,11 @@ def translate_read_errors(name: str) -> Iterator[None]:
     """Raise SourceError for a damaged source in place of the errors of the readers."""
     try:
         yield
+    except PermissionError as error:
+        raise SourceError(
+            f"expected permission to read all of source={name}, received {error.strerror} for {error.filename}; change "
+            "the permissions, or run the command as a user who has them"
+        ) from error
     except (*_READ_ERRORS, NotImplementedError) as error:
         raise SourceError(
             f"expected a whole, readable source, received source={name}, which is truncated, damaged or "
@@ -190,9 +235,11 @@ def translate_read_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+def _walk(folder: Path, hidden_folders: list[PurePosixPath]) -> Iterator[tuple[Path, PurePosixPath]]:
     """Yield the files of a folder, sorted, and the links in it; linked and hidden folders are not entered."""
     for base, folders, files in os.walk(folder, onerror=_raise):
+        parent = PurePosixPath(Path(base).relative_to(folder).as_posix())
+        hidden_folders += [parent / name for name in sorted(folders) if name.startswith(".")]
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted([*files, *(name for name in folders if Path(base, name).is_symlink())]):
             path = Path(base, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, IncompleteReadError
 from tqdm import tqdm
 
 from cxr.errors import SourceError
+from cxr.images.file_types import HEAD_BYTES
 from cxr.storage.connection import (
     CHANGED_OBJECT_CODES,
     CONNECTION_ERRORS,
@@ -52,6 +53,9 @@ class StoredObject:
 class ObjectStoreContents(SourceContents):
     """The objects below ``s3://bucket/prefix``, or the one object of that name.
 
+    Keys become relative paths: slashes at their start, repeated slashes and ``.`` between slashes are dropped. A key
+    that ends with a slash and holds nothing marks a folder, and is no entry.
+
     Credentials, region, profile and endpoint come from the environment variables and files of the AWS tools
     (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are sent
     unsigned, which public buckets accept.
@@ -70,7 +74,8 @@ class ObjectStoreContents(SourceContents):
             may_be_empty: whether a prefix without objects is allowed.
 
         Raises:
-            SourceError: if the store cannot be reached, refuses, or has no objects there.
+            SourceError: if the store cannot be reached, refuses, or has no objects there, or if keys cannot become
+                paths of different files.
         """
         self.name = url.rstrip("/")
         bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
@@ -82,7 +87,7 @@ class ObjectStoreContents(SourceContents):
         with translate_s3_errors(self.name):
             self._client, self.anonymous = create_s3_client(endpoint_url)
         with translate_s3_errors(self.name, anonymous=self.anonymous):
-            self._objects = {_relative_path(item.key, prefix, self.name): item for item in self._list(prefix)}
+            self._objects = _objects_by_path(self._list(prefix), prefix, self.name)
         if not self._objects and not may_be_empty:
             raise SourceError(
                 f"expected objects below the prefix, received source={self.name} with none; check the spelling"
@@ -96,6 +101,16 @@ class ObjectStoreContents(SourceContents):
         for file in selected:
             with downloads[file.path].open("rb") as stream:
                 yield file, read_chunks(file, stream, self.name)
+
+    def read_heads(self, paths: Collection[PurePosixPath]) -> Mapping[PurePosixPath, bytes]:
+        """Read the first bytes of objects: one request for each that is not empty, in parallel.
+
+        An object that was deleted or has changed since it was listed is not in the result.
+        """
+        with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
+            heads = pool.map(lambda path: self._read_head(self._objects[path]), paths)
+            bar = tqdm(heads, f"look at {self.name}", len(paths), delay=1, leave=False, unit=" files", disable=None)
+            return {path: head for path, head in zip(paths, bar, strict=True) if head is not None}
 
     def download(self, paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
         """Download objects and resume what an interrupted run has begun.
@@ -162,12 +177,27 @@ class ObjectStoreContents(SourceContents):
         item = self._objects[path]
         if item.bytes > max_bytes:
             raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={item.bytes}")
+        data, response = self._get_object(item)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if len(data) != item.bytes or not _matches_etag(md5, item.etag, response):
+            raise FileNotFoundError("other bytes than were listed")
+        return data
+
+    def _read_head(self, item: StoredObject) -> bytes | None:
+        if not item.bytes:
+            return b""
+        try:
+            return self._get_object(item, Range=f"bytes=0-{HEAD_BYTES - 1}")[0]
+        except FileNotFoundError:
+            return None
+
+    def _get_object(self, item: StoredObject, **request: str) -> tuple[bytes, Mapping[str, Any]]:
+        """Load an object, or the range of it that the request names, and the response without its body."""
         with translate_s3_errors(self.name, anonymous=self.anonymous):
             for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
-                    response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag)
-                    data = bytes(response["Body"].read())
-                    break
+                    response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request)
+                    return bytes(response["Body"].read()), response
                 except CONNECTION_ERRORS:
                     if attempt == MAX_ATTEMPTS:
                         raise
@@ -175,10 +205,7 @@ class ObjectStoreContents(SourceContents):
                     if error_code(error) not in CHANGED_OBJECT_CODES:
                         raise
                     raise FileNotFoundError(f"gone or changed since it was listed ({error_code(error)})") from error
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if len(data) != item.bytes or not _matches_etag(md5, item.etag, response):
-            raise FileNotFoundError("other bytes than were listed")
-        return data
+        raise AssertionError("unreachable")
 
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
@@ -186,7 +213,7 @@ class ObjectStoreContents(SourceContents):
             for item in page.get("Contents", ()):
                 key = item["Key"]
                 is_below_prefix = not prefix or key == prefix or key.startswith(f"{prefix}/")
-                if is_below_prefix and not key.endswith("/"):
+                if is_below_prefix and (item["Size"] or not key.endswith("/")):
                     yield StoredObject(key, item["Size"], item["ETag"].strip('"'))
 
     def _download_object(self, item: StoredObject, file: Path, bar: tqdm[Any]) -> None:
@@ -236,12 +263,28 @@ class ObjectStoreContents(SourceContents):
             )
 
 
+def _objects_by_path(objects: Iterable[StoredObject], prefix: str, name: str) -> dict[PurePosixPath, StoredObject]:
+    by_path: dict[PurePosixPath, StoredObject] = {}
+    for item in objects:
+        path = _relative_path(item.key, prefix, name)
+        if path in by_path:
+            raise SourceError(
+                f"expected keys that become paths of different files, received source={name} with "
+                f"{by_path[path].key!r} and {item.key!r}, both of which become {str(path)!r}; rename one of them"
+            )
+        by_path[path] = item
+    return by_path
+
+
 def _relative_path(key: str, prefix: str, name: str) -> PurePosixPath:
     """Return the path of an object below the prefix, or its last part if its key is the prefix."""
-    below_prefix = PurePosixPath(key).name if key == prefix else key[len(prefix) + 1 if prefix else 0 :]
+    below_prefix = PurePosixPath(key).name if key == prefix else key[len(prefix) :].lstrip("/")
     path = safe_path(below_prefix)
-    if path is None:
-        raise SourceError(f"expected keys that are relative paths, received source={name} with {key!r}; rename it")
+    if path is None or not path.parts or key.endswith("/"):
+        raise SourceError(
+            f"expected keys that can be paths of files, received source={name} with {key!r}; rename it, so that it "
+            "neither holds '..' or a drive like 'C:' nor ends with a slash"
+        )
     return path
 
 

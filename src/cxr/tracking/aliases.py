@@ -23,7 +23,7 @@ from cxr.promotion.log import (
     PromotionEntry,
     previous_champion,
 )
-from cxr.tracking.health import first_line
+from cxr.tracking.health import first_line, hide_passwords
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
 from cxr.tracking.store import Store
@@ -64,8 +64,8 @@ class Aliases:
             self._client.get_registered_model(registered_name)
         except MlflowException as error:
             raise RegistryError(
-                f"expected a registered model, received registered_name={registered_name!r} at {store.uri}: "
-                f"{first_line(error)}; run `cxr register` first"
+                f"expected a registered model, received registered_name={registered_name!r} at "
+                f"{hide_passwords(store.uri)}: {first_line(error)}; run `cxr register` first"
             ) from error
         self.log = PromotionLog(store, registered_name)
 

@@ -21,6 +21,7 @@ STORAGE_LIBRARIES = ("boto3", "botocore", "s3transfer", "azure", "google")
 ENDPOINT = "/api/2.0/mlflow/experiments/search"
 START_SERVER = "start it, or correct tracking.tracking_uri; or train with tracking.offline: true and log later"
 SET_CERTIFICATE = "set MLFLOW_TRACKING_SERVER_CERT_PATH"
+CORRECT_PROXY = "correct HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
 
 
 def use_short_timeouts() -> None:
@@ -61,8 +62,7 @@ def check_server(uri: str) -> None:
             raise_on_status=False,
         )
     except (MlflowException, OSError) as error:
-        remedy = SET_CERTIFICATE if _is_certificate_error(error) else START_SERVER
-        raise unreachable(uri, f"{connection_problem(error, uri, seconds)}; {remedy}") from error
+        raise unreachable(uri, f"{connection_problem(error, uri, seconds)}; {_remedy(error)}") from error
     problem = _response_problem(response, uri)
     if problem is not None:
         raise unreachable(uri, problem)
@@ -111,6 +111,8 @@ def connection_problem(error: BaseException, uri: str, seconds: float) -> str:
         The reason, without what to do.
     """
     types = _error_types(error)
+    if "ProxyError" in types:
+        return "the proxy that the environment names does not connect to it"
     if "NameResolutionError" in types or "gaierror" in types:
         return f"no machine is known by the name {urlsplit(uri).hostname!r}"
     if any("Timeout" in name for name in types):
@@ -122,6 +124,12 @@ def connection_problem(error: BaseException, uri: str, seconds: float) -> str:
     if types & {"RemoteDisconnected", "ConnectionResetError", "ConnectionError"}:
         return "it ends the connection without an answer"
     return first_line(error)
+
+
+def _remedy(error: BaseException) -> str:
+    if "ProxyError" in _error_types(error):
+        return CORRECT_PROXY
+    return SET_CERTIFICATE if _is_certificate_error(error) else START_SERVER
 
 
 def _is_certificate_error(error: BaseException) -> bool:

@@ -81,7 +81,10 @@ def fetch_record(store: Store, lineage: Lineage, folder: Path) -> Path | None:
     try:
         return download_files(store, store.client.get_run(run_id).info.artifact_uri, path, folder)
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"cannot read {address}: {first_line(error)}") from error
+        raise RegistryError(
+            f"cannot read {address}: {first_line(error)}; restore this run from a backup of the store, or check out "
+            f"commit {lineage.tags.get('git_commit', 'unknown')} by hand"
+        ) from error
 
 
 def _resolve(store: Store, name: str, version: str) -> tuple[ModelVersion, list[str]]:
@@ -93,7 +96,7 @@ def _resolve(store: Store, name: str, version: str) -> tuple[ModelVersion, list[
         aliases = {str(alias): str(number) for alias, number in registered.aliases.items()}
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise RegistryError(f"cannot read the registered model {name!r}: {error}") from error
+            raise RegistryError(f"cannot read the registered model {name!r}: {first_line(error)}") from error
         raise ParameterError(
             [f"expected a registered model, received registered_name={name!r}, which the store does not know; "
              "run `cxr register`"]
@@ -119,7 +122,7 @@ def _read_run(store: Store, run_id: str | None) -> Run | None:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
-        raise RegistryError(f"cannot read run {run_id}: {error}") from error
+        raise RegistryError(f"cannot read run {run_id}: {first_line(error)}") from error
 
 
 def _absent_folders(store: Store, version: ModelVersion, record: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class PromotionLog:
             registered_name: name of the registered model.
 
         Raises:
-            RegistryError: if somebody has deleted the log.
+            RegistryError: if somebody has deleted the log or its experiment.
         """
         self._store = store
         self.run_id = self._find_run(f"{registered_name}: promotions")
@@ -183,7 +183,7 @@ class PromotionLog:
                 if first.info.lifecycle_stage != "active":
                     raise RegistryError(
                         f"expected the promotion log, received run={first.info.run_id} (deleted); "
-                        f"restore it in MLflow's page, experiment {name!r}"
+                        f"restore it: `{store.mlflow_command(f'runs restore --run-id {first.info.run_id}')}`"
                     )
                 return str(first.info.run_id)
             if created or time.monotonic() > deadline:

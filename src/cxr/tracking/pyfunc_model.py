@@ -6,8 +6,6 @@ version carries the package beside it. No other module imports this one.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cxr.errors import ImageError
+from cxr.images.base64_text import decode_base64
 from cxr.images.dicom.reader import is_dicom
 
 if TYPE_CHECKING:
@@ -130,11 +129,10 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
 
 
 def _from_base64(text: str) -> bytes | None:
-    """Decode base64 text or a data URL; None if the text is no image in base64, and so a path."""
-    payload = text.partition(",")[2] if text.startswith("data:") else text
+    """Decode text in base64; None if it holds no image, and so is a path."""
     try:
-        data = base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError):
+        data = decode_base64(text)
+    except ImageError:
         return None
     return data if data.startswith(FILE_SIGNATURES) or is_dicom(data) else None
 

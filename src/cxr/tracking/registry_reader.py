@@ -165,7 +165,8 @@ def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> P
         return download_files(store, _location(store, version), path, folder)
     except (MlflowException, OSError) as error:
         raise RegistryError(
-            f"cannot read {path} of version {version.version} of {version.name}: {first_line(error)}"
+            f"cannot read {path} of version {version.version} of {version.name}: {first_line(error)}; try again; if "
+            "the file is gone, restore it, or register the model again (`cxr register`)"
         ) from error
 
 

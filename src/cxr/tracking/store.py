@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
 from cxr.tracking import health
+from cxr.tracking.relocation import ARTIFACTS_FOLDER, StorePlace, correct_addresses
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
-ARTIFACTS_FOLDER = "mlruns"
-"""Folder of run artifacts, beside the file of a local store."""
 
 
 class Store:
@@ -30,7 +31,6 @@ class Store:
             ``http(s)://`` address of a server.
         is_server: whether it is a server.
         file: absolute path of a local store's file; None for a server.
-        address: the address to give to MLflow, which does not depend on the working folder.
         artifact_location: folder for the artifacts of a local store's experiments; None for a server, which decides
             itself.
     """
@@ -44,10 +44,22 @@ class Store:
         self.uri = uri
         self.is_server = uri.startswith(("http://", "https://"))
         self.file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
-        self.address = uri if self.file is None else f"{SQLITE}{self.file}"
-        # MLflow's own default would be relative to the working folder of whichever process asks.
-        self.artifact_location = None if self.file is None else str(self.file.parent / ARTIFACTS_FOLDER)
+        # MLflow's own default would be in the working folder of whichever process asks.
+        self.artifact_location = None if self.file is None else StorePlace(self.file).address
         self._client: MlflowClient | None = None
+
+    @property
+    def address(self) -> str:
+        """The address for MLflow: it does not depend on the working folder, and may hold any file name."""
+        if self.file is None:
+            return self.uri
+        from sqlalchemy.engine import URL, make_url
+
+        plain = f"{SQLITE}{self.file}"
+        if make_url(plain).database == str(self.file):
+            return plain
+        # With the driver's name, because MLflow creates the encoded folder of an address that begins as the plain one.
+        return URL.create("sqlite+pysqlite", database=str(self.file)).render_as_string()
 
     @property
     def client(self) -> MlflowClient:
@@ -57,14 +69,15 @@ class Store:
     def connect(self) -> MlflowClient:
         """Check that the store answers, and create a local store if it is missing.
 
-        Several processes may do this at once: a local store is created under a lock. A server that does not answer
-        is reported within seconds.
+        Several processes may do this at once: a local store is created under a lock. A local store that was moved or
+        copied is told where its files are now. A server that does not answer is reported within seconds.
 
         Returns:
             A client for runs and registry.
 
         Raises:
-            RegistryError: if the store does not answer.
+            MissingInputError: if a local store was moved or copied without its files.
+            RegistryError: if the store does not answer, or cannot be written.
         """
         _configure_mlflow()
         from mlflow import MlflowClient
@@ -77,9 +90,16 @@ class Store:
                 client = MlflowClient(tracking_uri=self.address, registry_uri=self.address)
                 if not self.is_server:
                     client.search_experiments(max_results=1)
-            except (MlflowException, SQLAlchemyError, OSError) as error:
-                reason = f"{health.first_line(error)}; start the server, or use sqlite:///mlflow.db"
-                raise health.unreachable(self.uri, reason) from error
+                if self.file is not None:
+                    correct_addresses(self.file)
+                    _forget_addresses()
+            except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+                remedy = (
+                    "start the server, or use sqlite:///mlflow.db"
+                    if self.file is None
+                    else "if the file is damaged, restore it from a backup or name another store"
+                )
+                raise health.unreachable(self.uri, f"{health.first_line(error)}; {remedy}") from error
         self._client = client
         return client
 
@@ -122,16 +142,30 @@ class Store:
         """Let one thread of one process at a time create things in a local store; a server needs no lock.
 
         A thread that holds the lock may take it again. The lock of a killed process is free at once.
+
+        Raises:
+            RegistryError: if the lock cannot be taken, because the folder of the store cannot be written.
         """
         if self.file is None:
             yield
             return
         from filelock import FileLock
 
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         # One object per file in the process: only then may a thread take the lock again through another Store.
-        with FileLock(f"{self.file}.lock", is_singleton=True):
+        lock = FileLock(f"{self.file}.lock", is_singleton=True)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            reason = (
+                f"{error}; make its folder writable (reading needs a lock, too), copy {self.file.name} and "
+                f"{ARTIFACTS_FOLDER} to a folder that is, or use a server"
+            )
+            raise health.unreachable(self.uri, reason) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextmanager
     def clear_errors(self, action: str) -> Iterator[None]:
@@ -153,6 +187,17 @@ class Store:
                 f"{health.first_line(error)}; run the step again: what is there already is not logged twice"
             ) from error
 
+    def mlflow_command(self, arguments: str) -> str:
+        """A command of MLflow about this store, for what its page cannot do.
+
+        Args:
+            arguments: what follows ``mlflow``.
+
+        Returns:
+            A line for a shell, without passwords.
+        """
+        return f"MLFLOW_TRACKING_URI={shlex.quote(health.hide_passwords(self.address))} mlflow {arguments}"
+
     def experiment_id(self, name: str) -> str:
         """Find or create an experiment.
 
@@ -163,7 +208,7 @@ class Store:
             MLflow's id of the experiment.
 
         Raises:
-            RegistryError: if it cannot be created, or was deleted on the server and not yet purged.
+            RegistryError: if it cannot be created, or was deleted; MLflow keeps its name until `mlflow gc` removes it.
         """
         from mlflow.exceptions import MlflowException
 
@@ -180,8 +225,8 @@ class Store:
                         raise RegistryError(f"cannot create the experiment {name!r}: {reason}") from error
         if experiment.lifecycle_stage != "active":
             raise RegistryError(
-                f"expected an active experiment, received experiment={name!r} (deleted); "
-                "restore it in MLflow's page, or choose another name"
+                f"expected an active experiment, received experiment={name!r} (deleted); restore it and its runs: "
+                f"`{self.mlflow_command(f'experiments restore -x {experiment.experiment_id}')}`"
             )
         return str(experiment.experiment_id)
 
@@ -197,6 +242,13 @@ def experiment_name(base: str, dataset_kind: str) -> str:
         ``base``, followed by ``" (phantoms)"`` for phantoms.
     """
     return f"{base} (phantoms)" if dataset_kind == "phantom" else base
+
+
+def _forget_addresses() -> None:
+    """Let MLflow read addresses anew: it keeps one per id of a run, which is the same in a store and in its copy."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
 
 
 def _configure_mlflow() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cxr.errors import ParameterError, RegistryError
+from cxr.tracking.health import first_line, hide_passwords
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def _connect(store: Store) -> Iterator[MlflowClient]:
     try:
         yield client
     except MlflowException as error:
-        text = str(error).partition("\n")[0]
-        raise RegistryError(f"the server at {store.uri} refuses: {text}{_advice(text)}") from error
+        text = first_line(error)
+        raise RegistryError(f"the server at {hide_passwords(store.uri)} refuses: {text}{_advice(text)}") from error
 
 
 def _advice(text: str) -> str:

@@ -72,7 +72,7 @@ class SplitData:
         labels = rows["label"].map({name: number for number, name in enumerate(CLASSES)}).to_numpy(dtype=np.int64)
         if len(set(labels)) < len(CLASSES):
             raise DataError(
-                f"expected images of both classes in {split}, received {dict(rows['label'].value_counts())}; "
+                f"expected images of both classes in {split}, received {rows['label'].value_counts().to_dict()}; "
                 "run `cxr resplit` with other ratios or more images"
             )
         paths = [str(path) for path in rows["path"]]

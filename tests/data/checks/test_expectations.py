@@ -49,6 +49,7 @@ FAULTS: list[tuple[list[int], dict[str, object], set[str]]] = [
     ([7], {"label": None}, {"known_class", "labelled"}),
     ([8], {"grey": False}, {"grey_content"}),
     ([9], {"mode": "RGB"}, {"usual_mode"}),
+    ([10], {"problem": "other_modality"}, {"usual_modality"}),
     ([10, 12], {"copies": 2, "duplicate_group": "same-1"}, {"copies"}),
     ([14, 16], {"near_group": "near-2", "duplicate_group": "same-2"}, {"lookalikes"}),
     ([18, 20], {"duplicate_group": "same-3"}, {"labels_of_picture"}),
@@ -156,7 +157,7 @@ def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
     assert "Every image is grey: no coloured pixels (warning)." in results
     assert "holds" in results
     assert "broken" in results
-    assert "9 of 10" in pages["index.html"]
+    assert "10 of 11" in pages["index.html"]
     for link in re.findall(r'href="([^"#]+)"', pages["index.html"]):
         assert link == "../exploration.html" or (tmp_path / link).is_file()
     assert capfd.readouterr() == ("", "")

@@ -109,8 +109,8 @@ def test_a_zip_with_damaged_bytes_is_found_while_it_is_read(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["../NORMAL/a.png", "set/../../a.png", "/NORMAL/a.png", "C:/NORMAL/a.png"])
 def test_members_that_lead_out_of_the_archive_are_refused(tmp_path: Path, name: str) -> None:
     files = {**FILES, name: b"x"}
-    assert repr(name) in refusal(write_tar(tmp_path / "x.tar", files))
-    assert repr(name) in refusal(write_zip(tmp_path / "x.zip", files))
+    assert f"'{name}'" in refusal(write_tar(tmp_path / "x.tar", files))
+    assert f"'{name}'" in refusal(write_zip(tmp_path / "x.zip", files))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -151,3 +151,66 @@ def test_a_file_that_is_not_an_archive_is_named(tmp_path: Path) -> None:
     assert "received source=x.tar" in refusal(tmp_path / "x.tar")
     (tmp_path / "x.zip").write_bytes(b"")
     assert "received source=x.zip" in refusal(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (6, "Implode"), (93, "Zstandard"), (77, "unknown")])
+def test_a_zip_that_is_compressed_in_another_way_is_named_with_the_way_out(
+    tmp_path: Path, method: int, name: str
+) -> None:
+    path = write_zip(tmp_path / "x.zip", FILES)
+    body = bytearray(path.read_bytes())
+    for start, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        position = body.index(start) + offset
+        body[position : position + 2] = method.to_bytes(2, "little")
+    path.write_bytes(body)
+    text = refusal(path)
+    assert f"received source=x.zip with 'set/NORMAL/a.png' compressed with {name} (method {method})" in text
+    assert "`7z x FILE`" in text and "download it again" not in text
+
+
+def test_a_zip_with_lzma_or_bzip2_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for (name, body), method in zip(FILES.items(), (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2), strict=True):
+            archive.writestr(name, body, method)
+    assert read_files(tmp_path / "x.zip") == FILES
+
+
+def test_parts_of_a_split_zip_are_told_from_damaged_zips(tmp_path: Path) -> None:
+    whole = write_zip(tmp_path / "x.zip", {name: bytes(range(256)) * 20 for name in FILES}).read_bytes()
+    end = whole.rindex(b"PK\x05\x06")
+    last_part = whole[: end + 4] + b"\1\0\1\0" + whole[end + 8 :]
+    for name, content in {
+        "x.z01": b"PK\x07\x08" + whole[:200],
+        "x.zip.001": whole[:200],
+        "last.zip": last_part,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        text = refusal(tmp_path / name)
+        assert f"received source={name}, one of several parts" in text
+        assert "put all parts into one folder" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("x.zip", b"\n<!DOCTYPE html><title>Sign in</title>", "a web page that was saved in its place"),
+        ("x.tar.gz", b"<html>\n" + b" " * 2000, "a web page that was saved in its place"),
+        ("x.7z", b"7z\xbc\xaf\x27\x1c" + bytes(100), "a 7z archive; unpack it"),
+        ("x.zip", b"Rar!\x1a\x07\x01\0" + bytes(100), "a RAR archive; unpack it"),
+        ("x.tar.zst", b"\x28\xb5\x2f\xfd" + bytes(100), "compressed with Zstandard; unpack it"),
+        ("x.zip", b"", "an empty file; copy or download it again"),
+    ],
+)
+def test_what_is_given_in_place_of_an_archive_is_named(
+    tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    text = refusal(tmp_path / name)
+    assert f"received source={name}" in text
+    assert sentence in text
+
+
+def test_a_zip_with_a_name_that_is_not_the_utf_8_it_claims_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", {"NORMAL/r\u00f6.png": b"a"})
+    path.write_bytes(path.read_bytes().replace("\u00f6".encode(), b"\xf6\xf6"))
+    assert r"with 'NORMAL/r\xf6\xf6.png'; rename the file" in refusal(path)

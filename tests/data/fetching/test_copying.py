@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,10 @@ import pytest
 
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching import kermany
+from cxr.data.fetching.layout import count_data_folder
 from cxr.data.sources.opening import open_source
 from cxr.errors import SourceError
+from support.dicom_files import dicom_file, draw_12_bits
 from support.fetch_requests import fetch_images, fetch_request
 
 
@@ -217,6 +220,81 @@ def test_labels_contain_no_folder_of_this_machine(tmp_path: Path) -> None:
     assert label(str(tmp_path / "set.tar")) == "set.tar"
     assert label("kaggle") == "kaggle:paultimothymooney/chest-xray-pneumonia"
     assert label("s3://bucket/set/") == "s3://bucket/set"
+
+
+def write_dicom_set(folder: Path, names: Collection[str]) -> Path:
+    """One radiograph under each name in each class folder, all different."""
+    for offset, label in enumerate(("NORMAL", "PNEUMONIA")):
+        (folder / label).mkdir(parents=True)
+        for number, name in enumerate(names):
+            stored = draw_12_bits() // 2 + np.uint16(100 * offset + number)
+            (folder / label / name).write_bytes(dicom_file(stored, BitsStored=12))
+    return folder
+
+
+@pytest.mark.parametrize("packing", ["folder", "hospital.tar", "hospital.tgz"])
+def test_labelled_dicom_files_are_copied_under_any_name(
+    tmp_path: Path, fetch: Callable[..., DatasetCard], caplog: pytest.LogCaptureFixture, packing: str
+) -> None:
+    names = {"0001.dicom", "0002.DICOM", "0003.ima", "0004.DCM", "1.2.840.113.12", "IM000001", "a\nb.dcm", "ü.dcm"}
+    folder = write_dicom_set(tmp_path / "hospital", names)
+    (folder / "NORMAL" / "notes.txt").write_text("about")
+    (folder / "NORMAL" / "LOCKFILE").touch()
+    (folder / ".git" / "NORMAL").mkdir(parents=True)
+    (folder / ".git" / "NORMAL" / "a.dcm").touch()
+    source = folder if packing == "folder" else pack(folder, packing, "w:gz" if packing.endswith("gz") else "w")
+    with caplog.at_level(logging.INFO):
+        card = fetch(source)
+    copied = files(tmp_path / "data")
+    del copied["dataset.json"]
+    expected = {f"{label}/{name}" for label in ("NORMAL", "PNEUMONIA") for name in names}
+    assert copied == {name: (folder / name).read_bytes() for name in expected}
+    assert (card.images, card.bytes) == (len(expected), sum(map(len, copied.values())))
+    for name in ("notes.txt", "LOCKFILE", ".git"):
+        assert name in caplog.text
+    assert "set validate.naming to any" in caplog.text and "patients.csv" in caplog.text
+    contents = count_data_folder(tmp_path / "data")
+    assert (contents.images, contents.bytes, contents.foreign_files) == (card.images, card.bytes, ())
+
+
+@pytest.mark.parametrize("packing", ["folder", "hospital.tar"])
+def test_names_that_are_not_utf_8_are_refused_with_the_file_and_the_remedy(
+    images: Path, tmp_path: Path, fetch: Callable[..., DatasetCard], packing: str
+) -> None:
+    name = os.fsdecode(b"R\xf6ntgen.jpeg")
+    (images / "xrays" / "NORMAL" / name).write_bytes(jpeg(4))
+    source = images if packing == "folder" else pack(images, packing)
+    with pytest.raises(SourceError) as caught:
+        fetch(source)
+    assert r"NORMAL/R\xf6ntgen.jpeg'; rename" in str(caught.value)
+    assert "convmv" in str(caught.value)
+    assert not any((tmp_path / "data").iterdir())
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_named(tmp_path: Path, fetch: Callable[..., DatasetCard]) -> None:
+    with tarfile.open(tmp_path / "long.tar", "w") as tar:
+        for name in ("NORMAL/a.jpeg", f"PNEUMONIA/{'x' * 300}.jpeg"):
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(SourceError, match=r"'x{300}\.jpeg', received File name too long; .*rename the file"):
+        fetch(tmp_path / "long.tar")
+
+
+def test_a_file_that_may_not_be_read_is_named_with_the_way_out(images: Path, fetch: Callable[..., DatasetCard]) -> None:
+    path = images / "xrays" / "NORMAL" / "a.jpeg"
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(SourceError, match=r"NORMAL/a\.jpeg; change the permissions"):
+        fetch(images)
+
+
+def test_names_of_files_that_dvc_reads_are_refused(
+    images: Path, tmp_path: Path, fetch: Callable[..., DatasetCard]
+) -> None:
+    (images / "xrays" / "NORMAL" / "a.dvc").write_bytes(jpeg(4))
+    with pytest.raises(SourceError, match=r"'xrays/NORMAL/a\.dvc'; rename"):
+        fetch(images)
+    assert not any((tmp_path / "data").iterdir())
 
 
 @pytest.mark.real

@@ -22,6 +22,7 @@ def layout_of(share: float, root: str = "x", styles: dict[str, str] = STYLES) ->
             for number in range(max(1, round(count * share)))
         ],
         "x",
+        dict.fromkeys,
     )
 
 
@@ -68,5 +69,6 @@ def test_a_source_is_taken_for_the_set_by_size_or_name(share: float, root: str, 
 def test_other_file_names_or_no_splits_are_another_set() -> None:
     other_styles = {"NORMAL": "n{}.png", "PNEUMONIA": "p{}.png"}
     assert not kermany.looks_like_kermany(layout_of(1, "chest_xray", other_styles), "kermany.tar")
-    plain = find_layout([SourceFile(PurePosixPath(label, style.format(1)), 1) for label, style in STYLES.items()], "x")
+    entries = [SourceFile(PurePosixPath(label, style.format(1)), 1) for label, style in STYLES.items()]
+    plain = find_layout(entries, "x", dict.fromkeys)
     assert not kermany.looks_like_kermany(plain, "kermany-sample.tar")

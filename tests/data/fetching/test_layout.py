@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from cxr.data.fetching.layout import NESTED_COPY, OTHER_FILES, SYSTEM_FILES, SourceLayout, find_layout
+from cxr.data.fetching.layout import SourceLayout, find_layout
+from cxr.data.image_files import ELSEWHERE, NESTED_COPY, NO_IMAGE, SYSTEM_FILE
 from cxr.errors import SourceError
 from cxr.storage.contents import SourceFile
 
@@ -15,7 +16,9 @@ SPLIT = [f"{split}/{path}" for split in ("train", "val", "test") for path in PLA
 
 
 def layout_of(*paths: str) -> SourceLayout:
-    return find_layout([SourceFile(PurePosixPath(path), 10) for path in paths], "x")
+    """Layout of files whose first bytes are text, where their names do not say that they are images."""
+    entries = [SourceFile(PurePosixPath(path), 10) for path in paths]
+    return find_layout(entries, "x", lambda unknown: dict.fromkeys(unknown, b"some text"))
 
 
 def copied_paths(layout: SourceLayout) -> list[str]:
@@ -66,11 +69,12 @@ def test_two_sets_side_by_side_are_ambiguous() -> None:
 
 def test_system_files_are_ignored_and_other_files_are_reported() -> None:
     system_files = ["__MACOSX/x/NORMAL/._a.jpeg", "x/.DS_Store", "x/NORMAL/._a.jpeg", "x/NORMAL/Thumbs.db"]
-    other_files = ["x/readme.txt", "x/NORMAL/notes.txt", "x/NORMAL/deeper/c.jpeg"]
-    layout = layout_of(*(f"x/{path}" for path in PLAIN), *system_files, *other_files)
+    other_files = ["x/readme.txt", "x/NORMAL/deeper/c.jpeg"]
+    layout = layout_of(*(f"x/{path}" for path in PLAIN), *system_files, *other_files, "x/NORMAL/notes.txt")
     assert copied_paths(layout) == PLAIN
-    assert set(map(str, layout.ignored[SYSTEM_FILES])) == set(system_files)
-    assert set(map(str, layout.ignored[OTHER_FILES])) == set(other_files)
+    assert set(map(str, layout.ignored[SYSTEM_FILE])) == set(system_files)
+    assert set(map(str, layout.ignored[ELSEWHERE])) == set(other_files)
+    assert layout.ignored[NO_IMAGE] == (PurePosixPath("x/NORMAL/notes.txt"),)
 
 
 def test_side_files_are_copied_only_from_beside_the_class_folders() -> None:
@@ -79,7 +83,7 @@ def test_side_files_are_copied_only_from_beside_the_class_folders() -> None:
         "x/boxes.json": "boxes.json",
         "x/dataset.json": "dataset.json",
     }
-    assert layout.ignored[OTHER_FILES] == (PurePosixPath("boxes.json"),)
+    assert layout.ignored[ELSEWHERE] == (PurePosixPath("boxes.json"),)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,16 @@ def test_images_are_copied_as_they_are_into_the_folders_of_their_classes(
     assert patients_of(data) == {key: key for key in BOXES}
 
 
+def test_images_may_have_another_ending_of_dicom_or_none(challenge: Path, fetch: FetchSet, tmp_path: Path) -> None:
+    folder = challenge / "stage_2_train_images"
+    (folder / "00313ee0.dcm").rename(folder / "00313ee0")
+    (folder / "00436515.dcm").rename(folder / "00436515.DICOM")
+    (folder / "LICENSE").write_text("terms")
+    assert fetch(challenge).images == len(BOXES)
+    assert (tmp_path / "data" / "NORMAL" / "00313ee0").is_file()
+    assert len(read_boxes(tmp_path / "data").images["PNEUMONIA/00436515.DICOM"].boxes) == 2
+
+
 def test_boxes_are_those_of_the_table(challenge: Path, fetch: FetchSet, tmp_path: Path) -> None:
     fetch(challenge)
     images = read_boxes(tmp_path / "data").images
@@ -161,8 +171,8 @@ def test_images_without_a_row_and_other_files_are_left_out_and_listed(
     (challenge / "stage_2_train_images" / ".DS_Store").write_bytes(b"x")
     assert fetch(challenge).images == len(BOXES)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert any("1 images without a row in" in text and "ffff.dcm" in text for text in warnings)
-    assert any("1 other files: 'stage_2_sample_submission.csv'" in text for text in warnings)
+    assert any("1 file (without a row in the table of labels)" in text and "ffff.dcm" in text for text in warnings)
+    assert any("1 file (not named like a DICOM file): 'stage_2_sample" in text for text in warnings)
     assert len(list((tmp_path / "data").rglob("*.dcm"))) == len(BOXES)
 
 

@@ -15,6 +15,7 @@ from cxr.errors import DataError, ParameterError, SourceError
 from cxr.images.decoding import TRAINING_PROBLEMS
 from support import bad_images
 from support.dataset_validation import build_manifest
+from support.dicom_files import dicom_file
 
 
 def build(data: Path, **arguments: object) -> pd.DataFrame:
@@ -263,3 +264,27 @@ def test_the_published_set_is_sound_and_its_only_image_of_two_patients_is_one_gr
     assert (frame["duplicate_group"] != "").sum() == 62
     patients = copied.groupby("duplicate_group")["patient"].unique()
     assert [set(group) for group in patients if len(group) > 1] == [{"NORMAL2-IM-0095", "NORMAL2-IM-0096"}]
+
+
+def test_dicom_files_named_by_their_uid_are_different_patients_and_have_no_problem(tmp_path: Path) -> None:
+    names = ["1.2.840.113.11", "1.2.840.113.12", "1.2.840.114.11.dcm", "0001.dicom", "0002.ima", "IM000001"]
+    (tmp_path / "NORMAL").mkdir()
+    for seed, name in enumerate(names):
+        (tmp_path / "NORMAL" / name).write_bytes(dicom_file(bad_images.draw_image(seed)))
+    frame = build(tmp_path, naming="any")
+    assert dict(zip(frame["path"], frame["patient"], strict=True)) == {
+        "NORMAL/1.2.840.113.11": "1.2.840.113.11",
+        "NORMAL/1.2.840.113.12": "1.2.840.113.12",
+        "NORMAL/1.2.840.114.11.dcm": "1.2.840.114.11",
+        "NORMAL/0001.dicom": "0001",
+        "NORMAL/0002.ima": "0002",
+        "NORMAL/IM000001": "IM000001",
+    }
+    assert set(frame["problem"]) == {""}
+
+
+def test_a_link_to_a_name_that_is_not_utf_8_can_be_stored(tmp_path: Path) -> None:
+    (tmp_path / "NORMAL").mkdir()
+    (tmp_path / "NORMAL" / "link.png").symlink_to(os.fsdecode(b"m\xfcller.png"))
+    write_manifest(build_manifest(tmp_path, naming="any"), tmp_path)
+    assert r"m\xfcller.png" in read_manifest(tmp_path)["detail"].iloc[0]

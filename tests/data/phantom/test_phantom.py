@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -17,16 +16,12 @@ from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, PNEUMONIA, Datase
 from cxr.data.phantom.dataset import MIN_IMAGES, PhantomPlan, draw_dataset, draw_image, plan_dataset
 from cxr.errors import ParameterError
 from cxr.files import BOXES_FILE
+from support.folder_digests import folder_digests
 
 NAMES = {
     PNEUMONIA: re.compile(r"person\d+_(bacteria|virus)_\d+\.jpeg"),
     NORMAL: re.compile(r"(NORMAL2-)?IM-\d{4}-0001(-\d{4})?\.jpeg"),
 }
-
-
-def digest(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def pixels(data: bytes, mode: int = cv2.IMREAD_GRAYSCALE) -> np.ndarray:
@@ -83,7 +78,7 @@ def test_card_counts_what_is_on_disk(drawn: Path) -> None:
 
 def test_same_seed_gives_the_same_bytes_whatever_the_workers(drawn: Path, tmp_path: Path) -> None:
     draw_dataset(tmp_path, images=24, seed=3, workers=1)
-    assert digest(tmp_path) == digest(drawn)
+    assert folder_digests(tmp_path) == folder_digests(drawn)
 
 
 def test_another_seed_gives_other_pictures() -> None:

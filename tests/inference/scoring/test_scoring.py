@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cxr.data.image_files import NO_IMAGE, REASONS, SYSTEM_FILE
 from cxr.errors import SourceError
+from cxr.images.reading_options import STRICT
 from cxr.inference.predictor import Predictor
-from cxr.inference.scoring.batch import ScoringModel, predict_rows, score
+from cxr.inference.scoring.batch import ScoringModel, predict_rows, score, score_to_text
 from cxr.inference.scoring.sources import FolderImages, ImageFile, ImageSource, ObjectStoreImages
 from cxr.inference.scoring.table import PredictionRow, TableParts
 from cxr.models.metadata import ModelMetadata
 from support import bad_images
+from support.dicom_files import dicom_file
 from support.loopback import Gate
 from support.model_folders import RECIPE, ModelFolders, make_metadata, write_models
 from support.servers import ObjectStore
@@ -37,7 +41,11 @@ def predictor(folders: ModelFolders) -> Predictor:
 def rows_of(
     source: ImageSource, predictor: Predictor, *, workers: int | None = None, batch_size: int = 64
 ) -> list[PredictionRow]:
-    return list(predict_rows(source, source.files, ScoringModel(predictor), workers=workers, batch_size=batch_size))
+    return list(
+        predict_rows(
+            source, source.files, ScoringModel(predictor), options=STRICT, workers=workers, batch_size=batch_size
+        )
+    )
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (7, 2), (64, 5)])
@@ -82,6 +90,52 @@ def test_a_broken_file_is_a_row_with_the_reason_and_does_not_affect_others(
     assert rows["5-link.jpeg"].sha256 is None
 
 
+def test_images_are_told_by_content_and_all_other_files_are_listed(
+    folders: ModelFolders, predictor: Predictor, tmp_path: Path
+) -> None:
+    radiograph = dicom_file(bad_images.draw_image())
+    names = ["0001.dicom", "0002.DICOM", "0003.ima", "0004.DCM", "1.2.840.113.12", "DICOM/0000/IM1"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(radiograph)
+    (tmp_path / "scan").write_bytes(folders.images[3].read_bytes())
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "README").write_text("about")
+    (tmp_path / ".hidden").touch()
+    source = FolderImages(tmp_path)
+    rows = rows_of(source, predictor)
+    assert [row.path for row in rows] == sorted([*names, "empty.dcm", "scan"])
+    assert {row.path: row.error for row in rows if row.error} == {"empty.dcm": rows[-2].error}
+    assert rows[-2].error.startswith("empty: ")
+    assert source.left_out_figures == {
+        NO_IMAGE: {"why": REASONS[NO_IMAGE], "files": 1, "paths": ["README"]},
+        SYSTEM_FILE: {"why": REASONS[SYSTEM_FILE], "files": 1, "paths": [".hidden"]},
+    }
+
+
+def test_a_link_to_a_name_that_is_not_valid_utf_8_is_a_row(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.png").symlink_to(os.fsdecode(b"m\xfcller.png"))
+    (tmp_path / "in" / os.fsdecode(b"m\xfcller.txt")).write_text("about")
+    source = FolderImages(tmp_path / "in")
+    parts = TableParts(tmp_path / "parts", source.files, "model", 10)
+    score(source, ScoringModel(predictor), parts, options=STRICT, workers=None, batch_size=64)
+    parts.join(tmp_path / "out.parquet")
+    (error,) = pq.read_table(tmp_path / "out.parquet")["error"].to_pylist()
+    assert error.startswith("symlink: ") and r"m\xfcller.png" in error
+    assert source.left_out_figures == {NO_IMAGE: {"why": REASONS[NO_IMAGE], "files": 1, "paths": [r"m\xfcller.txt"]}}
+
+
+def test_names_stay_on_their_line_of_the_terminal(folders: ModelFolders, predictor: Predictor, tmp_path: Path) -> None:
+    name = os.fsdecode(b"two\nlines\x1b[31m \xfc \xc3\xbc.png")
+    (tmp_path / name).write_bytes(folders.images[0].read_bytes())
+    lines = list(
+        score_to_text(FolderImages(tmp_path), ScoringModel(predictor), options=STRICT, workers=1, batch_size=1)
+    )
+    assert len(lines) == 2
+    assert lines[1].startswith(r"two\nlines\x1b[31m \xfc ü.png  NORMAL ")
+
+
 def test_a_file_that_is_deleted_during_scoring_is_a_row(
     folders: ModelFolders, predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -100,7 +154,7 @@ def test_a_file_name_that_is_not_valid_utf_8_can_be_written(
     (tmp_path / "in" / name).write_bytes(folders.images[0].read_bytes())
     source = FolderImages(tmp_path / "in")
     parts = TableParts(tmp_path / "parts", source.files, "model", 10)
-    score(source, ScoringModel(predictor), parts, workers=None, batch_size=64)
+    score(source, ScoringModel(predictor), parts, options=STRICT, workers=None, batch_size=64)
     for target in (tmp_path / "out.parquet", tmp_path / "out.csv"):
         assert parts.join(target)["answered"] == 1
     assert pq.read_table(tmp_path / "out.parquet")["path"].to_pylist() == ["m\\xfcller\n,.png"]
@@ -140,7 +194,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         source = RepeatedImage(count)
         parts = TableParts(tmp_path / str(count), source.files, "model", 32)
         tracemalloc.start()
-        score(source, ScoringModel(predictor), parts, workers=2, batch_size=16)
+        score(source, ScoringModel(predictor), parts, options=STRICT, workers=2, batch_size=16)
         parts.join(tmp_path / f"{count}.parquet")
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -153,7 +207,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 def test_reading_is_at_most_one_batch_ahead_of_the_network(predictor: Predictor) -> None:
     source = RepeatedImage(300)
-    rows = predict_rows(source, source.files, ScoringModel(predictor), workers=2, batch_size=8)
+    rows = predict_rows(source, source.files, ScoringModel(predictor), options=STRICT, workers=2, batch_size=8)
     next(rows)
     time.sleep(1)
     assert 8 < len(source.read_paths) <= 8 + 8
@@ -202,6 +256,24 @@ def test_a_prefix_of_an_object_store_gives_the_same_rows_and_needs_no_disk(
 
 
 @pytest.mark.integration
+def test_objects_without_an_ending_are_told_by_content_and_all_others_are_listed(
+    bucket: str, object_store: ObjectStore, predictor: Predictor
+) -> None:
+    client = object_store.client()
+    for key in ("cd/DICOM/IM1", "cd/1.2.840.113.12", "cd/a.dicom"):
+        client.put_object(Bucket=bucket, Key=key, Body=dicom_file(bad_images.draw_image()))
+    client.put_object(Bucket=bucket, Key="cd/README", Body=b"about")
+    client.put_object(Bucket=bucket, Key="cd/.DS_Store", Body=b"x")
+    source = ObjectStoreImages(f"s3://{bucket}/cd")
+    rows = rows_of(source, predictor)
+    assert [(row.path, row.error) for row in rows] == [("1.2.840.113.12", ""), ("DICOM/IM1", ""), ("a.dicom", "")]
+    assert source.left_out_figures == {
+        NO_IMAGE: {"why": REASONS[NO_IMAGE], "files": 1, "paths": ["README"]},
+        SYSTEM_FILE: {"why": REASONS[SYSTEM_FILE], "files": 1, "paths": [".DS_Store"]},
+    }
+
+
+@pytest.mark.integration
 def test_an_object_that_was_deleted_or_changed_after_the_listing_is_a_row(
     stored: str, bucket: str, object_store: ObjectStore, folders: ModelFolders, predictor: Predictor
 ) -> None:
@@ -209,7 +281,7 @@ def test_an_object_that_was_deleted_or_changed_after_the_listing_is_a_row(
     first, second = source.files[0].path, source.files[1].path
     object_store.client().delete_object(Bucket=bucket, Key=f"set/{first}")
     object_store.client().put_object(Bucket=bucket, Key=f"set/{second}", Body=folders.images[9].read_bytes() + b"x")
-    rows = predict_rows(source, source.files[:3], ScoringModel(predictor), workers=None, batch_size=64)
+    rows = predict_rows(source, source.files[:3], ScoringModel(predictor), options=STRICT, workers=None, batch_size=64)
     assert [row.error.partition(":")[0] for row in rows] == ["unreadable", "unreadable", ""]
 
 
@@ -233,9 +305,9 @@ def test_a_store_that_fails_ends_the_run_and_the_next_run_continues(
     source = FailingStore(stored, endpoint_url=gate.uri)
     parts = TableParts(tmp_path / "parts", source.files, "model", 8)
     with pytest.raises(SourceError, match="could not reach the object store"):
-        score(source, ScoringModel(predictor), parts, workers=1, batch_size=8)
+        score(source, ScoringModel(predictor), parts, options=STRICT, workers=1, batch_size=8)
     assert parts.missing() == [2, 3, 4, 5, 6], "the earlier files are not read again"
     gate.open()
     restored = ObjectStoreImages(stored, endpoint_url=gate.uri)
-    score(restored, ScoringModel(predictor), parts, workers=None, batch_size=8)
+    score(restored, ScoringModel(predictor), parts, options=STRICT, workers=None, batch_size=8)
     assert parts.join(tmp_path / "out.csv")["answered"] == 48

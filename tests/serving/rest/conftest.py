@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cxr.images.reading_options import STRICT
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.serving.model_provider import FolderModelProvider
 from cxr.serving.model_source import folder_source
@@ -25,7 +26,7 @@ def provider(folders: ModelFolders) -> FolderModelProvider:
 
 @pytest.fixture(scope="session")
 def decoder() -> Iterator[SandboxedDecoder]:
-    with SandboxedDecoder(processes=2, seconds=10.0, max_bytes=64 << 20, max_pixels=50_000_000) as decoder:
+    with SandboxedDecoder(processes=2, seconds=10.0, max_bytes=64 << 20, options=STRICT) as decoder:
         yield decoder
 
 

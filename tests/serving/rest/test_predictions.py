@@ -19,6 +19,7 @@ from cxr.inference.reference.fitting import extract_posed_features, fit_referenc
 from cxr.serving.model_provider import FolderModelProvider
 from cxr.serving.prediction_log import PredictionLog
 from cxr.serving.rest.problems import PROBLEM_TYPE
+from support.dicom_files import dicom_file
 from support.model_folders import ModelFolders
 from support.reference_limits import LIMITS
 from support.rest_service import JPEG_HEADERS, JSON_HEADERS, PNG_HEADERS, RunningService, run_service, to_base64
@@ -188,3 +189,12 @@ def test_the_docs_page_loads_nothing_from_other_sites(service: RunningService) -
     assert "src=" not in text and "POST /v1/predictions" in text
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert service.client.request("GET", "/redoc").status == 404
+
+
+def test_an_unusual_image_is_answered_with_a_warning(service: RunningService, folders: ModelFolders) -> None:
+    grey = cv2.imread(str(folders.images[0]), cv2.IMREAD_GRAYSCALE)
+    usual, unusual = (dicom_file(grey, Modality=modality) for modality in ("DX", "DR"))
+    first, second = service.client.predict_all(usual, unusual).json["predictions"]
+    assert second["probability"] == first["probability"]
+    assert "warnings" not in first
+    assert [warning["problem"] for warning in second["warnings"]] == ["other_modality"]

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr.data.checks.rules import CheckResult
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
-from cxr.files import EXPLORATION_FILE, SUMMARY_FILE, write_json
+from cxr.files import EXPLORATION_FILE, SUMMARY_FILE, printable_name, write_json
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def stop_if_rejected(
         f"{checks}\n"
         f"All files and reasons: {rejected / EXPLORATION_FILE} and {rejected / DATA_DOCS_FOLDER / 'index.html'}"
         f"{f', and {published}' if published else ''}.\n"
-        "Repair or remove the files, or change policy, severity or limits in the section validate of "
+        "Repair or remove the files, or change naming, policy, severity or limits in the section validate of "
         "params.yaml; the manifest was not written."
     )
 
@@ -149,7 +149,8 @@ def _describe_failure(result: CheckResult, reasons: Mapping[str, str]) -> str:
     """Describe one failed check: rule, expected, received, the first offending files."""
     lines = [f"- {result.name}: {result.title}: expected {result.expected}, received {result.observed}"]
     for path in result.paths[:MAX_LISTED_FILES]:
-        lines.append(f"    {path}: {reasons[path]}" if path in reasons else f"    {path}")
+        name = printable_name(path)
+        lines.append(f"    {name}: {reasons[path]}" if path in reasons else f"    {name}")
     if len(result.paths) > MAX_LISTED_FILES:
         lines.append(f"    ... and {len(result.paths) - MAX_LISTED_FILES} more")
     return "\n".join(lines)

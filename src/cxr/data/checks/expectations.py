@@ -182,7 +182,8 @@ def _make_result(
     if "element_count" not in values and "observed_value" not in values:
         raise DataError(
             f"expected the check {check.name} to run on the manifest, received "
-            f"error={outcome.get('exception_info')!r}; run `cxr validate` again after `make install`"
+            f"error={outcome.get('exception_info')!r}; install the packages of requirements/run.txt again, and run "
+            "`cxr validate`"
         )
     passed = bool(outcome["success"])
     paths = {row["path"] for row in values.get("unexpected_index_list") or []}

@@ -142,6 +142,9 @@ def _image_checks(bounds: CheckBounds) -> tuple[Check, ...]:
         _all_true("labelled", "Every image has a label", " or ".join(CLASSES), "images", "critical"),
         _mean_between("pneumonia_share", "Both classes are well represented", "images", low, high),
         _all_true("grey_content", "Every image is grey", "no coloured pixels", "images"),
+        _all_true(
+            "usual_modality", "Every DICOM file has a modality of radiography", "a value of the standard", "images"
+        ),
         _all_true("usual_mode", "All images are stored in one pixel mode", "the most frequent mode", "images"),
         _all_between("copies", "No file occurs twice, byte for byte", "images", "copy", high=1),
         _all_between("lookalikes", "No two files show the same image", "images", "file per image", high=1),
@@ -194,6 +197,7 @@ def build_check_columns(manifest: pd.DataFrame) -> pd.DataFrame:
             "labelled": manifest["label"].isin(CLASSES).astype(bool),
             "pneumonia_share": (manifest["label"] == PNEUMONIA).fillna(False).astype(float),
             "grey_content": manifest["grey"].fillna(True).astype(bool),
+            "usual_modality": (manifest["problem"] != "other_modality").astype(bool),
             # Files of rarer modes break the rule: the published set stores 283 files in colour, all of them PNEUMONIA.
             "usual_mode": manifest["mode"].isin(modes[:1]).astype(bool),
             "copies": manifest["copies"].astype(float),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.images.decoding import decode_grey, read_bytes
+from cxr.images.reading_options import VALIDATED
 
 MAX_THUMBNAIL_SIDE = 208
 """Longest side of a thumbnail, in pixels: sharp on a phone, about 6 KB."""
@@ -65,7 +66,7 @@ def read_grey(data: Path, path: str, max_pixels: int) -> NDArray[np.uint8]:
     Returns:
         uint8 ``(height, width)``.
     """
-    return decode_grey(read_bytes(data / path), max_pixels=max_pixels, scale_16_bit=True)
+    return decode_grey(read_bytes(data / path), replace(VALIDATED, max_pixels=max_pixels))
 
 
 def make_thumbnail(grey: NDArray[np.uint8], path: str, caption: str) -> Thumbnail:

@@ -13,11 +13,13 @@ from tqdm import tqdm
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching import kermany
 from cxr.data.fetching.archives import ARCHIVE_SUFFIXES
-from cxr.data.fetching.layout import NESTED_COPY, SYSTEM_FILES, SourceLayout, find_layout
+from cxr.data.fetching.layout import SourceLayout, find_layout
 from cxr.data.fetching.request import AUTO, FetchRequest
 from cxr.data.fetching.rsna import read_rsna_set
+from cxr.data.image_files import NESTED_COPY, SYSTEM_FILE, describe_left_out
+from cxr.data.manifest.patients import is_kermany_name
 from cxr.errors import SourceError
-from cxr.files import DATASET_FILE
+from cxr.files import DATASET_FILE, PATIENTS_FILE, utf8_name
 from cxr.storage.contents import GIGABYTE, SourceContents, shorten_list
 
 log = logging.getLogger(__name__)
@@ -34,10 +36,10 @@ def copy_images(
 ) -> DatasetCard:
     """Copy the images of a source as they are, also broken ones, and write the dataset card.
 
-    Copied are the image files in the class folders and, beside these folders, ``dataset.json``, ``boxes.json`` and
-    ``patients.csv``. A source in the format of the RSNA challenge has no class folders: its tables say which class,
-    boxes and patient an image has (:mod:`cxr.data.fetching.rsna`). No pixel is decoded. Files that are left out are
-    logged.
+    Copied are the images in the class folders (:func:`cxr.data.image_files.choose_images`) under their own names and,
+    beside these folders, ``dataset.json``, ``boxes.json`` and ``patients.csv``. A source in the format of the RSNA
+    challenge has no class folders: its tables say which class, boxes and patient an image has
+    (:mod:`cxr.data.fetching.rsna`). No pixel is decoded. Files that are left out are logged.
 
     Args:
         contents: files of the source.
@@ -51,11 +53,12 @@ def copy_images(
         The card that was written.
 
     Raises:
-        SourceError: if the source is damaged, unsafe, too large, partial or of an unknown layout, or if its tables are
-            wrong.
+        SourceError: if the source is damaged, unsafe, too large, partial or of an unknown layout, if a name cannot be
+            kept, or if its tables are wrong.
     """
     rsna_set = read_rsna_set(contents, accept_missing_images=request.expect == "any", remedy=remedy)
-    layout = find_layout(contents.entries, contents.name) if rsna_set is None else rsna_set.layout
+    layout = rsna_set.layout if rsna_set else find_layout(contents.entries, contents.name, contents.read_heads)
+    _refuse_names(layout, contents.name)
     if layout.bytes > request.max_bytes:
         raise SourceError(
             f"expected at most max_gigabytes={request.max_bytes / GIGABYTE:g}, received source={contents.name} with "
@@ -71,7 +74,8 @@ def copy_images(
     if source_card is None and is_whole_kermany:
         source_card = DatasetCard(kermany.NAME, "patients", "", 0, 0, kermany.LICENCE)
     card = _make_card(request, contents.name, label, layout, source_card)
-    _log_ignored_files(layout, contents.name)
+    _log_ignored_files(layout, contents)
+    _advise_about_patients(layout, contents.name, has_patients=rsna_set is not None)
     _expect_free_space(folder, layout.bytes)
     _copy_files(contents, layout, folder)
     if rsna_set is not None:
@@ -120,10 +124,46 @@ def _without_archive_suffix(name: str) -> str:
     return file_name[: len(file_name) - len(suffix)] or name
 
 
-def _log_ignored_files(layout: SourceLayout, name: str) -> None:
+def _refuse_names(layout: SourceLayout, name: str) -> None:
+    """Refuse names with which DVC cannot keep the images: those that are not UTF-8, and those of its own files."""
+    in_other_encodings = [path for path, target in layout.images.items() if utf8_name(target.name) != target.name]
+    if in_other_encodings:
+        raise SourceError(
+            f"expected names in UTF-8, received source={name} with {len(in_other_encodings):,} in another encoding: "
+            f"{shorten_list(in_other_encodings)}; rename these files (in a folder, for example, with `convmv -r -f "
+            "latin1 -t utf8 --notest FOLDER`), unpack an archive for that and give the folder"
+        )
+    of_dvc = [path for path, target in layout.images.items() if target.suffix == ".dvc" or target.name == "dvc.yaml"]
+    if of_dvc:
+        raise SourceError(
+            f"expected images with other names than those of DVC's own files, received source={name} with "
+            f"{shorten_list(of_dvc)}; rename these files"
+        )
+
+
+def _log_ignored_files(layout: SourceLayout, contents: SourceContents) -> None:
     for reason, paths in layout.ignored.items():
-        level = logging.INFO if reason in (SYSTEM_FILES, NESTED_COPY) else logging.WARNING
-        log.log(level, "%s: left out %s %s: %s", name, f"{len(paths):,}", reason, shorten_list(paths))
+        level = logging.INFO if reason in (SYSTEM_FILE, NESTED_COPY) else logging.WARNING
+        log.log(level, "%s: %s", contents.name, describe_left_out(reason, paths))
+    if folders := contents.hidden_folders:
+        log.info("%s: left out %s hidden folders: %s", contents.name, f"{len(folders):,}", shorten_list(folders))
+
+
+def _advise_about_patients(layout: SourceLayout, name: str, *, has_patients: bool) -> None:
+    """Say how the patients of a set become known whose file names do not tell them."""
+    if has_patients or any(is_kermany_name(path.name) for path in layout.images):
+        return
+    if any(path.name == PATIENTS_FILE for path in layout.side):
+        log.info("%s: patients are in %s: set validate.naming to any", name, PATIENTS_FILE)
+    else:
+        log.info(
+            "%s: the file names do not say which patient they show: set validate.naming to any, where each name counts "
+            "as a patient. If patients have several images, put a table %s with the columns path and patient beside "
+            "the class folders and fetch again, so that no patient is in two splits. Patient IDs inside of DICOM files "
+            "are never read",
+            name,
+            PATIENTS_FILE,
+        )
 
 
 def _expect_free_space(folder: Path, size: int) -> None:
@@ -142,7 +182,10 @@ def _copy_files(contents: SourceContents, layout: SourceLayout, folder: Path) ->
     with tqdm(total=len(targets), unit=" files", desc=f"copy {contents.name}", disable=None) as bar:
         for entry, pieces in contents.read(targets):
             if entry.path not in missing:
-                raise SourceError(f"expected {str(entry.path)!r} once, received source={contents.name} with it twice")
+                raise SourceError(
+                    f"expected {str(entry.path)!r} once, received source={contents.name} with it twice; unpack it, and "
+                    "give the folder"
+                )
             missing.remove(entry.path)
             target = folder / targets[entry.path]
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,11 +193,23 @@ def _copy_files(contents: SourceContents, layout: SourceLayout, folder: Path) ->
             bar.update()
     if missing:
         raise SourceError(
-            f"expected all listed files, received source={contents.name} without {shorten_list(sorted(missing))}"
+            f"expected all listed files, received source={contents.name} without {shorten_list(sorted(missing))}; "
+            "they were removed in the meantime: run the same command again"
         )
 
 
 def _write_new_file(target: Path, pieces: Iterator[bytes]) -> None:
-    with target.open("xb") as stream:
-        for piece in pieces:
-            stream.write(piece)
+    try:
+        with target.open("xb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+    except FileExistsError as error:
+        raise SourceError(
+            f"expected names that differ on this disk, received {target.name!r} twice: the disk takes upper and lower "
+            "case, or two ways of writing a letter, for the same; rename one of the files"
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"expected to write a copy of {target.name!r}, received {error.strerror}; make room on the disk, or rename "
+            "the file if its name is too long"
+        ) from error

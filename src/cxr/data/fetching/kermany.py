@@ -106,7 +106,7 @@ def check_complete(
     raise SourceError(
         f"expected the whole Kermany set, received source={source_name}, which is partial or altered:\n"
         f"  {'':<16}{'expected':>15}{'received':>15}\n{table}\n"
-        f"{remedy}; for a set that differs on purpose pass --expect any"
+        f"{remedy}; for a set that differs on purpose set fetch.expect to any in params.yaml, or pass --expect any"
     )
 
 

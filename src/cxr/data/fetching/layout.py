@@ -6,15 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from cxr.data.dataset import CLASSES, IMAGE_SUFFIXES, OFFICIAL_SPLITS, SIDE_FILES, is_system_file
+from cxr.data.dataset import CLASSES, OFFICIAL_SPLITS, SIDE_FILES
+from cxr.data.image_files import ELSEWHERE, NESTED_COPY, SYSTEM_FILE, ReadHeads, choose_images, is_system_file
 from cxr.errors import SourceError
+from cxr.images.file_types import is_named_as_image
 from cxr.storage.contents import FolderContents, SourceFile, shorten_list
-
-SYSTEM_FILES = "files of the operating system"
-NESTED_COPY = "files of a nested copy"
-OTHER_FILES = "other files"
-"""Reasons why a file is left out."""
 
 SplitAndClass = tuple[str, str]
 """An official split ("" where there is none) and a class."""
@@ -30,7 +28,7 @@ class SourceLayout:
         side: the same for the side files that lie beside the class folders: dataset card, boxes, table of patients.
         counts: images per split and class.
         bytes: total size of the images.
-        ignored: files that are left out, by reason.
+        ignored: files that are left out, by reason (keys of :data:`cxr.data.image_files.REASONS`).
     """
 
     root: PurePosixPath
@@ -39,6 +37,14 @@ class SourceLayout:
     counts: Mapping[SplitAndClass, int]
     bytes: int
     ignored: Mapping[str, tuple[PurePosixPath, ...]]
+
+
+class _ClassImage(NamedTuple):
+    """A file in a class folder: its entry, the folder above the split or class, and its path in the data folder."""
+
+    entry: SourceFile
+    root: PurePosixPath
+    target: PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,14 @@ class DataFolderContents:
     foreign_files: tuple[PurePosixPath, ...]
 
 
-def find_layout(entries: Iterable[SourceFile], name: str) -> SourceLayout:
+def find_layout(entries: Iterable[SourceFile], name: str, read_heads: ReadHeads) -> SourceLayout:
     """Find the only set of class folders in a source.
 
     Args:
         entries: all files of the source.
         name: name of the source, for messages.
+        read_heads: reads first bytes of files of the source; called for those in class folders whose names do not say
+            whether they are images.
 
     Returns:
         Which files to copy. Class and split folders are recognised in any case and copied in the official spelling.
@@ -71,32 +79,26 @@ def find_layout(entries: Iterable[SourceFile], name: str) -> SourceLayout:
     Raises:
         SourceError: if there is no such set, more than one, or a class is missing.
     """
-    ignored: dict[str, list[PurePosixPath]] = defaultdict(list)
     roots: dict[PurePosixPath, dict[PurePosixPath, SourceFile]] = defaultdict(dict)
-    other_entries: list[SourceFile] = []
-    for entry in entries:
-        if is_system_file(entry.path):
-            ignored[SYSTEM_FILES].append(entry.path)
-        elif (root_and_target := _split_image_path(entry.path)) is None:
-            other_entries.append(entry)
-        else:
-            root, target = root_and_target
-            if target in roots[root]:
-                raise SourceError(
-                    f"expected each image once, received source={name} with {str(entry.path)!r} and "
-                    f"{str(roots[root][target].path)!r} for the same place; remove one of them"
-                )
-            roots[root][target] = entry
+    images, other_entries, left_out = _sort_entries(entries, read_heads)
+    ignored: dict[str, list[PurePosixPath]] = defaultdict(list, left_out)
+    for entry, root, target in images:
+        if target in roots[root]:
+            raise SourceError(
+                f"expected each image once, received source={name} with {str(entry.path)!r} and "
+                f"{str(roots[root][target].path)!r} for the same place; remove one of them"
+            )
+        roots[root][target] = entry
     root = _only_root(roots, ignored, other_entries, name)
-    images = roots[root]
+    entries_of_targets = roots[root]
     side = {entry.path: PurePosixPath(entry.path.name) for entry in other_entries if _is_side_file(entry.path, root)}
-    ignored[OTHER_FILES] += [entry.path for entry in other_entries if entry.path not in side]
+    ignored[ELSEWHERE] += [entry.path for entry in other_entries if entry.path not in side]
     return SourceLayout(
         root=root,
-        images={entry.path: target for target, entry in images.items()},
+        images={entry.path: target for target, entry in entries_of_targets.items()},
         side=side,
-        counts=Counter(_split_and_class(target) for target in images),
-        bytes=sum(entry.bytes for entry in images.values()),
+        counts=Counter(_split_and_class(target) for target in entries_of_targets),
+        bytes=sum(entry.bytes for entry in entries_of_targets.values()),
         ignored={reason: tuple(paths) for reason, paths in ignored.items() if paths},
     )
 
@@ -110,23 +112,57 @@ def count_data_folder(data: Path) -> DataFolderContents:
     Returns:
         Its images and its other files.
     """
+    contents = FolderContents(data, follow_links=True)
+    images, other_entries, left_out = _sort_entries(contents.entries, contents.read_heads)
+    foreign_files = [path for reason, paths in left_out.items() if reason != SYSTEM_FILE for path in paths]
+    foreign_files += [entry.path for entry in other_entries if not _is_side_file(entry.path, PurePosixPath())]
     counts: Counter[SplitAndClass] = Counter()
     size = 0
-    foreign_files = []
-    for entry in FolderContents(data, follow_links=True).entries:
-        root_and_target = _split_image_path(entry.path)
-        if root_and_target is not None and root_and_target[0] == PurePosixPath():
-            counts[_split_and_class(root_and_target[1])] += 1
+    for entry, root, target in images:
+        if root == PurePosixPath():
+            counts[_split_and_class(target)] += 1
             size += entry.bytes
-        elif not is_system_file(entry.path) and not _is_side_file(entry.path, PurePosixPath()):
+        else:
             foreign_files.append(entry.path)
-    return DataFolderContents(sum(counts.values()), size, counts, tuple(foreign_files))
+    return DataFolderContents(sum(counts.values()), size, counts, tuple(sorted(foreign_files)))
 
 
-def _split_image_path(path: PurePosixPath) -> tuple[PurePosixPath, PurePosixPath] | None:
-    """Split the path of an image into root and path in the data folder; None outside the class folders."""
+def lies_in_class_folder(path: PurePosixPath) -> bool:
+    """Tell whether a file lies directly in a folder that is named like a class.
+
+    Args:
+        path: path inside a source.
+
+    Returns:
+        Whether it does, in any spelling of the class.
+    """
+    return _split_path(path) is not None
+
+
+def _sort_entries(
+    entries: Iterable[SourceFile], read_heads: ReadHeads
+) -> tuple[list[_ClassImage], list[SourceFile], dict[str, list[PurePosixPath]]]:
+    """Return the images in class folders, the files elsewhere, and files that are left out, by reason."""
+    in_classes: list[_ClassImage] = []
+    elsewhere: list[SourceFile] = []
+    system_files: list[PurePosixPath] = []
+    for entry in entries:
+        if is_system_file(entry.path):
+            system_files.append(entry.path)
+        elif (root_and_target := _split_path(entry.path)) is not None:
+            in_classes.append(_ClassImage(entry, *root_and_target))
+        else:
+            elsewhere.append(entry)
+    image_paths, left_out = choose_images([image.entry.path for image in in_classes], read_heads)
+    chosen_paths = set(image_paths)
+    images = [image for image in in_classes if image.entry.path in chosen_paths]
+    return images, elsewhere, left_out | ({SYSTEM_FILE: system_files} if system_files else {})
+
+
+def _split_path(path: PurePosixPath) -> tuple[PurePosixPath, PurePosixPath] | None:
+    """Split the path of a file into root and path in the data folder; None outside the class folders."""
     label = path.parent.name.upper()
-    if label not in CLASSES or path.suffix.lower() not in IMAGE_SUFFIXES:
+    if label not in CLASSES:
         return None
     above = path.parent.parent
     split = above.name.lower()
@@ -151,7 +187,9 @@ def _only_root(
 ) -> PurePosixPath:
     """Choose the outermost root. Copies nested in it are ignored; any other set makes the source ambiguous."""
     if not roots:
-        raise SourceError(f"{_expectation(name)}, which holds {_describe_files(other_entries)}; {_REMEDY}")
+        visible = [path for reason, paths in ignored.items() if reason != SYSTEM_FILE for path in paths]
+        visible += [entry.path for entry in other_entries]
+        raise SourceError(f"{_expectation(name)}, which holds {_describe_files(visible)}; {_REMEDY}")
     root, *inner_roots = sorted(roots, key=lambda path: (len(path.parts), path))
     for inner_root in inner_roots:
         is_copy = inner_root.is_relative_to(root) and roots[inner_root].keys() <= roots[root].keys()
@@ -179,9 +217,9 @@ def _expectation(name: str) -> str:
     )
 
 
-def _describe_files(entries: list[SourceFile]) -> str:
-    if not entries:
+def _describe_files(paths: list[PurePosixPath]) -> str:
+    if not paths:
         return "no files"
-    images = sum(entry.path.suffix.lower() in IMAGE_SUFFIXES for entry in entries)
-    folders = sorted({entry.path.parent for entry in entries})
-    return f"{len(entries):,} files ({images:,} named as images) in {shorten_list(folders)}"
+    images = sum(map(is_named_as_image, paths))
+    folders = sorted({path.parent for path in paths})
+    return f"{len(paths):,} files ({images:,} named as images) in {shorten_list(folders)}"

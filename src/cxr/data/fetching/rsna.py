@@ -1,9 +1,9 @@
 """The RSNA Pneumonia Detection Challenge of 2018: radiographs of NIH in DICOM, with boxes around lung opacities.
 
-A source has this format if it holds ``stage_2_train_labels.csv`` and files ``<patientId>.dcm`` in any folder. Images
-with Target 1 are ``PNEUMONIA``. ``NORMAL`` means here that there is no opacity that suggests pneumonia: many of these
-images show something else. ``stage_2_detailed_class_info.csv`` says which; where it is part of the source, its classes
-become subtypes.
+A source has this format if it holds ``stage_2_train_labels.csv`` and files ``<patientId>.dcm`` (or with another ending
+of DICOM, or none) in any folder. Images with Target 1 are ``PNEUMONIA``. ``NORMAL`` means here that there is no opacity
+that suggests pneumonia: many of these images show something else. ``stage_2_detailed_class_info.csv`` says which; where
+it is part of the source, its classes become subtypes.
 
 A patientId names one image. NIH's set has several images of many patients, and only RSNA's table of names in both sets
 (``pneumonia-challenge-dataset-mappings_2018.json``) says which they are. Without it a patient can be in two splits.
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.boxes import AnnotatedImage, BoxAnnotations, to_corners
-from cxr.data.dataset import CLASSES, NORMAL, PNEUMONIA, DatasetCard, is_system_file
-from cxr.data.fetching.layout import OTHER_FILES, SYSTEM_FILES, SourceLayout
+from cxr.data.dataset import CLASSES, NORMAL, PNEUMONIA, DatasetCard
+from cxr.data.fetching.layout import SourceLayout
 from cxr.data.fetching.rsna_tables import (
     CLASSES_FILE,
     LABELS_FILE,
@@ -32,11 +32,13 @@ from cxr.data.fetching.rsna_tables import (
     parse_labels,
     parse_mapping,
 )
+from cxr.data.image_files import NOT_DICOM, SYSTEM_FILE, UNLABELLED, is_system_file
 from cxr.errors import ImageError, SourceError
 from cxr.files import PATIENTS_FILE
-from cxr.images.decoding import MAX_PIXELS
 from cxr.images.dicom.reader import read_dicom_header
+from cxr.images.file_types import FORMAT_SUFFIXES
 from cxr.images.headers import ImageHeader
+from cxr.images.reading_options import STRICT
 from cxr.storage.contents import SourceContents, SourceFile, shorten_list
 
 NAME = "rsna-pneumonia"
@@ -44,9 +46,6 @@ LICENCE = (
     "RSNA's terms of use; cite Shih et al. 2019, doi 10.1148/ryai.2019180041 (boxes), and Wang et al. 2017, "
     "arXiv:1705.02315 (images of the NIH Clinical Center)"
 )
-UNLABELLED = f"images without a row in {LABELS_FILE}"
-"""Reason why an image is left out."""
-
 _SUFFIX = ".dcm"
 
 log = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ def read_rsna_set(contents: SourceContents, *, accept_missing_images: bool, reme
     boxes = parse_labels(content[LABELS_FILE], contents.name)
     subtypes = parse_classes(content[CLASSES_FILE], contents.name) if CLASSES_FILE in content else {}
     files, ignored = _find_images(contents, boxes.keys())
-    ignored[OTHER_FILES] = [path for path in ignored[OTHER_FILES] if path not in {f.path for f in tables.values()}]
+    ignored[NOT_DICOM] = [path for path in ignored[NOT_DICOM] if path not in {f.path for f in tables.values()}]
     _check_completeness(boxes.keys() - files.keys(), len(boxes), contents.name, accept_missing_images, remedy)
     patients = parse_mapping(content[MAPPING_FILE], files, contents.name) if MAPPING_FILE in content else {}
     if not patients:
@@ -196,11 +195,11 @@ def _find_images(
     files: dict[str, SourceFile] = {}
     ignored: dict[str, list[PurePosixPath]] = defaultdict(list)
     for file in contents.entries:
-        key = file.path.stem
+        key, suffix = file.path.stem, file.path.suffix.lower()
         if is_system_file(file.path):
-            ignored[SYSTEM_FILES].append(file.path)
-        elif file.path.suffix.lower() != _SUFFIX:
-            ignored[OTHER_FILES].append(file.path)
+            ignored[SYSTEM_FILE].append(file.path)
+        elif suffix not in FORMAT_SUFFIXES["DICOM"] and (suffix or key not in keys):
+            ignored[NOT_DICOM].append(file.path)
         elif key not in keys:
             ignored[UNLABELLED].append(file.path)
         elif key in files:
@@ -220,8 +219,8 @@ def _check_completeness(missing: set[str], patients: int, source_name: str, acce
     if not accept_missing:
         raise SourceError(
             f"expected an image for each of the {patients:,} patientIds in {LABELS_FILE}, received source="
-            f"{source_name} without {len(missing):,} of them: {names}; {remedy}; for a part of the set on purpose pass "
-            "--expect any"
+            f"{source_name} without {len(missing):,} of them: {names}; {remedy}; for a part of the set on purpose set "
+            "fetch.expect to any in params.yaml, or pass --expect any"
         )
     log.warning("%s: left out the rows of %s patientIds without an image: %s", source_name, f"{len(missing):,}", names)
 
@@ -229,6 +228,6 @@ def _check_completeness(missing: set[str], patients: int, source_name: str, acce
 def _read_header(path: Path) -> ImageHeader | None:
     """Header of an image; None for one that cannot be read, which ``validate`` will leave out."""
     try:
-        return read_dicom_header(path.read_bytes(), max_pixels=MAX_PIXELS)
+        return read_dicom_header(path.read_bytes(), STRICT)
     except ImageError:
         return None

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -21,7 +22,7 @@ from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
 from cxr.data.manifest.listing import list_image_files, parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
-from cxr.files import MANIFEST_FILE, PATIENTS_FILE
+from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
 from cxr.images.decoding import (
     SOFT_PROBLEMS,
     TRAINING_PROBLEMS,
@@ -31,6 +32,8 @@ from cxr.images.decoding import (
     inspect_image,
     read_bytes,
 )
+from cxr.images.file_types import is_named_as_image
+from cxr.images.reading_options import VALIDATED
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
 FileNaming = Literal["kermany", "any"]
@@ -78,9 +81,11 @@ def default_policy() -> dict[str, ProblemAction]:
     """Give the action for each kind of problem where the policy does not name one.
 
     Returns:
-        Problem to action: coloured images are accepted (they are read as grey), all others are left out.
+        Problem to action: coloured images are accepted (they are read as grey), and so is a modality that the options
+        name; all others are left out.
     """
-    return {problem: "accept" if problem == "colour" else "quarantine" for problem in TRAINING_PROBLEMS}
+    accepted = ("colour", "other_modality")
+    return {problem: "accept" if problem in accepted else "quarantine" for problem in TRAINING_PROBLEMS}
 
 
 def build_manifest(
@@ -140,7 +145,7 @@ def build_manifest(
 
     def load(position: int) -> NDArray[np.uint8]:
         content = read_bytes(data / names[position])
-        return decode_grey(content, max_pixels=limits.max_pixels, scale_16_bit=True)
+        return decode_grey(content, replace(VALIDATED, max_pixels=limits.options.max_pixels))
 
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
     _add_duplicates(frame, partial(find, correlation=near_correlation), load)
@@ -223,7 +228,7 @@ def _make_row(
     """Make one row of the manifest, without the columns that depend on other rows."""
     path = PurePosixPath(name)
     split, label = parse_folder(path.parent)
-    printable_name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    printable_name = utf8_name(name)
     problems = dict(facts.problems)
     if label is None:
         expected = f"[{'|'.join(OFFICIAL_SPLITS)}/]{'|'.join(CLASSES)}"
@@ -255,7 +260,7 @@ def _make_row(
         "grey": facts.grey,
         "readable": facts.readable,
         "problem": ordered[0] if ordered else "",
-        "detail": "; ".join(problems[problem] for problem in ordered),
+        "detail": utf8_name("; ".join(problems[problem] for problem in ordered)),
         "status": STATUSES[strictest],
         "mean": facts.mean,
         "std": facts.std,
@@ -267,7 +272,9 @@ def _make_row(
 
 def _look_up_patient(name: str, patients: Mapping[str, PatientRow] | None) -> ImageName:
     """Patient of a file whose name follows no rule: from the table of patients; without one the name is the patient."""
-    stem = PurePosixPath(name).stem
+    path = PurePosixPath(name)
+    # A DICOM file is often named by its UID: what follows the last point then tells images of one study apart.
+    stem = path.stem if is_named_as_image(path) else path.name
     if patients is None:
         return ImageName(None, None, "", 0, stem, "")
     if name not in patients:

@@ -65,8 +65,25 @@ def parse_kermany_name(name: str) -> ImageName:
     raise ImageError(
         "misnamed",
         "expected person<N>_bacteria_<M>, person<N>_virus_<M>, IM-<N>-<M> or NORMAL2-IM-<N>-<M> and the "
-        f"ending {', '.join(KERMANY_SUFFIXES)}, received name={name!r}; rename the file or use naming: any",
+        f"ending {', '.join(KERMANY_SUFFIXES)}, received name={name!r}; rename the file, or set "
+        "validate.naming to any",
     )
+
+
+def is_kermany_name(name: str) -> bool:
+    """Tell whether a file name says which patient the image shows, as :func:`parse_kermany_name` reads it.
+
+    Args:
+        name: file name without folders.
+
+    Returns:
+        Whether it has the form of the Kermany data set.
+    """
+    try:
+        parse_kermany_name(name)
+    except ImageError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

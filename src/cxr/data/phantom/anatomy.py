@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 
 from cxr.data.phantom.canvas import Points, curve, ellipse
+from cxr.data.phantom.portable_math import power, sine_and_cosine
+from cxr.data.phantom.random_stream import RandomStream
 
 Side = Literal[-1, 1]
 """-1 is the patient's right (the image's left), 1 the patient's left."""
@@ -51,7 +53,7 @@ class Anatomy:
     tree: int
 
     @classmethod
-    def draw(cls, generator: np.random.Generator) -> Anatomy:
+    def draw(cls, generator: RandomStream) -> Anatomy:
         """Draw a patient.
 
         Args:
@@ -65,7 +67,7 @@ class Anatomy:
             cage=g.uniform(0.56, 0.68),
             roundness=g.uniform(1.9, 2.5),
             heart=g.uniform(0.88, 1.12),
-            thymus=g.uniform(0.03, 0.10) if g.random() < 0.3 else 0.0,
+            thymus=g.uniform(0.03, 0.10) if g.uniform() < 0.3 else 0.0,
             flesh=g.uniform(0.05, 0.13),
             ribs=g.uniform(0.098, 0.112),
             slope=g.uniform(0.34, 0.48),
@@ -75,7 +77,7 @@ class Anatomy:
             curvature=g.normal(0, 0.012),
             hilum=g.uniform(0.46, 0.54),
             mineral=g.uniform(0.8, 1.2),
-            tree=int(g.integers(2**31)),
+            tree=g.integer(0, 2**31),
         )
 
 
@@ -96,7 +98,7 @@ class Pose:
     chin: float
 
     @classmethod
-    def draw(cls, generator: np.random.Generator) -> Pose:
+    def draw(cls, generator: RandomStream) -> Pose:
         """Draw a pose.
 
         Args:
@@ -106,10 +108,10 @@ class Pose:
             The pose.
         """
         g = generator
-        base = g.uniform(0.15, 0.6) if g.random() < 0.55 else g.uniform(1.2, 2.5)
+        base = g.uniform(0.15, 0.6) if g.uniform() < 0.55 else g.uniform(1.2, 2.5)
         return cls(
             breath=g.normal(0, 0.03),
-            turn=float(np.clip(g.normal(0, 0.4), -1, 1)),
+            turn=min(max(g.normal(0, 0.4), -1.0), 1.0),
             arms=(base + g.normal(0, 0.12), base + g.normal(0, 0.12)),
             chin=g.uniform(-0.45, -0.17),
         )
@@ -126,7 +128,7 @@ def cage_width(anatomy: Anatomy, y: Points | float) -> Points:
         Half widths, body units.
     """
     rise = np.clip((np.asarray(y, np.float64) + 0.03) / 1.05, 0, 1)
-    width: Points = anatomy.cage * (1 - (1 - rise) ** anatomy.roundness) ** (1 / anatomy.roundness)
+    width: Points = anatomy.cage * power(1 - power(1 - rise, anatomy.roundness), 1 / anatomy.roundness)
     return width
 
 
@@ -140,8 +142,8 @@ def spine_x(anatomy: Anatomy, y: Points | float) -> Points:
     Returns:
         Positions, body units.
     """
-    x: Points = anatomy.curvature * np.sin(2.2 * np.asarray(y, np.float64))
-    return x
+    sine, _ = sine_and_cosine(2.2 * np.asarray(y, np.float64))
+    return anatomy.curvature * sine
 
 
 def lung_outline(anatomy: Anatomy, pose: Pose, side: Side) -> Points:
@@ -258,17 +260,17 @@ def arm_outline(anatomy: Anatomy, pose: Pose, side: Side) -> tuple[Points, Point
     wide = anatomy.cage + anatomy.flesh
     angle = pose.arms[0 if side == -1 else 1]
     shoulder = np.array([wide * 0.98, 0.04])
-    along = np.array([np.sin(angle), np.cos(angle)])
+    along = np.array(sine_and_cosine(angle))
     line = shoulder + np.linspace(0, 2.0, 12)[:, None] * along
     normal = np.array([-along[1], along[0]])
     thick = np.full(12, 0.12 + 0.6 * anatomy.flesh)
-    around = np.linspace(0, np.pi, 12)[:, None]
-    cap = shoulder - thick[0] * (np.cos(around) * normal + np.sin(around) * along)
+    sines, cosines = sine_and_cosine(np.linspace(0, np.pi, 12)[:, None])
+    cap = shoulder - thick[0] * (cosines * normal + sines * along)
     outline = np.vstack([cap, line + normal * thick[:, None], (line - normal * thick[:, None])[::-1]])
     return outline * (side, 1.0), line * (side, 1.0)
 
 
-def bowel_gas_outlines(anatomy: Anatomy, generator: np.random.Generator) -> list[Points]:
+def bowel_gas_outlines(anatomy: Anatomy, generator: RandomStream) -> list[Points]:
     """Outlines of air under the left dome: stomach bubble and a few loops of bowel.
 
     Args:
@@ -280,10 +282,10 @@ def bowel_gas_outlines(anatomy: Anatomy, generator: np.random.Generator) -> list
     """
     g = generator
     shapes = []
-    if g.random() < 0.7:
+    if g.uniform() < 0.7:
         x, y = anatomy.cage * g.uniform(0.4, 0.6), 1.17 + g.uniform(0.02, 0.1)
         shapes.append(ellipse(x, y, g.uniform(0.07, 0.15), g.uniform(0.035, 0.07), g.normal(0.2, 0.2)))
-    for _ in range(int(g.integers(0, 6))):
+    for _ in range(g.integer(0, 6)):
         x, y = g.uniform(-0.3, 0.45), g.uniform(1.3, 1.6)
         shapes.append(ellipse(x, y, g.uniform(0.03, 0.08), g.uniform(0.02, 0.05), g.uniform(0, 3)))
     return shapes

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, Side, arm_outline, cage_width, spine_x
-from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, tube
+from cxr.data.phantom.canvas import Canvas, Points, curve, ellipse, tube
+from cxr.data.phantom.filters import Plane
+from cxr.data.phantom.portable_math import interpolate, power, sine_and_cosine
 
 Bones = Sequence[tuple[Points, Points | float]]
 """Centre line and width of each bone."""
+
+_RIBS = 12
 
 
 def _draw_bones(canvas: Canvas, lines: Bones, cortex: float = 0.5) -> Plane:
@@ -29,31 +34,35 @@ def _draw_bones(canvas: Canvas, lines: Bones, cortex: float = 0.5) -> Plane:
     return canvas.difference(outer, inner, cortex)
 
 
-def _rib_lines(anatomy: Anatomy, pose: Pose, side: Side, index: int) -> tuple[Points, Points]:
-    """Compute the centre line of a rib: a tilted ring about the chest, seen from the front.
+@cache
+def _profile(points: int, positions: tuple[float, ...], values: tuple[float, ...]) -> Points:
+    """Interpolate a property of a bone at equal steps along its centre line, from 0 to 1."""
+    return interpolate(np.linspace(0, 1, points), positions, values)
+
+
+def _rib_lines(anatomy: Anatomy, pose: Pose, side: Side) -> tuple[Points, Points]:
+    """Compute the centre lines of the ribs of a side: tilted rings about the chest, seen from the front.
 
     Args:
         anatomy: the patient.
         pose: the pose.
         side: which side.
-        index: 0 for the first rib.
 
     Returns:
-        The back half and the front half, each shape ``(points, 2)``.
+        The lines, shape ``(ribs, points, 2)``, and how far each point lies from the spine along the ring, in
+        radians, shape ``(ribs, points)``.
     """
+    index = np.arange(_RIBS, dtype=np.float64)[:, None]
     start = -0.035 + anatomy.ribs * index
-    fall = anatomy.slope * (0.45 + 0.55 * min(index, 6) / 6)
-    reach = float(cage_width(anatomy, start + 0.55 * fall)) * (0.99 + 0.05 * side * pose.turn)
-    last = np.interp(index, [0, 1, 6, 8, 10, 11], [2.5, 2.55, 2.25, 2.05, 1.75, 1.35])
-    angle = np.linspace(0.09, last, 44)
-    x = reach * np.sin(np.minimum(angle, np.pi)) ** 0.92
-    y = start + fall * (1 - np.cos(angle)) / 2 + 0.16 * np.maximum(angle - np.pi / 2, 0)
-    y = y - 0.022 * np.sin(2 * angle) * (angle < np.pi / 2)
-    x = x + 0.03 * side * pose.turn * (1 - np.cos(angle)) / 2
-    line = np.column_stack([side * x + spine_x(anatomy, y), y])
-    back = angle <= np.pi / 2 + 0.18
-    front = angle >= np.pi / 2 - 0.18
-    return line[back], line[front]
+    fall = anatomy.slope * (0.45 + 0.55 * np.minimum(index, 6) / 6)
+    reach = cage_width(anatomy, start + 0.55 * fall) * (0.99 + 0.05 * side * pose.turn)
+    last = interpolate(index, (0, 1, 6, 8, 10, 11), (2.5, 2.55, 2.25, 2.05, 1.75, 1.35))
+    angle = 0.09 + (last - 0.09) * np.linspace(0, 1, 44)
+    sines, cosines = sine_and_cosine(angle)
+    x = side * reach * power(sines, 0.92) + 0.03 * pose.turn * (1 - cosines) / 2
+    y = start + fall * (1 - cosines) / 2 + 0.16 * np.maximum(angle - np.pi / 2, 0)
+    y = y - 0.044 * sines * cosines * (angle < np.pi / 2)
+    return np.stack([x + spine_x(anatomy, y), y], axis=-1), angle
 
 
 def draw_ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
@@ -70,17 +79,16 @@ def draw_ribs(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
     backs: list[tuple[Points, Points]] = []
     fronts: list[tuple[Points, Points]] = []
     for side in SIDES:
-        for index in range(12):
-            back, front = _rib_lines(anatomy, pose, side, index)
+        for index, (line, angle) in enumerate(zip(*_rib_lines(anatomy, pose, side), strict=True)):
+            back, front = line[angle <= np.pi / 2 + 0.18], line[angle >= np.pi / 2 - 0.18]
             width = anatomy.rib_width * (0.85 if index in (0, 10, 11) else 1.0)
             # Near the side wall a rib is seen edge-on: thinner and, because the beam runs along it, brighter.
-            taper = np.interp(np.linspace(0, 1, len(back)), [0, 0.6, 1], [0.85, 1.0, 0.72])
-            backs.append((back, width * taper))
+            backs.append((back, width * _profile(len(back), (0, 0.6, 1), (0.85, 1.0, 0.72))))
             if len(front) > 3 and index < 10:
-                fronts.append((front, width * np.interp(np.linspace(0, 1, len(front)), [0, 0.85, 1], [0.72, 1.2, 0.5])))
+                fronts.append((front, width * _profile(len(front), (0, 0.85, 1), (0.72, 1.2, 0.5))))
     coarse = canvas.reduced(4)
     x, y = coarse.grid()
-    edge = np.minimum(np.abs(x) / np.maximum(cage_width(anatomy, y.astype(np.float64)), 0.1), 1.1) ** 5
+    edge = power(np.minimum(np.abs(x) / np.maximum(cage_width(anatomy, y.astype(np.float64)), 0.1), 1.1), 5)
     middle = np.clip(np.abs(x) / 0.30 - 0.25, 0.0, 1.0)  # front ends turn into cartilage, which hardly absorbs
     front_layer = _draw_bones(canvas, fronts, 0.40) * canvas.enlarge(np.asarray(0.25 + 0.75 * middle, np.float32))
     return np.asarray(
@@ -128,7 +136,8 @@ def draw_spine(canvas: Canvas, anatomy: Anatomy) -> Plane:
             marks.append(ellipse(x + side * half * 0.62, y - pitch * 0.08, 0.011, 0.016))
         marks.append(ellipse(x, y + pitch * 0.30, 0.009, 0.022))
         y += pitch
-    column = np.array([(float(spine_x(anatomy, v)), v) for v in np.linspace(-0.7, 2.1, 30)])
+    heights = np.linspace(-0.7, 2.1, 30)
+    column = np.column_stack([spine_x(anatomy, heights), heights])
     disc = canvas.blur(canvas.fill([tube(column, 0.105)]), 0.012)
     wings = canvas.blur(canvas.fill([tube(column, 0.17)]), 0.02)
     plates = canvas.difference(bodies, cores, 0.52)
@@ -167,7 +176,7 @@ def draw_shoulders(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
         clavicles.append(
             (
                 line * (side, 1),
-                np.interp(np.linspace(0, 1, len(line)), [0, 0.2, 0.8, 0.95, 1], [0.05, 0.032, 0.032, 0.040, 0.02]),
+                _profile(len(line), (0, 0.2, 0.8, 0.95, 1), (0.05, 0.032, 0.032, 0.040, 0.02)),
             )
         )
         out = 0.05 if raised else 0.0
@@ -185,14 +194,15 @@ def draw_shoulders(canvas: Canvas, anatomy: Anatomy, pose: Pose) -> Plane:
         )
         blades.append(blade * (side, 1))
         edge = curve([(wide * 0.93, 0.03 - lift), (wide * 0.87 + out, 0.20), (wide * 0.76 + out, 0.47)])
-        borders.append((edge * (side, 1), np.interp(np.linspace(0, 1, len(edge)), [0, 0.3, 1], [0.012, 0.024, 0.012])))
+        borders.append((edge * (side, 1), _profile(len(edge), (0, 0.3, 1), (0.012, 0.024, 0.012))))
         spur = curve([(wide * 0.60 + out, 0.06 - lift), (wide * 0.8, 0.0 - lift), (wide * 0.99, -0.035 - lift)])
-        borders.append((spur * (side, 1), np.interp(np.linspace(0, 1, len(spur)), [0, 0.3, 1], [0.005, 0.02, 0.03])))
+        borders.append((spur * (side, 1), _profile(len(spur), (0, 0.3, 1), (0.005, 0.02, 0.03))))
         _, bone = arm_outline(anatomy, pose, side)
-        limbs.append((bone, np.interp(np.linspace(0, 1, len(bone)), [0, 0.08, 0.2, 1], [0.085, 0.085, 0.055, 0.05])))
-        along = (bone[0] - bone[-1]) / np.linalg.norm(bone[0] - bone[-1])
-        turn = float(np.arctan2(along[1], along[0]))
-        heads.append(ellipse(bone[0, 0] + 0.022 * along[0], bone[0, 1] + 0.022 * along[1], 0.030, 0.055, turn))
+        limbs.append((bone, _profile(len(bone), (0, 0.08, 0.2, 1), (0.085, 0.085, 0.055, 0.05))))
+        (x, y), (dx, dy) = bone[0], bone[0] - bone[-1]
+        reach = 0.022 / np.sqrt(dx * dx + dy * dy)
+        turn = np.pi / 2 - side * pose.arms[0 if side == -1 else 1]
+        heads.append(ellipse(x + reach * dx, y + reach * dy, 0.030, 0.055, turn))
     layer: Plane = (
         0.85 * _draw_bones(canvas, clavicles, 0.45)
         + 0.16 * canvas.fill(blades)

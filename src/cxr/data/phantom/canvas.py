@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Plane = npt.NDArray[np.float32]
-"""One drawn layer, shape ``(height, width)``, float32."""
+from cxr.data.phantom.filters import Plane, block_mean, enlarge, gaussian_blur, spread_blocks
+from cxr.data.phantom.portable_math import sine_and_cosine
+from cxr.data.phantom.random_stream import RandomStream
+
 Points = npt.NDArray[np.float64]
 """A line or outline in body units, shape ``(points, 2)`` as x, y."""
 
-_CIRCLE = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 36, endpoint=False)])
+_ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)
+_CIRCLE = np.column_stack(sine_and_cosine(_ANGLES))
 _SHIFT = 4  # fractional bits of the pixel coordinates that OpenCV takes
 
 
@@ -35,7 +39,7 @@ class Canvas:
         self.width = width
         self.height = height
         self.matrix = matrix
-        self.scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        self.scale = math.sqrt(abs(self._determinant()))
 
     def reduced(self, step: int) -> Canvas:
         """The same view on fewer pixels, for soft layers.
@@ -61,7 +65,9 @@ class Canvas:
         Returns:
             Shape ``(points, 2)``, pixels.
         """
-        mapped: Points = points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        (a, b, c), (d, e, f) = self.matrix.tolist()
+        x, y = points[:, 0], points[:, 1]
+        mapped: Points = np.column_stack([a * x + b * y + c, d * x + e * y + f])
         return mapped
 
     def grid(self) -> tuple[Plane, Plane]:
@@ -70,12 +76,17 @@ class Canvas:
         Returns:
             The x and the y coordinate, each of shape ``(height, width)``.
         """
-        inverse = cv2.invertAffineTransform(self.matrix).astype(np.float32)
+        (a, b, c), (d, e, f) = self.matrix.tolist()
+        determinant = self._determinant()
         columns = np.arange(self.width, dtype=np.float32)[None, :]
         rows = np.arange(self.height, dtype=np.float32)[:, None]
-        x = inverse[0, 0] * columns + inverse[0, 1] * rows + inverse[0, 2]
-        y = inverse[1, 0] * columns + inverse[1, 1] * rows + inverse[1, 2]
+        x = e / determinant * columns + (-b / determinant * rows + (b * f - c * e) / determinant)
+        y = -d / determinant * columns + (a / determinant * rows + (c * d - a * f) / determinant)
         return x, y
+
+    def _determinant(self) -> float:
+        (a, b, _), (d, e, _) = self.matrix.tolist()
+        return float(a * e - b * d)
 
     def fill(self, outlines: Iterable[Points]) -> Plane:
         """Fill closed outlines; where they overlap they count once.
@@ -99,8 +110,7 @@ class Canvas:
         Returns:
             1 in the walls, ``1 - share`` in the cores, 0 elsewhere.
         """
-        whole, core = self.mask(outer), self.mask(inner)
-        return np.asarray(cv2.addWeighted(whole, 1 / 255, core, -share / 255, 0, dtype=cv2.CV_32F), np.float32)
+        return self.fill(outer) - np.float32(share) * self.fill(inner)
 
     def mask(self, outlines: Iterable[Points]) -> npt.NDArray[np.uint8]:
         """Fill closed outlines with 255, their edges smoothed.
@@ -112,9 +122,12 @@ class Canvas:
             Coverage in 0..255.
         """
         mask = np.zeros((self.height, self.width), np.uint8)
-        for outline in outlines:
-            # One at a time: given together, overlapping outlines would cancel out.
-            cv2.fillPoly(mask, [self._fixed(outline)], 255, cv2.LINE_AA, _SHIFT)
+        shapes = list(outlines)
+        if shapes:
+            ends = np.cumsum([len(shape) for shape in shapes])
+            for outline in np.split(fixed_point(self.pixels(np.concatenate(shapes))), ends[:-1]):
+                # One at a time: given together, overlapping outlines would cancel out.
+                fill_polygon(mask, outline, 255)
         return mask
 
     def stroke(self, lines: Iterable[tuple[Points, float, float]]) -> Plane:
@@ -128,8 +141,8 @@ class Canvas:
         """
         mask = np.zeros((self.height, self.width), np.uint8)
         for points, width, value in lines:
-            thickness = max(1, round(width * self.scale))
-            cv2.polylines(mask, [self._fixed(points)], False, round(255 * value), thickness, cv2.LINE_AA, _SHIFT)
+            pixels = max(1, round(width * self.scale))
+            fill_polygon(mask, fixed_point(tube(self.pixels(points), pixels)), round(255 * value))
         return np.multiply(mask, np.float32(1 / 255), dtype=np.float32)
 
     def blur(self, plane: Plane, sigma: float) -> Plane:
@@ -147,11 +160,8 @@ class Canvas:
         if pixels < 0.3:
             return plane
         if step < 2:
-            return np.asarray(cv2.GaussianBlur(plane, (0, 0), pixels), np.float32)
-        small = cv2.resize(plane, (-(-self.width // step), -(-self.height // step)), interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), pixels / step)
-        size = (self.width, self.height)
-        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.float32)
+            return gaussian_blur(plane, pixels)
+        return spread_blocks(gaussian_blur(block_mean(plane, step), pixels / step), step, self.height, self.width)
 
     def rounded(self, mask: Plane, depth: float) -> Plane:
         """Thickness of a rounded body seen through its outline: a quarter circle from the edge inwards.
@@ -163,11 +173,13 @@ class Canvas:
         Returns:
             Thickness in [0, 1].
         """
-        distance = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+        # With labels OpenCV adds up the distances as integers; without them some builds use floating-point numbers.
+        inside = (mask > 0.5).astype(np.uint8)
+        distance, _ = cv2.distanceTransformWithLabels(inside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
         inward = 1 - np.minimum(distance / np.float32(depth * self.scale), 1)
         return np.asarray(np.sqrt(1 - inward * inward), np.float32)
 
-    def cloud(self, generator: np.random.Generator, grain: float) -> Plane:
+    def cloud(self, generator: RandomStream, grain: float) -> Plane:
         """Smooth noise of zero mean and unit deviation.
 
         Args:
@@ -179,7 +191,7 @@ class Canvas:
         """
         cell = max(grain * self.scale, 1.0)
         shape = (int(self.height / cell) + 4, int(self.width / cell) + 4)
-        return self.enlarge(generator.standard_normal(shape, dtype=np.float32) * np.float32(1.4))
+        return self.enlarge(generator.normal(0, 1.4, shape).astype(np.float32))
 
     def enlarge(self, small: Plane) -> Plane:
         """Bring a reduced layer to the size of the image.
@@ -190,11 +202,31 @@ class Canvas:
         Returns:
             The layer, cubic interpolation.
         """
-        return np.asarray(cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_CUBIC), np.float32)
+        return enlarge(small, self.height, self.width)
 
-    def _fixed(self, points: Points) -> npt.NDArray[np.int32]:
-        fixed: npt.NDArray[np.int32] = np.rint(self.pixels(points) * 2**_SHIFT).astype(np.int32)
-        return fixed
+
+def fixed_point(pixels: Points) -> npt.NDArray[np.int32]:
+    """Round pixel coordinates to sixteenths, from which OpenCV draws in integer arithmetic.
+
+    Args:
+        pixels: shape ``(points, 2)``, pixels.
+
+    Returns:
+        Sixteenths of pixels, int32, of the same shape.
+    """
+    sixteenths: npt.NDArray[np.int32] = np.rint(pixels * 2**_SHIFT).astype(np.int32)
+    return sixteenths
+
+
+def fill_polygon(mask: npt.NDArray[np.uint8], outline: npt.NDArray[np.int32], value: int) -> None:
+    """Fill a closed outline in place, its edges smoothed.
+
+    Args:
+        mask: where to draw, shape ``(height, width)``.
+        outline: sixteenths of pixels, shape ``(points, 2)``.
+        value: grey level from 0 to 255.
+    """
+    cv2.fillPoly(mask, [outline], value, cv2.LINE_AA, _SHIFT)
 
 
 def curve(points: Iterable[tuple[float, float]], *, closed: bool = False, steps: int = 12) -> Points:
@@ -215,7 +247,7 @@ def curve(points: Iterable[tuple[float, float]], *, closed: bool = False, steps:
         knots = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     a, b, c, d = (knots[i : len(knots) - 3 + i, None, :] for i in range(4))
-    pieces = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    pieces = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t * t + (3 * b - a - 3 * c + d) * t * t * t)
     line: Points = pieces.reshape(-1, 2)
     return line if closed else np.vstack([line, knots[-2]])
 
@@ -234,7 +266,8 @@ def tube(line: Points, width: Points | float) -> Points:
     along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
     along[..., 0, :] = line[..., 1, :] - line[..., 0, :]
     along[..., -1, :] = line[..., -1, :] - line[..., -2, :]
-    reach = np.asarray(width, np.float64) / 2 / np.maximum(np.hypot(along[..., 0], along[..., 1]), 1e-9)
+    length = np.sqrt(along[..., 0] * along[..., 0] + along[..., 1] * along[..., 1])
+    reach = np.asarray(width, np.float64) / 2 / np.maximum(length, 1e-9)
     across = along[..., ::-1] * reach[..., None] * (-1.0, 1.0)
     outline: Points = np.concatenate([line + across, (line - across)[..., ::-1, :]], axis=-2)
     return outline
@@ -253,9 +286,11 @@ def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Poin
     Returns:
         The closed outline.
     """
-    c, s = np.cos(turn), np.sin(turn)
-    outline: Points = _CIRCLE @ np.array([[rx * c, rx * s], [-ry * s, ry * c]]) + (x, y)
-    return outline
+    across, along = rx * _CIRCLE[:, 0], ry * _CIRCLE[:, 1]
+    if turn:
+        sine, cosine = sine_and_cosine(turn)
+        across, along = cosine * across - sine * along, sine * across + cosine * along
+    return np.column_stack([across + x, along + y])
 
 
 def ramp(value: Plane, low: float, high: float) -> Plane:

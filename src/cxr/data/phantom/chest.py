@@ -19,11 +19,15 @@ from cxr.data.phantom.anatomy import (
     torso_outline,
 )
 from cxr.data.phantom.bones import draw_chin, draw_ribs, draw_shoulders, draw_spine
-from cxr.data.phantom.canvas import Canvas, Plane, Points, curve, ellipse, ramp, tube
+from cxr.data.phantom.canvas import Canvas, Points, curve, ellipse, ramp, tube
+from cxr.data.phantom.filters import Plane
 from cxr.data.phantom.overlays import draw_overlays
+from cxr.data.phantom.portable_math import sine_and_cosine
+from cxr.data.phantom.random_stream import RandomStream
 
 _TREES = {"vessels": (0.022, 7), "bronchi": (0.015, 4), "streaks": (0.008, 13)}
 """Width of the stems and their number at each hilum."""
+_SHRINKAGE = (1.0, 0.9, 0.81, 0.729)  # branches of a higher order are shorter
 _TAPER = np.linspace(1.0, 0.7, 7)  # a vessel becomes thinner along its course
 
 
@@ -62,7 +66,7 @@ class Chest:
         return total if strands is None else total + strands * self.depth
 
 
-def draw_chest(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.random.Generator) -> Chest:
+def draw_chest(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: RandomStream) -> Chest:
     """Draw the chest of a patient in a pose.
 
     Args:
@@ -90,7 +94,7 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, pose: Pose, generator: np.rando
     return Chest(total, marks, np.float32(0.62) * depth, depth, streaks)
 
 
-def _draw_soft_tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: np.random.Generator) -> tuple[Plane, Plane]:
+def _draw_soft_tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: RandomStream) -> tuple[Plane, Plane]:
     """Draw the absorption of the soft tissue and the depth of air in the lungs."""
     _, y = canvas.grid()
     trunk = canvas.fill([torso_outline(anatomy)])
@@ -100,7 +104,9 @@ def _draw_soft_tissue(canvas: Canvas, anatomy: Anatomy, pose: Pose, g: np.random
         flesh = np.maximum(flesh, 0.62 * canvas.blur(limb, 0.006)) + 0.12 * canvas.blur(limb, 0.04)
     lungs = canvas.fill([lung_outline(anatomy, pose, side) for side in SIDES])
     heart = canvas.fill([mediastinum_outline(anatomy, pose)])
-    depth = canvas.rounded(canvas.blur(lungs, 0.004), 0.24) ** np.float32(0.75)
+    depth = canvas.rounded(canvas.blur(lungs, 0.004), 0.24)
+    root = np.sqrt(depth)
+    depth = root * np.sqrt(root)  # the power 3/4: the lung becomes thick quickly
     depth = canvas.blur(depth * (1 - 0.90 * canvas.blur(heart, 0.008)), 0.0075)
     belly = canvas.blur(trunk, 0.02) * ramp(y, 0.95 + pose.breath, 1.35)
     solid = flesh + 0.22 * belly + 0.16 * canvas.blur(heart, 0.05) + 0.035 * flesh * canvas.cloud(g, 0.35)
@@ -145,20 +151,21 @@ def draw_branches(canvas: Canvas, anatomy: Anatomy, kind: Literal["vessels", "br
         The lines, in [0, 1].
     """
     width, stems = _TREES[kind]
-    g = np.random.default_rng([anatomy.tree, stems])
+    g = RandomStream(anatomy.tree, stems)
     side = np.repeat(SIDES, stems).astype(np.float64)
     angle = np.tile(np.linspace(-1.25, 1.45, stems), 2) + g.normal(0, 0.12, 2 * stems)
     # Stems leave the hilum along its height, not from one point.
-    height = anatomy.hilum + np.where(side < 0, 0.05, 0.02) + 0.09 * np.sin(angle)
+    height = anatomy.hilum + np.where(side < 0, 0.05, 0.02) + 0.09 * sine_and_cosine(angle)[0]
     start = np.column_stack([side * g.uniform(0.10, 0.15, 2 * stems), height])
     wide = width * g.uniform(0.6, 1.0, 2 * stems)
     layers: list[list[Points]] = [[], []]
-    for order in range(4):
-        draws = g.random((len(side), 11))
+    for order in range(len(_SHRINKAGE)):
+        draws = g.uniform(0.0, 1.0, (len(side), 11))
         turns = angle[:, None] + np.cumsum(0.44 * (draws[:, :6] - 0.5), axis=1)
         turns += 0.16 * (draws[:, 6:7] - 0.5) * np.arange(6)
-        length = (0.030 + 0.016 * draws[:, 8]) * 0.9**order
-        moves = np.stack([side[:, None] * np.cos(turns), np.sin(turns)], axis=-1) * length[:, None, None]
+        length = (0.030 + 0.016 * draws[:, 8]) * _SHRINKAGE[order]
+        sines, cosines = sine_and_cosine(turns)
+        moves = np.stack([side[:, None] * cosines, sines], axis=-1) * length[:, None, None]
         points = np.concatenate([start[:, None], start[:, None] + np.cumsum(moves, axis=1)], axis=1)
         layers[order > 1].extend(tube(points, wide[:, None] * _TAPER))
         fork = (0.3 + 0.45 * draws[:, 7]) * (1, -1)[order % 2]

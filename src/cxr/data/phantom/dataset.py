@@ -27,6 +27,8 @@ from cxr.data.phantom.anatomy import Anatomy, Pose
 from cxr.data.phantom.canvas import Canvas
 from cxr.data.phantom.chest import draw_branches, draw_chest
 from cxr.data.phantom.opacity import LOBES, Box, draw_consolidation, draw_interstitial_pattern, enclosing_boxes
+from cxr.data.phantom.portable_math import sine_and_cosine
+from cxr.data.phantom.random_stream import RandomStream
 from cxr.data.phantom.scanner import Detector, Exposure, encode_jpeg
 from cxr.errors import ParameterError
 from cxr.files import BOXES_FILE
@@ -90,7 +92,7 @@ def draw_dataset(folder: Path, *, images: int, seed: int, workers: int | None = 
     Args:
         folder: where to write; made if missing.
         images: number of images, at least :data:`MIN_IMAGES`.
-        seed: the same seed gives the same bytes, whatever the number of workers.
+        seed: the same seed gives the same bytes, whatever the number of workers and the processor.
         workers: number of processes that draw; None means one per core.
 
     Returns:
@@ -168,10 +170,10 @@ def draw_image(item: PhantomPlan, seed: int, *, healthy: bool = False) -> Phanto
     Returns:
         The image.
     """
-    patient = np.random.default_rng([seed, SUBTYPES.index(item.subtype), item.patient])
+    patient = RandomStream(seed, SUBTYPES.index(item.subtype), item.patient)
     anatomy = Anatomy.draw(patient)
-    lobe = LOBES[str(patient.choice(list(LOBES)))]
-    generator = np.random.default_rng([seed, SUBTYPES.index(item.subtype), item.patient, 1 + item.image])
+    lobe = LOBES[patient.choice(list(LOBES))]
+    generator = RandomStream(seed, SUBTYPES.index(item.subtype), item.patient, 1 + item.image)
     canvas = _draw_frame(anatomy, generator)
     pose = Pose.draw(generator)
     exposure = Exposure.draw(generator)
@@ -181,7 +183,7 @@ def draw_image(item: PhantomPlan, seed: int, *, healthy: bool = False) -> Phanto
     data = encode_jpeg(plain, exposure)
     if healthy or item.subtype == "normal":
         return PhantomImage(data, exposure.style, None, [])
-    difficulty = round(float(generator.uniform()), 3)
+    difficulty = round(generator.uniform(), 3)
     if item.subtype == "bacteria":
         opacity = draw_consolidation(
             canvas, anatomy, pose, draw_branches(canvas, anatomy, "bronchi"), difficulty, lobe, generator
@@ -193,18 +195,18 @@ def draw_image(item: PhantomPlan, seed: int, *, healthy: bool = False) -> Phanto
     return PhantomImage(data, exposure.style, difficulty, enclosing_boxes(opacity, chest.depth))
 
 
-def _draw_frame(anatomy: Anatomy, g: np.random.Generator) -> Canvas:
+def _draw_frame(anatomy: Anatomy, g: RandomStream) -> Canvas:
     """Draw the size of an image and the position, scale and rotation of the chest in it."""
-    width = round(float(g.uniform(430, 660)))
+    width = round(g.uniform(430, 660))
     aspect = g.uniform(1.0, 1.42)
     height = round(width / aspect)
     span = max(g.uniform(1.30, 1.58), (2 * anatomy.cage + g.uniform(0.10, 0.32)) / aspect)
     scale = height / span
     turn = g.normal(0, 0.035)
-    rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    middle = np.array([0.0, 0.51]) + g.normal(0, 0.035, 2)
-    offset = np.array([width / 2, height / 2]) - rotation @ middle
-    return Canvas(width, height, np.column_stack([rotation, offset]))
+    s, c = (scale * float(value) for value in sine_and_cosine(turn))
+    x, y = g.normal(0, 0.035), g.normal(0.51, 0.035)
+    matrix = np.array([[c, -s, width / 2 - (c * x - s * y)], [s, c, height / 2 - (s * x + c * y)]])
+    return Canvas(width, height, matrix)
 
 
 def plan_dataset(images: int, seed: int) -> list[PhantomPlan]:

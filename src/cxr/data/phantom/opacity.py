@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr.data.phantom.anatomy import SIDES, Anatomy, Pose, Side
-from cxr.data.phantom.canvas import Canvas, Plane
+from cxr.data.phantom.canvas import Canvas
+from cxr.data.phantom.filters import Plane
+from cxr.data.phantom.portable_math import exponential, logistic
+from cxr.data.phantom.random_stream import RandomStream
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
@@ -70,7 +73,7 @@ def draw_consolidation(
     bronchi: Plane,
     difficulty: float,
     lobe: Lobe,
-    generator: np.random.Generator,
+    generator: RandomStream,
 ) -> Opacity:
     """Lobar consolidation: one lobe filled, with a fuzzy margin and air bronchograms.
 
@@ -94,7 +97,7 @@ def draw_consolidation(
     low = pose.breath * lobe.y
     cx = lobe.side * cage * (lobe.x + g.normal(0, 0.04))
     cy = lobe.y + low + g.normal(0, 0.03)
-    radius: Plane = np.sqrt(((x - cx) / (lobe.rx * cage * size)) ** 2 + ((y - cy) / (lobe.ry * size)) ** 2)
+    radius = _elliptic_radius(x - cx, y - cy, lobe.rx * cage * size, lobe.ry * size)
     radius = radius + 0.13 * canvas.cloud(g, 0.10) + 0.07 * canvas.cloud(g, 0.04)
     filled: Plane = _smooth_step(1 - radius, 0.10 + 0.08 * difficulty)
     # A fissure is a straight edge; it is seen sharply only where the beam runs along it.
@@ -118,7 +121,7 @@ def draw_interstitial_pattern(
     pose: Pose,
     streaks: Plane,
     difficulty: float,
-    generator: np.random.Generator,
+    generator: RandomStream,
 ) -> Opacity:
     """Interstitial pattern on both sides: thickened strands from the hila, a fine net and a faint haze.
 
@@ -145,14 +148,14 @@ def draw_interstitial_pattern(
         )
         rx, ry = anatomy.cage * g.uniform(0.40, 0.52), g.uniform(0.30, 0.42)
         shrink = 1.0 - 0.25 * difficulty
-        radius: Plane = np.sqrt(((x - cx) / (rx * shrink)) ** 2 + ((y - cy) / (ry * shrink)) ** 2)
+        radius = _elliptic_radius(x - cx, y - cy, rx * shrink, ry * shrink)
         near = _smooth_step(1 - radius - 0.12 * canvas.cloud(g, 0.12), 0.22)
         extent = np.maximum(extent, share * near * _smooth_step(x * side, 0.02))
     lumps = np.clip(0.75 + 0.30 * canvas.cloud(g, 0.07), 0.1, 1.4)
     # The lines where a smooth noise crosses zero make a net, as thickened septa do.
-    net = np.exp(-((canvas.cloud(g, 0.028) / 0.22) ** 2)) + 0.7 * np.exp(-((canvas.cloud(g, 0.016) / 0.25) ** 2))
+    net = _zero_lines(canvas.cloud(g, 0.028) / 0.22) + 0.7 * _zero_lines(canvas.cloud(g, 0.016) / 0.25)
     strength = (1.12 - 0.68 * difficulty) * g.uniform(0.9, 1.1)
-    net = 0.13 * canvas.blur(np.asarray(net, np.float32), 0.003) * lumps
+    net = 0.13 * canvas.blur(net, 0.003) * lumps
     where = full.enlarge(extent)
     strands = strength * (0.24 * where * streaks + full.enlarge(extent * net))
     filled = full.enlarge(strength * 0.40 * extent * lumps)
@@ -180,4 +183,16 @@ def enclosing_boxes(opacity: Opacity, air: Plane, generous: float = 0.35) -> lis
 
 def _smooth_step(value: npt.NDArray[np.floating], softness: float) -> Plane:
     """Smooth step from 0 to 1 where a value crosses 0."""
-    return np.asarray(0.5 + 0.5 * np.tanh(value / np.float32(softness)), np.float32)
+    return logistic(np.asarray(value * np.float32(2 / softness), np.float32))
+
+
+def _elliptic_radius(x: Plane, y: Plane, rx: float, ry: float) -> Plane:
+    """Distance from the centre of an ellipse, 1 on its outline."""
+    across, along = x / np.float32(rx), y / np.float32(ry)
+    radius: Plane = np.sqrt(across * across + along * along)
+    return radius
+
+
+def _zero_lines(noise: Plane) -> Plane:
+    """1 where a smooth noise crosses zero, falling to 0 on both sides."""
+    return exponential(-(noise * noise))

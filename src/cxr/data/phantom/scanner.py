@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cxr.data.phantom.canvas import Canvas, Plane
+from cxr.data.phantom.canvas import Canvas, Points, ellipse, fill_polygon, fixed_point, tube
+from cxr.data.phantom.filters import Plane, gaussian_blur
+from cxr.data.phantom.portable_math import exponential, logistic, sine_and_cosine
+from cxr.data.phantom.random_stream import RandomStream
 
 Style = Literal["digital", "film"]
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +52,7 @@ class Exposure:
     seed: int
 
     @classmethod
-    def draw(cls, generator: np.random.Generator) -> Exposure:
+    def draw(cls, generator: RandomStream) -> Exposure:
         """Draw an exposure.
 
         Args:
@@ -58,7 +62,7 @@ class Exposure:
             The exposure.
         """
         g = generator
-        digital = bool(g.random() < 0.6)
+        digital = g.uniform() < 0.6
         return cls(
             style="digital" if digital else "film",
             centre=g.uniform(0.66, 0.86),
@@ -68,9 +72,9 @@ class Exposure:
             grain=g.uniform(1.2, 3.2) if digital else g.uniform(2.2, 4.8),
             softness=g.uniform(0.0006, 0.0016) if digital else g.uniform(0.0016, 0.0032),
             vignette=g.uniform(0.0, 0.06) if digital else g.uniform(0.08, 0.25),
-            quality=int(g.integers(62, 93)),
-            colour=bool(g.random() < 0.05),
-            seed=int(g.integers(2**31)),
+            quality=g.integer(62, 93),
+            colour=g.uniform() < 0.05,
+            seed=g.integer(0, 2**31),
         )
 
 
@@ -88,7 +92,7 @@ class Detector:
             canvas: the image plane.
             exposure: how the image is taken.
         """
-        g = np.random.default_rng(exposure.seed)
+        g = RandomStream(exposure.seed)
         self._canvas = canvas
         self._exposure = exposure
         self._sharpness = np.float32(g.uniform(0.3, 0.7) if exposure.style == "digital" else 0.0)
@@ -96,19 +100,19 @@ class Detector:
         y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None]
         heel = np.float32(g.normal(0, 0.03)) * x + np.float32(g.normal(0, 0.03)) * y
         shading = 1 - np.float32(exposure.vignette / 2) * (x * x + y * y) + heel
-        noise = g.standard_normal((canvas.height, canvas.width), dtype=np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), g.uniform(0.5, 0.9))
-        noise *= np.float32(exposure.grain / 255 / _mean_and_deviation(noise)[1])
+        noise = g.normal(0, 1, (canvas.height, canvas.width)).astype(np.float32)
+        noise = gaussian_blur(noise, g.uniform(0.5, 0.9))
+        noise *= np.float32(exposure.grain / 255 / _mean_and_deviation(noise[::_COARSE, ::_COARSE])[1])
         gain, offset = shading * (1 + noise), 0.5 * noise
         if exposure.style == "film":
             offset = offset + _draw_dust(canvas, g)
-        if g.random() < (0.35 if exposure.style == "digital" else 0.55):
+        if g.uniform() < (0.35 if exposure.style == "digital" else 0.55):
             window = _draw_collimator(canvas, g)
             gain, offset = (
                 gain * window,
                 offset * window + np.float32(g.uniform(0.01, 0.06)) * (1 - window),
             )
-        if g.random() < 0.65:
+        if g.uniform() < 0.65:
             ink = _draw_marker(canvas, g)
             gain, offset = gain * (1 - ink), offset * (1 - ink) + np.float32(0.97) * ink
         self._gain = np.asarray(255 * gain, np.float32)
@@ -138,53 +142,60 @@ class Detector:
     def _tone(self, blurred: Plane, setting: tuple[float, float]) -> Plane:
         centre, latitude = setting
         steepness = 1 / (latitude * 0.36)
-        floor = 1 / (1 + np.exp(centre * steepness))
+        floor = 1 / (1 + float(exponential(np.array(centre * steepness))))
         fog = self._exposure.fog
         gain = (0.97 - fog) / (1 - floor)
-        tone = 1 / (1 + np.exp(np.float32(steepness) * (np.float32(centre) - blurred)))
+        tone = logistic(np.float32(steepness) * (blurred - np.float32(centre)))
         return np.asarray(np.float32(gain) * tone + np.float32(fog - gain * floor), np.float32)
 
     def _expose(self, blurred: Plane, like: Pixels, setting: tuple[float, float]) -> tuple[float, float]:
         """Find the centre and latitude that match the mean and deviation of another image (Newton's method)."""
         gain, offset = self._gain[::_COARSE, ::_COARSE], self._offset[::_COARSE, ::_COARSE]
 
-        def error(centre: float, latitude: float) -> npt.NDArray[np.float64]:
+        def error(centre: float, latitude: float) -> tuple[float, float]:
             grey = np.clip(gain * self._tone(blurred, (centre, latitude)) + offset, 0, 255)
-            return np.subtract(_mean_and_deviation(grey), target)
+            mean, deviation = _mean_and_deviation(grey)
+            return mean - target[0], deviation - target[1]
 
         target = _mean_and_deviation(like)
-        solution = np.asarray(setting)
+        centre, latitude = setting
+        step = 0.01
         for _ in range(4):
-            current = error(*solution)
-            slopes = np.column_stack([error(*(solution + step)) - current for step in 0.01 * np.eye(2)]) / 0.01
-            solution = np.clip(solution - np.linalg.solve(slopes, current), 0.25, 2.0)
-        return float(solution[0]), float(solution[1])
+            mean, deviation = error(centre, latitude)
+            by_centre, by_latitude = error(centre + step, latitude), error(centre, latitude + step)
+            a, b = (by_centre[0] - mean) / step, (by_latitude[0] - mean) / step
+            c, d = (by_centre[1] - deviation) / step, (by_latitude[1] - deviation) / step
+            determinant = a * d - b * c
+            centre = min(max(centre - (d * mean - b * deviation) / determinant, 0.25), 2.0)
+            latitude = min(max(latitude - (a * deviation - c * mean) / determinant, 0.25), 2.0)
+        return centre, latitude
 
 
 def _mean_and_deviation(plane: Plane | Pixels) -> tuple[float, float]:
-    mean, deviation = cv2.meanStdDev(np.ascontiguousarray(plane))
-    return float(mean[0, 0]), float(deviation[0, 0])
+    """Mean and standard deviation, summed as integers: 1/1024 of a level each."""
+    levels = np.rint(plane * np.float32(1024)).astype(np.int64)
+    count, total, squares = levels.size, int(levels.sum()), int((levels * levels).sum())
+    return total / (1024 * count), math.sqrt(squares * count - total * total) / (1024 * count)
 
 
-def _draw_dust(canvas: Canvas, g: np.random.Generator) -> Plane:
+def _draw_dust(canvas: Canvas, g: RandomStream) -> Plane:
     specks = np.zeros((canvas.height, canvas.width), np.float32)
-    for _ in range(int(g.integers(0, 12))):
-        at = (int(g.integers(canvas.width)), int(g.integers(canvas.height)))
-        end = (at[0] + int(g.integers(-4, 5)), at[1] + int(g.integers(-4, 5)))
-        cv2.line(specks, at, end, float(g.uniform(-0.25, 0.3)), 1)
-    return np.asarray(cv2.GaussianBlur(specks, (0, 0), 0.6), np.float32)
+    for _ in range(g.integer(0, 12)):
+        at = (g.integer(0, canvas.width), g.integer(0, canvas.height))
+        end = (at[0] + g.integer(-4, 5), at[1] + g.integer(-4, 5))
+        cv2.line(specks, at, end, g.uniform(-0.25, 0.3), 1)
+    return gaussian_blur(specks, 0.6)
 
 
-def _draw_collimator(canvas: Canvas, g: np.random.Generator) -> Plane:
+def _draw_collimator(canvas: Canvas, g: RandomStream) -> Plane:
     """Draw the opening of the collimator: a slightly rotated rectangle, 1 inside and 0 outside."""
     w, h = canvas.width, canvas.height
     left, top, right, bottom = g.uniform(-0.03, 0.045, 4) * (w, h, w, h)
     corners = np.array([(left, top), (w - right, top), (w - right, h - bottom), (left, h - bottom)])
     corners += g.normal(0, 0.004 * w, corners.shape)
     window = np.zeros((h, w), np.uint8)
-    cv2.fillPoly(window, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    blurred = cv2.GaussianBlur(window.astype(np.float32) / 255, (0, 0), g.uniform(0.8, 3.0))
-    return np.asarray(blurred, np.float32)
+    fill_polygon(window, fixed_point(corners), 255)
+    return gaussian_blur(window * np.float32(1 / 255), g.uniform(0.8, 3.0))
 
 
 _LETTERS: dict[str, list[list[tuple[float, float]]]] = {
@@ -196,20 +207,27 @@ _LETTERS: dict[str, list[list[tuple[float, float]]]] = {
 }
 
 
-def _draw_marker(canvas: Canvas, g: np.random.Generator) -> Plane:
+def _draw_marker(canvas: Canvas, g: RandomStream) -> Plane:
     """Draw a lead letter in an upper corner: 1 on the letter, 0 elsewhere."""
-    letter = "R" if g.random() < 0.75 else "L"
+    letter = "R" if g.uniform() < 0.75 else "L"
     size = canvas.height * g.uniform(0.035, 0.055)
     left = canvas.width * (g.uniform(0.02, 0.09) if letter == "R" else g.uniform(0.88, 0.94))
-    corner = np.array([left, canvas.height * g.uniform(0.03, 0.40)])
+    top = canvas.height * g.uniform(0.03, 0.40)
     turn = g.normal(0, 0.08)
-    rotation = size * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    s, c = (size * float(value) for value in sine_and_cosine(turn))
     layer = np.zeros((canvas.height, canvas.width), np.uint8)
     for stroke in _LETTERS[letter]:
-        points = np.round((np.asarray(stroke) @ rotation + corner) * 16).astype(np.int32)
-        cv2.polylines(layer, [points], False, 255, max(2, round(size * 0.13)), cv2.LINE_AA, 4)
-    ink = cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), 0.6)
+        points = np.array([(c * x - s * y + left, s * x + c * y + top) for x, y in stroke])
+        for outline in _thick_line(points, max(2, round(size * 0.13))):
+            fill_polygon(layer, fixed_point(outline), 255)
+    ink = gaussian_blur(layer * np.float32(1 / 255), 0.6)
     return np.asarray(ink * np.float32(g.uniform(0.7, 1.0)), np.float32)
+
+
+def _thick_line(points: Points, width: float) -> list[Points]:
+    """Outlines of a line with round corners and ends; OpenCV's own thick lines round with floating-point numbers."""
+    pieces = [tube(points[first : first + 2], width) for first in range(len(points) - 1)]
+    return pieces + [ellipse(x, y, width / 2, width / 2) for x, y in points.tolist()]
 
 
 def quantise(grey: Plane) -> Pixels:

@@ -24,15 +24,16 @@ class ObjectStoreSource(ListedSource):
         return address.startswith("s3://")
 
     def open(self) -> SourceContents:
-        """List the objects, or the only archive among them if there are no images."""
-        from cxr.data.dataset import IMAGE_SUFFIXES
+        """List the objects, or the only archive among them if no image and no class folder lies beside it."""
         from cxr.data.fetching.archives import is_archive, open_archive
+        from cxr.data.fetching.layout import lies_in_class_folder
+        from cxr.images.file_types import is_named_as_image
         from cxr.storage.contents import GIGABYTE, shorten_list
         from cxr.storage.object_store import ObjectStoreContents
 
         source, max_bytes = self.request.source, self.request.max_bytes
         objects = ObjectStoreContents(source, self.request.downloads / "s3", endpoint_url=self.request.endpoint_url)
-        has_images = any(entry.path.suffix.lower() in IMAGE_SUFFIXES for entry in objects.entries)
+        has_images = any(is_named_as_image(entry.path) or lies_in_class_folder(entry.path) for entry in objects.entries)
         archives = [entry for entry in objects.entries if is_archive(entry.path.name)]
         if has_images or not archives:
             return objects

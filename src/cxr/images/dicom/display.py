@@ -28,8 +28,9 @@ _SQUARE_TOLERANCE = 1.01
 def to_grey_levels(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
     """Convert stored values as a viewer does: rescale and window them, and show bone white and padding black.
 
-    A VOI LUT is preferred to a window. Of several windows the first counts, and a window without a width is ignored.
-    Without either, values of 8 bits stay as they are, and deeper ones are stretched between two quantiles.
+    A VOI LUT is preferred to a window. An empty table is ignored, and so is a broken one beside a window. Of several
+    windows the first counts, and a window without a width is ignored. Without either, values of 8 bits stay as they
+    are, and deeper ones are stretched between two quantiles.
 
     Args:
         dataset: elements that describe the image.
@@ -74,7 +75,10 @@ def make_pixels_square(dataset: Dataset, grey: NDArray[np.uint8], max_pixels: in
     if (height, width) == grey.shape:
         return grey
     if height * width > max_pixels:
-        raise ImageError("too_large", f"expected at most {max_pixels} square pixels, received size={width}x{height}")
+        raise ImageError(
+            "too_large",
+            f"expected at most {max_pixels} square pixels, received size={width}x{height}; send a smaller image",
+        )
     resized: NDArray[np.uint8] = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
     return resized
 
@@ -108,11 +112,17 @@ def _to_brightness(
 ) -> NDArray[np.float64]:
     """Return the brightness of each stored value before bone is made white; values outside 0 to 1 are clipped later."""
     rescaled = _rescale(dataset, levels)
-    if dataset.get("VOILUTSequence"):
-        brightness, bits = _apply_lut(dataset, dataset.VOILUTSequence[0], rescaled)
-        # Many files state 16 bits for tables of 12 bits. Taken at their word, the image would be nearly black.
-        return brightness / float(max((1 << min(bits, int(brightness.max()).bit_length())) - 1, 1))
     window = _first_window(dataset)
+    lut = _first_table(dataset, "VOILUTSequence")
+    if lut is not None:
+        try:
+            brightness, bits = _apply_lut(dataset, lut, rescaled)
+        except Exception:
+            if window is None:
+                raise
+        else:
+            # Many files state 16 bits for tables of 12 bits. Taken at their word, the image would be nearly black.
+            return brightness / float(max((1 << min(bits, int(brightness.max()).bit_length())) - 1, 1))
     if window is not None:
         return _apply_window(rescaled, *window)
     if int(dataset.BitsStored) == 8 and levels.min() == 0 and np.array_equal(rescaled, levels):
@@ -123,12 +133,18 @@ def _to_brightness(
 
 def _rescale(dataset: Dataset, levels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Convert stored values to the unit of windows."""
-    if dataset.get("ModalityLUTSequence"):
-        return _apply_lut(dataset, dataset.ModalityLUTSequence[0], levels.astype(np.float64))[0]
-    slope, intercept = _first_number(dataset.get("RescaleSlope")), _first_number(dataset.get("RescaleIntercept"))
+    lut = _first_table(dataset, "ModalityLUTSequence")
+    if lut is not None:
+        return _apply_lut(dataset, lut, levels.astype(np.float64))[0]
+    slope, intercept = _first_number(dataset, "RescaleSlope"), _first_number(dataset, "RescaleIntercept")
     if slope is None or intercept is None:
         return levels.astype(np.float64)
     return levels.astype(np.float64) * slope + intercept
+
+
+def _first_table(dataset: Dataset, keyword: str) -> Dataset | None:
+    """Return the first lookup table of a sequence that has a description and entries."""
+    return next((lut for lut in dataset.get(keyword) or () if lut.get("LUTDescriptor") and lut.get("LUTData")), None)
 
 
 def _apply_lut(dataset: Dataset, lut: Dataset, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
@@ -143,13 +159,16 @@ def _apply_lut(dataset: Dataset, lut: Dataset, values: NDArray[np.float64]) -> t
         data = np.frombuffer(data, np.uint8 if has_bytes else np.dtype(f"{order}u2"))
     entries = np.asarray(data, dtype=np.float64)[:entry_count]
     if len(entries) < entry_count or entries.min() < 0:
-        raise ImageError("corrupt", f"expected a table of {entry_count} grey levels, received entries={len(entries)}")
+        raise ImageError(
+            "corrupt",
+            f"expected a table of {entry_count} grey levels, received entries={len(entries)}; export it again",
+        )
     return entries[np.clip(np.rint(values) - first_value, 0, entry_count - 1).astype(np.int64)], bits
 
 
 def _first_window(dataset: Dataset) -> tuple[float, float, str] | None:
     """Return centre, width and function of the first window, or None if there is none."""
-    centre, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
+    centre, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if centre is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
         return None
@@ -204,17 +223,20 @@ def _with_sign(value: int, *, signed: bool) -> int:
 def _pixel_sides(dataset: Dataset) -> tuple[float, float]:
     """Return height and width of a pixel in any unit; both are 1 if the file does not state them."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        sides = dataset.get(keyword)
-        if sides is not None and not isinstance(sides, str) and len(sides) == 2:
-            height, width = (float(side) for side in sides)
-            if 0 < height < np.inf and 0 < width < np.inf:
-                return height, width
+        sides = _numbers(dataset, keyword)
+        if len(sides) == 2 and all(0 < side < np.inf for side in sides):
+            return sides[0], sides[1]
     return 1.0, 1.0
 
 
-def _first_number(value: Any) -> float | None:
-    """Return the first of one or several numbers, or None if there is none or it is not finite."""
-    if value is None or value == "":
-        return None
-    number = float(value[0] if not isinstance(value, str) and hasattr(value, "__len__") else value)
+def _first_number(dataset: Dataset, keyword: str) -> float | None:
+    """Return the first number of an element, or None if there is none or it is not finite."""
+    number = next(iter(_numbers(dataset, keyword)), np.nan)
     return number if np.isfinite(number) else None
+
+
+def _numbers(dataset: Dataset, keyword: str) -> list[float]:
+    """Return the numbers of an element, empty values left out; some senders write decimal commas."""
+    text = dataset.get_item(keyword).value if keyword in dataset else b""
+    parts = (text or b"").decode("ascii", "replace").replace(",", ".").split("\\")
+    return [float(part) for part in (part.strip(" \0") for part in parts) if part]

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from cxr.errors import ImageError
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+NATIVE = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED})
+"""Transfer syntaxes with uncompressed pixels."""
 
 _PREFIX, _PREFIX_OFFSET = b"DICM", 128
 _PIXEL_DATA = 0x7FE00010
@@ -23,9 +25,16 @@ _META_STARTS = (b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x01\x00OB\x00\x00")
 
 _TRANSFER_SYNTAX = 0x00020010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_VALUE_TYPES = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
 _LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_DEPTH = 16
+_FIRST_GROUP = 8
+"""Group of the first elements of an image, where no meta information precedes them."""
+_MAX_FIRST_VALUE = 256
+"""Bytes that the value of the first element may have in a file without meta information."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class DicomElements:
     """The requested elements of a file.
 
     Attributes:
-        syntax: UID of the transfer syntax: how elements and pixels are encoded.
+        syntax: UID of the transfer syntax: how elements and pixels are encoded. For uncompressed pixels it is that of
+            the elements, whatever the file says.
         encoding: how ``content`` is written.
         content: the requested elements, as in the file, one after the other.
     """
@@ -59,15 +69,31 @@ class DicomElements:
 def find_elements_start(data: bytes) -> int | None:
     """Find where the elements of a DICOM file begin.
 
+    Old archives write files without preamble, and some without the meta information that says how the rest is written.
+    Such a file is recognised by its first two elements, which an image has in group 8.
+
     Args:
-        data: the whole content of the file, or its first 200 bytes.
+        data: the whole content of the file, or its first 512 bytes.
 
     Returns:
-        132 after a preamble, 0 where the file starts with its meta information, None for any other content.
+        132 after a preamble, 0 where the file starts with its meta information or with the elements of an image, None
+        for any other content.
     """
     if data[_PREFIX_OFFSET : _PREFIX_OFFSET + len(_PREFIX)] == _PREFIX:
         return _PREFIX_OFFSET + len(_PREFIX)
-    return 0 if data.startswith(_META_STARTS) else None
+    return 0 if data.startswith(_META_STARTS) or _starts_with_elements(data) else None
+
+
+def _starts_with_elements(data: bytes) -> bool:
+    encoding = _find_encoding(data, 0, _EXPLICIT)
+    try:
+        first, _, length, value_start = _read_element_head(data, 0, encoding)
+        if first >> 16 != _FIRST_GROUP or length > _MAX_FIRST_VALUE or length % 2:
+            return False
+        second, value_type, *_ = _read_element_head(data, value_start + length, encoding)
+    except ImageError:
+        return False
+    return first < second < 0x00300000 and (encoding.implicit or value_type in _VALUE_TYPES)
 
 
 def read_elements(data: bytes, tags: Collection[int], *, max_inflated: int) -> DicomElements:
@@ -90,26 +116,50 @@ def read_elements(data: bytes, tags: Collection[int], *, max_inflated: int) -> D
     syntax, position = _read_meta_information(data, start)
     if syntax == DEFLATED:
         data, position = _inflate(data[position:], max_inflated), 0
-    encoding = ElementEncoding(implicit=syntax == _IMPLICIT, little_endian=syntax != _BIG_ENDIAN)
+    encoding = _find_encoding(data, position, syntax)
+    if not syntax or (syntax in NATIVE and syntax != DEFLATED):
+        explicit = _EXPLICIT if encoding.little_endian else _BIG_ENDIAN
+        syntax_of_elements = _IMPLICIT if encoding.implicit else explicit
+    else:
+        syntax_of_elements = syntax
     elements: dict[int, bytes] = {}
     for tag, start, _, end in _walk(data, position, encoding):
         if tag not in tags:
             continue
         if tag in elements:
-            raise ImageError("corrupt", f"the DICOM element {_tag_name(tag)} stands in the file twice")
+            raise ImageError("corrupt", f"the DICOM element {_tag_name(tag)} stands in the file twice; export it again")
+        if tag == _PIXEL_DATA and not syntax and _has_undefined_length(data, start, encoding):
+            raise ImageError(
+                "unsupported",
+                "a DICOM file with compressed pixels, but without the meta information that says how they are "
+                "compressed (transfer syntax); export it again",
+            )
         elements[tag] = data[start:end]
-    return DicomElements(syntax, encoding, b"".join(elements[tag] for tag in sorted(elements)))
+    return DicomElements(syntax_of_elements, encoding, b"".join(elements[tag] for tag in sorted(elements)))
+
+
+def _find_encoding(data: bytes, position: int, syntax: str) -> ElementEncoding:
+    """Find how the elements are written. Where the first one shows something else than the file says, it is right."""
+    head = data[position : position + 8]
+    first_groups = {_FIRST_GROUP.to_bytes(2, "little"): True, _FIRST_GROUP.to_bytes(2, "big"): False}
+    little_endian = first_groups.get(head[:2], syntax != _BIG_ENDIAN)
+    return ElementEncoding(implicit=head[4:6] not in _VALUE_TYPES, little_endian=little_endian)
+
+
+def _has_undefined_length(data: bytes, position: int, encoding: ElementEncoding) -> bool:
+    return _read_element_head(data, position, encoding)[2] == _UNDEFINED_LENGTH
 
 
 def _read_meta_information(data: bytes, start: int) -> tuple[str, int]:
-    """Return the transfer syntax and the end of the meta information, which is always explicit and little endian."""
+    """Return the transfer syntax ("" if there is none) and the end of the meta information.
+
+    The meta information is always explicit and little endian.
+    """
     syntax, end = "", start
     for tag, _, value_start, element_end in _walk(data, start, ElementEncoding(), group=2):
         end = element_end
         if tag == _TRANSFER_SYNTAX:
             syntax = data[value_start:element_end].rstrip(b"\0 ").decode("ascii", "replace")
-    if not syntax:
-        raise ImageError("corrupt", "the DICOM file does not say how its pixels are coded (transfer syntax)")
     return syntax, end
 
 
@@ -118,9 +168,12 @@ def _inflate(deflated: bytes, limit: int) -> bytes:
     try:
         data = decompressor.decompress(deflated, limit)
     except zlib.error:
-        raise ImageError("corrupt", "the deflated content of the DICOM file is damaged") from None
+        raise ImageError("corrupt", "the deflated content of the DICOM file is damaged; export it again") from None
     if decompressor.unconsumed_tail:
-        raise ImageError("too_large", f"expected at most {limit} bytes when inflated, the DICOM file holds more")
+        raise ImageError(
+            "too_large",
+            f"expected at most {limit} bytes when inflated, the DICOM file holds more; send a smaller image",
+        )
     if not decompressor.eof:
         raise _truncated(len(deflated))
     return data
@@ -137,8 +190,8 @@ def _walk(
     end = len(data)
     while position < end or depth:
         start = position
-        if not depth and group is None and end - position < 8 and not any(data[position:]):
-            return  # a few zero bytes that pad the file to a block
+        if not depth and group is None and not any(data[position : position + 8]) and not any(data[position:]):
+            return  # zeros that pad the file to a block of a tape, a disc or an object store
         if group is not None and data[position : position + 2] != group.to_bytes(2, "little"):
             return  # not parsed here, because the next group may have another encoding
         tag, value_type, length, value_start = _read_element_head(data, position, encoding)
@@ -168,8 +221,9 @@ def _read_element_head(data: bytes, position: int, encoding: ElementEncoding) ->
         if encoding.implicit or group == 0xFFFE:
             return tag, b"", struct.unpack_from(f"{order}I", data, position + 4)[0], position + 8
         value_type = data[position + 4 : position + 6]
-        if not (len(value_type) == 2 and value_type.isalpha() and value_type.isupper()):
-            raise _unexpected(position) if len(value_type) == 2 else _truncated(len(data))
+        if not (value_type.isalpha() and value_type.isupper()):
+            # Some senders write single elements without a type, as pydicom's reader also accepts.
+            return tag, b"", struct.unpack_from(f"{order}I", data, position + 4)[0], position + 8
         if value_type in _LONG_TYPES:
             return tag, value_type, struct.unpack_from(f"{order}I", data, position + 8)[0], position + 12
         return tag, value_type, struct.unpack_from(f"{order}H", data, position + 6)[0], position + 8
@@ -180,7 +234,7 @@ def _read_element_head(data: bytes, position: int, encoding: ElementEncoding) ->
 def _sequence_end(data: bytes, position: int, encoding: ElementEncoding, depth: int, *, nested: bool) -> int:
     """Return where a sequence of undefined length ends; items of pixel data are not nested."""
     if depth >= _MAX_DEPTH:
-        raise ImageError("corrupt", f"DICOM sequences are nested more than {_MAX_DEPTH} deep")
+        raise ImageError("corrupt", f"DICOM sequences are nested more than {_MAX_DEPTH} deep; export it again")
     while True:
         start = position
         tag, _, length, position = _read_element_head(data, position, encoding)
@@ -205,4 +259,4 @@ def _unexpected(position: int) -> ImageError:
 
 
 def _truncated(size: int) -> ImageError:
-    return ImageError("truncated", f"the DICOM elements end after {size} bytes, inside one of them")
+    return ImageError("truncated", f"the DICOM elements end after {size} bytes, inside one of them; get the file again")

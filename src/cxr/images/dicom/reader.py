@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cxr.errors import ImageError
 from cxr.images.dicom.elements import DicomElements, find_elements_start, read_elements
 from cxr.images.headers import ImageHeader
+from cxr.images.reading_options import ReadingOptions
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,11 +38,11 @@ _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 def is_dicom(data: bytes) -> bool:
     """Tell by the first bytes whether a file is DICOM.
 
-    A file without a preamble counts as DICOM only if it starts with the meta information that says how the rest is
-    written, because bare elements could be anything. A JPEG or PNG that contains the prefix of DICOM is no DICOM file.
+    A file without preamble and meta information is told by its first elements. A JPEG or PNG that contains the prefix
+    of DICOM is no DICOM file.
 
     Args:
-        data: the whole content of the file, or its first 200 bytes.
+        data: the whole content of the file, or its first 512 bytes.
 
     Returns:
         Whether :func:`read_dicom` would read it.
@@ -49,15 +50,15 @@ def is_dicom(data: bytes) -> bool:
     return not data.startswith(_JPEG_OR_PNG) and find_elements_start(data) is not None
 
 
-def read_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+def read_dicom(data: bytes, options: ReadingOptions) -> tuple[ImageHeader, NDArray[np.uint8]]:
     """Decode a frontal radiograph from a DICOM file as a viewer first shows it.
 
     Args:
         data: the whole content of the file.
-        max_pixels: largest number of pixels, checked in the tags before a pixel is decoded.
+        options: what is accepted.
 
     Returns:
-        uint8 ``(height, width)``, bone white, pixels square.
+        The header, and uint8 ``(height, width)``, bone white, pixels square.
 
     Raises:
         ImageError: ``not_an_image``, ``empty`` (no coded pixels), ``truncated``, ``corrupt``, ``too_large``,
@@ -67,17 +68,18 @@ def read_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     from cxr.images.dicom.display import make_pixels_square, to_grey_levels
     from cxr.images.dicom.stored import decode_stored_values
 
-    with _open_radiograph(data, max_pixels) as (syntax, dataset):
+    with _open_radiograph(data, options) as (syntax, dataset):
+        header = _describe(dataset)
         grey = to_grey_levels(dataset, decode_stored_values(dataset, syntax))
-        return make_pixels_square(dataset, grey, max_pixels)
+        return header, make_pixels_square(dataset, grey, options.max_pixels)
 
 
-def read_dicom_header(data: bytes, *, max_pixels: int) -> ImageHeader:
+def read_dicom_header(data: bytes, options: ReadingOptions) -> ImageHeader:
     """Read what a DICOM file says about its radiograph, without decoding a pixel.
 
     Args:
         data: the whole content of the file.
-        max_pixels: largest number of pixels.
+        options: what is accepted.
 
     Returns:
         The header.
@@ -85,22 +87,28 @@ def read_dicom_header(data: bytes, *, max_pixels: int) -> ImageHeader:
     Raises:
         ImageError: as :func:`read_dicom`, except what only decoding shows.
     """
-    from cxr.images.dicom.display import find_enlargement
+    with _open_radiograph(data, options) as (_, dataset):
+        return _describe(dataset)
 
-    with _open_radiograph(data, max_pixels) as (_, dataset):
-        bits = int(dataset.BitsStored)
-        return ImageHeader(
-            "DICOM",
-            int(dataset.Columns),
-            int(dataset.Rows),
-            "L" if bits <= 8 else "I;16",
-            bits,
-            enlargement=find_enlargement(dataset),
-        )
+
+def _describe(dataset: Dataset) -> ImageHeader:
+    from cxr.images.dicom.display import find_enlargement
+    from cxr.images.dicom.suitability import other_modality
+
+    bits = int(dataset.BitsStored)
+    return ImageHeader(
+        "DICOM",
+        int(dataset.Columns),
+        int(dataset.Rows),
+        "L" if bits <= 8 else "I;16",
+        bits,
+        enlargement=find_enlargement(dataset),
+        other_modality=other_modality(dataset),
+    )
 
 
 @contextmanager
-def _open_radiograph(data: bytes, max_pixels: int) -> Iterator[tuple[str, Dataset]]:
+def _open_radiograph(data: bytes, options: ReadingOptions) -> Iterator[tuple[str, Dataset]]:
     """Give transfer syntax and elements of a suitable file, and translate what damaged values raise in the block."""
     from pydicom.datadict import tag_for_keyword
 
@@ -109,20 +117,34 @@ def _open_radiograph(data: bytes, max_pixels: int) -> Iterator[tuple[str, Datase
 
     _silence_pydicom()
     tags = {tag for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
-    elements = read_elements(data, tags, max_inflated=2 * max_pixels + _MAX_OTHER_BYTES)
+    elements = read_elements(data, tags, max_inflated=2 * options.max_pixels + _MAX_OTHER_BYTES)
     if elements.syntax not in SUPPORTED_SYNTAXES:
-        raise ImageError("unsupported", "pixels coded in a way that is not read here; export the image uncompressed")
+        raise ImageError(
+            "unsupported",
+            f"pixels coded in a way that is not read here ({_name_syntax(elements.syntax)}); "
+            "export the image uncompressed",
+        )
     try:
         dataset = _to_dataset(elements)
-        refuse_unsuitable(dataset, max_pixels)
+        refuse_unsuitable(dataset, options)
         yield elements.syntax, dataset
     except ImageError:
         raise
     except MemoryError:
-        raise ImageError("too_large", "the image does not fit into the memory that may be used") from None
+        raise ImageError(
+            "too_large", "the image does not fit into the memory that may be used; send a smaller image"
+        ) from None
     except Exception:
         # On damaged values pydicom, gdcm and NumPy raise almost any error, and their messages contain these values.
         raise ImageError("corrupt", "the DICOM file is damaged or breaks the standard; export it again") from None
+
+
+def _name_syntax(syntax: str) -> str:
+    """Return the name of a transfer syntax as the standard gives it; a private one has none."""
+    from pydicom.uid import UID
+
+    name = UID(syntax).name  # the number itself for one that is not in the standard
+    return "a transfer syntax that is not in the standard" if name == syntax else name
 
 
 def _to_dataset(elements: DicomElements) -> Dataset:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
+from cxr.images.dicom.elements import NATIVE
+from cxr.images.dicom.frames import measure_jpeg, measure_jpeg_2000
 from cxr.images.headers import read_header
 from cxr.images.pixels import decode_pixels
 
@@ -27,12 +28,8 @@ JPEG_LOSSLESS = frozenset(
         "1.2.840.10008.1.2.4.81",  # JPEG-LS, near-lossless
     }
 )
-NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"})
 SUPPORTED_SYNTAXES = NATIVE | JPEG_LOSSLESS | JPEG_2000 | {JPEG, JPEG_EXTENDED, RLE}
 """Transfer syntaxes that are read. Video, high-throughput JPEG 2000 and JPEG XL are not."""
-
-_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-_END_MARKER = b"\xff\xd9"
 
 
 def decode_stored_values(dataset: Dataset, syntax: str) -> NDArray[Any]:
@@ -49,32 +46,54 @@ def decode_stored_values(dataset: Dataset, syntax: str) -> NDArray[Any]:
         ImageError: ``truncated``, ``corrupt`` or ``unsupported``; for JPEG also those of
             :func:`cxr.images.headers.read_header`.
     """
+    from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
     size = (int(dataset.Rows), int(dataset.Columns))
+    options: dict[str, Any] = {"decoding_plugin": ""}
     if syntax in NATIVE:
-        _check_length(dataset, size)
-        plugin = ""
+        dataset.PixelData = _without_padding(dataset, size)
     else:
         frame = _first_frame(dataset)
         if syntax in (JPEG, JPEG_EXTENDED):
             return _decode_jpeg(frame, dataset, size)
+        options["decoding_plugin"] = "pydicom"
         if syntax != RLE:
-            _check_frame(frame, syntax, size)
-        plugin = "pydicom" if syntax == RLE else "gdcm"
-    pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True, decoding_plugin=plugin)
+            dataset.PixelData = encapsulate([_checked_frame(frame, syntax, size)], has_bot=False)
+            options["decoding_plugin"] = "gdcm"
+    has_plain_bits = syntax in NATIVE or syntax == RLE
+    if has_plain_bits:
+        options["correct_unused_bits"] = False  # pydicom takes it that the unused bits are the upper ones
+    pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True, **options)
     values: NDArray[Any] = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
     if values.shape != size:
         raise _wrong_size(values.shape[1], values.shape[0], size)
-    return values
+    return _stored_bits(dataset, values) if has_plain_bits else values
 
 
-def _check_length(dataset: Dataset, size: tuple[int, int]) -> None:
+def _stored_bits(dataset: Dataset, values: NDArray[Any]) -> NDArray[Any]:
+    """Take the bits that hold the value; others may hold an overlay, or nothing (PS3.5, 8.1.1)."""
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    if stored == allocated:
+        return values
+    high_bit = dataset.get("HighBit")
+    above = allocated - 1 - (stored - 1 if high_bit is None else int(high_bit))
+    # The upper bits are shifted out; shifting back repeats the sign of a signed value.
+    shifted: NDArray[Any] = np.right_shift(np.left_shift(values, above), allocated - stored)
+    return shifted
+
+
+def _without_padding(dataset: Dataset, size: tuple[int, int]) -> bytes:
+    """Return the pixels without what follows them: a receiver must accept padding (PS3.5, 8.1.1)."""
     expected, received = size[0] * size[1] * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
     if received < expected:
-        raise ImageError("truncated", f"expected {expected} bytes of pixels, received bytes={received}")
-    if received > expected + expected % 2:
-        raise ImageError("corrupt", f"expected {expected} bytes of pixels, received bytes={received}")
+        raise ImageError(
+            "truncated", f"expected {expected} bytes of pixels, received bytes={received}; get the file again"
+        )
+    if received >= 2 * expected + expected % 2:
+        detail = f"expected {expected} bytes of pixels, received bytes={received}, enough for several images"
+        raise ImageError("corrupt", f"{detail}; export one image with tags that say its size")
+    return bytes(dataset.PixelData[: expected + expected % 2])
 
 
 def _first_frame(dataset: Dataset) -> bytes:
@@ -82,62 +101,40 @@ def _first_frame(dataset: Dataset) -> bytes:
     from pydicom.encaps import get_frame
 
     if not dataset["PixelData"].is_undefined_length:
-        raise ImageError("corrupt", "expected the compressed pixels of a DICOM file in items, received none")
+        raise ImageError(
+            "corrupt", "expected the compressed pixels of a DICOM file in items, received none; export it again"
+        )
     return get_frame(dataset.PixelData, 0, number_of_frames=1)
 
 
 def _decode_jpeg(frame: bytes, dataset: Dataset, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Decode a JPEG frame like a JPEG file, so that damage inside it is found."""
     header = read_header(frame)
-    if header.bit_depth != 8 or int(dataset.BitsAllocated) != 8:
+    if header.bit_depth != 8:
         raise ImageError("unsupported", "lossy JPEG of 12 bits; export the image uncompressed or as JPEG 2000")
     if header.format != "JPEG" or header.mode != "L" or int(dataset.get("PixelRepresentation") or 0):
-        raise ImageError("corrupt", f"expected a grey JPEG inside the DICOM file, received mode={header.mode}")
+        raise ImageError(
+            "corrupt", f"expected a grey JPEG inside the DICOM file, received mode={header.mode}; export it again"
+        )
     if (header.height, header.width) != size:
         raise _wrong_size(header.width, header.height, size)
     return decode_pixels(frame, header)
 
 
-def _check_frame(frame: bytes, syntax: str, size: tuple[int, int]) -> None:
-    """Refuse a frame without an end marker or with a size other than in the tags.
-
-    Decoders allocate the size that the frame announces.
-    """
-    try:
-        width, height, channels = _size_of_jpeg_2000(frame) if syntax in JPEG_2000 else _size_of_jpeg(frame)
-    except struct.error:
-        raise ImageError("truncated", f"the coded pixels end after {len(frame)} bytes") from None
-    if (height, width) != size:
-        raise _wrong_size(width, height, size)
-    if channels != 1:
-        raise ImageError("corrupt", f"expected one grey level per pixel, received channels={channels}")
-    if not frame[-4:].rstrip(b"\0").endswith(_END_MARKER):
-        raise ImageError("truncated", "the coded pixels have no end marker")
-
-
-def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int]:
-    """Return width, height and channels of a JPEG 2000 codestream (ITU-T T.800, annex A.5.1)."""
-    if not frame.startswith(b"\xff\x4f\xff\x51"):
-        raise ImageError("corrupt", "expected a JPEG 2000 codestream inside the DICOM file")
-    right, lower, left, upper = struct.unpack_from(">IIII", frame, 8)
-    return right - left, lower - upper, struct.unpack_from(">H", frame, 40)[0]
-
-
-def _size_of_jpeg(frame: bytes) -> tuple[int, int, int]:
-    """Return width, height and channels of a JPEG or JPEG-LS frame (ITU-T T.81, annex B; T.87, annex C)."""
-    position = 2
-    if not frame.startswith(b"\xff\xd8"):
-        raise ImageError("corrupt", "expected a JPEG inside the DICOM file")
-    while True:
-        marker_start, marker, length = struct.unpack_from(">BBH", frame, position)
-        if marker_start != 0xFF or length < 2 or marker in (0xD9, 0xDA):
-            raise ImageError("corrupt", f"expected a JPEG segment at byte {position} of the coded pixels")
-        if marker in _FRAMES:
-            height, width, channels = struct.unpack_from(">HHB", frame, position + 5)
-            return width, height, channels
-        position += 2 + length
+def _checked_frame(frame: bytes, syntax: str, size: tuple[int, int]) -> bytes:
+    """Return the coded image without what follows it; refuse one with a size other than in the tags."""
+    coded = measure_jpeg_2000(frame) if syntax in JPEG_2000 else measure_jpeg(frame)
+    if (coded.height, coded.width) != size:
+        raise _wrong_size(coded.width, coded.height, size)
+    if coded.channels != 1:
+        raise ImageError(
+            "corrupt", f"expected one grey level per pixel, received channels={coded.channels}; export it again"
+        )
+    return coded.content
 
 
 def _wrong_size(width: int, height: int, size: tuple[int, int]) -> ImageError:
     tagged = f"{size[1]}x{size[0]}"
-    return ImageError("corrupt", f"expected {tagged} pixels as in the tags, received size={width}x{height}")
+    return ImageError(
+        "corrupt", f"expected {tagged} pixels as in the tags, received size={width}x{height}; export it again"
+    )

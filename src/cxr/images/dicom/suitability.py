@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import ImageError
+from cxr.images.reading_options import ReadingOptions
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -44,44 +45,72 @@ _SIDE_CODES = {
 """SNOMED codes of views, old and new (DICOM PS3.16, CID 4010)."""
 
 
-def refuse_unsuitable(dataset: Dataset, max_pixels: int) -> None:
+def refuse_unsuitable(dataset: Dataset, options: ReadingOptions) -> None:
     """Refuse a file that is not one grey frontal radiograph of an accepted size.
 
     A missing tag is no reason to refuse a file, because many converted files have few tags.
 
     Args:
         dataset: the elements that describe the image.
-        max_pixels: largest number of pixels.
+        options: what is accepted.
 
     Raises:
         ImageError: ``modality``, ``no_pixels``, ``unsupported``, ``animated``, ``photometric``, ``too_large``, ``raw``,
             ``not_frontal`` or ``corrupt``.
     """
-    modality = _get_text(dataset, "Modality")
-    if modality and modality not in RADIOGRAPH_MODALITIES:
-        known = _OTHER_MODALITIES.get(modality)
-        received = f"{modality}, {known}" if known else "another one"
-        accepted = ", ".join(sorted(RADIOGRAPH_MODALITIES))
-        raise ImageError("modality", f"expected a radiograph ({accepted}), received {received}")
+    _refuse_modality(dataset, options)
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        raise ImageError("unsupported", "expected whole numbers as pixels, received fractions; export the image")
+        raise ImageError(
+            "unsupported", "expected whole numbers as pixels, received fractions; export the image with 16 bits"
+        )
     if "PixelData" not in dataset:
-        raise ImageError("no_pixels", "the DICOM file holds no image, or was truncated before it")
+        raise ImageError("no_pixels", "the DICOM file holds no image, or was truncated before it; export the image")
     frames = _get_number(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise ImageError("animated", f"expected one image, received frames={frames}; export one of them")
     _refuse_colour(dataset)
-    _refuse_size(dataset, max_pixels)
+    _refuse_size(dataset, options.max_pixels)
     if _get_text(dataset, "PresentationIntentType") == "FOR PROCESSING":
         raise ImageError("raw", "the values of a detector (for processing); export the image for presentation")
     _refuse_side_view(dataset)
+
+
+def other_modality(dataset: Dataset) -> str:
+    """Return the modality of a file if it is none of the standard's for radiographs.
+
+    Args:
+        dataset: the elements that describe the image.
+
+    Returns:
+        The modality in capitals; empty if the file states none or one of :data:`RADIOGRAPH_MODALITIES`.
+    """
+    modality = _get_text(dataset, "Modality")
+    return "" if modality in RADIOGRAPH_MODALITIES else modality
+
+
+def _refuse_modality(dataset: Dataset, options: ReadingOptions) -> None:
+    modality = other_modality(dataset)
+    if not modality or options.other_modalities is None or modality in options.other_modalities:
+        return
+    accepted = ", ".join([*sorted(RADIOGRAPH_MODALITIES), *sorted(options.other_modalities)])
+    if known := _OTHER_MODALITIES.get(modality):
+        raise ImageError(
+            "modality", f"expected a radiograph ({accepted}), received {modality}, {known}; send a radiograph"
+        )
+    raise ImageError(
+        "modality",
+        f"expected a radiograph ({accepted}), received another modality; if it is a radiograph, "
+        "add its modality to other_modalities",
+    )
 
 
 def _refuse_colour(dataset: Dataset) -> None:
     photometric = _get_text(dataset, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         if photometric not in _COLOURS:
-            raise ImageError("corrupt", "the DICOM file does not say whether high values are black or white")
+            raise ImageError(
+                "corrupt", "the DICOM file does not say whether high values are black or white; export it again"
+            )
         raise ImageError(
             "photometric", f"expected MONOCHROME1 or MONOCHROME2, received {photometric}; export it as grey"
         )
@@ -94,20 +123,20 @@ def _refuse_colour(dataset: Dataset) -> None:
 def _refuse_size(dataset: Dataset, max_pixels: int) -> None:
     rows, columns = _get_number(dataset, "Rows", 0), _get_number(dataset, "Columns", 0)
     if rows < 1 or columns < 1:
-        raise ImageError("corrupt", f"a DICOM image of {columns}x{rows} pixels")
+        raise ImageError("corrupt", f"a DICOM image of {columns}x{rows} pixels; export it again")
     if rows * columns > max_pixels:
-        raise ImageError("too_large", f"expected at most {max_pixels} pixels, received size={columns}x{rows}")
-    allocated, stored = _get_number(dataset, "BitsAllocated", 0), _get_number(dataset, "BitsStored", 0)
-    if (
-        allocated not in (8, 16)
-        or not 8 <= stored <= allocated
-        or _get_number(dataset, "HighBit", stored - 1) != stored - 1
-    ):
         raise ImageError(
-            "unsupported", f"expected 8 to 16 bits a pixel, received bits_allocated={allocated}, bits_stored={stored}"
+            "too_large", f"expected at most {max_pixels} pixels, received size={columns}x{rows}; send a smaller image"
+        )
+    allocated, stored = _get_number(dataset, "BitsAllocated", 0), _get_number(dataset, "BitsStored", 0)
+    high_bit = _get_number(dataset, "HighBit", stored - 1)
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
+        received = f"bits_allocated={allocated}, bits_stored={stored}, high_bit={high_bit}"
+        raise ImageError(
+            "unsupported", f"expected 8 to 16 bits a pixel in 8 or 16, received {received}; export the image with 16"
         )
     if _get_number(dataset, "PixelRepresentation", 0) not in (0, 1):
-        raise ImageError("corrupt", "the DICOM file does not say whether its pixels have a sign")
+        raise ImageError("corrupt", "the DICOM file does not say whether its pixels have a sign; export it again")
 
 
 def _refuse_side_view(dataset: Dataset) -> None:
@@ -115,7 +144,7 @@ def _refuse_side_view(dataset: Dataset) -> None:
     for code in dataset.get("ViewCodeSequence") or ():
         view = view or _SIDE_CODES.get(_get_text(code, "CodeValue"))
     if view:
-        raise ImageError("not_frontal", f"expected a frontal view (PA or AP), received {view}")
+        raise ImageError("not_frontal", f"expected a frontal view (PA or AP), received {view}; choose another image")
 
 
 def _get_text(dataset: Dataset, keyword: str) -> str:
@@ -123,5 +152,9 @@ def _get_text(dataset: Dataset, keyword: str) -> str:
 
 
 def _get_number(dataset: Dataset, keyword: str, default: int) -> int:
-    value: Any = dataset.get(keyword)
-    return default if value is None or value == "" else int(value)
+    try:
+        value: Any = dataset.get(keyword)
+        return default if value is None or value == "" else int(value)
+    except (TypeError, ValueError):
+        detail = f"expected a whole number as {keyword} of the DICOM file, received something else; export it again"
+        raise ImageError("corrupt", detail) from None

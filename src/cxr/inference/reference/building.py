@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.statistics import wilson_interval
-from cxr.images.decoding import MAX_PIXELS, DecodedImage, decode_image, read_bytes
+from cxr.images.decoding import DecodedImage, decode_image, read_bytes
 from cxr.images.parallel import map_in_order
+from cxr.images.reading_options import VALIDATED
 from cxr.inference.reference.features import describe_image
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference
 from cxr.inference.reference.reference import POSES, Reference, apply_pose
@@ -161,7 +162,7 @@ def _map_images(
     from tqdm import tqdm
 
     def read_and_call(path: str) -> Result:
-        return function(decode_image(read_bytes(data / path), max_pixels=MAX_PIXELS))
+        return function(decode_image(read_bytes(data / path), VALIDATED))
 
     results = map_in_order(read_and_call, ((path,) for path in rows["path"]), os.cpu_count() or 1)
     return list(tqdm(results, desc=description, total=len(rows), unit="image", disable=None))

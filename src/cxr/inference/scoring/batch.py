@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
-from cxr.files import write_json
-from cxr.images.decoding import decode_image
+from cxr.files import printable_name, utf8_name, write_json
+from cxr.images.decoding import PROBLEMS, decode_image, describe_warnings
 from cxr.images.parallel import map_in_order
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
 from cxr.inference.scoring.sources import ImageFile, ImageSource
-from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts
+from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts, problem_kinds
 
 if TYPE_CHECKING:
+    from cxr.images.reading_options import ReadingOptions
     from cxr.images.recipes import Recipe
     from cxr.inference.predictor import Predictor
     from cxr.inference.reference.reference import Reference
@@ -62,6 +64,7 @@ class ReadFile:
         path: name of the file in tables.
         image: the checked image; None if there is none.
         error: why there is none: kind of problem, and its description; empty if there is an image.
+        warning: what is unusual about the file, likewise; empty if nothing is.
         sha256: digest of the content; None if it could not be read.
         width: pixels per row; None if the image could not be decoded.
         height: number of rows; None if the image could not be decoded.
@@ -70,13 +73,20 @@ class ReadFile:
     path: str
     image: CheckedImage | None = None
     error: str = ""
+    warning: str = ""
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
 
 
 def predict_rows(
-    source: ImageSource, files: Iterable[ImageFile], model: ScoringModel, *, workers: int | None, batch_size: int
+    source: ImageSource,
+    files: Iterable[ImageFile],
+    model: ScoringModel,
+    *,
+    options: ReadingOptions,
+    workers: int | None,
+    batch_size: int,
 ) -> Iterator[PredictionRow]:
     """Predict for files, in their order.
 
@@ -84,6 +94,7 @@ def predict_rows(
         source: where the files are read from.
         files: files of ``source``; they are taken from the iterable when they are needed.
         model: the model.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -95,7 +106,10 @@ def predict_rows(
         MissingInputError: if the model isn't calibrated.
     """
     recipes, reference = model.predictor.recipes, model.reference
-    for batch in read_in_batches(source, files, recipes, reference, workers=workers, batch_size=batch_size):
+    batches = read_in_batches(
+        source, files, recipes, reference, options=options, workers=workers, batch_size=batch_size
+    )
+    for batch in batches:
         yield from _predict_batch(batch, model.predictor, batch_size)
 
 
@@ -105,6 +119,7 @@ def read_in_batches(
     recipes: Sequence[Recipe],
     reference: Reference | None,
     *,
+    options: ReadingOptions,
     workers: int | None,
     batch_size: int,
 ) -> Iterator[list[ReadFile]]:
@@ -115,6 +130,7 @@ def read_in_batches(
         files: files of ``source``; they are taken from the iterable when they are needed.
         recipes: recipes that prepare each image.
         reference: statistics of the training images; None accepts every image.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: files per batch.
 
@@ -125,7 +141,7 @@ def read_in_batches(
         SourceError: if the source fails.
     """
     threads = workers or source.workers or os.cpu_count() or 1
-    read = partial(_read_file, source, recipes, reference)
+    read = partial(_read_file, source, recipes, reference, options)
     # One batch is prepared while the network predicts for the batch before it.
     prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
     while batch := list(islice(prepared, batch_size)):
@@ -137,6 +153,7 @@ def score(
     model: ScoringModel,
     parts: ScoringParts[PredictionRow],
     *,
+    options: ReadingOptions,
     workers: int | None,
     batch_size: int,
 ) -> None:
@@ -148,6 +165,7 @@ def score(
         source: the images.
         model: the model.
         parts: where the rows are kept; each part is written whole or not at all.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -157,7 +175,7 @@ def score(
     """
 
     def predict(files: Iterable[ImageFile]) -> Iterator[PredictionRow]:
-        return predict_rows(source, files, model, workers=workers, batch_size=batch_size)
+        return predict_rows(source, files, model, options=options, workers=workers, batch_size=batch_size)
 
     write_missing_parts(source, parts, predict, model.columns)
 
@@ -197,6 +215,7 @@ def score_to_table(
     table: Path,
     summary: Path,
     *,
+    options: ReadingOptions,
     workers: int | None,
     batch_size: int,
 ) -> None:
@@ -207,7 +226,9 @@ def score_to_table(
         model: the model.
         parts: where the rows are kept until all exist; the caller removes them.
         table: file to write; its name ends in ``.parquet`` or ``.csv``.
-        summary: JSON file to write: figures of the table, its source, the model and its threshold.
+        summary: JSON file to write: figures of the table, its source with the files that are left out and why, the
+            model and its threshold.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -216,13 +237,14 @@ def score_to_table(
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
         MissingInputError: if the model isn't calibrated.
     """
-    score(source, model, parts, workers=workers, batch_size=batch_size)
+    score(source, model, parts, options=options, workers=workers, batch_size=batch_size)
     figures = parts.join(table)
     expect_predictions(figures["answered"], figures["first_errors"])
     write_json(
         summary,
         {
             **figures,
+            "left_out": source.left_out_figures,
             "source": source.name,
             **model.columns,
             "threshold": model.predictor.metadata.threshold,
@@ -234,14 +256,28 @@ def score_to_table(
     if errors := figures["errors"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(errors.items()))
         log.warning("%s images without a prediction, see column error: %s", f"{sum(errors.values()):,}", kinds)
+    log_warnings(figures["warnings"])
 
 
-def score_to_text(source: ImageSource, model: ScoringModel, *, workers: int | None, batch_size: int) -> Iterator[str]:
+def log_warnings(warnings: Mapping[str, int]) -> None:
+    """Say which files were read although they are unusual.
+
+    Args:
+        warnings: kind of problem to number of files.
+    """
+    for kind, count in sorted(warnings.items()):
+        log.warning("read although unusual: %s %s, %s", f"{count:,}", kind, PROBLEMS[kind])
+
+
+def score_to_text(
+    source: ImageSource, model: ScoringModel, *, options: ReadingOptions, workers: int | None, batch_size: int
+) -> Iterator[str]:
     """Predict for all files as a table for the terminal.
 
     Args:
         source: the images.
         model: the model.
+        options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
 
@@ -253,35 +289,44 @@ def score_to_text(source: ImageSource, model: ScoringModel, *, workers: int | No
         SourceError: if the source fails.
         MissingInputError: if the model isn't calibrated.
     """
-    width = max(4, *(len(file.path) for file in source.files))
+    width = max(4, *(len(printable_name(file.path)) for file in source.files))
     version = (f"{model.version or '-'} ({model.alias})" if model.alias else model.version) or "-"
     yield f"{'file':<{width}}  {'label':<9}  probability  threshold  version"
     errors: list[str] = []
-    for row in predict_rows(source, source.files, model, workers=workers, batch_size=batch_size):
+    warnings: Counter[str] = Counter()
+    rows = predict_rows(source, source.files, model, options=options, workers=workers, batch_size=batch_size)
+    for row in rows:
+        warnings.update(problem_kinds(row.warning))
+        name = printable_name(row.path)
         if row.probability is None or row.threshold is None:
-            errors.append(f"{row.path}: {row.error}")
-            yield f"{row.path:<{width}}  {'-':<9}  {row.error}"
+            errors.append(f"{name}: {row.error}")
+            yield f"{name:<{width}}  {'-':<9}  {row.error}"
         else:
             shares = f"{row.probability:>11.1%}  {row.threshold:>9.1%}"
-            yield f"{row.path:<{width}}  {row.label:<9}  {shares}  {version}"
+            yield f"{name:<{width}}  {row.label:<9}  {shares}  {version}"
+    log_warnings(warnings)
     expect_predictions(len(source.files) - len(errors), errors[:FIRST_ERRORS])
 
 
 def _read_file(
-    source: ImageSource, recipes: Sequence[Recipe], reference: Reference | None, file: ImageFile
+    source: ImageSource,
+    recipes: Sequence[Recipe],
+    reference: Reference | None,
+    options: ReadingOptions,
+    file: ImageFile,
 ) -> ReadFile:
-    # File names that are not valid UTF-8 contain surrogates, which no table can hold.
-    path = os.fsencode(file.path).decode("utf-8", "backslashreplace")
+    path = utf8_name(file.path)
     sha256 = None
     try:
         data = source.read(file)
         sha256 = hashlib.sha256(data).hexdigest()
-        decoded = decode_image(data)
+        decoded = decode_image(data, options)
         checked = check_image(recipes, reference, decoded)
     except ImageError as error:
-        return ReadFile(path, error=str(error), sha256=sha256)
+        return ReadFile(path, error=utf8_name(str(error)), sha256=sha256)
     height, width = decoded.grey.shape
-    return ReadFile(path, checked, sha256=sha256, width=width, height=height)
+    warning = describe_warnings(decoded.warnings)
+    return ReadFile(path, checked, warning=warning, sha256=sha256, width=width, height=height)
 
 
 def _predict_batch(batch: Sequence[ReadFile], predictor: Predictor, batch_size: int) -> Iterator[PredictionRow]:
@@ -289,7 +334,14 @@ def _predict_batch(batch: Sequence[ReadFile], predictor: Predictor, batch_size: 
         predict_checked(predictor, [file.image for file in batch if file.image is not None], batch_size)
     )
     for file in batch:
-        row = PredictionRow(file.path, error=file.error, sha256=file.sha256, width=file.width, height=file.height)
+        row = PredictionRow(
+            file.path,
+            error=file.error,
+            warning=file.warning,
+            sha256=file.sha256,
+            width=file.width,
+            height=file.height,
+        )
         if file.image is None:
             yield row
             continue

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
 
-from cxr.data.dataset import IMAGE_SUFFIXES, is_system_file
-from cxr.data.manifest.listing import list_image_files
+from cxr.data.image_files import REASONS, choose_images
+from cxr.data.manifest.listing import list_images
 from cxr.errors import ImageError
+from cxr.files import utf8_name
 from cxr.images.decoding import MAX_BYTES, read_bytes
 
 
@@ -34,11 +37,21 @@ class ImageSource(ABC):
         name: short name for messages.
         files: the images, in the order of the table.
         workers: number of threads that suits the source; None for one per core.
+        left_out: reason (key of :data:`cxr.data.image_files.REASONS`) to the files of the place that are no images.
     """
 
     name: str
     files: Sequence[ImageFile]
     workers: int | None = None
+    left_out: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+    @property
+    def left_out_figures(self) -> dict[str, dict[str, Any]]:
+        """For the summary of a table: reason to its words, and number and paths of the files that are left out."""
+        return {
+            reason: {"why": REASONS[reason], "files": len(paths), "paths": [utf8_name(path) for path in paths]}
+            for reason, paths in self.left_out.items()
+        }
 
     @abstractmethod
     def read(self, file: ImageFile) -> bytes:
@@ -57,7 +70,7 @@ class ImageSource(ABC):
 
 
 class FolderImages(ImageSource):
-    """The images in a folder, at any depth. Links are reported and never followed."""
+    """The images in a folder, at any depth, told by name or content. Links are reported and never followed."""
 
     def __init__(self, folder: Path) -> None:
         """List a folder.
@@ -69,8 +82,10 @@ class FolderImages(ImageSource):
             SourceError: if it cannot be listed.
         """
         self._folder = folder
-        self.name = folder.name
-        self.files = [ImageFile(path, _state(folder / path)) for path in list_image_files(folder)]
+        self.name = utf8_name(folder.name)
+        listing = list_images(folder)
+        self.files = [ImageFile(path, _state(folder / path)) for path in listing.images]
+        self.left_out = listing.left_out
 
     def read(self, file: ImageFile) -> bytes:
         """Read one file."""
@@ -86,7 +101,7 @@ class NamedImages(ImageSource):
         Args:
             paths: paths of files; a missing file is reported when it is read.
         """
-        self.name = f"{len(paths)} files" if len(paths) != 1 else Path(paths[0]).name
+        self.name = f"{len(paths)} files" if len(paths) != 1 else utf8_name(Path(paths[0]).name)
         self.files = [ImageFile(path, _state(Path(path).resolve())) for path in paths]
 
     def read(self, file: ImageFile) -> bytes:
@@ -95,7 +110,11 @@ class NamedImages(ImageSource):
 
 
 class ObjectStoreImages(ImageSource):
-    """The images below ``s3://bucket/prefix``, read into memory one by one and never written to disk."""
+    """The images below ``s3://bucket/prefix``, read into memory one by one and never written to disk.
+
+    A listing says no more than names and sizes. For an object whose name does not end like that of an image, one more
+    request reads its first bytes, in as many threads as the images later.
+    """
 
     def __init__(self, url: str, *, endpoint_url: str | None = None) -> None:
         """List the objects.
@@ -112,11 +131,11 @@ class ObjectStoreImages(ImageSource):
 
         self._contents = ObjectStoreContents(url, Path(), endpoint_url=endpoint_url)
         self.name, self.workers = self._contents.name, MAX_CONNECTIONS
-        self.files = [
-            ImageFile(str(entry.path), self._contents.etag(entry.path))
-            for entry in self._contents.entries
-            if entry.path.suffix.lower() in IMAGE_SUFFIXES and not is_system_file(entry.path)
-        ]
+        image_paths, left_out = choose_images(
+            [entry.path for entry in self._contents.entries], self._contents.read_heads
+        )
+        self.files = [ImageFile(str(path), self._contents.etag(path)) for path in image_paths]
+        self.left_out = {reason: [str(path) for path in paths] for reason, paths in left_out.items()}
 
     def read(self, file: ImageFile) -> bytes:
         """Read one object."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr.files import whole_file
+from cxr.files import printable_name, whole_file, write_json
 from cxr.inference.scoring.sources import ImageFile
 
 SCHEMA = pa.schema(
@@ -30,13 +30,14 @@ SCHEMA = pa.schema(
         ("alias", pa.string()),
         ("model", pa.string()),
         pa.field("error", pa.string(), nullable=False),
+        pa.field("warning", pa.string(), nullable=False),
         ("sha256", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
     ]
 )
-"""Columns of the table; an unknown value is null, and ``error`` is empty where there is none."""
-_LAYOUT = "1"
+"""Columns of the table; an unknown value is null, and ``error`` and ``warning`` are empty where there is none."""
+_LAYOUT = "2"
 """Enters the name of each part. It must change whenever the content of a part changes its form."""
 FIRST_ERRORS = 5
 """Errors that a summary repeats in full."""
@@ -55,6 +56,7 @@ class PredictionRow:
         probability: calibrated probability of pneumonia, 0 to 1; None without a prediction.
         threshold: probability at and above which an image is called PNEUMONIA; None without a prediction.
         error: kind of problem or of refusal, and its description; empty if there is none.
+        warning: what is unusual about a file that was read: kinds of problem, and their descriptions; empty if nothing.
         sha256: digest of the content; None if it could not be read.
         width: pixels per row; None if the image could not be decoded.
         height: number of rows; None if the image could not be decoded.
@@ -65,6 +67,7 @@ class PredictionRow:
     probability: float | None = None
     threshold: float | None = None
     error: str = ""
+    warning: str = ""
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
@@ -175,19 +178,21 @@ class TableParts(ScoringParts[PredictionRow]):
 
         Returns:
             Figures for people and for :func:`is_complete`: ``digest``, ``bytes``, ``images``, ``answered``,
-            ``labels``, ``errors`` (kind to number of files) and ``first_errors``.
+            ``labels``, ``errors`` and ``warnings`` (kind to number of files) and ``first_errors``.
         """
         labels: Counter[str] = Counter()
         errors: Counter[str] = Counter()
+        warnings: Counter[str] = Counter()
         first_errors: list[str] = []
         with whole_file(target) as partial, open_writer(target.suffix, partial, self.schema) as write:
             for table in self.tables():
                 write(table)
                 labels.update(label for label in table["label"].to_pylist() if label is not None)
+                warnings.update(kind for text in table["warning"].to_pylist() for kind in problem_kinds(text))
                 for path, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True):
                     if error:
                         errors[error_kind(error)] += 1
-                        first_errors += [f"{path}: {error}"] if len(first_errors) < FIRST_ERRORS else []
+                        first_errors += [f"{printable_name(path)}: {error}"] if len(first_errors) < FIRST_ERRORS else []
         return {
             "digest": self.digest,
             "bytes": target.stat().st_size,
@@ -195,6 +200,7 @@ class TableParts(ScoringParts[PredictionRow]):
             "answered": labels.total(),
             "labels": dict(labels),
             "errors": dict(errors),
+            "warnings": dict(warnings),
             "first_errors": first_errors,
         }
 
@@ -202,6 +208,11 @@ class TableParts(ScoringParts[PredictionRow]):
 def error_kind(error: str) -> str:
     """Kind of a problem or a refusal, of a text that begins with it, such as ``"truncated: ..."``."""
     return error.partition(":")[0]
+
+
+def problem_kinds(warning: str) -> list[str]:
+    """Kinds of problem in the warning of a file, such as ``"depth_16: ...; other_modality: ..."``."""
+    return [error_kind(part) for part in warning.split("; ")] if warning else []
 
 
 def is_complete(digest: str, target: Path, summary: Path) -> bool:
@@ -220,6 +231,18 @@ def is_complete(digest: str, target: Path, summary: Path) -> bool:
         return bool(known["digest"] == digest and known["bytes"] == target.stat().st_size)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def update_left_out(summary: Path, left_out: Mapping[str, Any]) -> None:
+    """Bring the list of files that are left out up to date, where the table of the images is complete already.
+
+    Args:
+        summary: JSON file of the table.
+        left_out: :attr:`cxr.inference.scoring.sources.ImageSource.left_out_figures`.
+    """
+    known = json.loads(summary.read_text(encoding="utf-8"))
+    if known.get("left_out") != left_out:
+        write_json(summary, {**known, "left_out": left_out})
 
 
 def _digest(model: str, files: Sequence[ImageFile]) -> str:

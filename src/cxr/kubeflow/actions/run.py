@@ -86,7 +86,7 @@ class RunLocally(Step):
         from cxr.kubeflow.pipeline_package import compile_pipeline
 
         if not self.params.is_file():
-            raise MissingInputError(f"{self.name}: expected a parameter file, received params={self.params}")
+            raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
         sections = override_parameters(read_parameter_file(self.params), self.models, self.changes)
         engine = ContainerEngine.find()
         started = datetime.now(UTC)

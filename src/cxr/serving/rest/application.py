@@ -26,8 +26,10 @@ from cxr.serving.rest.openapi import (
 )
 from cxr.serving.rest.problems import ProblemError, add_problem_handlers, request_id
 from cxr.serving.rest.request_body import (
+    IMAGE_COMMAND,
     IMAGE_TYPES,
     JSON_TYPE,
+    KSERVE_COMMAND,
     check_content_type,
     parse_images,
     parse_kserve_instances,
@@ -143,7 +145,7 @@ def build_application(
         If one of several images cannot be read, its result has an `error`; an image that was sent alone gets 422.
         With `regions=true` each image also has boxes around opacities, if the service has a detector.
         """
-        content_type = check_content_type(request, (*IMAGE_TYPES, JSON_TYPE))
+        content_type = check_content_type(request, (*IMAGE_TYPES, JSON_TYPE), IMAGE_COMMAND)
         answer = await predict_body(request, lambda body: parse_images(body, content_type, limits), regions)
         error = answer.results[0].error
         if content_type != JSON_TYPE and error is not None:
@@ -163,7 +165,7 @@ def build_application(
     ) -> PredictionsResponse:
         """Each of `instances` is one image in base64. The result of an image that cannot be read has an `error`."""
         check_model_name(name)
-        check_content_type(request, (JSON_TYPE,))
+        check_content_type(request, (JSON_TYPE,), KSERVE_COMMAND)
         answer = await predict_body(request, lambda body: parse_kserve_instances(body, limits), regions)
         return predictions_response(answer, request, regions)
 
@@ -254,4 +256,4 @@ def build_application(
 
 def _check_ready(readiness: Readiness) -> None:
     if readiness.draining:
-        raise ProblemError(503, "leaving", "the service is about to stop")
+        raise ProblemError(503, "leaving", "the service is about to stop; send requests again when it has started")

@@ -137,7 +137,10 @@ class InferenceService:
             results = predict_checked(served.predictor, [checked for _, checked in batch.values()])
         if self._prediction_log is not None:
             self._prediction_log.append(served, results, [image for image, _ in batch.values()])
-        answers = {index: _image_result(served, result) for index, result in zip(batch, results, strict=True)}
+        answers = {
+            index: _add_warnings(_image_result(served, result), batch[index][0])
+            for index, result in zip(batch, results, strict=True)
+        }
         return answers if detector is None else answers | self._draw_boxes(detector, batch, answers)
 
     def _draw_boxes(
@@ -162,7 +165,14 @@ def _image_result(served: ServedModel, result: PredictionResult) -> ImageResult:
             label=None, probability=None, threshold=served.metadata.threshold, refusal=detail, error=None
         )
     if not 0 <= prediction.probability <= 1:
-        return _error_result(served, ImageError("no_answer", f"the network gave {prediction.probability}"))
+        return _error_result(
+            served,
+            ImageError(
+                "no_answer",
+                f"expected a probability from 0 to 1, received {prediction.probability} from the network; "
+                "the image is not at fault: tell the operator of the service",
+            ),
+        )
     return ImageResult(
         label=prediction.label,
         probability=prediction.probability,
@@ -170,6 +180,13 @@ def _image_result(served: ServedModel, result: PredictionResult) -> ImageResult:
         refusal=None,
         error=None,
     )
+
+
+def _add_warnings(result: ImageResult, image: DecodedImage) -> ImageResult:
+    if not image.warnings:
+        return result
+    warnings = [ImageProblem(problem=kind, detail=detail) for kind, detail in image.warnings]
+    return result.model_copy(update={"warnings": warnings})
 
 
 def _error_result(served: ServedModel, error: ImageError) -> ImageResult:

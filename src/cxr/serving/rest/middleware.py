@@ -37,7 +37,7 @@ class Readiness:
 
 
 class RequestMiddleware:
-    """Names each request, adds headers to its response, and counts it."""
+    """Names each request, adds headers to its response, and counts it. HEAD is answered as GET, without a body."""
 
     def __init__(self, app: ASGIApp, metrics: ServiceMetrics, readiness: Readiness) -> None:
         """Wrap the application.
@@ -58,6 +58,8 @@ class RequestMiddleware:
         request_id = received_id if _VALID_ID.fullmatch(received_id) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.perf_counter(), _CLIENT_CLOSED_REQUEST
+        # Routes know only GET. The server sends no body, because its own scope still names HEAD.
+        inner_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -71,9 +73,9 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(inner_scope, receive, send_with_headers)
         finally:
-            route: Any = scope.get("route")
+            route: Any = inner_scope.get("route")
             path = getattr(route, "path", "other")
             self._metrics.count_request(scope["method"], path, status, time.perf_counter() - started)
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader
 from starlette.responses import HTMLResponse
 
 from cxr.serving.rest.problems import PROBLEM_TYPE, ProblemDetails
-from cxr.serving.rest.request_body import IMAGE_TYPES, JSON_TYPE
+from cxr.serving.rest.request_body import IMAGE_COMMAND, IMAGE_TYPES, JSON_TYPE
 from cxr.serving.rest.schemas import EXAMPLE_IMAGE, ImagesRequest, KServeRequest
 from cxr.serving.rest.settings import RequestLimits
 
@@ -38,8 +38,9 @@ def service_description(limits: RequestLimits) -> str:
     """
     return (
         "Probability of pneumonia for chest radiographs. For research. Not for diagnosis.\n\n"
-        f"Limits: {limits.megabytes:g} MiB and {limits.images} images a request, {limits.megapixels:g} megapixels an "
-        f"image, {limits.read_seconds:g} s to read an image, {limits.send_seconds:g} s to send a request. "
+        f"Limits: {limits.megabytes:g} MiB and {limits.images} images a request, "
+        f"{limits.max_pixels / 1e6:g} megapixels an image, {limits.read_seconds:g} s to read an image, "
+        f"{limits.send_seconds:g} s to send a request. "
         "With `?regions=true` a detector, if there is one, also draws boxes around opacities. "
         "Errors have the form of RFC 9457. Nothing that is sent is stored, unless predictions are logged."
     )
@@ -117,5 +118,5 @@ def docs_page(document: dict[str, Any]) -> HTMLResponse:
         The page. It loads nothing from other sites.
     """
     template = Environment(loader=PackageLoader("cxr.serving.rest"), autoescape=True).get_template("docs.html")
-    page = template.render(description=document["info"]["description"], paths=document["paths"])
+    page = template.render(description=document["info"]["description"], command=IMAGE_COMMAND, paths=document["paths"])
     return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 _ADVICE = {
     404: "expected one of the paths of /openapi.json",
-    405: "expected one of the methods that the header Allow names",
 }
 
 
@@ -67,7 +66,13 @@ def add_problem_handlers(application: FastAPI) -> None:
     def on_http_exception(request: Request, error: HTTPException) -> Response:
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         advice = _ADVICE.get(error.status_code, kind)
-        return problem_response(request, ProblemError(error.status_code, kind, advice, error.headers))
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            methods = set(headers["Allow"].split(", "))
+            # RequestMiddleware answers HEAD as GET.
+            headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+            advice = f"expected one of the methods {headers['Allow']}"
+        return problem_response(request, ProblemError(error.status_code, kind, advice, headers))
 
     @application.exception_handler(RequestValidationError)
     def on_wrong_parameter(request: Request, error: RequestValidationError) -> Response:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from cxr.errors import ImageError
+from cxr.images.base64_text import decode_base64
 from cxr.serving.rest.middleware import CLOSE_CONNECTION
 from cxr.serving.rest.problems import ProblemError
 from cxr.serving.rest.schemas import ImagesRequest, KServeRequest
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 
 JSON_TYPE = "application/json"
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/dicom", "application/octet-stream")
+_OTHER_NAMES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "binary/octet-stream": "application/octet-stream",
+}
+"""Unregistered names of types, as some clients and object stores send them, to the accepted name."""
+_TYPE_ADVICE = {
+    "": "name the type of the body",
+    "application/x-www-form-urlencoded": "curl sends this type if no other is named",
+    "multipart/form-data": "forms, as curl's --form makes them, are not read; send one image, or several as JSON",
+}
+IMAGE_COMMAND = 'curl --data-binary @image.jpeg --header "Content-Type: image/jpeg" http://HOST:PORT/v1/predictions'
+"""A command that sends one image. The shells of Linux, macOS and Windows understand it."""
+KSERVE_COMMAND = (
+    'curl --data-binary @images.json --header "Content-Type: application/json" http://HOST:PORT/v1/models/NAME:predict'
+)
+"""A command that sends a file with images in KServe's V1 protocol."""
 _MAX_QUOTED_CHARACTERS = 80
 _DISCARD_SECONDS = 2.0
 _DISCARD_FACTOR = 4
@@ -29,31 +47,47 @@ _DISCARD_FACTOR = 4
 Body = TypeVar("Body", ImagesRequest, KServeRequest)
 
 
-def check_content_type(request: Request, accepted: Sequence[str]) -> str:
+def check_content_type(request: Request, accepted: Sequence[str], example: str) -> str:
     """Check the type of a body.
 
     Args:
         request: the request.
         accepted: the accepted types.
+        example: a command that sends the right type, for the error.
 
     Returns:
-        The type, without parameters, in lower case.
+        The type, without parameters, in lower case and by its registered name.
 
     Raises:
         ProblemError: 415 if it is another one, or the body is compressed.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if content_type not in accepted or encoding != "identity":
-        received = f"{content_type} {encoding}"[:_MAX_QUOTED_CHARACTERS]
-        printable = "".join(character for character in received if character.isprintable())
+    content_type = _OTHER_NAMES.get(content_type, content_type)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    problems = []
+    if content_type not in accepted:
+        advice = f" ({_TYPE_ADVICE[content_type]})" if content_type in _TYPE_ADVICE else ""
+        problems.append(
+            f"expected Content-Type: {', '.join(accepted)}, received {_quote('Content-Type', content_type)}{advice}"
+        )
+    if encoding not in ("", "identity"):
+        problems.append(
+            f"expected a body without Content-Encoding, received {_quote('Content-Encoding', encoding)}; "
+            "send it uncompressed, and leave the header out"
+        )
+    if problems:
         raise ProblemError(
             415,
             "wrong_type",
-            f"expected Content-Type: {', '.join(accepted)}, not compressed, received {printable!r}",
-            {"Accept": ", ".join(accepted), **CLOSE_CONNECTION},
+            f"{'; '.join(problems)}; for example: {example}",
+            {"Accept": ", ".join(accepted), "Accept-Encoding": "identity", **CLOSE_CONNECTION},
         )
     return content_type
+
+
+def _quote(header: str, value: str) -> str:
+    printable = "".join(character for character in value[:_MAX_QUOTED_CHARACTERS] if character.isprintable())
+    return f"{header}={printable!r}" if value else f"no {header}"
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
@@ -104,7 +138,12 @@ async def _discard_body(request: Request, max_bytes: int) -> None:
 
 def _too_large(max_bytes: int) -> ProblemError:
     limit = f"{max_bytes / MEBIBYTE:g} MiB" if max_bytes >= MEBIBYTE else f"{max_bytes} bytes"
-    return ProblemError(413, "too_large", f"expected at most {limit} a request; send fewer images", CLOSE_CONNECTION)
+    return ProblemError(
+        413,
+        "too_large",
+        f"expected at most {limit} a request; send fewer images at once, or raise serve.max_megabytes",
+        CLOSE_CONNECTION,
+    )
 
 
 def parse_images(body: bytes, content_type: str, limits: RequestLimits) -> list[bytes | ImageError]:
@@ -123,7 +162,7 @@ def parse_images(body: bytes, content_type: str, limits: RequestLimits) -> list[
     """
     if content_type != JSON_TYPE:
         return [body]
-    return _decode_images(_validate(ImagesRequest, body).images, limits)
+    return _decode_images(_validate(ImagesRequest, body).images, "images.{}", limits)
 
 
 def parse_kserve_instances(body: bytes, limits: RequestLimits) -> list[bytes | ImageError]:
@@ -139,30 +178,41 @@ def parse_kserve_instances(body: bytes, limits: RequestLimits) -> list[bytes | I
     Raises:
         ProblemError: 422 if the JSON does not match the schema, 413 if there are too many images.
     """
-    return _decode_images([instance.b64 for instance in _validate(KServeRequest, body).instances], limits)
+    texts = [instance.b64 for instance in _validate(KServeRequest, body).instances]
+    return _decode_images(texts, "instances.{}.b64", limits)
 
 
 def _validate(schema: type[Body], body: bytes) -> Body:
+    encoding = json.detect_encoding(body)
     try:
-        return schema.model_validate_json(body)
+        # Programs of Windows write UTF-16, or UTF-8 with a mark before the text.
+        return schema.model_validate_json(body if encoding == "utf-8" else body.decode(encoding))
+    except UnicodeDecodeError:
+        raise ProblemError(422, "malformed", "body: expected JSON in UTF-8; see /openapi.json") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         location = ".".join(map(str, first["loc"])) or "body"
+        message = first["msg"]
+        if "control character" in message:
+            message += ", such as a line break inside a text: write each text in one line"
         raise ProblemError(
-            422, "malformed", f"{location[:_MAX_QUOTED_CHARACTERS]}: {first['msg']}; see /openapi.json"
+            422, "malformed", f"{location[:_MAX_QUOTED_CHARACTERS]}: {message}; see /openapi.json"
         ) from None
 
 
-def _decode_images(texts: Sequence[str], limits: RequestLimits) -> list[bytes | ImageError]:
+def _decode_images(texts: Sequence[str], location: str, limits: RequestLimits) -> list[bytes | ImageError]:
+    """Decode base64. ``location`` has a place for the number of the text, from 0."""
     if len(texts) > limits.images:
         raise ProblemError(
-            413, "too_many", f"expected at most {limits.images} images a request, received images={len(texts)}"
+            413,
+            "too_many",
+            f"expected at most {limits.images} images a request, received images={len(texts)}; "
+            "send the others in another request",
         )
-    return [_decode_base64(text) for text in texts]
-
-
-def _decode_base64(text: str) -> bytes | ImageError:
-    try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        return ImageError("not_base64", "expected the image in base64")
+    images: list[bytes | ImageError] = []
+    for number, text in enumerate(texts):
+        try:
+            images.append(decode_base64(text))
+        except ImageError as error:
+            images.append(ImageError(error.problem, f"{location.format(number)}: {error.detail}"))
+    return images

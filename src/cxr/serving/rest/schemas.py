@@ -14,7 +14,8 @@ EXAMPLE_IMAGE = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
 Base64Image = Annotated[
     str,
     Field(
-        description="One image (JPEG, PNG or DICOM) in base64.",
+        description="One image (JPEG, PNG or DICOM) in base64. Line breaks, the head of a data URL "
+        "(`data:image/png;base64,`), the URL-safe alphabet and missing padding are accepted.",
         json_schema_extra={"contentEncoding": "base64", "examples": [EXAMPLE_IMAGE]},
     ),
 ]
@@ -52,7 +53,7 @@ class RefusalDetail(BaseModel):
 
 
 class ImageProblem(BaseModel):
-    """Why one of several images could not be read."""
+    """Why one of several images could not be read, or what is unusual about it."""
 
     problem: str = Field(description="Kind of problem, for programs.", examples=["truncated"])
     detail: str = Field(description="What was expected and what was received.")
@@ -94,6 +95,9 @@ class ImageResult(BaseModel):
     )
     refusal: RefusalDetail | None = Field(description="Why a readable image has no prediction.")
     error: ImageProblem | None = Field(description="Why the image could not be read.")
+    warnings: list[ImageProblem] | None = Field(
+        default=None, description="Only for an image that was read although it is unusual: what is unusual."
+    )
     regions: list[RegionResult] | None = Field(
         default=None,
         description="Only with `regions=true`: the boxes by falling score; empty if no opacity is above the threshold; "

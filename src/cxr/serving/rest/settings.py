@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxr.images.reading_options import ReadingOptions
+
 MEBIBYTE = 1 << 20
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder of the workers' metrics; set before ``prometheus_client`` is imported."""
@@ -17,7 +19,7 @@ class RequestLimits:
     Attributes:
         megabytes: largest body, MiB; counted while it is received.
         images: most images of a request.
-        megapixels: most pixels of an image, millions.
+        options: what is accepted when an image is read.
         read_seconds: longest time to decode an image.
         send_seconds: longest time that a client may take to send its request.
         waiting: most requests that a worker has accepted and not yet answered; further ones get 503.
@@ -25,7 +27,7 @@ class RequestLimits:
 
     megabytes: float
     images: int
-    megapixels: float
+    options: ReadingOptions
     read_seconds: float
     send_seconds: float
     waiting: int
@@ -38,7 +40,7 @@ class RequestLimits:
     @property
     def max_pixels(self) -> int:
         """Most pixels of an image."""
-        return int(self.megapixels * 1_000_000)
+        return self.options.max_pixels
 
 
 @dataclass(frozen=True)

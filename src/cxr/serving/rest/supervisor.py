@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from cxr.errors import ParameterError, ServiceError
+from cxr.errors import ServiceError
+from cxr.serving.addresses import address_error
 from cxr.serving.rest.cpu import available_cores, thread_limits
 from cxr.serving.rest.settings import METRICS_FOLDER_VARIABLE, ServiceSettings
 from cxr.serving.rest.worker import CLOSED, READY, WAKE, StartFailure, StopRequest, run_worker
@@ -52,12 +53,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         if bound is not None:
             bound.close()
-        raise ParameterError(
-            [f"expected a free address, received host={host}, port={port} ({error.strerror}); choose another port"]
-        ) from error
+        raise address_error(host, port, error) from error
     return bound
 
 

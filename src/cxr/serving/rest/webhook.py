@@ -44,9 +44,19 @@ class WebhookReceiver:
             ProblemError: 403, with what is missing.
         """
         if not self._registered_names:
-            raise ProblemError(403, "no_registry", "a model from a folder answers here: messages are not accepted")
+            raise ProblemError(
+                403,
+                "no_registry",
+                "messages are not accepted, because the model comes from a folder; "
+                "start the service with a registered model",
+            )
         if self._signatures is None:
-            raise ProblemError(403, "no_secret", "the service has no secret: messages are not accepted")
+            raise ProblemError(
+                403,
+                "no_secret",
+                "messages are not accepted, because the service has no secret; "
+                "start it with the environment variable that serve.secret_variable names",
+            )
         return self._signatures
 
     def receive(self, body: bytes, headers: Mapping[str, str], sender: str) -> bool:
@@ -72,7 +82,11 @@ class WebhookReceiver:
             )
         except SignatureError as error:
             log.warning("message from %s rejected: %s", sender, error)
-            raise ProblemError(401, "bad_signature", "expected a recent message with a valid signature") from None
+            raise ProblemError(
+                401,
+                "bad_signature",
+                "expected a recent message with a valid signature; the log of the service says what is wrong",
+            ) from None
         about_model = delivery.data.get("name") in self._registered_names
         relevant = about_model and delivery.event in EVENTS and not delivery.repeated
         if relevant:

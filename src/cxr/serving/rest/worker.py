@@ -108,7 +108,7 @@ class _Worker:
                 processes=parallel_requests,
                 seconds=limits.read_seconds,
                 max_bytes=limits.max_bytes,
-                max_pixels=limits.max_pixels,
+                options=limits.options,
             )
         )
         prediction_log = None
