@@ -53,8 +53,8 @@ def test_the_csv_has_the_columns_of_cxr_predict():
 def test_a_row_names_file_prediction_and_version():
     assert rows(0.5)[0] == {
         "path": "'=HYPERLINK(1).png", "label": "PNEUMONIA", "probability": "0.7", "threshold": "0.5",
-        "version": "3", "alias": "champion", "model": "three_block", "error": "", "warning": "", "sha256": "ab", "width": "40",
-        "height": "30",
+        "version": "3", "alias": "champion", "model": "three_block", "error": "", "warning": "", "sha256": "ab",
+        "width": "40", "height": "30",
     }  # fmt: skip
 
 

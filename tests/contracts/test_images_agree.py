@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from cxr.kubeflow.components import CONTAINER_USER, component_images
 from cxr.serving.rest.supervisor import EXIT_GRACE_SECONDS
 from cxr.steps import load_step
 from cxr.steps.serve import Serve
+from support.loopback import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "components" / "Dockerfile"
@@ -239,10 +243,37 @@ def test_only_packages_of_an_extra_are_explained() -> None:
 def test_only_files_that_the_dockerfile_copies_reach_the_build() -> None:
     ignored = text("components/Dockerfile.dockerignore").splitlines()
     assert ignored[0] == "*"
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text("components/Dockerfile"), re.M)
+    copied = re.findall(r"^COPY (?!--from)(?:--chmod=\d+ )?(.*) \S+$", text("components/Dockerfile"), re.M)
     copied_folders = {word.split("/")[0] for line in copied for word in line.split()}
     allowed = {line[1:].split("/")[0] for line in ignored if line.startswith("!")}
     assert copied_folders == allowed
+
+
+@pytest.mark.parametrize("name", ["components/Dockerfile", "mlflow/Dockerfile"])
+def test_everybody_may_read_the_files_of_an_image_whatever_the_umask_of_the_checkout(name: str) -> None:
+    copied = re.findall(r"^COPY (?!--from)(.*) /opt/\S+$", text(name), re.M)
+    assert copied
+    assert all("--chmod=0755 " in files for files in copied), copied
+
+
+@pytest.mark.parametrize("name", ["components/Dockerfile", "mlflow/Dockerfile"])
+def test_a_health_check_asks_the_server_itself_and_no_proxy(name: str) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+    command = json.loads(re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text(name), re.M)[0])
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY"), f"http://127.0.0.1:{free_port()}")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        port = str(server.server_address[1])
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        check = [sys.executable, *(word.replace("8080", port) for word in command[1:])]
+        environment = {**os.environ, **proxies, "MLFLOW_PORT": port}
+        healthy = subprocess.run(check, env=environment, capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    gone = subprocess.run(check, env=environment, capture_output=True, timeout=60)
+    assert (command[0], healthy.returncode, gone.returncode) == ("python", 0, 1), healthy.stderr
 
 
 def test_the_image_and_the_cluster_start_an_existing_command() -> None:

@@ -289,3 +289,15 @@ def test_full_size_radiographs_are_sound_and_their_damaged_copies_are_not(real_o
         assert error_of(content[: len(content) * 2 // 3]).problem == "truncated"
         middle = len(content) // 2
         assert error_of(content[:middle] + content[middle + 500 :]).problem == "corrupt"
+
+
+@pytest.mark.parametrize(("shape", "level"), [((368, 453), 127), ((405, 505), 3), ((404, 463), 255), ((120, 120), 90)])
+def test_an_image_of_one_grey_level_is_blank_whatever_its_size(
+    tmp_path: Path, shape: tuple[int, int], level: int
+) -> None:
+    """The mean of equal pixels is rounded, so that their computed deviation may be a little above 0."""
+    path = tmp_path / "x.png"
+    assert cv2.imwrite(str(path), np.full(shape, level, np.uint8))
+    facts = inspect_image(path, LIMITS)
+    assert facts.problems == (("blank", f"all pixels have the grey level {level}"),)
+    assert (facts.mean, facts.std, facts.phash) == (pytest.approx(level), 0, "")

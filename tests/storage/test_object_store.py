@@ -278,13 +278,23 @@ def test_keys_with_repeated_slashes_are_read(store: S3Server, tmp_path: Path) ->
     assert "set/d.png" in read_all(ObjectStoreContents(f"s3://{store.bucket}", tmp_path, endpoint_url=store.url))
 
 
-def test_keys_that_become_one_path_or_none_are_named(store: S3Server, tmp_path: Path) -> None:
+def test_keys_that_become_one_path_are_named(store: S3Server, tmp_path: Path) -> None:
     store.put("twice/ward/a.png")
     store.put("twice/ward//a.png")
     text = error_message(lambda: store.open("twice", tmp_path))
     assert "'twice/ward//a.png'" in text and "'twice/ward/a.png'" in text and "rename one of them" in text
+
+
+def test_the_content_of_a_key_that_marks_a_folder_is_left_out_with_a_warning(
+    store: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store.put("full/ward/", b"content of what looks like a folder")
-    assert "with 'full/ward/'; rename it" in error_message(lambda: store.open("full", tmp_path))
+    store.put("full/other/", b"")
+    store.put("full/ward/a.png")
+    assert read_all(store.open("full", tmp_path)) == {"ward/a.png": b"image"}
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("cxr")] == [
+        f"s3://{store.bucket}/full: left out 'full/ward/' with 35 bytes: a key that ends with a slash marks a folder"
+    ]
 
 
 def test_first_bytes_are_requested_as_a_range_once_per_object(store: S3Server, tmp_path: Path) -> None:

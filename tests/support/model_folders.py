@@ -22,6 +22,7 @@ from cxr.images.decoding import decode_grey
 from cxr.images.recipes import Recipe, apply_recipe, to_network_input
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
+from cxr.tracking.relocation import correct_addresses
 from cxr.tracking.store import Store
 from support.simulated_predictions import evaluated
 
@@ -44,6 +45,7 @@ def _empty_store() -> bytes:
 def write_store(folder: Path, name: str = "mlflow.db") -> str:
     """Write an empty local store and return its address."""
     (folder / name).write_bytes(_empty_store())
+    correct_addresses((folder / name).absolute())  # the store was made in another folder
     return f"sqlite:///{folder}/{name}"
 
 

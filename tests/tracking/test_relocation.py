@@ -141,10 +141,15 @@ def test_two_spellings_of_one_folder_are_one_place(tmp_path: Path) -> None:
 def test_files_that_are_elsewhere_on_purpose_stay_there(tmp_path: Path) -> None:
     project = write_project(tmp_path / "project")
     store = open_project(project)
-    shared, bucket = tmp_path / "shared" / "mlruns", "s3://bucket/mlruns"
-    places = {"in a bucket": bucket, "shared": str(shared), "other name": str(tmp_path / "project" / "my-files")}
+    places = {
+        "in a bucket": "s3://bucket/mlruns",
+        "shared": str(tmp_path / "shared" / "mlruns"),
+        "not mounted now": str(tmp_path / "absent" / "mlruns"),
+        "other name": str(tmp_path / "project" / "my-files"),
+    }
     for name, place in places.items():
         store.client.create_experiment(name, artifact_location=place)
+    store.client.create_run(store.experiment_id("not mounted now"))
     run = store.client.create_run(store.experiment_id("shared"))
     store.client.log_text(run.info.run_id, "text", "shared.txt")
     project.rename(tmp_path / "moved")

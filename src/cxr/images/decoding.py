@@ -283,10 +283,11 @@ def _add_pixel_facts(
     """Complete the facts of a decoded image and collect its soft problems."""
     height, width = grey.shape
     mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
+    is_blank = bool(grey.min() == grey.max())  # the deviation of equal pixels is not always rounded to 0
     aspect = max(height, width) / min(height, width)
     size = f"size={width}x{height}"
     problems = _unusual_header(header)
-    if std == 0:
+    if is_blank:
         problems["blank"] = f"all pixels have the grey level {mean:.0f}"
     if min(height, width) < limits.min_side:
         problems["too_small"] = f"expected sides of at least {limits.min_side} pixels, received {size}"
@@ -303,8 +304,8 @@ def _add_pixel_facts(
         readable=True,
         problems=tuple((problem, problems[problem]) for problem in TRAINING_PROBLEMS if problem in problems),
         mean=mean,
-        std=std,
-        phash=perceptual_hash(grey) if std > 0 else "",
+        std=0.0 if is_blank else std,
+        phash="" if is_blank else perceptual_hash(grey),
         sharpness=measure_sharpness(grey),
         gradient_ratio=measure_gradient_ratio(grey),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from cxr.storage.connection import (
     translate_s3_errors,
 )
 from cxr.storage.contents import SourceContents, SourceFile, read_chunks, safe_path
+
+log = logging.getLogger(__name__)
 
 PIECE_BYTES = 1 << 16
 MAX_ATTEMPTS = 3
@@ -54,7 +57,7 @@ class ObjectStoreContents(SourceContents):
     """The objects below ``s3://bucket/prefix``, or the one object of that name.
 
     Keys become relative paths: slashes at their start, repeated slashes and ``.`` between slashes are dropped. A key
-    that ends with a slash and holds nothing marks a folder, and is no entry.
+    that ends with a slash marks a folder, and is no entry.
 
     Credentials, region, profile and endpoint come from the environment variables and files of the AWS tools
     (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are sent
@@ -197,7 +200,8 @@ class ObjectStoreContents(SourceContents):
             for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
                     response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request)
-                    return bytes(response["Body"].read()), response
+                    data = bytes(response["Body"].read())
+                    break
                 except CONNECTION_ERRORS:
                     if attempt == MAX_ATTEMPTS:
                         raise
@@ -205,7 +209,7 @@ class ObjectStoreContents(SourceContents):
                     if error_code(error) not in CHANGED_OBJECT_CODES:
                         raise
                     raise FileNotFoundError(f"gone or changed since it was listed ({error_code(error)})") from error
-        raise AssertionError("unreachable")
+        return data, response
 
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
@@ -213,7 +217,12 @@ class ObjectStoreContents(SourceContents):
             for item in page.get("Contents", ()):
                 key = item["Key"]
                 is_below_prefix = not prefix or key == prefix or key.startswith(f"{prefix}/")
-                if is_below_prefix and (item["Size"] or not key.endswith("/")):
+                if is_below_prefix and key.endswith("/") and item["Size"]:
+                    log.warning(
+                        "%s: left out %r with %s bytes: a key that ends with a slash marks a folder", self.name, key,
+                        f"{item['Size']:,}",
+                    )  # fmt: skip
+                elif is_below_prefix and not key.endswith("/"):
                     yield StoredObject(key, item["Size"], item["ETag"].strip('"'))
 
     def _download_object(self, item: StoredObject, file: Path, bar: tqdm[Any]) -> None:
@@ -280,10 +289,10 @@ def _relative_path(key: str, prefix: str, name: str) -> PurePosixPath:
     """Return the path of an object below the prefix, or its last part if its key is the prefix."""
     below_prefix = PurePosixPath(key).name if key == prefix else key[len(prefix) :].lstrip("/")
     path = safe_path(below_prefix)
-    if path is None or not path.parts or key.endswith("/"):
+    if path is None or not path.parts:
         raise SourceError(
             f"expected keys that can be paths of files, received source={name} with {key!r}; rename it, so that it "
-            "neither holds '..' or a drive like 'C:' nor ends with a slash"
+            "does not hold '..' or begin with a drive like 'C:'"
         )
     return path
 

@@ -146,7 +146,7 @@ def _log_ignored_files(layout: SourceLayout, contents: SourceContents) -> None:
         level = logging.INFO if reason in (SYSTEM_FILE, NESTED_COPY) else logging.WARNING
         log.log(level, "%s: %s", contents.name, describe_left_out(reason, paths))
     if folders := contents.hidden_folders:
-        log.info("%s: left out %s hidden folders: %s", contents.name, f"{len(folders):,}", shorten_list(folders))
+        log.info("%s: left out hidden folders: %s", contents.name, shorten_list(folders))
 
 
 def _advise_about_patients(layout: SourceLayout, name: str, *, has_patients: bool) -> None:

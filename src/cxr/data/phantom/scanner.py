@@ -19,6 +19,7 @@ Style = Literal["digital", "film"]
 Pixels = npt.NDArray[np.uint8]
 
 _COARSE = 4  # every fourth pixel is enough to set the exposure
+_STEPS = 1024  # per grey level, for exact means
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,10 @@ class Detector:
 
 
 def _mean_and_deviation(plane: Plane | Pixels) -> tuple[float, float]:
-    """Mean and standard deviation, summed as integers: 1/1024 of a level each."""
-    levels = np.rint(plane * np.float32(1024)).astype(np.int64)
-    count, total, squares = levels.size, int(levels.sum()), int((levels * levels).sum())
-    return total / (1024 * count), math.sqrt(squares * count - total * total) / (1024 * count)
+    """Mean and standard deviation of values rounded to multiples of 1/1024: sums of integers have no rounding."""
+    steps = np.rint(plane * np.float32(_STEPS)).astype(np.int64)
+    count, total, squares = steps.size, int(steps.sum()), int((steps * steps).sum())
+    return total / (_STEPS * count), math.sqrt(squares * count - total * total) / (_STEPS * count)
 
 
 def _draw_dust(canvas: Canvas, g: RandomStream) -> Plane:
