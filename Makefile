@@ -29,6 +29,12 @@ endif
 # Hospitals often have their own certificates: trust those that the system trusts.
 export UV_SYSTEM_CERTS ?= 1
 
+# Programs of a virtual environment start the Python of the folder that it was made in. A project that was moved or copied
+# gets a new one. Two paths of one folder are the same place.
+ifeq ($(shell test -e .venv/place && ! test "$$(cat .venv/place)" -ef . && rm -rf .venv .venv-uv && echo moved),moved)
+$(info The project was moved or copied: what it needs is installed again.)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help run repro transfer regions test check audit format ui app gpu weights results benchmarks server generate images kubeflow-local lock clean
 
@@ -123,6 +129,7 @@ clean: ## Remove the outputs of runs (not data/, not .venv)
 
 .venv/pyvenv.cfg: | $(OWN_UV)
 	$(UV) venv -q --allow-existing --python '>=3.11,<3.14' .venv
+	@pwd -P > .venv/place
 
 .venv/run.stamp: requirements/run.txt pyproject.toml .venv/pyvenv.cfg
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/run.txt

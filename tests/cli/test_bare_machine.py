@@ -76,3 +76,19 @@ def test_make_gives_caches_a_place_only_where_the_home_folder_has_none(
     for name, value in expected.items():
         assert variables.get(name) == (value and value.format(**places)), name
     assert variables.get("LOGNAME") or variables["USER"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("place", "stays"), [("here", True), ("link", True), ("elsewhere", False), ("gone", False)])
+def test_a_moved_or_copied_project_gets_its_own_virtual_environment(
+    repository: Path, tmp_path: Path, place: str, stays: bool
+) -> None:
+    project = tmp_path / "mein $PROJEKT"
+    (project / ".venv").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(project)
+    shutil.copy(repository / "Makefile", project)
+    (project / ".venv" / "place").write_text(f"{project if place == 'here' else tmp_path / place}\n")
+    result = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
+    assert (project / ".venv").exists() == stays
+    assert ("moved or copied" in result.stdout) != stays
