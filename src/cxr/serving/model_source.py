@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from cxr.errors import CxrError, MissingInputError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import METADATA_FILE, MODEL_CARD_FILE, PREDICTIONS_FILE, REFERENCE_FILE
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult, check_and_predict
 from cxr.inference.predictor import Predictor
 from cxr.inference.reference.reference import Reference
