@@ -59,7 +59,7 @@ class DataError(CxrError):
 
 
 class ImageError(CxrError):
-    """One image cannot be used; ``problem`` is a key of :data:`cxr.images.decoding.PROBLEMS`."""
+    """One image cannot be used; ``problem`` is a key of :data:`cxr.images.problems.PROBLEMS`."""
 
     def __init__(self, problem: str, detail: str) -> None:
         """Store the kind of problem and its description.

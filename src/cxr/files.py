@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,10 @@ DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
 
+_SCRATCH = "cxr-"
+"""Beginning of the names of scratch folders; the number of the process follows."""
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Write a file so that a reader sees the old one or the new one, never a part.
@@ -62,6 +67,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         A hidden file beside it to write to; it takes the final name when the block ends without an error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_partial_files(path)
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         yield partial
@@ -112,6 +118,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     with whole_folders({"": path}) as partial:
         yield partial[""]
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder for files that nobody needs afterwards, and remove those that killed processes left.
+
+    Yields:
+        An empty folder in the system's folder for temporary files.
+    """
+    for leftover in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        match = re.fullmatch(rf"{_SCRATCH}(\d+)-\w+", leftover.name)
+        if match is not None and not _is_running(int(match[1])):
+            shutil.rmtree(leftover, ignore_errors=True)  # those of other users stay: they cannot be removed
+    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _remove_partial_files(path: Path) -> None:
+    """Remove the hidden files that killed processes left beside a file."""
+    for leftover in path.parent.glob(f".{path.stem}.partial-*{path.suffix}"):
+        match = re.fullmatch(rf"\.{re.escape(path.stem)}\.partial-(\d+){re.escape(path.suffix)}", leftover.name)
+        if match is not None and not _is_running(int(match[1])):
+            leftover.unlink(missing_ok=True)
 
 
 def remove_leftovers(final: Path) -> None:
@@ -225,5 +254,12 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    # A killed process stays in the list of processes until its parent asks for it, in some containers for ever.
+    try:
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        )
+    except (OSError, IndexError):
         return True
-    return True
+    return state not in ("Z", "X")

@@ -19,7 +19,8 @@ from cxr.drift.detection import detect_drift
 from cxr.drift.window_comparison import WindowComparison
 from cxr.drift.window_rows import summarize_by_day
 from cxr.evaluation.validation_scores import ValidationScores
-from cxr.images.decoding import DecodedImage, decode_grey
+from cxr.images.decoding import decode_grey
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.inference.reference.features import STATISTICS
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference

@@ -15,15 +15,9 @@ import pytest
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.images.decoding import (
-    PROBLEMS,
-    SOFT_PROBLEMS,
-    TRAINING_PROBLEMS,
-    decode_grey,
-    inspect_image,
-    read_bytes,
-)
+from cxr.images.decoding import decode_grey, inspect_image, read_bytes
 from cxr.images.headers import read_header
+from cxr.images.problems import PROBLEMS, SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.reading_options import STRICT, ReadingOptions
 from support import bad_images
 from support.bad_images import IMAGE_LIMITS as LIMITS

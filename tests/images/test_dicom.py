@@ -20,8 +20,9 @@ from pydicom.uid import (
 )
 
 from cxr.errors import ImageError
-from cxr.images.decoding import PROBLEMS, decode_grey, decode_image, inspect_image
+from cxr.images.decoding import decode_grey, decode_image, inspect_image
 from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
+from cxr.images.problems import PROBLEMS
 from cxr.images.reading_options import STRICT
 from support import bad_images
 from support.dicom_files import (

@@ -175,3 +175,22 @@ def test_reading_prepared_images_imports_no_decoder() -> None:
     code = "import sys, cxr.images.prepared; print(*(name for name in sys.modules if name.startswith('cxr.')))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(result.stdout.split()) == {"cxr.errors", "cxr.images", "cxr.images.prepared", "cxr.images.recipes"}
+
+
+@pytest.mark.parametrize("position", [200, -1])
+def test_damaged_pixels_are_found_when_the_folder_is_opened(data: Path, tmp_path: Path, position: int) -> None:
+    folder = tmp_path / "s2_resize"
+    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[position] ^= 1
+    (folder / "images.npy").write_bytes(content)
+    path = paths_of(data)[0 if position > 0 else -1]
+    with pytest.raises(DataError, match=rf"received 1 damaged images.*{path}.*dvc repro --force preprocess@s2_resize"):
+        PreparedImages.open(folder)
+
+
+def test_a_folder_without_checksums_is_refused(data: Path, tmp_path: Path) -> None:
+    prepare_images(data, paths_of(data), RECIPE, tmp_path, workers=None, progress=False)
+    pd.read_parquet(tmp_path / "index.parquet").drop(columns="crc32").to_parquet(tmp_path / "index.parquet")
+    with pytest.raises(DataError, match="run `cxr preprocess` again"):
+        PreparedImages.open(tmp_path)

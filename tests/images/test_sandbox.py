@@ -22,6 +22,7 @@ from cxr.errors import ImageError
 from cxr.images.decoding import decode_image
 from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.sandbox import MEMORY_BYTES, SandboxedDecoder
+from cxr.images.sandbox_process import OPEN_FILES
 from support import bad_images
 from support.dicom_files import COMPRESSED, SECRET, dicom_file, draw_12_bits, pydicom_file
 
@@ -137,7 +138,7 @@ def test_a_process_has_no_environment_no_files_and_one_thread(disposable: Sandbo
     folder = Path(f"/proc/{process_id(disposable)}")
     names = {entry.partition(b"=")[0] for entry in (folder / "environ").read_bytes().split(b"\0") if entry}
     assert names <= {b"LD_LIBRARY_PATH", b"OPENBLAS_NUM_THREADS", b"OMP_NUM_THREADS"}
-    assert len(list((folder / "fd").iterdir())) == 4
+    assert len(list((folder / "fd").iterdir())) == OPEN_FILES
     assert [task.name for task in (folder / "task").iterdir()] == [folder.name]
     status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
     assert status["NoNewPrivs"].strip() == "1"

@@ -17,7 +17,7 @@ from cxr.data.checks.rules import list_checks
 from cxr.data.dataset import DatasetCard
 from cxr.data.manifest.builder import STATUSES
 from cxr.errors import DataError, MissingInputError, ParameterError
-from cxr.images.decoding import TRAINING_PROBLEMS
+from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.steps import validate
 from cxr.steps.validate import Validate
 from cxr.tracking.store import Store

@@ -11,8 +11,9 @@ import numpy as np
 
 from cxr.app.examples import EXAMPLES, draw_example
 from cxr.files import NETWORK_FILE
-from cxr.images.decoding import DecodedImage, decode_grey
+from cxr.images.decoding import decode_grey
 from cxr.images.recipes import apply_recipe, to_network_input
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference
 from cxr.inference.reference.reference import Reference
 from cxr.promotion.candidates import RunFolders, find_candidates

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.inference.predictor import EnsemblePredictor, Prediction
 from cxr.inference.reference.features import DESCRIPTOR_LENGTH, STATISTICS

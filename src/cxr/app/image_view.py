@@ -18,7 +18,7 @@ from cxr.app.service import PageService
 from cxr.app.texts import WARNING_TEXTS, format_label
 from cxr.app.uploads import ImageOutcome, shrink
 from cxr.data.dataset import PNEUMONIA
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.explanation import overlay
 from cxr.serving.model_source import ServedModel
 

@@ -12,7 +12,7 @@ import streamlit as st
 
 from cxr.app.texts import format_label
 from cxr.app.uploads import ImageOutcome
-from cxr.images.decoding import describe_warnings
+from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.scoring.table import SCHEMA
 from cxr.serving.model_source import ServedModel
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cxr.images.decoding import DecodedImage
+    from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
     from cxr.regions.scoring import ScoredBox
     from cxr.serving.model_provider import DetectorProvider

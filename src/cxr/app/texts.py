@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isnan
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.images.decoding import PROBLEMS
+from cxr.images.problems import PROBLEMS
 
 SIGNS = {NORMAL: "●", PNEUMONIA: "▲"}
 NO_PREDICTION = "no answer"
@@ -68,7 +68,7 @@ def problem_sentence(problem: str) -> str:
     """Say why a file cannot be read.
 
     Args:
-        problem: kind of problem, a key of :data:`cxr.images.decoding.PROBLEMS`.
+        problem: kind of problem, a key of :data:`cxr.images.problems.PROBLEMS`.
 
     Returns:
         A sentence.

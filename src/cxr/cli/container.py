@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cxr.errors import ParameterError
+from cxr.files import scratch_folder
 from cxr.steps.base import Input, Step
 
 EXECUTOR_INPUT = "executor_input"
@@ -52,10 +52,10 @@ def linked_folders(step_class: type[Step], flags: Mapping[str, Any]) -> Iterator
             problems.append(f"expected the folder {flag} to exist, received {flag}={folder}")
     if problems:
         raise ParameterError(problems)
-    with tempfile.TemporaryDirectory() as root:
+    with scratch_folder() as root:
         for flag, folder in single_folders.items():
             field, _, name = flag.partition(".")
-            links = Path(root, field)
+            links = root / field
             links.mkdir(exist_ok=True)
             (links / name).symlink_to(folder.absolute())
             complete_flags[field] = str(links)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,57 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
+from cxr.images.dicom.reader import has_compressed_pixels, is_dicom, read_dicom_header
 from cxr.images.file_types import names_another_format
 from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
-from cxr.images.pixels import coloured_share, decode_pixels, is_grey
+from cxr.images.pixels import decode_pixels, is_grey
+from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.reading_options import STRICT, ReadingOptions
+from cxr.images.shared_sandbox import decode_in_sandbox
 from cxr.images.sharpness import measure_gradient_ratio, measure_sharpness
-
-TRAINING_PROBLEMS: dict[str, str] = {
-    "symlink": "a symbolic link: links are reported and never followed",
-    "special": "a folder, device, pipe or socket where an image file should be",
-    "unreadable": "the file cannot be read (permission, or gone)",
-    "empty": "the file has no bytes",
-    "too_large": "too many bytes or pixels; decided before a pixel is decoded",
-    "not_an_image": "the content is not a JPEG, PNG or DICOM image",
-    "truncated": "the file ends before its end mark",
-    "corrupt": "the content is damaged",
-    "animated": "the file holds more than one image",
-    "cmyk": "four ink channels: a print file, not a radiograph",
-    "modality": "made by a device that takes no radiographs (CT, MR, ultrasound, ...)",
-    "no_pixels": "a DICOM file without a picture: a report, a plan, a curve",
-    "photometric": "a DICOM file in colour; radiographs are stored in grey",
-    "raw": "the values of a detector before they are made a picture to look at",
-    "not_frontal": "a side or oblique view; the model knows frontal ones (PA, AP)",
-    "unsupported": "a way of storing pixels that is not read here; export the picture uncompressed",
-    "misplaced": "the file lies in no class folder",
-    "misnamed": "the name does not say which patient it is",
-    "mislabelled": "the name says another label than the folder",
-    "depth_16": "more than 8 bits per channel",
-    "other_modality": "a DICOM file whose modality is not in the standard, but names radiography",
-    "blank": "all pixels have one grey level",
-    "too_small": "fewer pixels per side than the limit",
-    "aspect": "longer and narrower than the limit",
-    "wrong_suffix": "the ending of the name is of another format than the content",
-    "colour": "coloured pixels; colour is dropped, every image is read as grey",
-}
-"""Kinds of problem that a file of training data can have, worst first, each with a sentence for people."""
-
-PROBLEMS: dict[str, str] = TRAINING_PROBLEMS | {
-    "too_slow": "reading it took longer than the limit",
-}
-"""All kinds of problem, including those of files sent for prediction. The page shows these sentences to visitors."""
-
-SOFT_PROBLEMS: frozenset[str] = frozenset(
-    {"depth_16", "other_modality", "blank", "too_small", "aspect", "wrong_suffix", "colour"}
+from cxr.images.strict_decoding import (
+    DecodedImage,
+    decode_header_and_grey,
+    decode_in_process,
+    refuse_header,
+    unusual_header,
 )
-"""Problems of images that can still be decoded. A policy may accept them."""
 
 MAX_BYTES = 200_000_000
 """Largest image file, where no step parameter sets another limit."""
-COLOUR_TOLERANCE = 8
 
 
 @dataclass(frozen=True)
@@ -124,33 +91,6 @@ class ImageFacts:
     gradient_ratio: float = float("nan")
 
 
-def describe_warnings(warnings: Sequence[tuple[str, str]]) -> str:
-    """Write warnings as one text for a cell of a table.
-
-    Args:
-        warnings: kinds of problem and their descriptions.
-
-    Returns:
-        For example ``"depth_16: ...; other_modality: ..."``; empty if there are none.
-    """
-    return "; ".join(f"{kind}: {detail}" for kind, detail in warnings)
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """An image as decoded, before any recipe.
-
-    Attributes:
-        grey: uint8 ``(height, width)``, 0 to 255, as :func:`decode_grey` returns it.
-        coloured_share: share of its pixels that are coloured, 0 to 1.
-        warnings: kinds of problem (keys of :data:`PROBLEMS`) in spite of which it was read, with their descriptions.
-    """
-
-    grey: NDArray[np.uint8]
-    coloured_share: float = 0.0
-    warnings: tuple[tuple[str, str], ...] = ()
-
-
 def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
     """Read a regular file; links are not followed, and pipes are not waited for.
 
@@ -201,41 +141,30 @@ def decode_grey(data: bytes, options: ReadingOptions = STRICT) -> NDArray[np.uin
         ImageError: ``empty``, ``not_an_image``, ``truncated``, ``corrupt``, ``animated``, ``cmyk``, ``too_large`` or
             ``depth_16``; for DICOM the problems that :func:`cxr.images.dicom.reader.read_dicom` lists.
     """
-    return _decode(data, options)[1]
+    if has_compressed_pixels(data):
+        return decode_in_sandbox(data, options).grey
+    return decode_header_and_grey(data, options)[1]
 
 
-def decode_image(
-    data: bytes, options: ReadingOptions = STRICT, *, colour_tolerance: int = COLOUR_TOLERANCE
-) -> DecodedImage:
+def decode_image(data: bytes, options: ReadingOptions = STRICT) -> DecodedImage:
     """Decode a file as :func:`decode_grey` does, measure how much colour was dropped, and say what is unusual.
+
+    Compressed pixels of DICOM are decoded in a process of their own, because damage in them can end the process: the
+    file is then ``corrupt``, and the next one is decoded.
 
     Args:
         data: the whole content of the file.
         options: what is accepted.
-        colour_tolerance: difference of a pixel's channels, in grey levels, above which it counts as coloured.
 
     Returns:
         The decoded image.
 
     Raises:
-        ImageError: as :func:`decode_grey`.
+        ImageError: as :func:`decode_grey`; also ``too_slow``.
     """
-    header, grey = _decode(data, options)
-    warnings = tuple(_unusual_header(header).items())
-    if header.format == "DICOM":
-        return DecodedImage(grey, warnings=warnings)
-    return DecodedImage(grey, coloured_share(data, header, colour_tolerance, coarse=True), warnings)
-
-
-def _decode(data: bytes, options: ReadingOptions) -> tuple[ImageHeader, NDArray[np.uint8]]:
-    if is_dicom(data):
-        return read_dicom(data, options)
-    header = read_header(data)
-    _refuse_header(header, options.max_pixels)
-    if header.bit_depth > 8 and not options.scale_16_bit:
-        detail = f"expected 8 bits per channel, received bit_depth={header.bit_depth}"
-        raise ImageError("depth_16", f"{detail}; convert it, or set scale_16_bit to true to have it scaled")
-    return header, decode_pixels(data, header)
+    if has_compressed_pixels(data):
+        return decode_in_sandbox(data, options)
+    return decode_in_process(data, options)
 
 
 def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
@@ -254,9 +183,9 @@ def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
         facts = replace(facts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         header = read_dicom_header(data, limits.options) if is_dicom(data) else read_header(data)
         facts = replace(facts, width=header.width, height=header.height, mode=header.mode, bit_depth=header.bit_depth)
-        _refuse_header(header, limits.options.max_pixels)
+        refuse_header(header, limits.options.max_pixels)
         if header.format == "DICOM":
-            grey, has_no_colour = read_dicom(data, limits.options)[1], True
+            grey, has_no_colour = decode_image(data, limits.options).grey, True
         else:
             grey, has_no_colour = decode_pixels(data, header), is_grey(data, header, limits.colour_tolerance)
         facts = replace(facts, grey=has_no_colour)
@@ -286,7 +215,7 @@ def _add_pixel_facts(
     is_blank = bool(grey.min() == grey.max())  # the deviation of equal pixels is not always rounded to 0
     aspect = max(height, width) / min(height, width)
     size = f"size={width}x{height}"
-    problems = _unusual_header(header)
+    problems = unusual_header(header)
     if is_blank:
         problems["blank"] = f"all pixels have the grey level {mean:.0f}"
     if min(height, width) < limits.min_side:
@@ -309,28 +238,3 @@ def _add_pixel_facts(
         sharpness=measure_sharpness(grey),
         gradient_ratio=measure_gradient_ratio(grey),
     )
-
-
-def _unusual_header(header: ImageHeader) -> dict[str, str]:
-    """Return the problems in spite of which a file is read, if the options accept them; no text has a semicolon."""
-    problems: dict[str, str] = {}
-    if header.bit_depth > 8 and header.format != "DICOM":  # DICOM says which of its values are black and white
-        problems["depth_16"] = (
-            f"bit_depth={header.bit_depth}, the range from the smallest to the largest value is stretched to 0 to 255"
-        )
-    if header.other_modality:
-        problems["other_modality"] = "a modality that the DICOM standard does not know, read as a radiograph"
-    return problems
-
-
-def _refuse_header(header: ImageHeader, max_pixels: int) -> None:
-    """Refuse an image that is too large, animated or in CMYK."""
-    if header.width * header.height > max_pixels:
-        size = f"{header.width}x{header.height}"
-        raise ImageError(
-            "too_large", f"expected at most {max_pixels} pixels, received size={size}; send a smaller image"
-        )
-    if header.animated:
-        raise ImageError("animated", "the file holds more than one image; export one of them")
-    if header.mode == "CMYK":
-        raise ImageError("cmyk", "expected grey or RGB, received mode=CMYK; export it as grey")

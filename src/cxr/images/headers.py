@@ -33,6 +33,10 @@ _ROTATION = re.compile(rb"\x01\x12.{6}\x00[\x02-\x08]|\x12\x01.{6}[\x02-\x08]\x0
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SEGMENTS = _FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 _SCAN, _APP1, _APP2, _END = 0xDA, 0xE1, 0xE2, 0xD9
+_MAX_SCANS = 100
+"""Scans of a JPEG. A progressive one has about ten, and each costs the decoder as much as the whole image."""
+_PARTS, _BYTES_PER_PART = 1000, 256
+"""Segments or chunks that a file may have, and bytes for each further one: encoders write 4,096 bytes and more."""
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
@@ -110,8 +114,11 @@ def _not_an_image(data: bytes) -> ImageError:
 def _read_jpeg(data: bytes) -> ImageHeader:
     """Read the segments of a JPEG file (ITU-T T.81, annex B) up to the end mark."""
     position, frame = 2, b""
-    has_scan = animated = may_be_rotated = False
+    scans = segments = 0
+    animated = may_be_rotated = False
     while True:
+        segments += 1
+        _limit_parts(segments, data)
         marker, position = _next_marker(data, position)
         if marker == _END:
             break
@@ -125,12 +132,16 @@ def _read_jpeg(data: bytes) -> ImageHeader:
         animated |= marker == _APP2 and body.startswith(b"MPF\0")
         may_be_rotated |= marker == _APP1 and _ROTATION.search(body) is not None
         if marker == _SCAN:
-            has_scan = True
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise ImageError(
+                    "corrupt", f"expected at most {_MAX_SCANS} scans of a JPEG, received more; save it again"
+                )
             scan_end = _SCAN_END.search(data, position)
             if scan_end is None:
                 raise _truncated(data)
             position = scan_end.start()
-    if len(frame) < 9 or not has_scan:
+    if len(frame) < 9 or not scans:
         raise ImageError("corrupt", "the JPEG file holds no image; get the file again")
     bit_depth, height, width, channels = struct.unpack(">BHHB", frame[:6])
     if width == 0 or height == 0 or channels not in _JPEG_MODES or len(frame) < 6 + 3 * channels:
@@ -138,6 +149,15 @@ def _read_jpeg(data: bytes) -> ImageHeader:
             "corrupt", f"JPEG frame of {width}x{height} pixels and {channels} channels; get the file again"
         )
     return ImageHeader("JPEG", width, height, _JPEG_MODES[channels], bit_depth, animated, may_be_rotated)
+
+
+def _limit_parts(count: int, data: bytes) -> None:
+    """Refuse a file that was made of tiny parts to keep a reader busy."""
+    limit = _PARTS + len(data) // _BYTES_PER_PART
+    if count > limit:
+        raise ImageError(
+            "corrupt", f"expected at most {limit} parts in {len(data)} bytes, received more; save it again"
+        )
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
@@ -176,7 +196,10 @@ def _read_png(data: bytes) -> ImageHeader:
     position = len(_PNG_START)
     header: ImageHeader | None = None
     animated = has_pixels = False
+    chunks = 0
     while True:
+        chunks += 1
+        _limit_parts(chunks, data)
         if position + 8 > len(data):
             raise _truncated(data)
         length, chunk_type = struct.unpack(">I4s", data[position : position + 8])

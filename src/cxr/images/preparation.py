@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -68,6 +69,7 @@ def prepare_images(
     expected_digests = [None] * len(paths) if sha256 is None else sha256
     folder.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
+    checksums: list[int] = []
     try:
         with (folder / IMAGES_FILE).open("wb") as file:
             _write_npy_header(file, (len(paths), recipe.size, recipe.size, recipe.planes))
@@ -83,10 +85,18 @@ def prepare_images(
             for digest, pixels in bar:
                 file.write(pixels.data)
                 digests.append(digest)
+                checksums.append(zlib.crc32(pixels.data))
     except BaseException:
         (folder / IMAGES_FILE).unlink(missing_ok=True)
         raise
-    index = pd.DataFrame({"path": list(paths), "sha256": digests, "row": np.arange(len(paths), dtype=np.int64)})
+    index = pd.DataFrame(
+        {
+            "path": list(paths),
+            "sha256": digests,
+            "row": np.arange(len(paths), dtype=np.int64),
+            "crc32": np.array(checksums, dtype=np.uint32),
+        }
+    )
     index.to_parquet(folder / INDEX_FILE, index=False)
     (folder / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
     return PreparedImages.open(folder)

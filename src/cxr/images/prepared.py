@@ -1,13 +1,14 @@
 """Prepared images: the images of a data set after a recipe, as one memory-mapped uint8 array with an index.
 
 The folder holds ``images.npy``, ``(images, size, size, planes)`` uint8; ``index.parquet`` with the columns ``path``,
-``sha256`` (of the file) and ``row``; and ``recipe.json``. It depends only on the images and the recipe, never on a
+``sha256`` (of the file), ``row`` and ``crc32`` (of the prepared pixels, 0.3 s to check per gigabyte); and ``recipe.json``. It depends only on the images and the recipe, never on a
 split, so all models and all splits share it. :mod:`cxr.images.preparation` writes it.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class PreparedImages:
 
     Attributes:
         images: ``(images, size, size, planes)``, uint8, memory-mapped: only what is read is loaded.
-        index: one row per image with the columns path, sha256 and row (its position in ``images``).
+        index: one row per image with the columns path, sha256, row (its position in ``images``) and crc32.
         recipe: the recipe that they were prepared with.
     """
 
@@ -41,7 +42,7 @@ class PreparedImages:
 
     @classmethod
     def open(cls, folder: Path, recipe_name: str | None = None) -> PreparedImages:
-        """Open a folder that :func:`cxr.images.preparation.prepare_images` wrote.
+        """Open a folder that :func:`cxr.images.preparation.prepare_images` wrote, and check that nothing has changed.
 
         Args:
             folder: folder with the images, the index and the recipe.
@@ -52,7 +53,7 @@ class PreparedImages:
 
         Raises:
             MissingInputError: if a file is missing, or if the recipe is a different one.
-            DataError: if the files do not belong together.
+            DataError: if the files do not belong together, or pixels are damaged.
         """
         missing = [name for name in (IMAGES_FILE, INDEX_FILE, RECIPE_FILE) if not (folder / name).is_file()]
         if missing:
@@ -74,6 +75,7 @@ class PreparedImages:
                 f"expected images of shape {expected}, received shape={images.shape} in {folder}; "
                 "run `cxr preprocess` again"
             )
+        _refuse_damage(images, index, folder)
         return cls(images, index, recipe, dict(zip(index["path"], index["row"].astype(int), strict=True)))
 
     def rows(self, paths: Iterable[str]) -> NDArray[np.int64]:
@@ -96,3 +98,17 @@ class PreparedImages:
                 f"{', '.join(missing[:10])}; run `cxr preprocess` again"
             )
         return np.array([self._row_of[path] for path in paths], dtype=np.int64)
+
+
+def _refuse_damage(images: NDArray[np.uint8], index: pd.DataFrame, folder: Path) -> None:
+    """Compare the pixels with their checksums: a disk or a cache may have changed them since they were written."""
+    if "crc32" not in index:
+        raise DataError(f"expected a checksum of each image, received none in {folder}; run `cxr preprocess` again")
+    rows = zip(index["path"], index["row"], index["crc32"], strict=True)
+    damaged = [path for path, row, checksum in rows if zlib.crc32(images[row].data) != checksum]
+    if damaged:
+        raise DataError(
+            f"expected the pixels that `cxr preprocess` wrote, received {len(damaged)} damaged images in {folder}, "
+            f"the first of {damaged[0]}; run `dvc repro --force preprocess@{folder.name}`, and if they are damaged "
+            "again, remove the folder .dvc/cache first"
+        )

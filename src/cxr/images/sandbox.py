@@ -18,9 +18,10 @@ import numpy as np
 
 import cxr
 from cxr.errors import ImageError, InstallationError
-from cxr.images.decoding import PROBLEMS, DecodedImage
+from cxr.images.problems import PROBLEMS
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox_process import READY, REQUEST, RESPONSE
+from cxr.images.strict_decoding import DecodedImage
 
 MEMORY_BYTES = 1 << 30
 START_SECONDS = 60.0

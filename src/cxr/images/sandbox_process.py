@@ -6,8 +6,10 @@ is a header, grey levels if there are any, and JSON: the warnings, or the proble
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -16,16 +18,20 @@ import cv2
 import numpy as np
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_image
+from cxr.images.dicom.reader import has_compressed_pixels
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox_rights import drop_rights
+from cxr.images.strict_decoding import decode_in_process
 
 READY = b"R"
 REQUEST = struct.Struct("<Qd")
 RESPONSE = struct.Struct("<IIdI")
 """Height and width (0 where there is no image), share of coloured pixels, number of bytes of JSON."""
-OPEN_FILES = 4
-"""Requests, the null device twice (as stdout and stderr), and responses."""
+OPEN_FILES = 5
+"""Requests, the null device as stdout, messages of the decoders (both ends of a pipe), and responses."""
+_PIPE_BYTES = 1 << 16
+_DAMAGE = re.compile(rb"Corrupt JPEG data[^\n]*|Premature end of JPEG[^\n]*")
+"""What libjpeg writes to stderr about damaged pixels, inside gdcm too, before it goes on with grey ones."""
 
 
 def main() -> None:
@@ -37,10 +43,7 @@ def main() -> None:
     requests = open(0, "rb", closefd=False)  # noqa: SIM115  # open until this process ends
     responses = os.dup(1)
     _load_decoders()
-    null_device = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # libraries write their warnings about a file there
-        os.dup2(null_device, stream)
-    os.close(null_device)
+    messages = _redirect_messages()
     options = ReadingOptions.from_text(sys.argv[2])
     drop_rights(int(sys.argv[1]), OPEN_FILES)
     _write(responses, READY)
@@ -49,15 +52,45 @@ def main() -> None:
         data = requests.read(size)
         # This process ends itself if its parent no longer exists to end it.
         signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
-        _write(responses, *_respond(data, options))
+        _write(responses, *_respond(data, options, messages))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del data
 
 
-def _respond(data: bytes, options: ReadingOptions) -> tuple[bytes | memoryview, ...]:
+def _redirect_messages() -> int:
+    """Let libraries write their messages about a file into a pipe, and return its other end."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
+    os.close(null_device)
+    messages, stderr = os.pipe()
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    for end in (messages, 2):  # where the pipe is full, further messages are lost
+        os.set_blocking(end, False)
+    return messages
+
+
+def _refuse_damage(data: bytes, messages: bytes) -> None:
+    """Refuse compressed DICOM pixels that their decoder called damaged. Plain JPEG is decoded strictly anyway."""
+    damage = _DAMAGE.search(messages)
+    if damage is not None and has_compressed_pixels(data):
+        reason = damage[0].decode("ascii", "replace")
+        raise ImageError("corrupt", f"the coded pixels are damaged ({reason}); get the file again")
+
+
+def _take_messages(messages: int) -> bytes:
+    """Empty the pipe of messages."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(messages, _PIPE_BYTES)
+    return b""
+
+
+def _respond(data: bytes, options: ReadingOptions, messages: int) -> tuple[bytes | memoryview, ...]:
     """Decode a file and return the parts of the response."""
     try:
-        image = decode_image(data, options)
+        _take_messages(messages)
+        image = decode_in_process(data, options)
+        _refuse_damage(data, _take_messages(messages))
         grey = np.ascontiguousarray(image.grey)
         text = json.dumps(image.warnings).encode()
         return RESPONSE.pack(*grey.shape, image.coloured_share, len(text)), grey.data.cast("B"), text

@@ -18,8 +18,8 @@ from cxr.inference.reference.refusals import Refusal, find_refusal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxr.images.decoding import DecodedImage
     from cxr.images.recipes import Recipe
+    from cxr.images.strict_decoding import DecodedImage
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from cxr.models.metadata import MEMBERS_FOLDER, ModelMetadata
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxr.images.decoding import DecodedImage
     from cxr.images.recipes import Recipe
+    from cxr.images.strict_decoding import DecodedImage
 
 BATCH_SIZE = 64
 ImageInput = Union[bytes, str, Path, "DecodedImage"]
@@ -344,7 +344,8 @@ def decode_input(image: ImageInput, number: int = 0) -> DecodedImage:
     Raises:
         ImageError: if it cannot be used; the detail names the image.
     """
-    from cxr.images.decoding import DecodedImage, decode_image
+    from cxr.images.decoding import decode_image
+    from cxr.images.strict_decoding import DecodedImage
 
     if isinstance(image, DecodedImage):
         return image

@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cxr.errors import MissingInputError, ParameterError
-from cxr.files import whole_file
+from cxr.files import scratch_folder, whole_file
 from cxr.kubeflow.run_record import RECORD_LIMIT, record_bytes
 
 if TYPE_CHECKING:
@@ -136,8 +135,8 @@ def compile_runs(name: str, params: Path, output: Path, models: Sequence[str] = 
         ParameterError: if there is no such script, or a value is wrong.
     """
     graph = _read_graph(name, params, models)
-    with tempfile.TemporaryDirectory() as folder:
-        whole = _write_package(_build_pipeline(name, graph), Path(folder, "whole.yaml"))
+    with scratch_folder() as folder:
+        whole = _write_package(_build_pipeline(name, graph), folder / "whole.yaml")
         packages, count = [whole], math.ceil(record_bytes(whole) / RECORD_LIMIT)
         names = [*graph.models, *graph.detectors]
         while len(packages) < len(names) and any(record_bytes(package) > RECORD_LIMIT for package in packages):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr.errors import CxrError, DataError
+from cxr.files import scratch_folder
 from cxr.promotion.facts import AUROC, AVERAGE_PRECISION, SENSITIVITY, AnyPolicy, CommonFacts, DetectorPolicy
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ def _predict(champion: CommonFacts, fetch: FetchModel, images: pd.DataFrame, dat
     if data is None or not data.is_dir():
         raise DataError(f"expected the folder of the images, received data={data}; give --data")
     probabilities: list[float] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        predictor = Predictor.load(fetch(Path(scratch)))
+    with scratch_folder() as scratch:
+        predictor = Predictor.load(fetch(scratch))
         with tqdm(total=len(images), desc=f"version {champion.version}", unit="image", disable=None) as progress:
             for start in range(0, len(images), BATCH_SIZE):
                 paths = images["path"].iloc[start : start + BATCH_SIZE]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,8 +13,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from cxr.errors import CxrError, MissingInputError, RegistryError
 from cxr.evaluation.validation_scores import ValidationScores
-from cxr.files import METADATA_FILE, MODEL_CARD_FILE, PREDICTIONS_FILE, REFERENCE_FILE
-from cxr.images.decoding import DecodedImage
+from cxr.files import METADATA_FILE, MODEL_CARD_FILE, PREDICTIONS_FILE, REFERENCE_FILE, scratch_folder
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult, check_and_predict
 from cxr.inference.predictor import Predictor
 from cxr.inference.reference.reference import Reference
@@ -256,8 +255,8 @@ def read_version(store: Store, registered_name: str, version: str, read: Callabl
         RegistryError: if anything is wrong with the version.
     """
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            return read(fetch_version(store, registered_name, version, Path(scratch)))
+        with scratch_folder() as scratch:
+            return read(fetch_version(store, registered_name, version, scratch))
     except RegistryError:
         raise
     except CxrError as error:

@@ -20,7 +20,7 @@ from cxr.errors import ParameterError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr.images.decoding import DecodedImage
+    from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
     from cxr.serving.model_source import ServedModel
 

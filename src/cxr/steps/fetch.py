@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from cxr.data.fetching.source import DataSource
 from cxr.data.sources.opening import open_source, source_kind
 from cxr.data.sources.registry import list_spellings
+from cxr.files import remove_leftovers
 from cxr.steps.base import DATA_IMAGE, Output, Step, WorkingFolder
 
 
@@ -74,6 +75,7 @@ class Fetch(Step):
         """
         from cxr.data.fetching.fetch_record import describe_request, needs_fetch, write_record
 
+        remove_leftovers(self.data.resolve())
         source = self._open_source()
         request = describe_request(source)
         if not needs_fetch(self.data, source, request, refresh=self.refresh):

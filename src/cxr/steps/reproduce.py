@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from cxr.files import scratch_folder
 from cxr.steps.train import Train
 from cxr.steps.version_fields import VersionStep
 
@@ -38,9 +38,9 @@ class Reproduce(VersionStep):
 
         version = read_lineage(self.store, self.registered_name, self.version)
         model = version.tags.get("model", "")
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             training_commit_name = training_commit(version, self.commit)
-            record = fetch_record(self.store, version, Path(scratch))
+            record = fetch_record(self.store, version, scratch)
             commit = clone_at_commit(self.repository, training_commit_name, self.folder)
             changed_files = None if record is None else restore_recorded_files(record, self.folder)
 

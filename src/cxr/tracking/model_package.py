@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from importlib import metadata as installed
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import cxr
 from cxr.evaluation.validation_scores import ValidationScores
-from cxr.files import MODEL_CARD_FILE
+from cxr.files import MODEL_CARD_FILE, scratch_folder
 from cxr.models.backend import backend_name
 from cxr.promotion.candidates import Candidate
 from cxr.tracking.version_record import model_card
@@ -76,10 +75,10 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
     )
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with scratch_folder() as scratch, warnings.catch_warnings():
         # MLflow would run an example to guess the signature, which is given.
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
-        model, code = Path(scratch) / "artifact", Path(scratch) / cxr.__name__
+        model, code = scratch / "artifact", scratch / cxr.__name__
         for name, path in candidate.files.items():
             (model / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, model / name)

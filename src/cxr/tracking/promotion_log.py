@@ -7,12 +7,12 @@ append-only: of two processes that write entry 7 at once, exactly one succeeds.
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
+from cxr.files import scratch_folder
 from cxr.promotion.log import PromotionEntry
 from cxr.tracking.artifact_download import download_files
 from cxr.tracking.store import Store
@@ -137,8 +137,8 @@ class PromotionLog:
             version: number of the version.
             table: columns :data:`cxr.evaluation.pairing.COLUMNS`.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / PREDICTIONS_FILE
+        with scratch_folder() as scratch:
+            path = scratch / PREDICTIONS_FILE
             table.to_parquet(path, index=False)
             self._store.client.log_artifact(self.run_id, str(path), _version_folder(version))
 
@@ -156,9 +156,9 @@ class PromotionLog:
         if not self.has_predictions(version):
             return None
         path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             location = self._store.client.get_run(self.run_id).info.artifact_uri
-            return pd.read_parquet(download_files(self._store, location, path, Path(scratch)))
+            return pd.read_parquet(download_files(self._store, location, path, scratch))
 
     def _find_run(self, name: str) -> str:
         """Find the log's run. If several processes begin it at once, one makes the experiment and the others wait."""

@@ -19,7 +19,7 @@ from cxr.images.base64_text import decode_base64
 from cxr.images.dicom.reader import is_dicom
 
 if TYPE_CHECKING:
-    from cxr.images.decoding import DecodedImage
+    from cxr.images.strict_decoding import DecodedImage
     from cxr.regions.predictor import RegionPredictor
 
 IMAGE_COLUMN = "image"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.files import METADATA_FILE
+from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.facts import CommonFacts
 from cxr.tracking.artifact_download import artifact_repository, download_files
@@ -153,8 +152,8 @@ def read_metadata(store: Store, version: ModelVersion) -> ModelMetadata:
         MissingInputError: if the file is damaged.
         RegistryError: if the file cannot be read from the store.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        return ModelMetadata.read(_download(store, version, METADATA_FILE, Path(scratch)).parent)
+    with scratch_folder() as scratch:
+        return ModelMetadata.read(_download(store, version, METADATA_FILE, scratch).parent)
 
 
 def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE
+from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE, scratch_folder
 from cxr.lineage import provenance
 from cxr.lineage.provenance import DATA_POINTER, LOCK_FILES, PARAMETERS_FILE, RECORDED_FILES
 from cxr.models.metadata import ModelMetadata
@@ -57,8 +56,8 @@ def keep_record(
     """
     metadata, metrics = ModelMetadata.read(evaluation), _read_metrics(evaluation)
     path = f"{RECORDS}/{fingerprint[:12]}"
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as scratch:
+        folder = scratch
         for name in RECORDED_FILES:
             if (root / name).is_file():
                 (folder / name).parent.mkdir(exist_ok=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import RegistryError
-from cxr.files import METADATA_FILE
+from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import Candidate
 from cxr.promotion.facts import is_pinned
@@ -262,8 +261,8 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
         model_type="classifier" if candidate.metadata.detector is None else "detector",
         tags={FINGERPRINT: fingerprint},
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "saved"
+    with scratch_folder() as scratch:
+        folder = scratch / "saved"
         save_package(candidate, folder, run_id=run_id, model_id=model.model_id)
         client.log_model_artifacts(model.model_id, str(folder))
         _check_upload(store, str(model.model_id), folder)

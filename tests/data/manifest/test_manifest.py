@@ -12,7 +12,7 @@ import pytest
 
 from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, default_policy, read_manifest, write_manifest
 from cxr.errors import DataError, ParameterError, SourceError
-from cxr.images.decoding import TRAINING_PROBLEMS
+from cxr.images.problems import TRAINING_PROBLEMS
 from support import bad_images
 from support.dataset_validation import build_manifest
 from support.dicom_files import dicom_file

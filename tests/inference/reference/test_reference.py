@@ -14,7 +14,8 @@ import pytest
 
 from cxr.errors import DataError
 from cxr.files import REFERENCE_FILE
-from cxr.images.decoding import DecodedImage, decode_image
+from cxr.images.decoding import decode_image
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.building import check_unseen_image, error_rates
 from cxr.inference.reference.features import STATISTICS
 from cxr.inference.reference.fitting import PosedFeatures, extract_posed_features, fit_reference

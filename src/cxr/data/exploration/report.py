@@ -15,7 +15,7 @@ from cxr.data.dataset import PNEUMONIA, DatasetCard
 from cxr.data.exploration import plots, thumbnails
 from cxr.data.exploration.shortcuts import ALL_FACTS, CAUTION_AUROC, shortcut_aurocs
 from cxr.files import write_text
-from cxr.images.decoding import TRAINING_PROBLEMS
+from cxr.images.problems import TRAINING_PROBLEMS
 
 _MAX_LISTED = 100
 

@@ -23,16 +23,9 @@ from cxr.data.manifest.listing import list_image_files, parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
-from cxr.images.decoding import (
-    SOFT_PROBLEMS,
-    TRAINING_PROBLEMS,
-    ImageFacts,
-    ImageLimits,
-    decode_grey,
-    inspect_image,
-    read_bytes,
-)
+from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_image, read_bytes
 from cxr.images.file_types import is_named_as_image
+from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.reading_options import VALIDATED
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
@@ -111,7 +104,7 @@ def build_manifest(
         naming: ``"kermany"`` reads label, subtype and patient from the file name; ``"any"`` takes the patient
             from ``patients.csv`` in the data folder, or else the file name without its ending as the patient.
         policy: action per problem where it differs from :func:`default_policy`; only the problems of
-            :data:`cxr.images.decoding.SOFT_PROBLEMS` can be accepted.
+            :data:`cxr.images.problems.SOFT_PROBLEMS` can be accepted.
         near_distance: bits of 64 in which the perceptual hashes of near duplicates may differ.
         near_correlation: smallest correlation of the fine structure of near duplicates.
         workers: threads; None for one per core.

@@ -96,6 +96,21 @@ def _starts_with_elements(data: bytes) -> bool:
     return first < second < 0x00300000 and (encoding.implicit or value_type in _VALUE_TYPES)
 
 
+def read_transfer_syntax(data: bytes) -> str:
+    """Read how a file says that its elements and pixels are coded.
+
+    Args:
+        data: the whole content of a DICOM file.
+
+    Returns:
+        UID of the transfer syntax; empty if the file states none.
+
+    Raises:
+        ImageError: ``truncated`` or ``corrupt``.
+    """
+    return _read_meta_information(data, find_elements_start(data) or 0)[0]
+
+
 def read_elements(data: bytes, tags: Collection[int], *, max_inflated: int) -> DicomElements:
     """Walk through a DICOM file, check that it is complete, and extract some elements.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cxr.errors import ImageError
 
@@ -18,6 +19,7 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 # A byte 0xFF of coded pixels is followed by 0 in JPEG, and by less than 0x80 in JPEG-LS. Restart marks may occur.
 _JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _JPEG_LS_SCAN_END = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL)
+_RLE_HEADER = struct.Struct("<16I")
 _JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODE_STREAM_START = b"\xff\x4f\xff\x51"
 _TILE_PART, _CODE_STREAM_END = 0xFF90, 0xFFD9
@@ -106,6 +108,50 @@ def measure_jpeg_2000(frame: bytes) -> CodedFrame:
         return CodedFrame(stream[: _end_of_code_stream(stream)], right - left, lower - upper, channels)
     except struct.error:
         raise _truncated(frame) from None
+
+
+def check_run_lengths(frame: bytes, pixels: int, bytes_per_pixel: int) -> None:
+    """Check that a frame of run lengths (PS3.5, annex G) holds exactly the pixels of the image.
+
+    A decoder takes the first pixels and ignores the rest, so it does not see that some runs are damaged.
+
+    Args:
+        frame: the coded image.
+        pixels: number of pixels.
+        bytes_per_pixel: 1 or 2; each has a segment.
+
+    Raises:
+        ImageError: ``corrupt`` or ``truncated``.
+    """
+    if len(frame) < _RLE_HEADER.size:
+        raise _truncated(frame)
+    count, *offsets = _RLE_HEADER.unpack_from(frame)
+    starts = offsets[:bytes_per_pixel]
+    if count != bytes_per_pixel or starts[0] != _RLE_HEADER.size or starts != sorted(starts):
+        raise ImageError(
+            "corrupt", f"expected {bytes_per_pixel} segments of run lengths, received segments={count}; export it again"
+        )
+    for start, end in pairwise([*starts, len(frame)]):
+        _check_segment(frame[start:end], pixels)
+
+
+def _check_segment(segment: bytes, pixels: int) -> None:
+    decoded = position = 0
+    while decoded < pixels:
+        if position >= len(segment):
+            raise _truncated(segment)
+        head = segment[position]
+        if head < 128:  # so many bytes as they are
+            decoded, position = decoded + head + 1, position + head + 2
+        elif head > 128:  # one byte so many times
+            decoded, position = decoded + 257 - head, position + 2
+        else:
+            position += 1
+    if decoded > pixels or position > len(segment) or any(segment[position:]):
+        raise ImageError(
+            "corrupt", f"expected run lengths of {pixels} pixels, received others; the coded pixels are damaged, "
+            "get the file again"
+        )  # fmt: skip
 
 
 def _next_marker(frame: bytes, position: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.images.dicom.elements import DicomElements, find_elements_start, read_elements
+from cxr.images.dicom.elements import NATIVE, DicomElements, find_elements_start, read_elements, read_transfer_syntax
 from cxr.images.headers import ImageHeader
 from cxr.images.reading_options import ReadingOptions
 
@@ -48,6 +48,23 @@ def is_dicom(data: bytes) -> bool:
         Whether :func:`read_dicom` would read it.
     """
     return not data.startswith(_JPEG_OR_PNG) and find_elements_start(data) is not None
+
+
+def has_compressed_pixels(data: bytes) -> bool:
+    """Tell whether a file is DICOM whose pixels a decoder of JPEG, JPEG-LS, JPEG 2000 or RLE must decode.
+
+    Args:
+        data: the whole content of the file.
+
+    Returns:
+        False also for a file whose meta information is damaged.
+    """
+    if not is_dicom(data):
+        return False
+    try:
+        return read_transfer_syntax(data) not in NATIVE | {""}
+    except ImageError:
+        return False
 
 
 def read_dicom(data: bytes, options: ReadingOptions) -> tuple[ImageHeader, NDArray[np.uint8]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import ImageError
 from cxr.images.dicom.elements import NATIVE
-from cxr.images.dicom.frames import measure_jpeg, measure_jpeg_2000
+from cxr.images.dicom.frames import check_run_lengths, measure_jpeg, measure_jpeg_2000
 from cxr.images.headers import read_header
 from cxr.images.pixels import decode_pixels
 
@@ -58,7 +58,9 @@ def decode_stored_values(dataset: Dataset, syntax: str) -> NDArray[Any]:
         if syntax in (JPEG, JPEG_EXTENDED):
             return _decode_jpeg(frame, dataset, size)
         options["decoding_plugin"] = "pydicom"
-        if syntax != RLE:
+        if syntax == RLE:
+            check_run_lengths(frame, size[0] * size[1], int(dataset.BitsAllocated) // 8)
+        else:
             dataset.PixelData = encapsulate([_checked_frame(frame, syntax, size)], has_bot=False)
             options["decoding_plugin"] = "gdcm"
     has_plain_bits = syntax in NATIVE or syntax == RLE

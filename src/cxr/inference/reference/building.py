@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.statistics import wilson_interval
-from cxr.images.decoding import DecodedImage, decode_image, read_bytes
+from cxr.images.decoding import decode_image, read_bytes
 from cxr.images.parallel import map_in_order
 from cxr.images.reading_options import VALIDATED
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import describe_image
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference
 from cxr.inference.reference.reference import POSES, Reference, apply_pose

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
 from cxr.inference.reference.reference import POSES, Reference, apply_pose
 

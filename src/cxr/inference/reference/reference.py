@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.files import REFERENCE_FILE, read_arrays
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
 
 EMBEDDING_SIZE = 24

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from cxr.images.decoding import DecodedImage
+from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import describe_image
 from cxr.inference.reference.reference import INVERSE_POSE, POSES, ImageFeatures, Reference, apply_pose
 

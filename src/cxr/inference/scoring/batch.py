@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
 from cxr.files import printable_name, utf8_name, write_json
-from cxr.images.decoding import PROBLEMS, decode_image, describe_warnings
+from cxr.images.decoding import decode_image
 from cxr.images.parallel import map_in_order
+from cxr.images.problems import PROBLEMS
+from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
 from cxr.inference.scoring.sources import ImageFile, ImageSource
 from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts, problem_kinds

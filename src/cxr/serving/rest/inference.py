@@ -12,7 +12,7 @@ from cxr.serving.rest.schemas import ImageProblem, ImageResult, RefusalDetail, R
 from cxr.serving.rest.settings import RequestLimits
 
 if TYPE_CHECKING:
-    from cxr.images.decoding import DecodedImage
+    from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import CheckedImage, PredictionResult
     from cxr.serving.detector_source import ServedDetector
     from cxr.serving.model_provider import DetectorProvider, ModelProvider

@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import socket
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cxr.errors import ServiceError
+from cxr.files import scratch_folder
 from cxr.serving.addresses import address_error
 from cxr.serving.rest.cpu import available_cores, thread_limits
 from cxr.serving.rest.settings import METRICS_FOLDER_VARIABLE, ServiceSettings
@@ -106,9 +106,9 @@ class Supervisor:
         Raises:
             ServiceError: if a worker cannot start, for a reason that concerns all of them.
         """
-        with tempfile.TemporaryDirectory(prefix="cxr-metrics-") as metrics_folder:
+        with scratch_folder() as metrics_folder:
             # The workers inherit the environment: prometheus_client and TensorFlow read it when they are imported.
-            os.environ[METRICS_FOLDER_VARIABLE] = metrics_folder
+            os.environ[METRICS_FOLDER_VARIABLE] = str(metrics_folder)
             for name, value in thread_limits(available_cores() // self._settings.workers).items():
                 os.environ.setdefault(name, value)
             from prometheus_client.multiprocess import mark_process_dead
