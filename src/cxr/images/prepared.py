@@ -1,8 +1,9 @@
 """Prepared images: the images of a data set after a recipe, as one memory-mapped uint8 array with an index.
 
 The folder holds ``images.npy``, ``(images, size, size, planes)`` uint8; ``index.parquet`` with the columns ``path``,
-``sha256`` (of the file), ``row`` and ``crc32`` (of the prepared pixels, 0.3 s to check per gigabyte); and ``recipe.json``. It depends only on the images and the recipe, never on a
-split, so all models and all splits share it. :mod:`cxr.images.preparation` writes it.
+``sha256`` (of the file), ``row`` and ``crc32`` (of the prepared pixels; checking them takes 0.3 s per gigabyte); and
+``recipe.json``. It depends only on the images and the recipe, never on a split, so all models and all splits share it.
+:mod:`cxr.images.preparation` writes it.
 """
 
 from __future__ import annotations
