@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ def load_keras() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_without_garbage_collection("keras")
+    # It warns of each network of an ensemble that another one was compiled before ("retracing").
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def backend_name() -> str:
