@@ -1,6 +1,7 @@
 # `make run` does the whole job. `make test` checks the project. Both install what they need into .venv.
 PYTHON ?= python3
 DATA ?=
+MINUTES ?= 30
 # The shell reads the address from the environment, so that spaces, quotes and dollar signs in it stay as they are.
 unexport DATA
 export DATA_SOURCE := $(value DATA)
@@ -35,25 +36,32 @@ ifeq ($(shell test -e .venv/place && ! test "$$(cat .venv/place)" -ef . && rm -r
 $(info The project was moved or copied: what it needs is installed again.)
 endif
 
+# DVC writes dvc.lock in place. The last whole one is kept, and put back if a kill has cut the file off.
+define dvc_repro
+@python -m cxr.lineage.dvc_recovery
+dvc repro$(if $(1), $(1))
+@python -m cxr.lineage.dvc_recovery
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer regions test check audit format ui app gpu weights results benchmarks server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test check audit format ui app gpu weights results benchmarks campaign server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: .venv/run.stamp ## Do the whole job: fetch, validate, split, preprocess, train, evaluate, join, register (DATA=phantom)
 	$(if $(value DATA),cxr fetch --params params.yaml --source "$$DATA_SOURCE",test -e data/dataset.json || cxr fetch --params params.yaml)
-	dvc repro
+	$(call dvc_repro)
 	@dvc metrics show
 
 repro: .venv/run.stamp ## Run all stages whose code, values or data have changed, without fetching data
-	dvc repro
+	$(call dvc_repro)
 
 transfer: .venv/weights.stamp ## Also train the networks on pretrained weights, then join and register all models
-	dvc repro transfer/dvc.yaml
+	$(call dvc_repro,transfer/dvc.yaml)
 
 regions: .venv/run.stamp ## Also train the detectors of opacities, judge and register them
-	dvc repro regions/dvc.yaml
+	$(call dvc_repro,regions/dvc.yaml)
 
 test: check ## Check style, types and layers, then run all tests
 	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
@@ -101,6 +109,9 @@ results: .venv/run.stamp ## Record the figures of this run and write docs/result
 
 benchmarks: .venv/run.stamp ## Measure speed and memory on this machine and write docs/benchmarks.md
 	python benchmarks/write_page.py
+
+campaign: .venv/dev.stamp ## Kill, damage and disturb at random for MINUTES=30 (SEED= repeats one) and write docs/reliability.md
+	PYTHONPATH=tests python -m campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 generate: .venv/dev.stamp ## Write all files that are derived from steps and models: lists in dvc.yaml, component files, docs/results.md
 	cxr graph --params params.yaml

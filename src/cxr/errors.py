@@ -50,8 +50,16 @@ class TooFewError(CxrError):
     exit_status = 4
 
 
+class DiskFullError(CxrError):
+    """A disk has no room for an output; the text names the output, and the room that it needs where that is known."""
+
+
 class SourceError(CxrError):
     """A data source cannot be read, is incomplete, or is not the requested one."""
+
+
+class TransferError(SourceError):
+    """A file did not arrive whole, however often it was tried; the same command can succeed later."""
 
 
 class DataError(CxrError):
@@ -79,6 +87,10 @@ class TrainingError(CxrError):
 
 class RegistryError(CxrError):
     """The tracking server or the model registry cannot carry out a request."""
+
+
+class DamagedVersionError(RegistryError):
+    """Files of a registered version are not as they were registered; the text names them."""
 
 
 class PipelineError(CxrError):

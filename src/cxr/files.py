@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from cxr.errors import DataError
+from cxr.errors import DataError, DiskFullError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,9 @@ MODEL_CARD_FILE = "MODEL_CARD.md"
 DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk is full, the account's share of it is, or the file would be larger than the account's limit."""
 
 _SCRATCH = "cxr-"
 """Beginning of the names of scratch folders; the number of the process follows."""
@@ -133,6 +137,61 @@ def scratch_folder() -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)  # those of other users stay: they cannot be removed
     with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as folder:
         yield Path(folder)
+
+
+def expect_free_space(folder: Path, size: int, content: str) -> None:
+    """Check before the work that a disk has room for its result.
+
+    Args:
+        folder: where the result is written; it need not exist.
+        size: bytes that the result needs.
+        content: what is written, for the message.
+
+    Raises:
+        DiskFullError: if there is less room.
+    """
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise DiskFullError(
+            f"expected {size / 1e6:,.1f} MB of free disk space for {content}, received free={free / 1e6:,.1f} MB on "
+            f"the disk of {folder.parent}; make room, or name a folder on another disk"
+        )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether something could not be written because there is no room for it.
+
+    Args:
+        error: an error of a write.
+
+    Returns:
+        True for a full disk, and for the limits of an account.
+    """
+    return isinstance(error, OSError) and (error.errno in _DISK_FULL or os.strerror(errno.ENOSPC) in str(error))
+
+
+@contextmanager
+def explain_full_disk(outputs: Iterable[Path]) -> Iterator[None]:
+    """Say in one sentence that a disk is full.
+
+    Args:
+        outputs: the files and folders that are written in the block.
+
+    Raises:
+        DiskFullError: in place of the error of a write for which there is no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        names = error.filename or " or ".join(str(output) for output in outputs) or "the output"
+        raise DiskFullError(
+            f"expected room on the disk to write {names}, received {error.strerror or error}; make room, or name a "
+            "folder on another disk, and run the same command again"
+        ) from error
 
 
 def _remove_partial_files(path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from support import bad_images
+from support.make_checkout import make, write_checkout
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -19,13 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
     """A folder with the Makefile, an installed ``cxr`` and a ``dvc`` that does nothing."""
-    folder = tmp_path / "mein Röntgen-Projekt"
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    for name in ("Makefile", "params.yaml"):
-        shutil.copyfile(repository / name, folder / name)
-    (folder / ".venv" / "bin" / "cxr").symlink_to(Path(sys.executable).with_name("cxr"))
-    (folder / ".venv" / "bin" / "dvc").symlink_to(shutil.which("true") or "/bin/true")
-    return folder
+    return write_checkout(tmp_path / "mein Röntgen-Projekt", repository)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +35,7 @@ def test_a_folder_with_any_name_is_fetched(checkout: Path, name: str, place: str
         (folder / label).mkdir(parents=True)
         bad_images.sound(folder / label / "a.jpeg", number)
     address = place.format(folder=folder, name=name)
-    environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "MAKEFLAGS", "MAKELEVEL")}
-    command = ["make", "--assume-old=.venv/run.stamp", "run", f"DATA={address}"]
-    process = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    process = make(checkout, "run", f"DATA={address}")
     assert process.returncode == 0, process.stderr
     card = json.loads((checkout / "data" / "dataset.json").read_text())
     assert (card["source"], card["images"]) == (folder.name, 2)

@@ -22,6 +22,7 @@ import yaml
 from cxr.cli.main import main
 from cxr.lineage.model_origin import MODEL_FILES
 from cxr.models.networks import build_network
+from cxr.models.stored_files import DIGESTS_FILE, damaged_files
 from support.trained_models import MODEL, SmallTraining, train_small_model
 
 GPU = {"kind": "gpu", "name": "NVIDIA H200", "backend": "jax", "framework": "jax 0.11.2", "driver": "580.159.04"}
@@ -34,8 +35,9 @@ def training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def received(training: SmallTraining, tmp_path: Path) -> Path:
-    """The trained model's folder, as it was copied from the other machine."""
-    return Path(shutil.copytree(training.trained, tmp_path / "received"))
+    """The trained model's folder, as it was copied from the other machine; its program wrote no digests yet."""
+    ignored = shutil.ignore_patterns(DIGESTS_FILE)
+    return Path(shutil.copytree(training.trained, tmp_path / "received", ignore=ignored))
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def adopt(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != DIGESTS_FILE}
 
 
 def change(path: Path, **values: Any) -> None:
@@ -165,6 +167,19 @@ def test_a_further_seed_is_adopted_under_the_name_of_its_own_entry(adopt, receiv
     assert copied["history.csv"] == original["history.csv"]
     assert json.loads(copied["card.json"]) == json.loads(original["card.json"]) | {"model": "again"}
     assert json.loads(copied["training.json"])["parameters"]["model"] == "again"
+
+
+def test_the_copy_has_digests_and_a_folder_that_changed_on_its_way_is_refused(adopt, training, tmp_path) -> None:
+    assert adopt(folder=training.trained)[0] == 0
+    adopted = tmp_path / "models" / MODEL
+    assert (adopted / DIGESTS_FILE).read_bytes() == (training.trained / DIGESTS_FILE).read_bytes()
+    assert damaged_files(adopted) == []
+    for name in MODEL_FILES:
+        changed = Path(shutil.copytree(training.trained, tmp_path / name))
+        (changed / name).write_bytes((changed / name).read_bytes() + b" ")
+        status, _, message = adopt(folder=changed)
+        assert status == 1
+        assert f"received a damaged or changed {changed / name}" in message
 
 
 def test_the_evidence_of_a_gpu_is_shown(adopt, received) -> None:

@@ -77,7 +77,7 @@ def test_rollback_goes_one_step_back_each_time_and_release_lets_runs_decide(
     assert "version 1 became champion instead of version 2 (rolled back)" in caplog.text
     assert str(Store(uri).client.get_model_version_by_alias(NAME, "champion").version) == "1"
     assert "too many false alarms" in run_command(capsys, uri, "history")
-    assert "as the only one in the log" in run_command(capsys, uri, "rollback", status=1)
+    assert "before which the promotion log has no other" in run_command(capsys, uri, "rollback", status=1)
     with caplog.at_level("INFO", logger="cxr"):
         run_command(capsys, uri, "release")
         run_command(capsys, uri, "release")

@@ -14,6 +14,7 @@ from cxr.errors import DataError, MissingInputError
 from cxr.evaluation.calibration import apply_temperature, pool_probabilities
 from cxr.evaluation.metrics import auroc, log_loss
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import damaged_files
 from cxr.plots.evaluation import PLOT_NAMES
 from cxr.steps.ensemble import Ensemble
 from cxr.steps.parameters import merge_parameters
@@ -38,7 +39,9 @@ def test_the_folder_holds_what_prediction_needs_and_an_evaluation_as_of_any_mode
     expected |= {"evaluation/stress.json", "evaluation/changed_predictions.parquet", "evaluation/curves/stress.csv"}
     expected |= {f"evaluation/plots/{name}.png" for name in PLOT_NAMES if name != "training"}
     expected |= {f"evaluation/curves/{name}.csv" for name in ("roc", "roc_band", "precision_recall", "calibration")}
-    assert files == expected
+    folders = ("model", "evaluation", *(f"model/members/{name}" for name in USED))
+    assert files == expected | {f"{name}/digests.json" for name in folders}
+    assert [damaged_files(folder / name) for name in folders] == [[]] * len(folders)
 
 
 def test_the_metadata_lists_every_member_with_its_weight_and_metadata(half_lungs: HalfLungs) -> None:

@@ -100,6 +100,7 @@ def test_the_folder_holds_everything_and_predictions_match_the_calibrated_metada
         "stress.json",
         "changed_predictions.parquet",
         "card.json",
+        "digests.json",
         "plots",
         "curves",
     }

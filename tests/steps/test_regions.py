@@ -98,7 +98,8 @@ def evaluation(small) -> Path:
 
 def test_training_writes_the_folder_of_a_detector(small):
     folder = small.root / "detector"
-    assert {path.name for path in folder.iterdir()} == {"model.keras", "card.json", "history.csv", "training.json"}
+    names = {"model.keras", "card.json", "history.csv", "training.json", "digests.json"}
+    assert {path.name for path in folder.iterdir()} == names
     metadata = ModelMetadata.read(folder)
     assert metadata.model == NAME and metadata.detector is not None
     assert metadata.dataset_kind == "phantom" and metadata.training["epochs_run"] == 2
@@ -120,7 +121,7 @@ def test_evaluation_compares_with_a_classifier_and_fixed_boxes(small, evaluation
     names = {path.name for path in evaluation.iterdir()}
     assert names == {
         "metrics.json", "summary.json", "predictions.parquet", "images.parquet", "methods.csv", "curves", "plots",
-        "card.json",
+        "card.json", "digests.json",
     }  # fmt: skip
     plots = {path.stem for path in (evaluation / "plots").iterdir()}
     assert plots == {"free_response", "methods", "examples", "training"}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +26,15 @@ from support.loopback import Gate, MlflowServer, free_port
 from support.model_folders import RECIPE
 
 EPOCHS = 3
+KILLED_TRAINING = """
+import json, os, signal, sys
+from cxr.steps.train import Train
+from cxr.training.checkpoint import Checkpoint
+
+Checkpoint.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Train.build(json.loads(sys.argv[1])).execute()
+"""
+"""Train until the first checkpoint would be written."""
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +169,22 @@ def test_a_training_whose_server_freezes_ends_well_and_is_logged_by_the_evaluati
     evaluate(project, tmp_path, tracking_uri=gate.uri, experiment="freezes").execute()
     assert epochs_of(server.uri, run_id) == list(range(1, 26))
     assert Store(server.uri).client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_the_run_of_a_training_killed_before_its_first_checkpoint_is_closed_by_the_next_one(
+    project: Path, uri: str, tmp_path: Path
+) -> None:
+    step = train(project, tmp_path, tracking_uri=uri)
+    command = [sys.executable, "-c", KILLED_TRAINING, step.model_dump_json()]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
+    client = Store(uri).client
+    experiment_id = client.get_experiment_by_name("pneumonia (phantoms)").experiment_id
+    (killed,) = client.search_runs([experiment_id])
+    assert killed.info.status == "RUNNING"
+
+    step.execute()
+    runs = {run.info.run_id: run.info.status for run in client.search_runs([experiment_id])}
+    trained = json.loads((tmp_path / "models" / "small" / "training.json").read_text())["run_id"]
+    assert runs == {killed.info.run_id: "KILLED", trained: "FINISHED"}
+    assert not (tmp_path / "checkpoints").exists()

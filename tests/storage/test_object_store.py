@@ -3,120 +3,33 @@
 from __future__ import annotations
 
 import io
+import random
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from threading import Event, Thread
-from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cxr.data.dataset import CLASSES
-from cxr.errors import SourceError
+from cxr.errors import SourceError, TransferError
 from cxr.images.file_types import HEAD_BYTES
-from cxr.storage.object_store import MAX_ATTEMPTS, ObjectStoreContents
+from cxr.storage.connection import MAX_ATTEMPTS
+from cxr.storage.object_store import ObjectStoreContents
 from support.dicom_files import dicom_file, draw_12_bits
 from support.fetch_requests import fetch_images
+from support.s3_server import BROKEN, DAMAGED, HALF, OVERLOADED, S3Server, set_keys
 
-BIG = bytes(range(256)) * 4096
-HALF = len(BIG) // 2
-
-
-class SilentHandler(WSGIRequestHandler):
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class S3Server:
-    """A server that can disturb its responses.
-
-    Attributes:
-        cut: keys whose next response ends after half; one entry for each response.
-        paused: keys whose responses stop after half until :meth:`release`.
-        altered: keys whose responses have a changed first byte.
-        refusal: S3 error code with which every request is refused.
-        public: whether requests without a signature are allowed.
-        ranges: requested ranges of each key.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-        self._app: Any = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True, request_handler=SilentHandler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-        keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
-        self.client = boto3.client("s3", endpoint_url=self.url, **keys)
-
-    def reset(self) -> None:
-        """Start with a new bucket name and undisturbed responses."""
-        self.bucket = f"radiographs-{uuid4().hex}"
-        self.cut: list[str] = []
-        self.paused: set[str] = set()
-        self.altered: set[str] = set()
-        self.refusal = ""
-        self.public = True
-        self.ranges: dict[str, list[str]] = {}
-        self.pages = 0
-        self._release = Event()
-
-    def put(self, key: str, body: bytes = b"image") -> None:
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
-
-    def open(self, prefix: str, folder: Path) -> ObjectStoreContents:
-        return ObjectStoreContents(f"s3://{self.bucket}/{prefix}", folder, endpoint_url=self.url)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def release(self) -> None:
-        self._release.set()
-
-    def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        refusal = self.refusal or ("" if self.public or "HTTP_AUTHORIZATION" in environ else "AccessDenied")
-        if refusal:
-            start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [f"<Error><Code>{refusal}</Code><Message>no</Message></Error>".encode()]
-        body = self._app(environ, start_response)
-        key = environ["PATH_INFO"].removeprefix(f"/{self.bucket}").removeprefix("/")
-        if environ["REQUEST_METHOD"] != "GET":
-            return body
-        if not key:
-            self.pages += 1
-            return body
-        self.ranges.setdefault(key, []).append(environ.get("HTTP_RANGE", "all"))
-        if key in self.cut:
-            self.cut.remove(key)
-            content = b"".join(body)
-            return [content[: len(content) // 2]]
-        if key in self.altered:
-            return [b"!" + b"".join(body)[1:]]
-        return self._held_back(body) if key in self.paused else body
-
-    def _held_back(self, body: Iterable[bytes]) -> Iterator[bytes]:
-        yield b"".join(body)[:HALF]
-        self._release.wait()
+BIG = bytes(range(256)) * (HALF // 128)
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    set_keys(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +141,10 @@ def test_an_interrupted_transfer_is_resumed(store: S3Server, tmp_path: Path) -> 
 def test_a_transfer_that_is_always_interrupted_keeps_its_bytes(store: S3Server, tmp_path: Path) -> None:
     store.put("set/big.tar", BIG)
     store.cut = ["set/big.tar"] * MAX_ATTEMPTS
-    received = len(BIG) * 7 // 8
+    received = len(BIG) - len(BIG) // 2**MAX_ATTEMPTS
     text = error_message(lambda: read_all(store.open("set", tmp_path)))
     assert f"expected {len(BIG):,} bytes of 'set/big.tar'" in text
-    assert f"stopped after {received:,}" in text
+    assert f"ended after {received:,} bytes" in text or "a connection that broke" in text
     assert read_all(store.open("set", tmp_path)) == {"big.tar": BIG}
     assert store.ranges["set/big.tar"][-1] == f"bytes={received}-"
 
@@ -258,9 +171,44 @@ def test_a_killed_download_is_resumed(store: S3Server, tmp_path: Path) -> None:
 def test_altered_content_is_found_by_its_checksum(store: S3Server, tmp_path: Path) -> None:
     store.put("set/a.png", b"image")
     store.altered = {"set/a.png"}
-    assert "other bytes" in error_message(lambda: read_all(store.open("set", tmp_path)))
+    contents = store.open("set", tmp_path)
+    for load in (lambda: read_all(contents), lambda: contents.content(PurePosixPath("a.png"), 100)):
+        store.ranges.clear()
+        text = error_message(load)
+        assert "5 bytes of 'set/a.png'" in text and "other bytes than were listed" in text
+        assert "endpoint" not in text
+        assert len(store.ranges["set/a.png"]) == MAX_ATTEMPTS
     store.altered = set()
     assert read_all(store.open("set", tmp_path)) == {"a.png": b"image"}
+
+
+def test_damaged_refused_and_broken_transfers_are_tried_again(store: S3Server, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    sys.stdout.write(f"seed={seed}\n")
+    generator = random.Random(seed)
+    images = {f"{number:02d}.png": generator.randbytes(generator.randrange(1, 3000)) for number in range(40)}
+    kinds, weights = (DAMAGED, OVERLOADED, BROKEN, "none"), (0.3, 0.1, 0.1, 0.5)
+    disturbances: dict[str, list[str]] = {}
+    for name, body in images.items():
+        store.put(f"set/{name}", body)
+        disturbances[f"set/{name}"] = [*generator.choices(kinds, weights, k=MAX_ATTEMPTS - 1), "none"]
+    contents = store.open("set", tmp_path)
+    store.disturbances = {key: list(kinds) for key, kinds in disturbances.items()}
+    with ThreadPoolExecutor(16) as pool:
+        bodies = list(pool.map(lambda name: contents.content(PurePosixPath(name), 3000), images))
+    assert bodies == list(images.values())
+    assert sum(map(len, store.ranges.values())) > len(images), "some objects were requested again"
+    store.disturbances = disturbances
+    assert read_all(contents) == images
+
+
+def test_an_overloaded_store_is_named_and_not_a_wrong_address(store: S3Server, tmp_path: Path) -> None:
+    store.put("set/a.png")
+    store.disturbances["set/a.png"] = MAX_ATTEMPTS * [OVERLOADED]
+    contents = store.open("set", tmp_path)
+    with pytest.raises(TransferError, match=r"HTTP status 503 \(SlowDown\) in each of 5 tries"):
+        contents.content(PurePosixPath("a.png"), 100)
+    assert contents.content(PurePosixPath("a.png"), 100) == b"image"
 
 
 def test_keys_cannot_lead_out_of_the_folder(store: S3Server, tmp_path: Path) -> None:
@@ -308,6 +256,16 @@ def test_first_bytes_are_requested_as_a_range_once_per_object(store: S3Server, t
     head_range = f"bytes=0-{HEAD_BYTES - 1}"
     assert store.ranges == {"set/big": [head_range], "set/small": [head_range]}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_that_changes_after_the_listing_is_named(store: S3Server, tmp_path: Path) -> None:
+    store.put("set/a.png", b"old")
+    contents = store.open("set", tmp_path)
+    store.put("set/a.png", b"new")
+    text = error_message(lambda: read_all(contents))
+    assert "expected 'set/a.png' as it was listed" in text and "run the same command again" in text
+    with pytest.raises(FileNotFoundError, match="changed since it was listed"):
+        contents.content(PurePosixPath("a.png"), 100)
 
 
 def test_first_bytes_of_an_object_that_changed_are_unknown(store: S3Server, tmp_path: Path) -> None:

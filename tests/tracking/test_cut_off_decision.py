@@ -139,3 +139,17 @@ def test_versions_that_a_killed_registration_has_left_are_decided_about(uri: str
     (champion,) = set(Aliases(store, NAME).current().values())
     assert champion is not None and champion == decision["decision"]["champion"]
     assert "decision" in store.client.get_model_version(NAME, champion).tags
+
+
+def test_what_a_killed_process_left_half_done_in_the_log_is_completed(uri: str, tmp_path: Path) -> None:
+    folders, store = write_models(tmp_path), Store(uri)
+    register(folders, uri, tmp_path / "registration")
+    log = Aliases(store, NAME).log
+    expected = log.load_predictions("1")
+    store.client.update_run(log.run_id, status="RUNNING")  # killed just after the log's run was created
+    (table,) = (tmp_path / "mlruns").rglob("versions/1/judged.parquet")
+    table.write_bytes(table.read_bytes()[:300])  # killed while the file was copied
+    assert log.load_predictions("1") is None
+    register(folders, uri, tmp_path / "registration")
+    assert store.client.get_run(log.run_id).info.status == "FINISHED"
+    assert expected is not None and expected.equals(log.load_predictions("1"))

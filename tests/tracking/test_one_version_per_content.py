@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import record_digests
 from cxr.promotion.log import PromotionEntry
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
@@ -59,6 +60,7 @@ def test_an_ensemble_fitted_again_by_another_pipeline_run_is_the_same_version(
         shutil.copytree(ensemble, copy)
         for card in copy.rglob("card.json"):
             ModelMetadata(**{**vars(ModelMetadata.read(card.parent)), "pipeline_run": pipeline_run}).write(card.parent)
+            record_digests(card.parent)
         run = RunFolders(folders.models, folders.evaluations, folders.splits, ensemble=copy, include=["weighted"])
         (candidate,) = find_candidates(run)
         numbers.append(int(ensure_version(store, "ensemble", candidate, run_id)[0].version))

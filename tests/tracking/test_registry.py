@@ -19,6 +19,7 @@ from cxr.errors import MissingInputError, RegistryError
 from cxr.images.decoding import decode_grey
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import record_digests
 from cxr.promotion.candidates import RunFolders
 from cxr.promotion.facts import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
@@ -503,6 +504,7 @@ def test_another_member_makes_another_version(
     assert register_ensemble(folders, changed, store, include=["weighted"]).new_versions == ("1",)
     network = changed / "model" / "members" / "left" / "model.keras"
     shutil.copyfile(folders.models / "reversed" / "model.keras", network)
+    record_digests(network.parent)
     assert register_ensemble(folders, changed, store, include=["weighted"]).new_versions == ("2",)
     network.unlink()
     with pytest.raises(MissingInputError, match=r"members/left/model\.keras"):

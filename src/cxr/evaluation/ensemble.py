@@ -34,6 +34,7 @@ from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
 from cxr.files import CHANGED_PREDICTIONS_FILE, METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
 from cxr.models.metadata import MEMBERS_FOLDER, NAME_SEPARATOR, Member, ModelMetadata
+from cxr.models.stored_files import check_digest, record_digests
 
 ENSEMBLE_NAME, ENSEMBLE_SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
@@ -334,9 +335,13 @@ def write_ensemble(folder: Path, metadata: ModelMetadata, folders: Mapping[str, 
     for member in metadata.weighted_members:
         member_folder = folder / MEMBERS_FOLDER / member.model
         member_folder.mkdir(parents=True)
-        shutil.copyfile(folders[member.model][0] / NETWORK_FILE, member_folder / NETWORK_FILE)
+        network = folders[member.model][0] / NETWORK_FILE
+        check_digest(network)
+        shutil.copyfile(network, member_folder / NETWORK_FILE)
         member.card.write(member_folder)
+        record_digests(member_folder)
     metadata.write(folder)
+    record_digests(folder)
 
 
 def _join_names(names: Iterable[str | None]) -> str | None:

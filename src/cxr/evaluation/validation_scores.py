@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.files import PREDICTIONS_FILE, VALIDATION_SCORES_FILE, read_arrays
+from cxr.models.stored_files import check_digest
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ValidationScores:
         path = folder / VALIDATION_SCORES_FILE
         if not path.is_file():
             return None
+        check_digest(path)
         stored = read_arrays(path, ("probability", "pneumonia"), "register the model again")
         return cls(stored["probability"].astype(np.float64), stored["pneumonia"].astype(bool))
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
+from cxr.files import expect_free_space
 from cxr.images.decoding import decode_grey, read_bytes
 from cxr.images.parallel import map_in_order
 from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
@@ -58,6 +59,7 @@ def prepare_images(
     Raises:
         ImageError: for the first file that cannot be decoded, with its path.
         DataError: if there are no paths, if one is repeated, or if a file does not match the manifest.
+        DiskFullError: if the disk has no room for the array.
     """
     if not paths or len(set(paths)) != len(paths):
         repeated = sorted({path for path in paths if list(paths).count(path) > 1})[:10] if paths else []
@@ -66,6 +68,8 @@ def prepare_images(
             "run `cxr validate` again"
         )
     work = partial(_prepare_image, data, recipe, options)
+    size = len(paths) * recipe.size**2 * recipe.planes
+    expect_free_space(folder, size, f"{len(paths):,} images prepared with {recipe.name}")
     expected_digests = [None] * len(paths) if sha256 is None else sha256
     folder.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []

@@ -13,6 +13,7 @@ from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE
 from cxr.models.metadata import MEMBERS_FOLDER, ModelMetadata
+from cxr.models.stored_files import load_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class Predictor:
 
         Raises:
             MissingInputError: if a file is missing.
-            DataError: if it is the folder of a detector.
+            DataError: if it is the folder of a detector, or a file is damaged.
         """
         path, members = folder / NETWORK_FILE, folder / MEMBERS_FOLDER
         if not path.is_file() and not members.is_dir():
@@ -96,9 +97,7 @@ class Predictor:
         if metadata.members:
             loaded = [cls.load(members / member.model, member.card) for member in metadata.weighted_members]
             return EnsemblePredictor(loaded, metadata)
-        import keras
-
-        return cls(keras.saving.load_model(path, compile=False, safe_mode=True), metadata)
+        return cls(load_network(path), metadata)
 
     def probabilities(self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """Compute the network's raw probabilities of pneumonia.

@@ -14,9 +14,10 @@ import pandas as pd
 from cxr.errors import DataError, ParameterError
 from cxr.files import HISTORY_FILE, METADATA_FILE, NETWORK_FILE, TRAINING_FILE
 from cxr.images.recipes import Recipe
-from cxr.lineage.model_origin import ModelOrigin, load_network
+from cxr.lineage.model_origin import ModelOrigin
 from cxr.lineage.provenance import DIRTY_SUFFIX, run_git
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import load_network
 from cxr.training.plan import higher_is_better
 from cxr.training.split_data import SplitData
 
@@ -80,7 +81,7 @@ def adoption_problems(
         *_history_problems(origin.history, facts, expected.parameters),
     ]
     try:
-        network = load_network(folder)
+        network = load_network(folder / NETWORK_FILE)
     except DataError as error:
         return [*problems, str(error)]
     problems += _network_problems(network, metadata, expected.parameters)

@@ -16,6 +16,7 @@ from cxr.errors import CxrError, DataError
 from cxr.files import HISTORY_FILE, METADATA_FILE, NETWORK_FILE, TRAINING_FILE, whole_folder, write_json
 from cxr.lineage.provenance import file_digest
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import check_digest, record_digests
 
 MODEL_FILES = (NETWORK_FILE, METADATA_FILE, HISTORY_FILE, TRAINING_FILE)
 """Files of a trained network."""
@@ -59,6 +60,7 @@ class ModelOrigin:
             if not (folder / name).is_file():
                 continue
             try:
+                check_digest(folder / name)
                 contents.append(read(folder / name))
             except (CxrError, OSError, ValueError) as error:
                 problems.append(f"expected {name} as `cxr train` writes it, received {folder / name} ({error})")
@@ -84,29 +86,6 @@ class ModelOrigin:
             f"{self.best_row.get('val_auroc', math.nan):.4f} after epoch {self.facts.get('best_epoch')} of "
             f"{len(self.history)}"
         )
-
-
-def load_network(folder: Path) -> Any:
-    """Load the network of a trained model; code that the file might carry is not executed.
-
-    Args:
-        folder: the model's folder.
-
-    Returns:
-        Keras model.
-
-    Raises:
-        DataError: if the file is damaged, or names code that is not Keras's own.
-    """
-    import keras
-
-    try:
-        return keras.saving.load_model(folder / NETWORK_FILE, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged file can raise anything
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"expected a network that Keras loads in safe mode, received {NETWORK_FILE} ({reason})"
-        ) from error
 
 
 def is_copy(source: Path, target: Path, model: str) -> bool:
@@ -151,6 +130,7 @@ def copy_model(source: Path, target: Path, model: str) -> None:
         for name, content in _renamed_contents(source, model).items():
             if json.loads((partial / name).read_text(encoding="utf-8")) != content:
                 write_json(partial / name, content)
+        record_digests(partial)
 
 
 def _renamed_contents(folder: Path, model: str) -> dict[str, dict[str, Any]]:

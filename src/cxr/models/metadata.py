@@ -10,6 +10,7 @@ from typing import Any
 from cxr.data.dataset import CLASSES
 from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE, write_text
+from cxr.models.stored_files import check_digest
 
 NAME_SEPARATOR = " + "
 """Between the names of several devices, where the members of an ensemble were trained on different ones."""
@@ -235,8 +236,10 @@ class ModelMetadata:
 
         Raises:
             MissingInputError: if the file is missing, or has other fields than this version of the program expects.
+            DataError: if the file is not as it was written.
         """
         path = folder / METADATA_FILE
+        check_digest(path)
         try:
             return cls._from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from cxr.evaluation.files import write_evaluation
 from cxr.evaluation.mistakes import images_to_show, worst_mistakes
 from cxr.images.prepared import PreparedImages
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import record_digests
 from cxr.plots.classification import plot_calibration, plot_confusion, plot_precision_recall, plot_roc
 from cxr.plots.scores import plot_mistakes, plot_scores
 from cxr.plots.stress import plot_stress
@@ -38,6 +39,8 @@ def write_evaluation_folder(
 ) -> None:
     """Write everything about an evaluation: metrics, predictions, curves, stress test, calibrated metadata and plots.
 
+    The digests of all these files come last.
+
     Args:
         folder: where to write; created if it does not exist.
         evaluation: the evaluation.
@@ -55,6 +58,7 @@ def write_evaluation_folder(
         folder / "plots", evaluation, sheet, images_to_show(sheet["path"].tolist(), prepared, data),
         Caption.of(metadata), history, metadata.training.get("best_epoch"),
     )  # fmt: skip
+    record_digests(folder)
 
 
 def write_evaluation_plots(

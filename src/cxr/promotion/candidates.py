@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.files import METADATA_FILE, NETWORK_FILE, REFERENCE_FILE, SUMMARY_FILE
+from cxr.files import METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE, REFERENCE_FILE, SUMMARY_FILE, TRAINING_FILE
 from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelMetadata, model_folders
+from cxr.models.stored_files import check_digest
 from cxr.regions.files import IMAGES_FILE
 
 
@@ -86,6 +87,7 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
 
     Raises:
         MissingInputError: if a model or its evaluation is missing, or there is none.
+        DataError: if a file is not as it was written.
         RegistryError: if they were judged on different images or splits, or are of the other kind.
     """
     train, evaluate = run.steps
@@ -113,6 +115,7 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
     reference = run.reference if run.reference is not None and (run.reference / REFERENCE_FILE).is_file() else None
     candidates = []
     for name, (trained, evaluation) in selected.items():
+        check_digest(evaluation / SUMMARY_FILE)
         summary = json.loads((evaluation / SUMMARY_FILE).read_text(encoding="utf-8"))
         metadata = ModelMetadata.read(evaluation)
         if (metadata.detector is not None) != run.detectors:
@@ -131,7 +134,10 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
                 f"expected calibrated metadata, received {evaluation / METADATA_FILE} with "
                 f"temperature={metadata.temperature}, threshold={metadata.threshold}; run `cxr {evaluate}`"
             )
-        candidates.append(Candidate(name, trained, evaluation, metadata, summary, reference))
+        candidate = Candidate(name, trained, evaluation, metadata, summary, reference)
+        for path in (*candidate.files.values(), trained / TRAINING_FILE, evaluation / PREDICTIONS_FILE):
+            check_digest(path)
+        candidates.append(candidate)
     if len({(candidate.metadata.data_digest, candidate.metadata.split_digest) for candidate in candidates}) > 1:
         splits = ", ".join(
             f"{candidate.name}={candidate.metadata.split_protocol} {candidate.metadata.split_digest[:8]}"

@@ -18,6 +18,7 @@ from cxr.files import NETWORK_FILE
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe, apply_recipe, to_network_input
 from cxr.models.metadata import DetectorMetadata, ModelMetadata
+from cxr.models.stored_files import load_network
 from cxr.regions.anchors import DELTA_SCALES, make_anchors
 from cxr.regions.matching import BOX_COLUMNS
 from cxr.regions.operating_point import scale_boxes
@@ -73,16 +74,13 @@ class RegionPredictor:
             The predictor.
 
         Raises:
-            DataError: if it is no detector.
+            DataError: if it is no detector, or a file is damaged.
             MissingInputError: if a file is missing, or the anchors are others.
         """
         path = folder / NETWORK_FILE
         if not path.is_file():
             raise MissingInputError(f"expected a detector, received {path} (no such file); run `cxr train_regions`")
-        import keras
-
-        network = keras.saving.load_model(path, compile=False, safe_mode=True)
-        return cls(network, metadata or ModelMetadata.read(folder))
+        return cls(load_network(path), metadata or ModelMetadata.read(folder))
 
     def predict(self, images: Mapping[str, NDArray[np.uint8]]) -> pd.DataFrame:
         """Draw the boxes that count.

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from cxr.files import printable_name, whole_file, write_json
 from cxr.images.reading_options import ReadingOptions
 from cxr.inference.reference.reference import Reference
-from cxr.inference.scoring.batch import expect_predictions, log_warnings, read_in_batches, write_missing_parts
+from cxr.inference.scoring.batch import (
+    advise_to_repeat,
+    expect_predictions,
+    log_warnings,
+    read_in_batches,
+    write_missing_parts,
+)
 from cxr.inference.scoring.sources import ImageFile, ImageSource
 from cxr.inference.scoring.table import FIRST_ERRORS, ScoringParts, error_kind, open_writer, problem_kinds
 from cxr.regions.matching import PREDICTION_COLUMNS
@@ -125,6 +131,10 @@ class BoxParts(ScoringParts[ImageBoxes]):
         common = {"path": result.path, _ERROR: result.error, _WARNING: result.warning}
         return [common | asdict(box) | {_RANK: rank} for rank, box in enumerate(result.boxes)] or [common]
 
+    def first_rows(self, table: pa.Table) -> Sequence[int]:
+        """A file has one row without a box, or rows whose boxes are numbered from 0."""
+        return [row for row, rank in enumerate(table[_RANK].to_pylist()) if not rank]
+
     def join(self, target: Path) -> dict[str, Any]:
         """Write the table from all parts, one after the other, whole or not at all.
 
@@ -146,7 +156,7 @@ class BoxParts(ScoringParts[ImageBoxes]):
                 write(drawn.select(BOX_SCHEMA.names))
                 boxes += drawn.num_rows
                 with_boxes += pc.sum(pc.equal(drawn[_RANK], 0)).as_py() or 0
-                first_rows = table.filter(pc.equal(pc.fill_null(table[_RANK], 0), 0))
+                first_rows = table.take(self.first_rows(table))
                 warnings.update(kind for text in first_rows[_WARNING].to_pylist() for kind in problem_kinds(text))
                 broken = table.filter(pc.not_equal(table[_ERROR], ""))
                 without_answer += [
@@ -154,7 +164,7 @@ class BoxParts(ScoringParts[ImageBoxes]):
                     for path, error in zip(broken["path"].to_pylist(), broken[_ERROR].to_pylist(), strict=True)
                 ]
         return {
-            "digest": self.digest,
+            "digest": None if self.missing() else self.digest,
             "bytes": target.stat().st_size,
             "images": len(self._files),
             "searched": len(self._files) - len(without_answer),
@@ -298,6 +308,7 @@ def boxes_to_table(
         log.warning("no answer for %s", error)
     if len(errors) > FIRST_ERRORS:
         log.warning("%s further images have no answer, see %s", f"{len(errors) - FIRST_ERRORS:,}", summary.name)
+    advise_to_repeat(figures["errors"])
     log_warnings(figures["warnings"])
 
 

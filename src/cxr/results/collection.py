@@ -10,6 +10,7 @@ from typing import Any
 from cxr.errors import DataError
 from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, TRAINING_FILE
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import check_digest
 from cxr.results.model_result import ModelResult, read_json_object, read_metrics
 
 REFERENCE_REPORT_FILE = "report.json"
@@ -67,6 +68,7 @@ def collect_results(
     results = []
     for model, evaluation in folders.values():
         training = model / TRAINING_FILE
+        check_digest(training)
         parameters = read_json_object(training).get("parameters", {}) if training.is_file() else {}
         metadata = asdict(ModelMetadata.read(evaluation))
         results.append(_make_result(metadata, read_metrics(evaluation), parameters))

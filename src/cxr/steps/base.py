@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr.errors import MissingInputError, ParameterError
-from cxr.files import whole_folders
+from cxr.files import explain_full_disk, whole_folders
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +207,7 @@ class Step(BaseModel):
 
         Raises:
             MissingInputError: if an input does not exist; all missing ones are listed.
+            DiskFullError: if a disk has no room for the outputs.
         """
         missing = [
             f"expected {field} ({artifact.kind}) to exist, received {field}={getattr(self, field)}; "
@@ -222,7 +223,12 @@ class Step(BaseModel):
             if isinstance(artifact, Output) and getattr(self, field) is not None
         }
         started = time.perf_counter()
-        with whole_folders(outputs) as staging:
+        written = [
+            getattr(self, field)
+            for field, artifact in self.artifacts().items()
+            if isinstance(artifact, Output | WorkingFolder) and getattr(self, field) is not None
+        ]
+        with explain_full_disk(written), whole_folders(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
         self.clean_up()
         # ru_maxrss is in KiB on Linux and in bytes on macOS.

@@ -141,6 +141,7 @@ class EvaluateRegions(TrackingStep):
         from cxr.images.decoding import decode_grey
         from cxr.images.prepared import PreparedImages
         from cxr.images.reading_options import VALIDATED
+        from cxr.models.stored_files import record_digests
         from cxr.plots.regions import write_region_plots
         from cxr.plots.style import Caption, save_png
         from cxr.plots.training import plot_training
@@ -195,4 +196,5 @@ class EvaluateRegions(TrackingStep):
             history.to_csv(self.evaluation / CURVES_FOLDER / "training.csv", index=False, float_format="%.8g")
             best_epoch = predictor.metadata.training.get("best_epoch")
             save_png(plot_training(history, best_epoch, caption), self.evaluation / "plots" / "training.png")
+        record_digests(self.evaluation)
         try_to_log_evaluation(self.store, self.trained, self.evaluation, experiment=self.experiment)

@@ -190,8 +190,8 @@ class Predict(FixedModelStep, ReadingStep):
                 self.show(line)
 
     def clean_up(self) -> None:
-        """Remove the parts: the rows are complete."""
-        if self._job is not None:
+        """Remove the parts once the rows are complete."""
+        if self._job is not None and not self._job.parts.missing():
             self._job.parts.remove()
 
     def _prepare(self) -> _ScoringJob:

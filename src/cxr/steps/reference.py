@@ -47,6 +47,7 @@ class DescribeReference(Step):
 
         from cxr.data.dataset import DatasetCard
         from cxr.inference.reference.building import build_reference
+        from cxr.models.stored_files import record_digests
         from cxr.plots.reference import plot_reference_distances
         from cxr.plots.style import save_png
 
@@ -65,6 +66,7 @@ class DescribeReference(Step):
         reference.save(self.reference)
         write_json(self.reference / "report.json", reference.facts)
         save_png(plot_reference_distances(checks, card), self.reference / "distances.png")
+        record_digests(self.reference)
         for split, rates in reference.facts.items():
             if isinstance(rates, dict):
                 log.info(

@@ -59,7 +59,9 @@ class RegistrationStep(TrackingStep):
         from cxr.tracking.registry import register, store_decision
 
         store = self.required_store()
-        result = register(store, run, experiment=self.experiment, registered_name=registered_name, policy=policy)
+        with store.clear_errors(f"register the models as {registered_name}"):
+            result = register(store, run, experiment=self.experiment, registered_name=registered_name, policy=policy)
         write_decision(registration, result)
-        store_decision(store, result, registration)
+        with store.clear_errors("take the files of the decision"):
+            store_decision(store, result, registration)
         log.info(result.headline())

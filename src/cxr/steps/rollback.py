@@ -24,5 +24,6 @@ class Rollback(RegistryStep):
         """Move the alias and add an entry to the log."""
         from cxr.tracking.aliases import Aliases
 
-        entry = Aliases(self.store, self.registered_name).roll_back(self.reason)
+        with self.store.clear_errors("roll the champion back"):
+            entry = Aliases(self.store, self.registered_name).roll_back(self.reason)
         log.info("%s: %s; `cxr release` lets runs decide again", self.registered_name, entry.sentence())

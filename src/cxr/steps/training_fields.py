@@ -156,6 +156,7 @@ class TrainingStep(TrackingStep):
         """
         from cxr.lineage import provenance
         from cxr.tracking.active_run import open_run
+        from cxr.training.checkpoint import read_attempt
         from cxr.training.trained_model import TrainedModel
 
         parameters = self.training_parameters()
@@ -168,6 +169,7 @@ class TrainingStep(TrackingStep):
             tags={"model": self.model, "system": self.system, "data_digest": data.data_digest,
                   "split_protocol": data.protocol, "split_digest": data.digest, **origin},
             params=parameters, dataset_kind=data.dataset.kind, run_id=session.run_id,
+            attempt=read_attempt(self.checkpoints),
         ) as run:  # fmt: skip
             result = session.train(run_id=run.run_id, on_epoch=lambda row: run.log_epoch(int(row["epoch"]), row))
             trained = TrainedModel(

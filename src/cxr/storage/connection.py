@@ -18,11 +18,14 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
-from cxr.errors import SourceError
+from cxr.errors import SourceError, TransferError
 
 MAX_CONNECTIONS = 16
 """Connections of one client, and so the number of parallel downloads."""
+MAX_ATTEMPTS = 5
+"""How often a request is sent, and how often the content of an object is read, until one of them succeeds."""
 
 CONNECTION_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError)
 """Errors of a broken connection."""
@@ -31,6 +34,7 @@ AWS_ERRORS = (BotoCoreError, ClientError)
 CHANGED_OBJECT_CODES = frozenset({"NoSuchKey", "PreconditionFailed", "412"})
 """Error codes for an object that was deleted or replaced after it was listed."""
 
+_OVERLOADED_STATUS = frozenset({429, 500, 502, 503, 504})
 _WRONG_KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 _ACCESS_DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
 _NO_BUCKET_CODES = frozenset({"NoSuchBucket", "404"})
@@ -38,7 +42,9 @@ _LOGIN_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 def create_s3_client(endpoint_url: str | None) -> tuple[Any, bool]:
-    """Create an S3 client that gives up within seconds.
+    """Create an S3 client that repeats requests with growing pauses, and gives up within half a minute.
+
+    It repeats what can pass: no connection, a broken one, an overloaded store.
 
     Args:
         endpoint_url: address of the store; None takes ``AWS_ENDPOINT_URL`` or Amazon's.
@@ -51,7 +57,7 @@ def create_s3_client(endpoint_url: str | None) -> tuple[Any, bool]:
     config = Config(
         connect_timeout=5,
         read_timeout=20,
-        retries={"total_max_attempts": 2, "mode": "standard"},
+        retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
         max_pool_connections=MAX_CONNECTIONS,
         # Stores other than Amazon's may reject the checksums that boto3 adds by default.
         request_checksum_calculation="when_required",
@@ -70,17 +76,30 @@ def translate_s3_errors(name: str, *, anonymous: bool = False) -> Iterator[None]
         anonymous: whether requests are sent without credentials.
 
     Raises:
-        SourceError: in place of any error of boto3.
+        TransferError: if the store answers, but is overloaded or fails.
+        SourceError: in place of any other error of boto3.
     """
     try:
         yield
     except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status in _OVERLOADED_STATUS:
+            raise TransferError(
+                f"expected an answer from the object store, received source={name} with HTTP status {status} "
+                f"({error_code(error)}) in each of {MAX_ATTEMPTS} tries: the store is overloaded or fails; run the "
+                "same command again later"
+            ) from error
         raise SourceError(_describe_client_error(error, name, anonymous)) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise SourceError(
             f"expected credentials for source={name}, received none or half of them ({error}); {_LOGIN_HINT}"
         ) from error
-    except CONNECTION_ERRORS as error:
+    except (HTTPClientError, IncompleteReadError, ResponseParserError) as error:
+        raise SourceError(
+            f"could not reach the object store of source={name}: it closed the connection, stayed silent or sent a "
+            f"damaged answer, however often it was asked ({error}); run the same command again later"
+        ) from error
+    except ConnectionError as error:
         raise SourceError(
             f"could not reach the object store of source={name}: no network, or a wrong "
             f"endpoint_url ({error}); check both, or take another source (a folder, an archive, phantom)"

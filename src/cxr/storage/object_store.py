@@ -6,22 +6,26 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from tqdm import tqdm
 
-from cxr.errors import SourceError
+from cxr.errors import SourceError, TransferError
+from cxr.files import expect_free_space
 from cxr.images.file_types import HEAD_BYTES
 from cxr.storage.connection import (
     CHANGED_OBJECT_CODES,
     CONNECTION_ERRORS,
+    MAX_ATTEMPTS,
     MAX_CONNECTIONS,
     create_s3_client,
     error_code,
@@ -32,10 +36,21 @@ from cxr.storage.contents import SourceContents, SourceFile, read_chunks, safe_p
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 1 << 16
-MAX_ATTEMPTS = 3
-"""How often one object is tried, each time from the byte where the last attempt stopped."""
+FIRST_PAUSE = 0.2
+"""Seconds of pause after a first transfer that broke or brought other bytes; each further pause is twice as long."""
 
+Result = TypeVar("Result")
+
+_OTHER_BYTES = "other bytes than were listed"
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+
+class _ChangedObjectError(FileNotFoundError):
+    """An object was deleted or replaced after it was listed."""
+
+
+class _BrokenTransferError(Exception):
+    """One transfer of an object broke, or brought other bytes than were listed."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,8 @@ class ObjectStoreContents(SourceContents):
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
         with translate_s3_errors(self.name):
             self._client, self.anonymous = create_s3_client(endpoint_url)
-        with translate_s3_errors(self.name, anonymous=self.anonymous):
-            self._objects = _objects_by_path(self._list(prefix), prefix, self.name)
+        objects = self._try_again("a listing", lambda: list(self._list(prefix)))
+        self._objects = _objects_by_path(objects, prefix, self.name)
         if not self._objects and not may_be_empty:
             raise SourceError(
                 f"expected objects below the prefix, received source={self.name} with none; check the spelling"
@@ -128,7 +143,10 @@ class ObjectStoreContents(SourceContents):
             Path of each downloaded file.
 
         Raises:
-            SourceError: if an object cannot be downloaded completely; the received bytes are kept for the next run.
+            TransferError: if an object does not arrive whole in several tries; the received bytes are kept for the
+                next run.
+            SourceError: if the store cannot be reached, or refuses.
+            DiskFullError: if the disk has no room for them.
         """
         files = {path: self._folder / _file_name(self._objects[path]) for path in paths}
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +155,8 @@ class ObjectStoreContents(SourceContents):
             if leftover.name not in current_names:
                 leftover.unlink()
         total = sum(self._objects[path].bytes for path in paths)
+        present = sum(max(_size(file), _size(file.with_name(f"{file.name}.part"))) for file in files.values())
+        expect_free_space(self._folder, total - present, f"the downloads from {self.name}")
         with (
             tqdm(total=total, unit="B", unit_scale=True, desc=f"download {self.name}", disable=None) as bar,
             ThreadPoolExecutor(MAX_CONNECTIONS) as pool,
@@ -163,7 +183,7 @@ class ObjectStoreContents(SourceContents):
         return self._objects[path].etag
 
     def content(self, path: PurePosixPath, max_bytes: int) -> bytes:
-        """Load one object into memory; an interrupted transfer is tried again from the beginning.
+        """Load one object into memory; a transfer that breaks or brings other bytes is tried again.
 
         Args:
             path: path of one of :attr:`entries`.
@@ -175,45 +195,69 @@ class ObjectStoreContents(SourceContents):
         Raises:
             FileNotFoundError: if it was deleted or has changed since it was listed.
             OverflowError: if it is larger.
+            TransferError: if it does not arrive whole in several tries.
             SourceError: if the store does not respond, or refuses.
         """
         item = self._objects[path]
         if item.bytes > max_bytes:
             raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={item.bytes}")
+        return self._try_again(_describe(item), lambda: self._load(item))
+
+    def _load(self, item: StoredObject) -> bytes:
         data, response = self._get_object(item)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if len(data) != item.bytes or not _matches_etag(md5, item.etag, response):
-            raise FileNotFoundError("other bytes than were listed")
+            raise _BrokenTransferError(_OTHER_BYTES)
         return data
 
     def _read_head(self, item: StoredObject) -> bytes | None:
         if not item.bytes:
             return b""
+        head_range = f"bytes=0-{HEAD_BYTES - 1}"
         try:
-            return self._get_object(item, Range=f"bytes=0-{HEAD_BYTES - 1}")[0]
+            return self._try_again(_describe(item), lambda: self._get_object(item, Range=head_range)[0])
         except FileNotFoundError:
             return None
 
     def _get_object(self, item: StoredObject, **request: str) -> tuple[bytes, Mapping[str, Any]]:
         """Load an object, or the range of it that the request names, and the response without its body."""
+        response = self._request(item, **request)
+        with _name_broken_transfer():
+            return bytes(response["Body"].read()), response
+
+    def _request(self, item: StoredObject, **request: str) -> Mapping[str, Any]:
+        """Request an object, or a range of it; the body is not read."""
+        try:
+            response: Mapping[str, Any] = self._client.get_object(
+                Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request
+            )
+        except ClientError as error:
+            if error_code(error) not in CHANGED_OBJECT_CODES:
+                raise
+            raise _ChangedObjectError(f"gone or changed since it was listed ({error_code(error)})") from error
+        # Some stores do not compare the ETag themselves.
+        if response.get("ETag", item.etag).strip('"') != item.etag:
+            response["Body"].close()
+            raise _ChangedObjectError("changed since it was listed (another ETag)")
+        return response
+
+    def _try_again(self, expected: str, transfer: Callable[[], Result]) -> Result:
+        """Try a transfer, and try again after a growing pause if it breaks or brings other bytes."""
         with translate_s3_errors(self.name, anonymous=self.anonymous):
-            for attempt in range(1, MAX_ATTEMPTS + 1):
+            for attempt in range(MAX_ATTEMPTS):
+                self._stop.wait(FIRST_PAUSE * 2 ** (attempt - 1) if attempt else 0)
                 try:
-                    response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request)
-                    data = bytes(response["Body"].read())
-                    break
-                except CONNECTION_ERRORS:
-                    if attempt == MAX_ATTEMPTS:
-                        raise
-                except ClientError as error:
-                    if error_code(error) not in CHANGED_OBJECT_CODES:
-                        raise
-                    raise FileNotFoundError(f"gone or changed since it was listed ({error_code(error)})") from error
-        return data, response
+                    return transfer()
+                except _BrokenTransferError as error:
+                    problem = error
+            raise TransferError(
+                f"expected {expected}, received source={self.name} with {MAX_ATTEMPTS} transfers that failed, the last "
+                f"one by {problem}; run the same command again"
+            ) from problem
 
     def _list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        for page in pages:
+        for page in _whole_pages(pages):
             for item in page.get("Contents", ()):
                 key = item["Key"]
                 is_below_prefix = not prefix or key == prefix or key.startswith(f"{prefix}/")
@@ -232,18 +276,13 @@ class ObjectStoreContents(SourceContents):
             return
         part = file.with_name(f"{file.name}.part")
         bar.update(min(_size(part), item.bytes))
-        with translate_s3_errors(self.name, anonymous=self.anonymous):
-            for attempt in range(1, MAX_ATTEMPTS + 1):
-                try:
-                    self._append(item, part, bar)
-                    break
-                except CONNECTION_ERRORS as error:
-                    if attempt == MAX_ATTEMPTS:
-                        raise SourceError(
-                            f"expected {item.bytes:,} bytes of {item.key!r}, received source={self.name} "
-                            f"that stopped after {_size(part):,} ({error}); run the same command again, it "
-                            "goes on from there"
-                        ) from error
+        try:
+            self._try_again(_describe(item), lambda: self._append(item, part, bar))
+        except _ChangedObjectError as error:
+            raise SourceError(
+                f"expected {item.key!r} as it was listed, received source={self.name} where it is {error}; run the "
+                "same command again"
+            ) from error
         part.rename(file)
 
     def _append(self, item: StoredObject, part: Path, bar: tqdm[Any]) -> None:
@@ -253,9 +292,9 @@ class ObjectStoreContents(SourceContents):
         if part.exists():
             os.truncate(part, start)
         request = {"Range": f"bytes={start}-"} if start else {}
-        response = self._client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request)
+        response = self._request(item, **request)
         is_partial = response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT
-        with part.open("ab" if is_partial else "wb") as stream:
+        with part.open("ab" if is_partial else "wb") as stream, _name_broken_transfer():
             for piece in response["Body"].iter_chunks(PIECE_BYTES):
                 if self._stop.is_set():
                     raise SourceError(f"expected to finish, received source={self.name} that was interrupted")
@@ -263,13 +302,30 @@ class ObjectStoreContents(SourceContents):
                 bar.update(len(piece))
         received = _size(part)
         if received < item.bytes:
-            raise IncompleteReadError(actual_bytes=received, expected_bytes=item.bytes)
+            raise _BrokenTransferError(f"a connection that ended after {received:,} bytes")
         if received > item.bytes or not _matches_etag(_md5_of(part), item.etag, response):
             part.unlink()
-            raise SourceError(
-                f"expected the listed content of {item.key!r}, received source={self.name} with other "
-                "bytes, by a damaged transfer or a change meanwhile; run the same command again"
-            )
+            bar.update(-received)
+            raise _BrokenTransferError(_OTHER_BYTES)
+
+
+def _describe(item: StoredObject) -> str:
+    return f"{item.bytes:,} bytes of {item.key!r}"
+
+
+def _whole_pages(pages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from pages
+    except ResponseParserError as error:
+        raise _BrokenTransferError(f"a damaged answer ({error})") from error
+
+
+@contextmanager
+def _name_broken_transfer() -> Iterator[None]:
+    try:
+        yield
+    except CONNECTION_ERRORS as error:
+        raise _BrokenTransferError(f"a connection that broke ({error})") from error
 
 
 def _objects_by_path(objects: Iterable[StoredObject], prefix: str, name: str) -> dict[PurePosixPath, StoredObject]:

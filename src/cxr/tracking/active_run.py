@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
+ATTEMPT_TAG = "cxr.attempt"
+"""Tag that a run has from its creation on, the same for all attempts at one training."""
 SILENCE = "the store does not answer"
 """Reason in a warning when a call to the store has raised no error and not ended."""
 
@@ -150,6 +152,7 @@ def open_run(
     dataset_kind: str = "patients",
     run_id: str | None = None,
     parent: str | None = None,
+    attempt: str | None = None,
 ) -> Iterator[TrainingRun]:
     """Open a run for a training process, or continue the run of a process that was killed.
 
@@ -166,6 +169,8 @@ def open_run(
         run_id: run to continue; a server that does not know it gets a new run.
         parent: run under which MLflow shows this one, e.g. the search of a trial. Its work has begun already: if the
             store is away, there is a warning, and this run is not logged.
+        attempt: what this run has in common with the runs of earlier attempts at the same work. Those that were killed
+            and are not continued are closed as KILLED. None closes none.
 
     Yields:
         The run.
@@ -176,9 +181,9 @@ def open_run(
     if store is None:
         yield TrainingRun(None, run_id)
         return
-    all_tags = {**tags, "dataset_kind": dataset_kind, PARENT_TAG: parent}
+    all_tags = {**tags, "dataset_kind": dataset_kind, PARENT_TAG: parent, ATTEMPT_TAG: attempt}
     try:
-        run = _start_run(store, experiment_name(experiment, dataset_kind), name, all_tags, params, run_id)
+        run = _start_run(store, experiment_name(experiment, dataset_kind), name, all_tags, params, run_id, attempt)
     except RegistryError as error:
         if parent is None:
             raise
@@ -243,15 +248,22 @@ def _start_run(
     tags: Mapping[str, object],
     params: Mapping[str, object],
     run_id: str | None,
+    attempt: str | None,
 ) -> TrainingRun:
-    """Find or create the run and describe it; a store that stops answering meanwhile is reported within seconds."""
+    """Find or create the run and describe it, and close the runs of killed attempts.
+
+    A store that stops answering meanwhile is reported within seconds.
+    """
     client = store.connect()
     runs: list[TrainingRun] = []
 
     def start() -> None:
-        own_id = run_id
-        if own_id is None or not is_known_run(store, own_id):
-            own_id = str(client.create_run(store.experiment_id(experiment), run_name=name).info.run_id)
+        own_id = run_id if run_id is not None and is_known_run(store, run_id) else None
+        if attempt is not None:
+            _close_killed(store, experiment, attempt, continued=own_id)
+        if own_id is None:
+            identity = {} if attempt is None else {ATTEMPT_TAG: attempt}
+            own_id = str(client.create_run(store.experiment_id(experiment), tags=identity, run_name=name).info.run_id)
         client.update_run(own_id, status="RUNNING")
         add_tags_and_params(store, own_id, tags=tags, params=params)
         runs.append(TrainingRun(store, own_id, logged_steps(store, own_id)))
@@ -262,3 +274,12 @@ def _start_run(
     if isinstance(call.error, RegistryError):
         raise call.error
     raise unreachable(store.uri, f"{call.problem('it answered first, and then no more')}; look at the server")
+
+
+def _close_killed(store: Store, experiment: str, attempt: str, *, continued: str | None) -> None:
+    """Close the runs of killed attempts, all but the one that is continued."""
+    condition = f"tags.`{ATTEMPT_TAG}` = '{attempt}' AND attributes.status = 'RUNNING'"
+    for run in store.client.search_runs([store.experiment_id(experiment)], condition):
+        if run.info.run_id != continued:
+            store.client.set_terminated(run.info.run_id, "KILLED")
+            log.info("the run %s of a process that was killed is closed", run.info.run_id)

@@ -63,6 +63,8 @@ class Aliases:
         try:
             self._client.get_registered_model(registered_name)
         except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise RegistryError(
                 f"expected a registered model, received registered_name={registered_name!r} at "
                 f"{hide_passwords(store.uri)}: {first_line(error)}; run `cxr register` first"
@@ -86,26 +88,37 @@ class Aliases:
             entries = self.log.entries()
             current = self.current()
             last = entries[-1] if entries else EMPTY_LOG
-            after = {alias: last.after.get(alias) for alias in ALIASES}
             if not last.applied:
-                is_half_done = all(current[alias] in (last.before.get(alias), after[alias]) for alias in ALIASES)
-                if current != after and is_half_done:
+                if _is_half_done(last, current):
                     if time.monotonic() < deadline:
                         time.sleep(0.2)
                         continue
                     log.warning("completing entry %d of the promotion log, left half done", last.number)
-                    self._set(current, after)
+                    self._set(current, _aliases_after(last))
                 self.log.mark_applied(last.number)
                 continue
-            moved = {alias for alias in ALIASES if current[alias] != after[alias]}
-            if not moved:
+            entry = _persons_entry(last, current)
+            if entry is None:
                 return AliasState(last, current, last.manual_aliases)
-            manual = {*last.manual_aliases} - moved | {alias for alias in moved if current[alias] is not None}
-            now = datetime.now(UTC)
-            entry = PromotionEntry(last.number + 1, now, "person", "a person", after, current, tuple(sorted(manual)))
             if self.log.append(entry):
                 self.log.mark_applied(entry.number)
                 log.info("promotion log: %s", entry.sentence())
+
+    def history(self) -> list[PromotionEntry]:
+        """Read the log, after recording what persons have changed since its last entry.
+
+        In a store that cannot be written, such a change is the last entry of the answer and is not recorded.
+
+        Returns:
+            All entries, oldest first.
+        """
+        if self._store.is_writable:
+            self.synchronize()
+            return self.log.entries()
+        entries, current = self.log.entries(), self.current()
+        last = entries[-1] if entries else EMPTY_LOG
+        unrecorded = None if _is_half_done(last, current) else _persons_entry(last, current)
+        return entries if unrecorded is None else [*entries, unrecorded]
 
     def move(
         self,
@@ -161,15 +174,16 @@ class Aliases:
             The log's new entry.
 
         Raises:
-            RegistryError: if there was no other champion, or it cannot answer any more.
+            RegistryError: if the store cannot be written, there was no other champion, or it cannot answer any more.
         """
+        self._store.check_writable()
         for _ in range(ATTEMPTS):
             state = self.synchronize()
             target = previous_champion(self.log.entries())
             if target is None:
                 raise RegistryError(
-                    f"expected an earlier champion of {self._name}, received champion={state.champion} "
-                    "as the only one in the log; set the alias in MLflow's page"
+                    f"expected an earlier champion of {self._name}, received champion={state.champion or 'nobody'}, "
+                    "before which the promotion log has no other; set the alias in MLflow's page to choose a version"
                 )
             self._check_files(target)
             entry = self.move(
@@ -189,7 +203,11 @@ class Aliases:
 
         Returns:
             The log's new entry; None if no alias was set by a person.
+
+        Raises:
+            RegistryError: if the store cannot be written.
         """
+        self._store.check_writable()
         for _ in range(ATTEMPTS):
             state = self.synchronize()
             if not state.manual_aliases:
@@ -214,6 +232,8 @@ class Aliases:
         try:
             version = self._client.get_model_version(self._name, number)
         except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise RegistryError(
                 f"expected version {number} of {self._name}, which was champion before, received none; "
                 "it was deleted: set the alias in MLflow's page"
@@ -252,9 +272,31 @@ def read_promotion_log(store: Store, registered_name: str) -> list[PromotionEntr
     Raises:
         RegistryError: if the store does not answer or does not know the model.
     """
-    aliases = Aliases(store, registered_name)
-    aliases.synchronize()
-    return aliases.log.entries()
+    with store.clear_errors(f"read the promotion log of {registered_name}"):
+        return Aliases(store, registered_name).history()
+
+
+def _aliases_after(entry: PromotionEntry) -> dict[str, str | None]:
+    return {alias: entry.after.get(alias) for alias in ALIASES}
+
+
+def _is_half_done(last: PromotionEntry, current: AliasVersions) -> bool:
+    """Whether a process has written the last entry and not moved all aliases yet."""
+    after = _aliases_after(last)
+    moves = all(current[alias] in (last.before.get(alias), after[alias]) for alias in ALIASES)
+    return not last.applied and current != after and moves
+
+
+def _persons_entry(last: PromotionEntry, current: AliasVersions) -> PromotionEntry | None:
+    """The entry about aliases that a person has moved since the last entry; None if nobody has."""
+    after = _aliases_after(last)
+    moved = {alias for alias in ALIASES if current[alias] != after[alias]}
+    if not moved:
+        return None
+    manual = {*last.manual_aliases} - moved | {alias for alias in moved if current[alias] is not None}
+    return PromotionEntry(
+        last.number + 1, datetime.now(UTC), "person", "a person", after, current, tuple(sorted(manual))
+    )
 
 
 def author() -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from cxr.errors import RegistryError
 from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import check_digest
 from cxr.tracking.background import BackgroundCall
 from cxr.tracking.content import read_content
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, flatten, is_known_run, logged_steps
@@ -247,6 +248,7 @@ def _joint_digest(*paths: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty if there is no such file."""
+    check_digest(path)
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

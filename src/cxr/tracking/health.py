@@ -1,9 +1,10 @@
-"""Whether an MLflow server can be used: an answer within seconds, and a clear reason if not."""
+"""Whether an MLflow store can be used: an answer of a server within seconds, and a clear reason if not."""
 
 from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,12 +17,29 @@ SECONDS = 4
 """Time limit of the check's request, which is sent twice at most."""
 SHORT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """With MLflow's own values, one request to an absent server lasts for minutes."""
+STORE_LIBRARIES = ("mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3")
 STORAGE_LIBRARIES = ("boto3", "botocore", "s3transfer", "azure", "google")
 """Libraries by which MLflow reaches object stores; their errors have no common base class."""
 ENDPOINT = "/api/2.0/mlflow/experiments/search"
 START_SERVER = "start it, or correct tracking.tracking_uri; or train with tracking.offline: true and log later"
 SET_CERTIFICATE = "set MLFLOW_TRACKING_SERVER_CERT_PATH"
 CORRECT_PROXY = "correct HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
+MAKE_WRITABLE = (
+    "make the file and its folder writable (their owner, permissions, `chattr -i`, or the mount), or name another "
+    "store in tracking.tracking_uri"
+)
+FILE_REMEDIES = {
+    "is locked": "another process (a step, an MLflow server) is writing to it; wait until it has ended, and try again",
+    "disk is full": "free space on the disk of the file, and try again",
+    "malformed": "the file is damaged; restore it from a backup, or name another store in tracking.tracking_uri",
+    "not a database": "the file is damaged or another kind of file; restore it from a backup, or correct "
+    "tracking.tracking_uri",
+    "unable to open": "look whether the address names a file, not a folder, and whether this user may read it and may "
+    "read and write its folder",
+    "readonly": MAKE_WRITABLE,
+    "disk i/o error": "the disk or the network share of the file fails, or has no space; look at it, and try again",
+}
+"""Part of SQLite's text about an error to what to do about the file of a local store."""
 
 
 def use_short_timeouts() -> None:
@@ -86,7 +104,22 @@ def unreachable(uri: str, reason: str) -> RegistryError:
 def is_store_error(error: Exception) -> bool:
     """Whether an error comes from MLflow, from the storage behind it, or from the connection."""
     library = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError) or library in {"mlflow", "sqlalchemy", "requests", "urllib3", *STORAGE_LIBRARIES}
+    return isinstance(error, OSError) or library in {*STORE_LIBRARIES, *STORAGE_LIBRARIES}
+
+
+def file_remedy(error: BaseException) -> str | None:
+    """Say what to do about a local store's file.
+
+    Args:
+        error: an error of SQLite, as it is or inside an error of MLflow.
+
+    Returns:
+        A clause; None if the error is of another kind.
+    """
+    texts = [str(error).lower(), str(error.__cause__ or "").lower()]
+    if not any("sqlite3." in text for text in texts) and not isinstance(error, sqlite3.Error):
+        return None
+    return next((remedy for part, remedy in FILE_REMEDIES.items() if any(part in text for text in texts)), None)
 
 
 def first_line(error: BaseException) -> str:

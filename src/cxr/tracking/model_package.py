@@ -13,6 +13,7 @@ import cxr
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import MODEL_CARD_FILE, scratch_folder
 from cxr.models.backend import backend_name
+from cxr.models.stored_files import DIGESTS_FILE, record_digests, sha256
 from cxr.promotion.candidates import Candidate
 from cxr.tracking.version_record import model_card
 
@@ -35,7 +36,7 @@ PACKAGE = (
     "evaluation/__init__.py", "evaluation/calibration.py", "evaluation/metrics.py",
     "images",
     "inference/__init__.py", "inference/predictor.py", "inference/reference",
-    "models/__init__.py", "models/metadata.py",
+    "models/__init__.py", "models/metadata.py", "models/stored_files.py",
 )  # fmt: skip
 """Parts of this package that a version carries: all that prediction imports. A server needs one request per file."""
 DETECTOR_PACKAGE = (
@@ -52,7 +53,7 @@ BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "to
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
-def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: str) -> None:
+def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: str) -> str:
     """Write an MLflow model that predicts without this package being installed.
 
     Args:
@@ -60,6 +61,9 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
         folder: folder to create.
         run_id: MLflow's run that trained it.
         model_id: MLflow's id of the model.
+
+    Returns:
+        The SHA-256 of ``digests.json``, the file with the digests of the model's files.
     """
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
@@ -86,6 +90,9 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
             ValidationScores.from_evaluation(candidate.evaluation).save(model)
         candidate.metadata.write(model)
         (model / MODEL_CARD_FILE).write_text(model_card(candidate.metadata, candidate.evaluation), encoding="utf-8")
+        for member in sorted({(model / name).parent for name in candidate.files} - {model}):
+            record_digests(member)
+        record_digests(model)
         _copy_code(code, DETECTOR_PACKAGE if is_detector else PACKAGE)
         mlflow.pyfunc.save_model(
             folder,
@@ -97,6 +104,7 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
             model_config={"paths": True},
             mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
         )
+        return sha256(model / DIGESTS_FILE)
 
 
 def requirements() -> list[str]:

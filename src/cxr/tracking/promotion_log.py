@@ -36,12 +36,11 @@ NOTE = (
 class PromotionLog:
     """The log of one registered model, with the files that decisions are based on.
 
-    Attributes:
-        run_id: MLflow's run that holds it.
+    Reading a log that nobody has begun writes nothing.
     """
 
     def __init__(self, store: Store, registered_name: str) -> None:
-        """Open the log, or begin it.
+        """Open the log.
 
         Args:
             store: the tracking store.
@@ -51,11 +50,27 @@ class PromotionLog:
             RegistryError: if somebody has deleted the log or its experiment.
         """
         self._store = store
-        self.run_id = self._find_run(f"{registered_name}: promotions")
+        self._experiment = f"{registered_name}: promotions"
+        self._run_id: str | None = None
+        self._existing_run()
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's run that holds the log; the log is begun if there is none.
+
+        Raises:
+            RegistryError: if somebody has deleted the log or its experiment.
+        """
+        if self._run_id is None:
+            self._run_id = self._existing_run() or self._begin_run()
+        return self._run_id
 
     def entries(self) -> list[PromotionEntry]:
-        """Read all entries, oldest first."""
-        params = self._store.client.get_run(self.run_id).data.params
+        """Read all entries, oldest first; none of a log that nobody has begun."""
+        run_id = self._existing_run()
+        if run_id is None:
+            return []
+        params = self._store.client.get_run(run_id).data.params
         numbers = sorted(int(key) for key in params if re.fullmatch(r"\d+", key))
         return [
             PromotionEntry.from_json(number, params[_key(number)], applied=f"{_key(number)}.{APPLIED}" in params)
@@ -78,6 +93,7 @@ class PromotionLog:
             raise RegistryError(
                 f"expected an entry of at most {MAX_ENTRY_LENGTH} characters, received length={len(text)}"
             )
+        self._store.check_writable()
         try:
             with self._store.lock():
                 self._store.client.log_param(self.run_id, _key(entry.number), text)
@@ -94,8 +110,15 @@ class PromotionLog:
         Args:
             number: its position in the log.
         """
+        self._store.check_writable()
         with self._store.lock():
             self._store.client.log_param(self.run_id, f"{_key(number)}.{APPLIED}", "yes")
+
+    def close_run(self) -> None:
+        """Close the log's run, which a process that was killed when it began the log has left open."""
+        client = self._store.client
+        if client.get_run(self.run_id).info.status != "FINISHED":
+            client.set_terminated(self.run_id)
 
     def save_decision(self, folder: Path, number: int) -> str:
         """Store the files of a decision.
@@ -127,7 +150,8 @@ class PromotionLog:
         Args:
             version: number of the version.
         """
-        files = self._store.client.list_artifacts(self.run_id, _version_folder(version))
+        run_id = self._existing_run()
+        files = [] if run_id is None else self._store.client.list_artifacts(run_id, _version_folder(version))
         return any(file.path.endswith(PREDICTIONS_FILE) for file in files)
 
     def save_predictions(self, version: str, table: pd.DataFrame) -> None:
@@ -149,7 +173,8 @@ class PromotionLog:
             version: number of the version.
 
         Returns:
-            The table of :meth:`save_predictions`; None if none was stored.
+            The table of :meth:`save_predictions`; None if none was stored, or not to its end, by a process that was
+            killed.
         """
         import pandas as pd
 
@@ -158,39 +183,54 @@ class PromotionLog:
         path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
         with scratch_folder() as scratch:
             location = self._store.client.get_run(self.run_id).info.artifact_uri
-            return pd.read_parquet(download_files(self._store, location, path, scratch))
+            copy = download_files(self._store, location, path, scratch)
+            try:
+                return pd.read_parquet(copy)
+            except (OSError, ValueError):
+                return None
 
-    def _find_run(self, name: str) -> str:
-        """Find the log's run. If several processes begin it at once, one makes the experiment and the others wait."""
+    def _existing_run(self) -> str | None:
+        """MLflow's run that holds the log; None if nobody has begun the log."""
+        if self._run_id is None and self._store.client.get_experiment_by_name(self._experiment) is not None:
+            self._run_id = self._first_run(self._store.experiment_id(self._experiment))
+        return self._run_id
+
+    def _first_run(self, experiment: str) -> str | None:
         from mlflow.entities import ViewType
+
+        runs = self._store.client.search_runs([experiment], run_view_type=ViewType.ALL, order_by=["start_time ASC"])
+        if not runs:
+            return None
+        # Two runs exist only if a process has waited in vain: all processes choose the same one.
+        first = min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        if first.info.lifecycle_stage != "active":
+            raise RegistryError(
+                f"expected the promotion log, received run={first.info.run_id} (deleted); "
+                f"restore it: `{self._store.mlflow_command(f'runs restore --run-id {first.info.run_id}')}`"
+            )
+        return str(first.info.run_id)
+
+    def _begin_run(self) -> str:
+        """Begin the log. If several processes do so at once, one makes the experiment and the others wait."""
         from mlflow.exceptions import MlflowException
 
         client, store = self._store.client, self._store
         created = True
         try:
             with store.lock():
-                experiment = client.create_experiment(name, artifact_location=store.artifact_location)
+                experiment = client.create_experiment(self._experiment, artifact_location=store.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            created, experiment = False, store.experiment_id(name)
+            created, experiment = False, store.experiment_id(self._experiment)
         deadline = time.monotonic() + PATIENCE
-        while True:
-            runs = client.search_runs([experiment], run_view_type=ViewType.ALL, order_by=["start_time ASC"])
-            if runs:
-                # Two runs exist only if a process has waited in vain: all processes choose the same one.
-                first = min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-                if first.info.lifecycle_stage != "active":
-                    raise RegistryError(
-                        f"expected the promotion log, received run={first.info.run_id} (deleted); "
-                        f"restore it: `{store.mlflow_command(f'runs restore --run-id {first.info.run_id}')}`"
-                    )
-                return str(first.info.run_id)
+        while (first := self._first_run(experiment)) is None:
             if created or time.monotonic() > deadline:
                 run = client.create_run(experiment, run_name="promotion log", tags={"mlflow.note.content": NOTE})
                 client.set_terminated(run.info.run_id)
                 created = False
             time.sleep(0.2)
+        return first
 
 
 def _key(number: int) -> str:

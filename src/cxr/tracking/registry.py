@@ -54,6 +54,7 @@ def register(
     ensure_registered_model(store, registered_name, detectors=run.detectors)
     check_kind(store, registered_name, detectors=run.detectors)
     aliases = Aliases(store, registered_name)
+    aliases.log.close_run()
     facts: list[CommonFacts] = []
     new_versions: list[str] = []
     for candidate in candidates:
@@ -98,7 +99,7 @@ def store_decision(store: Store, registration: Registration, folder: Path) -> No
 
 
 def _keep_predictions(promotion_log: PromotionLog, version: str, candidate: Candidate, splits: Path) -> None:
-    """Store what a version achieved in each image of its split, unless it is stored already."""
+    """Store what a version achieved in each image of its split, unless it is stored whole already."""
     import pandas as pd
 
     from cxr.evaluation.pairing import split_with_predictions
@@ -106,7 +107,7 @@ def _keep_predictions(promotion_log: PromotionLog, version: str, candidate: Cand
     from cxr.regions.evaluation import PER_IMAGE
     from cxr.regions.files import IMAGES_FILE
 
-    if not promotion_log.has_predictions(version):
+    if promotion_log.load_predictions(version) is None:
         is_detector = candidate.metadata.detector is not None
         name, column = (IMAGES_FILE, PER_IMAGE) if is_detector else (PREDICTIONS_FILE, "probability")
         predictions = pd.read_parquet(candidate.evaluation / name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import MissingInputError, RegistryError
+from cxr.errors import DamagedVersionError, MissingInputError, RegistryError
 from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
 from cxr.promotion.facts import CommonFacts
 from cxr.tracking.artifact_download import artifact_repository, download_files
 from cxr.tracking.health import first_line
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MODEL_PATH = "artifacts/artifact"
 """Folder of network and metadata inside a version's files, as MLflow lays them out."""
+DIGESTS = "digests"
+"""Tag of a version: SHA-256 of its file ``digests.json``. Versions that an earlier program created have neither."""
 
 
 def alias_versions(store: Store, registered_name: str) -> dict[str, str]:
@@ -100,15 +103,17 @@ def fetch_model(store: Store, version: ModelVersion, folder: Path) -> Path:
         :meth:`cxr.regions.predictor.RegionPredictor.load`.
 
     Raises:
-        RegistryError: if files are gone; an incomplete version must not be served.
+        RegistryError: if files are gone or changed; an incomplete version must not be served.
     """
-    missing = missing_files(store, version)
+    missing = _absent_files(store, version)
     if missing:
         raise RegistryError(
             f"expected version {version.version} of {version.name} with all its files, received one without "
             f"{', '.join(missing)}: it cannot answer; restore the files, or register the model again (`cxr register`)"
         )
-    return _download(store, version, "", folder)
+    model = _download(store, version, "", folder)
+    _check_digests(version, model)
+    return model
 
 
 def missing_files(store: Store, version: ModelVersion) -> tuple[str, ...]:
@@ -122,15 +127,25 @@ def missing_files(store: Store, version: ModelVersion) -> tuple[str, ...]:
 
     Returns:
         Files that prediction needs and that are gone, relative to the version's model folder; empty for a complete
-        version.
+        version. Changed metadata count as gone.
 
     Raises:
         RegistryError: if the store does not answer.
     """
+    try:
+        return _absent_files(store, version)
+    except DamagedVersionError:
+        return (METADATA_FILE,)
+
+
+def _absent_files(store: Store, version: ModelVersion) -> tuple[str, ...]:
+    """Files as :func:`missing_files` lists them; raises DamagedVersionError if the metadata were changed."""
     with store.clear_errors(f"list the files of version {version.version} of {version.name}"):
         present = _list_files(store, version)
     if METADATA_FILE not in present:
         return (METADATA_FILE,)
+    if DIGESTS in version.tags and DIGESTS_FILE not in present:
+        return (DIGESTS_FILE,)
     try:
         metadata = read_metadata(store, version)
     except MissingInputError:
@@ -149,11 +164,30 @@ def read_metadata(store: Store, version: ModelVersion) -> ModelMetadata:
         The metadata.
 
     Raises:
-        MissingInputError: if the file is damaged.
-        RegistryError: if the file cannot be read from the store.
+        MissingInputError: if the file is no metadata.
+        RegistryError: if the file cannot be read from the store, or is not as it was registered.
     """
     with scratch_folder() as scratch:
-        return ModelMetadata.read(_download(store, version, METADATA_FILE, scratch).parent)
+        model = _download(store, version, METADATA_FILE, scratch).parent
+        if DIGESTS in version.tags:
+            _download(store, version, DIGESTS_FILE, scratch)
+            _check_digests(version, model)
+        return ModelMetadata.read(model)
+
+
+def _check_digests(version: ModelVersion, folder: Path) -> None:
+    """Refuse copied files of a version that are not as they were registered."""
+    expected = version.tags.get(DIGESTS)
+    if expected is None:
+        return
+    digests_are_whole = sha256(folder / DIGESTS_FILE) == expected
+    damaged = damaged_files(folder) if digests_are_whole else [DIGESTS_FILE]
+    if damaged:
+        raise DamagedVersionError(
+            f"expected version {version.version} of {version.name} as it was registered, received damaged or changed "
+            f"files ({', '.join(damaged)}); restore them from a copy; or run `cxr rollback`, delete the version in "
+            "MLflow's page, and register the model again (`cxr register`)"
+        )
 
 
 def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:

@@ -7,18 +7,20 @@ import os
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.tracking import health
+from cxr.tracking import database, health
 from cxr.tracking.relocation import ARTIFACTS_FOLDER, StorePlace, correct_addresses
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+DAMAGED_FILE = "if the file is damaged, restore it from a backup or name another store"
+REPEAT = "run the step again: what is there already is not logged twice"
 
 
 class Store:
@@ -67,7 +69,7 @@ class Store:
         return self._client or self.connect()
 
     def connect(self) -> MlflowClient:
-        """Check that the store answers, and create a local store if it is missing.
+        """Check that the store answers and can be written, and create a local store if it is missing.
 
         Several processes may do this at once: a local store is created under a lock. A local store that was moved or
         copied is told where its files are now. A server that does not answer is reported within seconds.
@@ -76,17 +78,45 @@ class Store:
             A client for runs and registry.
 
         Raises:
-            MissingInputError: if a local store was moved or copied without its files.
+            MissingInputError: if a local store was moved or copied without its files, or has lost its content.
             RegistryError: if the store does not answer, or cannot be written.
         """
+        self.check_writable()
+        return self._open()
+
+    def connect_existing(self) -> MlflowClient:
+        """Connect as :meth:`connect` does, but create no store and write nothing: for callers that only read.
+
+        A local store that cannot be written is read as it is, without a lock. One that can is upgraded and told where
+        its files are, as by :meth:`connect`.
+
+        Returns:
+            A client for runs and registry.
+
+        Raises:
+            MissingInputError: if there is no such local store, or it has lost its content.
+            RegistryError: if the store does not answer.
+        """
+        if not self.uri or (self.file is not None and database.is_absent(self.file)):
+            if self.file is not None:
+                database.refuse_loss(self.file)
+            raise MissingInputError(
+                f"expected an MLflow store with registered models, received tracking_uri={self.uri!r} without one; "
+                "run `cxr register`, or name another store"
+            )
+        return self._open()
+
+    def _open(self) -> MlflowClient:
         _configure_mlflow()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         self.check_answer()
-        with self.lock():
+        with self.lock() if self.is_writable else nullcontext():
             try:
+                if self.file is not None:
+                    database.prepare_database(self.file, writable=self.is_writable)
                 client = MlflowClient(tracking_uri=self.address, registry_uri=self.address)
                 if not self.is_server:
                     client.search_experiments(max_results=1)
@@ -94,31 +124,36 @@ class Store:
                     correct_addresses(self.file)
                     _forget_addresses()
             except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-                remedy = (
-                    "start the server, or use sqlite:///mlflow.db"
-                    if self.file is None
-                    else "if the file is damaged, restore it from a backup or name another store"
-                )
+                otherwise = DAMAGED_FILE if self.file else "start the server, or use sqlite:///mlflow.db"
+                remedy = health.file_remedy(error) or otherwise
                 raise health.unreachable(self.uri, f"{health.first_line(error)}; {remedy}") from error
         self._client = client
         return client
 
-    def connect_existing(self) -> MlflowClient:
-        """Connect as :meth:`connect` does, but create no store: for callers that only read.
+    @property
+    def is_writable(self) -> bool:
+        """Whether this user may write a local store's file and folder; always True for a server."""
+        return self._write_protected_path() is None
 
-        Returns:
-            A client for runs and registry.
+    def check_writable(self) -> None:
+        """Refuse a local store that cannot be written, before any work.
 
         Raises:
-            MissingInputError: if there is no such local store.
-            RegistryError: if the store does not answer.
+            RegistryError: if its file or its folder cannot be written.
         """
-        if not self.uri or (self.file is not None and not self.file.exists()):
-            raise MissingInputError(
-                f"expected an MLflow store with registered models, received tracking_uri={self.uri!r} without one; "
-                "run `cxr register`, or name another store"
+        protected = self._write_protected_path()
+        if protected is not None:
+            raise RegistryError(
+                f"expected an MLflow store that can be written, received tracking uri={self.uri!r}: this user may not "
+                f"write {protected}; {health.MAKE_WRITABLE}"
             )
-        return self.connect()
+
+    def _write_protected_path(self) -> Path | None:
+        if self.file is None:
+            return None
+        # SQLite makes a file beside the store's file before it writes.
+        paths = (self.file.parent, self.file, self.file.with_name(f"{self.file.name}.lock"))
+        return next((path for path in paths if path.exists() and not os.access(path, os.W_OK)), None)
 
     def check_answer(self) -> None:
         """Ask a server for an answer; a local store needs none.
@@ -158,8 +193,8 @@ class Store:
             lock.acquire()
         except OSError as error:
             reason = (
-                f"{error}; make its folder writable (reading needs a lock, too), copy {self.file.name} and "
-                f"{ARTIFACTS_FOLDER} to a folder that is, or use a server"
+                f"{error}; make its folder writable, copy {self.file.name} and {ARTIFACTS_FOLDER} to a folder that is, "
+                "or use a server"
             )
             raise health.unreachable(self.uri, reason) from error
         try:
@@ -184,7 +219,7 @@ class Store:
                 raise
             raise RegistryError(
                 f"expected the MLflow store to {action}, received tracking uri={health.hide_passwords(self.uri)!r}: "
-                f"{health.first_line(error)}; run the step again: what is there already is not logged twice"
+                f"{health.first_line(error)}; {health.file_remedy(error) or REPEAT}"
             ) from error
 
     def mlflow_command(self, arguments: str) -> str:
@@ -213,9 +248,9 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         client = self.client
-        with self.lock():
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            with self.lock():
                 try:
                     return str(client.create_experiment(name, artifact_location=self.artifact_location))
                 except MlflowException as error:
@@ -260,6 +295,8 @@ def _configure_mlflow() -> None:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs an error of SQLite with its traceback, and raises it, too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # It logs each retry; the final outcome is reported as an error of ours.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # It warns that uv environments lack pip; versions name their packages themselves.

@@ -18,7 +18,7 @@ from cxr.tracking.content import read_content
 from cxr.tracking.health import first_line
 from cxr.tracking.model_package import PYTHON, save_package
 from cxr.tracking.promotion_log import PromotionLog
-from cxr.tracking.registry_reader import missing_files
+from cxr.tracking.registry_reader import DIGESTS, missing_files
 from cxr.tracking.store import Store
 from cxr.tracking.version_record import keep_record
 
@@ -128,14 +128,14 @@ def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate)
 
 def _create_version(store: Store, name: str, candidate: Candidate, run_id: str, fingerprint: str) -> ModelVersion:
     client = store.client
-    model_id = _upload(store, candidate, run_id, fingerprint)
+    model_id, digest = _upload(store, candidate, run_id, fingerprint)
     record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
     return client.create_model_version(
         name,
         # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
         source=client.get_logged_model(model_id).artifact_location,
         run_id=run_id,
-        tags=_tags(candidate, fingerprint) | record.tags,
+        tags=_tags(candidate, fingerprint) | record.tags | {DIGESTS: digest},
         description=record.description,
         model_id=model_id,
     )
@@ -246,8 +246,12 @@ def _finish_models(store: Store, version: ModelVersion, run_id: str, fingerprint
             _mark_failed(store, model)
 
 
-def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> str:
-    """Store the files as an MLflow model that is pending and belongs to the run; returns MLflow's id of the model."""
+def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> tuple[str, str]:
+    """Store the files as an MLflow model that is pending and belongs to the run.
+
+    Returns:
+        MLflow's id of the model, and the value of the version's tag :data:`DIGESTS`.
+    """
     from mlflow.entities import LoggedModelStatus
 
     client = store.client
@@ -263,10 +267,10 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
     )
     with scratch_folder() as scratch:
         folder = scratch / "saved"
-        save_package(candidate, folder, run_id=run_id, model_id=model.model_id)
+        digest = save_package(candidate, folder, run_id=run_id, model_id=model.model_id)
         client.log_model_artifacts(model.model_id, str(folder))
         _check_upload(store, str(model.model_id), folder)
-    return str(model.model_id)
+    return str(model.model_id), digest
 
 
 def _check_upload(store: Store, model_id: str, folder: Path) -> None:

@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.files import whole_folder
+from cxr.files import whole_folder, write_text
 from cxr.images.recipes import Recipe
 from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
 
 Arrays = list[NDArray[Any]]
+
+ATTEMPT_FILE = "attempt.txt"
+"""In the folder of checkpoints: what the tracking runs of all attempts at one training have in common."""
 
 
 @dataclass
@@ -154,6 +158,21 @@ class Checkpoint:
 def _read_arrays(path: Path) -> Arrays:
     with np.load(path) as stored:
         return [stored[name] for name in stored.files]
+
+
+def read_attempt(folder: Path) -> str:
+    """Identify the attempts at a training: a killed one leaves the folder of checkpoints, a finished one removes it.
+
+    Args:
+        folder: where checkpoints are kept; created if it does not exist.
+
+    Returns:
+        Hexadecimal text, the same until the folder is removed.
+    """
+    path = folder / ATTEMPT_FILE
+    if not path.is_file():
+        write_text(path, uuid4().hex)
+    return path.read_text(encoding="utf-8")
 
 
 def fingerprint_training(settings: Any, recipe: Recipe, data: SplitData, others: Sequence[Any]) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from cxr.files import HISTORY_FILE, NETWORK_FILE, TRAINING_FILE
 from cxr.images.recipes import Recipe
 from cxr.models.metadata import DetectorMetadata, ModelMetadata
+from cxr.models.stored_files import record_digests
 from cxr.training.loop import TrainingResult
 from cxr.training.split_data import SplitData
 
@@ -72,7 +73,7 @@ class TrainedModel:
         mirrored: bool,
         detector: DetectorMetadata | None = None,
     ) -> None:
-        """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``.
+        """Write ``model.keras``, ``card.json``, ``history.csv`` and ``training.json``, and last their digests.
 
         Args:
             folder: where to write; must exist.
@@ -107,6 +108,7 @@ class TrainedModel:
         pd.DataFrame(self.result.history).to_csv(folder / HISTORY_FILE, index=False)
         content = {**facts, "parameters": self.parameters, "run_id": self.run_id}
         (folder / TRAINING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        record_digests(folder)
 
 
 def _in_float32(values: Any) -> Any:

@@ -217,16 +217,30 @@ def test_reading_is_at_most_one_batch_ahead_of_the_network(predictor: Predictor)
 def test_parts_are_reused_only_for_the_same_files_and_model(tmp_path: Path) -> None:
     files = [ImageFile(f"{number}.png", "1") for number in range(5)]
     parts = TableParts(tmp_path, files, "model", 2)
-    assert parts.missing() == [0, 1, 2]
-    assert [len(parts.files(number)) for number in parts.missing()] == [2, 2, 1]
-    parts.write(1, [], {})
-    assert TableParts(tmp_path, files, "model", 2).missing() == [0, 2]
-    assert TableParts(tmp_path, files, "another", 2).missing() == [0, 1, 2]
+    assert parts.missing() == {0: files[:2], 1: files[2:4], 2: files[4:]}
+    parts.write(1, [PredictionRow("2.png", "NORMAL"), PredictionRow("3.png", error="empty: no bytes")], {})
+    assert TableParts(tmp_path, files, "model", 2).missing() == {0: files[:2], 2: files[4:]}
+    assert list(TableParts(tmp_path, files, "another", 2).missing()) == [0, 1, 2]
     changed = [*files[:3], ImageFile("3.png", "2"), files[4]]
-    assert TableParts(tmp_path, changed, "model", 2).missing() == [0, 1, 2]
+    assert list(TableParts(tmp_path, changed, "model", 2).missing()) == [0, 1, 2]
     tables = ((files, "model"), (files, "another"), (changed, "model"))
     assert len({TableParts(tmp_path, *table, 2).digest for table in tables}) == 3
-    assert TableParts(tmp_path, [files[0], files[1], *changed[2:]], "model", 2).missing() == [0, 1, 2]
+    assert list(TableParts(tmp_path, [files[0], files[1], *changed[2:]], "model", 2).missing()) == [0, 1, 2]
+
+
+def test_only_files_that_did_not_arrive_are_read_again(tmp_path: Path) -> None:
+    files = [ImageFile(f"{number}.png", "1") for number in range(4)]
+    parts = TableParts(tmp_path, files, "model", 4)
+    lost = "transfer: expected 9 bytes"
+    rows = [PredictionRow("0.png", error=lost), PredictionRow("1.png", "NORMAL"), PredictionRow("2.png", error=lost)]
+    parts.write(0, [*rows, PredictionRow("3.png", error="empty: no bytes")], {})
+    assert parts.missing() == {0: [files[0], files[2]]}
+    assert parts.join(tmp_path / "table.csv")["digest"] is None, "the table is not complete"
+    parts.write(0, [PredictionRow("0.png", "PNEUMONIA"), PredictionRow("2.png", "NORMAL")], {})
+    assert parts.missing() == {}
+    assert parts.join(tmp_path / "table.parquet")["digest"] == parts.digest
+    labels = pq.read_table(tmp_path / "table.parquet", columns=["path", "label"]).to_pydict()
+    assert labels == {"path": [file.path for file in files], "label": ["PNEUMONIA", "NORMAL", "NORMAL", None]}
 
 
 @pytest.fixture
@@ -306,7 +320,7 @@ def test_a_store_that_fails_ends_the_run_and_the_next_run_continues(
     parts = TableParts(tmp_path / "parts", source.files, "model", 8)
     with pytest.raises(SourceError, match="could not reach the object store"):
         score(source, ScoringModel(predictor), parts, options=STRICT, workers=1, batch_size=8)
-    assert parts.missing() == [2, 3, 4, 5, 6], "the earlier files are not read again"
+    assert list(parts.missing()) == [2, 3, 4, 5, 6], "the earlier files are not read again"
     gate.open()
     restored = ObjectStoreImages(stored, endpoint_url=gate.uri)
     score(restored, ScoringModel(predictor), parts, options=STRICT, workers=None, batch_size=8)

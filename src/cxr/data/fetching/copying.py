@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +18,7 @@ from cxr.data.fetching.rsna import read_rsna_set
 from cxr.data.image_files import NESTED_COPY, SYSTEM_FILE, describe_left_out
 from cxr.data.manifest.patients import is_kermany_name
 from cxr.errors import SourceError
-from cxr.files import DATASET_FILE, PATIENTS_FILE, utf8_name
+from cxr.files import DATASET_FILE, PATIENTS_FILE, expect_free_space, is_disk_full, utf8_name
 from cxr.storage.contents import GIGABYTE, SourceContents, shorten_list
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,7 @@ def copy_images(
     Raises:
         SourceError: if the source is damaged, unsafe, too large, partial or of an unknown layout, if a name cannot be
             kept, or if its tables are wrong.
+        DiskFullError: if the disk has no room for the images.
     """
     rsna_set = read_rsna_set(contents, accept_missing_images=request.expect == "any", remedy=remedy)
     layout = rsna_set.layout if rsna_set else find_layout(contents.entries, contents.name, contents.read_heads)
@@ -76,7 +76,7 @@ def copy_images(
     card = _make_card(request, contents.name, label, layout, source_card)
     _log_ignored_files(layout, contents)
     _advise_about_patients(layout, contents.name, has_patients=rsna_set is not None)
-    _expect_free_space(folder, layout.bytes)
+    expect_free_space(folder, layout.bytes, f"the images of {contents.name}")
     _copy_files(contents, layout, folder)
     if rsna_set is not None:
         rsna_set.write_side_files(folder)
@@ -166,15 +166,6 @@ def _advise_about_patients(layout: SourceLayout, name: str, *, has_patients: boo
         )
 
 
-def _expect_free_space(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise SourceError(
-            f"expected {size / GIGABYTE:,.2f} GB of free disk space for the images, received free="
-            f"{free / GIGABYTE:,.2f} GB; make room"
-        )
-
-
 def _copy_files(contents: SourceContents, layout: SourceLayout, folder: Path) -> None:
     """Write the images and side files; each is checked against its declared size while it is read."""
     targets = {**layout.images, **layout.side}
@@ -209,7 +200,9 @@ def _write_new_file(target: Path, pieces: Iterator[bytes]) -> None:
             "case, or two ways of writing a letter, for the same; rename one of the files"
         ) from error
     except OSError as error:
+        if is_disk_full(error):
+            raise
         raise SourceError(
-            f"expected to write a copy of {target.name!r}, received {error.strerror}; make room on the disk, or rename "
-            "the file if its name is too long"
+            f"expected to write a copy of {target.name!r}, received {error.strerror}; rename the file if its name is "
+            "too long"
         ) from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.data.fetching.source import DataSource
 from cxr.errors import SourceError
+from cxr.files import is_disk_full
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -165,6 +166,8 @@ class DvcRemoteSource(DataSource):
         try:
             yield
         except (*dvc_errors, *AWS_ERRORS) as error:
+            if is_disk_full(error):
+                raise
             raise SourceError(
                 f"expected data_version={self._version} from source={self.request.source}, received a failure "
                 f"({type(error).__name__}: {str(error)[:300]}); {_RUN_AGAIN}"

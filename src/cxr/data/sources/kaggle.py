@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cxr.data.fetching.source import ListedSource
 from cxr.errors import SourceError
+from cxr.files import is_disk_full
 
 if TYPE_CHECKING:
     from cxr.storage.contents import SourceContents
@@ -114,6 +115,8 @@ def download(handle: str, cache: Path) -> Path:
                 f"no network: could not reach Kaggle for source=kaggle:{handle} ({_root_cause(error)}); {_ALTERNATIVES}"
             ) from error
         except failures as error:
+            if is_disk_full(error):
+                raise
             raise SourceError(
                 f"expected the data set from Kaggle, received a refusal or a damaged file for "
                 f"source=kaggle:{handle} ({_root_cause(error)}); check the handle, or {_ALTERNATIVES}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cxr.files import REFERENCE_FILE, read_arrays
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
+from cxr.models.stored_files import check_digest
 
 EMBEDDING_SIZE = 24
 """Numbers in an embedding: the first components of the descriptor."""
@@ -216,6 +217,7 @@ class Reference:
         path = folder / REFERENCE_FILE
         if not path.is_file():
             return None
+        check_digest(path)
         arrays: dict[str, Any] = read_arrays(path, ("text", *_ARRAYS), "run `cxr reference` again")
         text = json.loads(arrays.pop("text").tobytes().decode())
         arrays |= {name: float(arrays[name]) for name in ("noise", "max_coloured")}

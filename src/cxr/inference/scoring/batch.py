@@ -22,7 +22,7 @@ from cxr.images.parallel import map_in_order
 from cxr.images.problems import PROBLEMS
 from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
-from cxr.inference.scoring.sources import ImageFile, ImageSource
+from cxr.inference.scoring.sources import TRANSFER, ImageFile, ImageSource
 from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts, problem_kinds
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def score(
     workers: int | None,
     batch_size: int,
 ) -> None:
-    """Predict for all files whose part doesn't exist yet.
+    """Predict for all files that have no final row yet.
 
     Memory does not grow with the number of files.
 
@@ -188,7 +188,7 @@ def write_missing_parts(
     predict: Callable[[Iterable[ImageFile]], Iterator[ResultT]],
     columns: Mapping[str, str | None],
 ) -> None:
-    """Predict for all files whose part doesn't exist yet, with a progress bar.
+    """Predict for all files that have no final row yet, with a progress bar.
 
     Args:
         source: the images.
@@ -200,13 +200,12 @@ def write_missing_parts(
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
     """
     missing = parts.missing()
-    files_of_parts = [parts.files(number) for number in missing]
-    finished = len(source.files) - sum(map(len, files_of_parts))
+    finished = len(source.files) - sum(map(len, missing.values()))
     with tqdm(
         total=len(source.files), initial=finished, unit=" images", desc=f"predict {source.name}", disable=None
     ) as progress:
-        results = predict(file for files in files_of_parts for file in files)
-        for number, files in zip(missing, files_of_parts, strict=True):
+        results = predict(file for files in missing.values() for file in files)
+        for number, files in missing.items():
             parts.write(number, list(_count(islice(results, len(files)), progress)), columns)
 
 
@@ -258,7 +257,18 @@ def score_to_table(
     if errors := figures["errors"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(errors.items()))
         log.warning("%s images without a prediction, see column error: %s", f"{sum(errors.values()):,}", kinds)
+    advise_to_repeat(errors)
     log_warnings(figures["warnings"])
+
+
+def advise_to_repeat(errors: Mapping[str, int]) -> None:
+    """Say that a table is not complete because of files that did not arrive whole.
+
+    Args:
+        errors: kind of problem to number of files.
+    """
+    if count := errors.get(TRANSFER):
+        log.warning("%s images did not arrive whole: run the same command again, it reads only these", f"{count:,}")
 
 
 def log_warnings(warnings: Mapping[str, int]) -> None:

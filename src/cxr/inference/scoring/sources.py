@@ -12,9 +12,12 @@ from typing import Any
 
 from cxr.data.image_files import REASONS, choose_images
 from cxr.data.manifest.listing import list_images
-from cxr.errors import ImageError
+from cxr.errors import ImageError, TransferError
 from cxr.files import utf8_name
 from cxr.images.decoding import MAX_BYTES, read_bytes
+
+TRANSFER = "transfer"
+"""Kind of problem of a file that did not arrive whole: it has no answer yet, and the next run reads it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class ObjectStoreImages(ImageSource):
         from cxr.storage.connection import MAX_CONNECTIONS
         from cxr.storage.object_store import ObjectStoreContents
 
+        self._failures_in_succession = 0
         self._contents = ObjectStoreContents(url, Path(), endpoint_url=endpoint_url)
         self.name, self.workers = self._contents.name, MAX_CONNECTIONS
         image_paths, left_out = choose_images(
@@ -138,13 +142,25 @@ class ObjectStoreImages(ImageSource):
         self.left_out = {reason: [str(path) for path in paths] for reason, paths in left_out.items()}
 
     def read(self, file: ImageFile) -> bytes:
-        """Read one object."""
+        """Read one object.
+
+        Raises:
+            ImageError: if this object is gone, too large, or does not arrive whole.
+            SourceError: if the store cannot be reached, or if no object arrives whole any more.
+        """
         try:
-            return self._contents.content(PurePosixPath(file.path), MAX_BYTES)
+            data = self._contents.content(PurePosixPath(file.path), MAX_BYTES)
+        except TransferError as error:
+            self._failures_in_succession += 1
+            if self._failures_in_succession > (self.workers or 1):
+                raise
+            raise ImageError(TRANSFER, str(error)) from error
         except FileNotFoundError as error:
             raise ImageError("unreadable", str(error)) from error
         except OverflowError as error:
             raise ImageError("too_large", str(error)) from error
+        self._failures_in_succession = 0
+        return data
 
 
 def _state(path: Path) -> str:

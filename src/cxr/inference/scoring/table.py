@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr.files import printable_name, whole_file, write_json
-from cxr.inference.scoring.sources import ImageFile
+from cxr.inference.scoring.sources import TRANSFER, ImageFile
 
 SCHEMA = pa.schema(
     [
@@ -76,7 +77,9 @@ class PredictionRow:
 class ScoringParts(ABC, Generic[ResultT]):
     """Parts of a table, each in a small file whose name depends on the images and the model.
 
-    So an existing part is always valid, and a part of other images or of another model is never used.
+    So an existing part is always valid, and a part of other images or of another model is never used. Files that did
+    not arrive whole (:data:`cxr.inference.scoring.sources.TRANSFER`) have rows with that error, which the next run
+    replaces.
 
     Attributes:
         schema: columns of a part.
@@ -112,25 +115,46 @@ class ScoringParts(ABC, Generic[ResultT]):
         """
         return self._files[number * self._size : (number + 1) * self._size]
 
-    def missing(self) -> list[int]:
-        """Find the parts that don't exist yet.
+    def missing(self) -> dict[int, Sequence[ImageFile]]:
+        """Find the files that have no final row yet.
 
         Returns:
-            Their indices, in order.
+            Index of each part that isn't complete, in order, to those of its files that are still to be read.
         """
-        return [number for number, name in enumerate(self._names) if not (self._folder / name).exists()]
+        missing: dict[int, Sequence[ImageFile]] = {}
+        for number, name in enumerate(self._names):
+            files = self.files(number)
+            if (self._folder / name).exists():
+                tables = self._tables_of_files(number)
+                files = [file for file, table in zip(files, tables, strict=True) if _did_not_arrive(table)]
+            if files:
+                missing[number] = files
+        return missing
 
     def write(self, number: int, results: Sequence[ResultT], columns: Mapping[str, str | None]) -> None:
         """Write one part, whole or not at all.
 
         Args:
             number: index of the part.
-            results: what is known about each of its files, in their order.
+            results: what is known about each of its files that :meth:`missing` gave, in their order.
             columns: columns that are the same in each row.
         """
-        rows = [{**row, **columns} for result in results for row in self.rows(result)]
-        with whole_file(self._folder / self._names[number]) as partial:
-            pq.write_table(pa.Table.from_pylist(rows, schema=self.schema), partial)
+        tables = [
+            pa.Table.from_pylist([{**row, **columns} for row in self.rows(result)], schema=self.schema)
+            for result in results
+        ]
+        path = self._folder / self._names[number]
+        if path.exists():
+            new_tables = iter(tables)
+            tables = [next(new_tables) if _did_not_arrive(table) else table for table in self._tables_of_files(number)]
+        with whole_file(path) as partial:
+            pq.write_table(pa.concat_tables(tables), partial)
+
+    def _tables_of_files(self, number: int) -> list[pa.Table]:
+        """Split a part into the rows of each of its files."""
+        table = pq.read_table(self._folder / self._names[number], schema=self.schema)
+        bounds = [*self.first_rows(table), table.num_rows]
+        return [table.slice(start, end - start) for start, end in pairwise(bounds)]
 
     def tables(self) -> Iterator[pa.Table]:
         """Read the parts one after the other.
@@ -146,6 +170,10 @@ class ScoringParts(ABC, Generic[ResultT]):
         """Make the rows of one file, without the columns that are the same in each row."""
 
     @abstractmethod
+    def first_rows(self, table: pa.Table) -> Sequence[int]:
+        """Find the first row of each file in a part."""
+
+    @abstractmethod
     def join(self, target: Path) -> dict[str, Any]:
         """Write the table from all parts, one after the other, whole or not at all.
 
@@ -153,7 +181,8 @@ class ScoringParts(ABC, Generic[ResultT]):
             target: a file whose name ends in ``.parquet`` or ``.csv``.
 
         Returns:
-            Figures for people and for :func:`is_complete`, among them ``digest`` and ``bytes``.
+            Figures for people and for :func:`is_complete`, among them ``digest`` (None as long as files are missing)
+            and ``bytes``.
         """
 
     def remove(self) -> None:
@@ -169,6 +198,10 @@ class TableParts(ScoringParts[PredictionRow]):
     def rows(self, result: PredictionRow) -> Iterable[Mapping[str, Any]]:
         """Make the row of one file."""
         return [asdict(result)]
+
+    def first_rows(self, table: pa.Table) -> Sequence[int]:
+        """Each file has one row."""
+        return range(table.num_rows)
 
     def join(self, target: Path) -> dict[str, Any]:
         """Write the table from all parts, one after the other, whole or not at all.
@@ -194,7 +227,7 @@ class TableParts(ScoringParts[PredictionRow]):
                         errors[error_kind(error)] += 1
                         first_errors += [f"{printable_name(path)}: {error}"] if len(first_errors) < FIRST_ERRORS else []
         return {
-            "digest": self.digest,
+            "digest": None if self.missing() else self.digest,
             "bytes": target.stat().st_size,
             "images": len(self._files),
             "answered": labels.total(),
@@ -213,6 +246,10 @@ def error_kind(error: str) -> str:
 def problem_kinds(warning: str) -> list[str]:
     """Kinds of problem in the warning of a file, such as ``"depth_16: ...; other_modality: ..."``."""
     return [error_kind(part) for part in warning.split("; ")] if warning else []
+
+
+def _did_not_arrive(rows: pa.Table) -> bool:
+    return error_kind(rows["error"][0].as_py()) == TRANSFER
 
 
 def is_complete(digest: str, target: Path, summary: Path) -> bool:

@@ -1,0 +1,159 @@
+"""Kills the service and its workers while clients ask it, and looks whether it answers again."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from campaign.outcomes import Tally
+from support.loopback import free_port
+
+START_SECONDS = 120.0
+
+
+class Service:
+    """A running service of one model."""
+
+    def __init__(self, model: Path, port: int, log: Path) -> None:
+        """Start it, and wait until it is ready.
+
+        Args:
+            model: folder of a trained and evaluated model.
+            port: a free port.
+            log: file for its output.
+        """
+        self.port = port
+        command = [sys.executable, "-m", "cxr.cli.main", "serve", "--model", str(model), "--port", str(port)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        self.wait_until_ready()
+
+    def status(self, body: bytes | None = None) -> int:
+        """Ask once; 0 if there is no answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            try:
+                if body is None:
+                    connection.request("GET", "/ready")
+                else:
+                    connection.request("POST", "/v1/predictions", body, {"Content-Type": "image/jpeg"})
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException):
+                return 0
+            return response.status
+
+    def wait_until_ready(self) -> None:
+        """Wait for ``/ready``.
+
+        Raises:
+            TimeoutError: if it does not come.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self.status() != 200:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError("the service does not become ready")
+            time.sleep(0.2)
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [
+            int(child)
+            for child in children
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() and b"tracker" in _command(child)
+        ]
+
+
+def _command(process: str) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+@contextmanager
+def _clients(service: Service, image: bytes) -> Iterator[list[int]]:
+    """Four clients that ask without a pause; their statuses."""
+    statuses: list[int] = []
+    stopped = threading.Event()
+
+    def ask() -> None:
+        while not stopped.is_set():
+            statuses.append(service.status(image))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def kill_servers(model: Path, image: bytes, folder: Path, seed: int, deadline: float) -> list[Tally]:
+    """Kill a worker, or the whole service, at random moments under requests.
+
+    Args:
+        model: folder of a trained and evaluated model.
+        image: a radiograph as JPEG.
+        folder: for the log.
+        seed: seed of the campaign.
+        deadline: value of ``time.time()`` at which no further attempt begins.
+
+    Returns:
+        One tally for workers, one for services.
+    """
+    of_workers, of_services = (
+        Tally("SIGKILL of a worker under requests"),
+        Tally("SIGKILL of the service, then a new one"),
+    )
+    log = folder / "service.log"
+    service = Service(model, free_port(), log)
+    number = 0
+    try:
+        while time.time() < deadline:
+            generator = np.random.default_rng([seed, number])
+            with _clients(service, image) as statuses:
+                time.sleep(float(generator.uniform(0.1, 1.5)))
+                if number % 3:
+                    os.kill(int(generator.choice(service.workers())), signal.SIGKILL)
+                    time.sleep(2.0)
+                else:
+                    workers = service.workers()
+                    service.process.kill()
+                    service.process.wait()
+            # A request that the killed process had accepted has no answer; any other status is a fault.
+            wrong = sorted(set(statuses) - {0, 200, 503})
+            try:
+                if number % 3 == 0:
+                    time.sleep(3.0)
+                    orphans = [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+                    wrong += [f"workers {orphans} outlive the service"] if orphans else []
+                    service = Service(model, service.port, log)
+                service.wait_until_ready()
+                if service.status(image) != 200:
+                    wrong.append("no prediction afterwards")
+            except TimeoutError as error:
+                wrong.append(str(error))
+            tally = of_workers if number % 3 else of_services
+            if wrong:
+                tally.add_fault(f"received {wrong}", number)
+            else:
+                tally.add("answers again")
+            number += 1
+    finally:
+        service.process.terminate()
+        service.process.wait()
+    return [of_workers, of_services]
