@@ -92,7 +92,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project for one test, as the working folder."""
     folder = tmp_path / "project"
-    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("searches", "tuning", "mlruns"))
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("searches", "tuning", "mlruns", "mlflow.db*"))
+    write_store(folder)
     monkeypatch.chdir(folder)
     return folder
 
