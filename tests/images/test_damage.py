@@ -18,6 +18,7 @@ from cxr.errors import ImageError
 from cxr.images.decoding import decode_grey, decode_image, inspect_image
 from cxr.images.headers import read_header
 from support import bad_images
+from support.bad_images import error_of
 from support.dicom_files import (
     compress_with_gdcm,
     compressed_dicom,
@@ -46,12 +47,6 @@ def fatal_file(codec: str, folder: Path) -> bytes:
     damaged = bytearray(coded)
     damaged[position] = value
     return compressed_dicom(STORED, bytes(damaged), syntax, **WINDOW)
-
-
-def error_of(content: bytes) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        decode_grey(content)
-    return caught.value
 
 
 @pytest.mark.parametrize("codec", CODECS)

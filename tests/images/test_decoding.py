@@ -18,9 +18,10 @@ from cxr.errors import ImageError
 from cxr.images.decoding import decode_grey, inspect_image, read_bytes
 from cxr.images.headers import read_header
 from cxr.images.problems import PROBLEMS, SOFT_PROBLEMS, TRAINING_PROBLEMS
-from cxr.images.reading_options import STRICT, ReadingOptions
+from cxr.images.reading_options import STRICT
 from support import bad_images
 from support.bad_images import IMAGE_LIMITS as LIMITS
+from support.bad_images import error_of
 
 REFUSED = [
     "empty",
@@ -58,12 +59,6 @@ def jpeg_with_unusual_sampling() -> bytes:
     content[scan + 6] = content[scan + 8] = content[scan + 10] = 0  # the Huffman tables of luma for all channels
     # Five blocks of 0 in these tables are 001010 each; the last byte is filled with ones.
     return bytes(content[: scan + 14]) + int("001010" * 5 + "11", 2).to_bytes(4, "big") + b"\xff\xd9"
-
-
-def error_of(content: bytes, options: ReadingOptions = STRICT) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        decode_grey(content, options)
-    return caught.value
 
 
 @pytest.mark.parametrize("kind", REFUSED)

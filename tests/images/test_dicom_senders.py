@@ -28,6 +28,7 @@ from cxr.images.dicom.display import CLIPPED_QUANTILES
 from cxr.images.dicom.reader import is_dicom
 from cxr.images.reading_options import STRICT, VALIDATED
 from support import bad_images
+from support.bad_images import error_of
 from support.dicom_files import (
     compress_with_gdcm,
     compressed_dicom,
@@ -46,12 +47,6 @@ PADDINGS = (b"\xff", b"\xff\xff\xff", b" ", b"\0" * 7, b"\xff\xd9", b"SOME TEXT\
 @pytest.fixture(scope="module")
 def expected() -> NDArray[np.uint8]:
     return decode_grey(dicom_file(STORED, **WINDOW))
-
-
-def error_of(content: bytes) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        decode_grey(content)
-    return caught.value
 
 
 @pytest.mark.parametrize("codec", ["JPEGLosslessProcess14_1", "JPEG2000Lossless", "JPEGLSLossless"])

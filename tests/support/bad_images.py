@@ -11,11 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.images.decoding import ImageLimits
-from cxr.images.reading_options import STRICT
+from cxr.errors import ImageError
+from cxr.images.decoding import ImageLimits, decode_grey
+from cxr.images.reading_options import STRICT, ReadingOptions
 from support.dicom_files import dicom_file
 
 IMAGE_LIMITS = ImageLimits(options=STRICT, max_bytes=200_000_000, min_side=64, max_aspect=4.0, colour_tolerance=8)
@@ -38,6 +40,13 @@ def draw_image(seed: int = 0, height: int = 160, width: int = 200) -> NDArray[np
         waves = generator.normal(size=(side, side)).astype(np.float32)
         image += cv2.resize(waves, (width, height), interpolation=cv2.INTER_CUBIC)
     return cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def error_of(content: bytes, options: ReadingOptions = STRICT) -> ImageError:
+    """Decode a file that must be refused, and return the error."""
+    with pytest.raises(ImageError) as caught:
+        decode_grey(content, options)
+    return caught.value
 
 
 def jpeg(image: NDArray[np.uint8], *options: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cxr.errors import ImageError
@@ -26,13 +27,20 @@ _OTHER_FORMATS = {
     b"\0\0\0\x0cjP": "JPEG 2000",
 }
 
-# In a scan 0xFF is followed by 0 (a stuffed byte), a restart marker or another 0xFF. Anything else ends the scan.
+# In a scan of JPEG 0xFF is followed by 0 (a stuffed byte), a restart marker or another 0xFF; in one of JPEG-LS by less
+# than 0x80. Anything else ends the scan.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_JPEG_LS_SCAN_END = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL)
 # An entry of EXIF's orientation tag (0x0112) with a value of 2 to 8, in either byte order.
 _ROTATION = re.compile(rb"\x01\x12.{6}\x00[\x02-\x08]|\x12\x01.{6}[\x02-\x08]\x00", re.DOTALL)
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_SEGMENTS = _FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
-_SCAN, _APP1, _APP2, _END = 0xDA, 0xE1, 0xE2, 0xD9
+_JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_LS_FRAME, _JPEG_LS_PARAMETERS = 0xF7, 0xF8
+FRAMES = _JPEG_FRAMES | {_JPEG_LS_FRAME}
+"""Markers of the segments that state the size of a JPEG or JPEG-LS."""
+SCAN = 0xDA
+"""Marker of the segment before coded pixels."""
+_SEGMENTS = _JPEG_FRAMES | {0xC4, 0xCC, SCAN, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+_APP1, _APP2, _END = 0xE1, 0xE2, 0xD9
 _MAX_SCANS = 100
 """Scans of a JPEG. A progressive one has about ten, and each costs the decoder as much as the whole image."""
 _PARTS, _BYTES_PER_PART = 1000, 256
@@ -112,36 +120,16 @@ def _not_an_image(data: bytes) -> ImageError:
 
 
 def _read_jpeg(data: bytes) -> ImageHeader:
-    """Read the segments of a JPEG file (ITU-T T.81, annex B) up to the end mark."""
-    position, frame = 2, b""
-    scans = segments = 0
-    animated = may_be_rotated = False
-    while True:
-        segments += 1
-        _limit_parts(segments, data)
-        marker, position = _next_marker(data, position)
-        if marker == _END:
-            break
-        if marker not in _SEGMENTS:
-            raise ImageError(
-                "corrupt", f"unexpected JPEG marker 0x{marker:02x} at byte {position - 2}; get the file again"
-            )
-        body, position = _read_segment(data, position)
-        if marker in _FRAMES:
+    """Read what the segments of a JPEG file say about its image."""
+    frame = b""
+    animated = may_be_rotated = has_scan = False
+    for marker, body, _ in jpeg_segments(data, accept_jpeg_ls=False):
+        if marker in FRAMES:
             frame = body
         animated |= marker == _APP2 and body.startswith(b"MPF\0")
         may_be_rotated |= marker == _APP1 and _ROTATION.search(body) is not None
-        if marker == _SCAN:
-            scans += 1
-            if scans > _MAX_SCANS:
-                raise ImageError(
-                    "corrupt", f"expected at most {_MAX_SCANS} scans of a JPEG, received more; save it again"
-                )
-            scan_end = _SCAN_END.search(data, position)
-            if scan_end is None:
-                raise _truncated(data)
-            position = scan_end.start()
-    if len(frame) < 9 or not scans:
+        has_scan |= marker == SCAN
+    if len(frame) < 9 or not has_scan:
         raise ImageError("corrupt", "the JPEG file holds no image; get the file again")
     bit_depth, height, width, channels = struct.unpack(">BHHB", frame[:6])
     if width == 0 or height == 0 or channels not in _JPEG_MODES or len(frame) < 6 + 3 * channels:
@@ -149,6 +137,51 @@ def _read_jpeg(data: bytes) -> ImageHeader:
             "corrupt", f"JPEG frame of {width}x{height} pixels and {channels} channels; get the file again"
         )
     return ImageHeader("JPEG", width, height, _JPEG_MODES[channels], bit_depth, animated, may_be_rotated)
+
+
+def jpeg_segments(data: bytes, *, accept_jpeg_ls: bool) -> Iterator[tuple[int, bytes, int]]:
+    """Walk through the segments of a JPEG (ITU-T T.81, annex B) or a JPEG-LS (T.87, annex C) up to its end mark.
+
+    Args:
+        data: the coded image, and whatever follows it.
+        accept_jpeg_ls: whether it may be a JPEG-LS.
+
+    Yields:
+        Marker and content of each segment, and the offset behind it and behind the coded pixels that follow it. The end
+        mark comes last.
+
+    Raises:
+        ImageError: ``truncated`` or ``corrupt``.
+    """
+    known = _SEGMENTS | {_JPEG_LS_FRAME, _JPEG_LS_PARAMETERS} if accept_jpeg_ls else _SEGMENTS
+    scan_end = _SCAN_END
+    position = 2
+    scans = segments = 0
+    while True:
+        segments += 1
+        _limit_parts(segments, data)
+        marker, position = _next_marker(data, position)
+        if marker == _END:
+            yield marker, b"", position
+            return
+        if marker not in known:
+            raise ImageError(
+                "corrupt", f"unexpected JPEG marker 0x{marker:02x} at byte {position - 2}; get the file again"
+            )
+        body, position = _read_segment(data, position)
+        if marker == _JPEG_LS_FRAME:
+            scan_end = _JPEG_LS_SCAN_END
+        if marker == SCAN:
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise ImageError(
+                    "corrupt", f"expected at most {_MAX_SCANS} scans of a JPEG, received more; save it again"
+                )
+            match = scan_end.search(data, position)
+            if match is None:
+                raise _truncated(data)
+            position = match.start()
+        yield marker, body, position
 
 
 def _limit_parts(count: int, data: bytes) -> None:
@@ -188,7 +221,7 @@ def _read_segment(data: bytes, position: int) -> tuple[bytes, int]:
 
 
 def _truncated(data: bytes) -> ImageError:
-    return ImageError("truncated", f"the file ends after {len(data)} bytes, before its end mark; get the file again")
+    return ImageError("truncated", f"the image ends after {len(data)} bytes, before its end mark; get the file again")
 
 
 def _read_png(data: bytes) -> ImageHeader:

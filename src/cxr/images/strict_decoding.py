@@ -22,9 +22,10 @@ class DecodedImage:
     """An image as decoded, before any recipe.
 
     Attributes:
-        grey: uint8 ``(height, width)``, 0 to 255, as :func:`decode_grey` returns it.
+        grey: uint8 ``(height, width)``, 0 to 255, as :func:`cxr.images.decoding.decode_grey` returns it.
         coloured_share: share of its pixels that are coloured, 0 to 1.
-        warnings: kinds of problem (keys of :data:`PROBLEMS`) in spite of which it was read, with their descriptions.
+        warnings: kinds of problem (keys of :data:`cxr.images.problems.PROBLEMS`) in spite of which it was read, with
+            their descriptions.
     """
 
     grey: NDArray[np.uint8]

@@ -132,11 +132,10 @@ def read_elements(data: bytes, tags: Collection[int], *, max_inflated: int) -> D
     if syntax == DEFLATED:
         data, position = _inflate(data[position:], max_inflated), 0
     encoding = _find_encoding(data, position, syntax)
-    if not syntax or (syntax in NATIVE and syntax != DEFLATED):
+    syntax_of_elements = syntax
+    if syntax in ("", _IMPLICIT, _EXPLICIT, _BIG_ENDIAN):
         explicit = _EXPLICIT if encoding.little_endian else _BIG_ENDIAN
         syntax_of_elements = _IMPLICIT if encoding.implicit else explicit
-    else:
-        syntax_of_elements = syntax
     elements: dict[int, bytes] = {}
     for tag, start, _, end in _walk(data, position, encoding):
         if tag not in tags:

@@ -6,19 +6,13 @@ mark senders write what they like: zeros, 0xFF, a space (PS3.5, A.4 asks for an 
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
 
 from cxr.errors import ImageError
+from cxr.images.headers import FRAMES, SCAN, jpeg_segments
 
-_SIZES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-"""Markers of the segment with the size; 0xF7 is that of JPEG-LS."""
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
-# A byte 0xFF of coded pixels is followed by 0 in JPEG, and by less than 0x80 in JPEG-LS. Restart marks may occur.
-_JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_JPEG_LS_SCAN_END = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL)
 _RLE_HEADER = struct.Struct("<16I")
 _JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODE_STREAM_START = b"\xff\x4f\xff\x51"
@@ -56,32 +50,16 @@ def measure_jpeg(frame: bytes) -> CodedFrame:
     """
     if not frame.startswith(b"\xff\xd8"):
         raise ImageError("corrupt", "expected a JPEG inside the DICOM file; export it again")
-    position, size, scan_end = 2, None, _JPEG_SCAN_END
-    has_scan = False
-    try:
-        while True:
-            marker, position = _next_marker(frame, position)
-            if marker == _END:
-                break
-            length = struct.unpack_from(">H", frame, position)[0]
-            if marker in _SIZES:
-                size = struct.unpack_from(">HHB", frame, position + 3)
-                scan_end = _JPEG_LS_SCAN_END if marker == 0xF7 else _JPEG_SCAN_END
-            if length < 2 or marker == _START:
-                raise _unexpected_segment(position)
-            position += length
-            if marker == _SCAN:
-                has_scan = True
-                match = scan_end.search(frame, position)
-                if match is None:
-                    raise _truncated(frame)
-                position = match.start()
-    except (struct.error, IndexError):
-        raise _truncated(frame) from None
-    if size is None or not has_scan:
+    size, image_end, has_scan = b"", 0, False
+    for marker, body, end in jpeg_segments(frame, accept_jpeg_ls=True):
+        image_end = end
+        if marker in FRAMES:
+            size = body[1:6]
+        has_scan |= marker == SCAN
+    if len(size) < 5 or not has_scan:
         raise ImageError("corrupt", "the coded pixels of the DICOM file hold no image; export it again")
-    height, width, channels = size
-    return CodedFrame(frame[:position], width, height, channels)
+    height, width, channels = struct.unpack(">HHB", size)
+    return CodedFrame(frame[:image_end], width, height, channels)
 
 
 def measure_jpeg_2000(frame: bytes) -> CodedFrame:
@@ -152,15 +130,6 @@ def _check_segment(segment: bytes, pixels: int) -> None:
             "corrupt", f"expected run lengths of {pixels} pixels, received others; the coded pixels are damaged, "
             "get the file again"
         )  # fmt: skip
-
-
-def _next_marker(frame: bytes, position: int) -> tuple[int, int]:
-    """Return the marker at a position, which fill bytes may precede, and the offset behind it."""
-    if frame[position] != 0xFF:
-        raise _unexpected_segment(position)
-    while frame[position] == 0xFF:
-        position += 1
-    return frame[position], position + 1
 
 
 def _find_code_stream(frame: bytes) -> bytes:
