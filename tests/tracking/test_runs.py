@@ -110,7 +110,7 @@ def test_nothing_is_logged_without_a_store(tmp_path: Path, monkeypatch: pytest.M
 def test_a_store_that_does_not_answer_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, and long enough to be read as one" * 50)
     address = f"sqlite:///{tmp_path}/mlflow.db"
-    with pytest.raises(RegistryError, match=r"received tracking uri='sqlite.*if the file is damaged, restore it"):
+    with pytest.raises(RegistryError, match=r"received tracking uri='sqlite.*file is damaged.*restore it"):
         Store(address).connect()
 
 

@@ -83,7 +83,9 @@ def load_network(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can raise anything
-        reason = str(error).strip().partition("\n")[0] or repr(error)
+        # Keras repeats the whole configuration; what went wrong stands behind "Exception encountered".
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        reason = cause.partition("\n")[0].rstrip(",") or repr(error)
         raise DataError(
             f"expected a network that Keras loads in safe mode, received {path} ({reason}); {_REMEDY}"
         ) from error

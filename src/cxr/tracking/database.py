@@ -40,7 +40,7 @@ SIDE_FILES = ("-journal", "-wal", "-shm")
 """What SQLite appends to the name of a database for its unfinished changes; it applies them to any file of the name."""
 
 
-def prepare_database(file: Path, *, writable: bool) -> None:
+def prepare_database(file: Path, *, writable: bool, create: bool) -> None:
     """Make the file of a store if there is none, upgrade an older one, and refuse one that MLflow would spoil.
 
     A file that holds nothing, because the process that made it was killed, is made anew. A file that holds anything is
@@ -49,9 +49,10 @@ def prepare_database(file: Path, *, writable: bool) -> None:
     Args:
         file: absolute path of the store's file; the caller holds the store's lock if it may be written.
         writable: whether the file may be made or replaced.
+        create: whether to make a file where there is none.
 
     Raises:
-        MissingInputError: if the file has lost its content.
+        MissingInputError: if the file has lost its content, or is not there and may not be made.
         RegistryError: if it holds tables of another program or of a newer MLflow, lacks tables, or has to be upgraded
             and cannot be.
         sqlite3.Error: if it cannot be read.
@@ -60,7 +61,9 @@ def prepare_database(file: Path, *, writable: bool) -> None:
     database = file.resolve()
     tables = _table_names(database)
     if not tables:
-        refuse_loss(file)
+        _refuse_loss(file)
+        if not create:
+            refuse_absence(file)
         _require_writable(file, writable, "it is not there or empty, and has to be made")
         _make(database)
         return
@@ -81,7 +84,7 @@ def prepare_database(file: Path, *, writable: bool) -> None:
             "the packages with which it was made, or name another store in tracking.tracking_uri",
         )
     if not _holds_rows(database, tables):
-        refuse_loss(file)
+        _refuse_loss(file)
         _require_writable(file, writable, "it was never finished, holds nothing, and has to be made anew")
         log.warning("the MLflow store %s was never finished and holds nothing: it is made anew", file)
         _make(database)
@@ -90,16 +93,28 @@ def prepare_database(file: Path, *, writable: bool) -> None:
     _upgrade(file, database, revision)
 
 
-def is_absent(file: Path) -> bool:
-    """Whether there is no store yet: no file, or an empty one.
+def refuse_absence(file: Path) -> None:
+    """Refuse a store that is not there, or that has lost its content.
 
     Args:
         file: absolute path of the store's file.
+
+    Raises:
+        MissingInputError: if there is no file, or an empty one.
     """
+    if _is_absent(file):
+        _refuse_loss(file)
+        raise MissingInputError(
+            f"expected an MLflow store with registered models, received file={str(file)!r}, which is not there or "
+            "empty; run `cxr register`, or name another store in tracking.tracking_uri"
+        )
+
+
+def _is_absent(file: Path) -> bool:
     return not file.exists() or file.stat().st_size == 0
 
 
-def refuse_loss(file: Path) -> None:
+def _refuse_loss(file: Path) -> None:
     """Refuse a file that holds nothing beside files of runs: it has lost its content.
 
     A file that is not there is a new store.
@@ -191,7 +206,7 @@ def _open(database: Path) -> sqlite3.Connection:
 
 
 def _table_names(database: Path) -> set[str]:
-    if is_absent(database):
+    if _is_absent(database):
         return set()
     with closing(_open(database)) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

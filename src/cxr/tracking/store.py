@@ -82,7 +82,7 @@ class Store:
             RegistryError: if the store does not answer, or cannot be written.
         """
         self.check_writable()
-        return self._open()
+        return self._open(create=True)
 
     def connect_existing(self) -> MlflowClient:
         """Connect as :meth:`connect` does, but create no store and write nothing: for callers that only read.
@@ -97,16 +97,13 @@ class Store:
             MissingInputError: if there is no such local store, or it has lost its content.
             RegistryError: if the store does not answer.
         """
-        if not self.uri or (self.file is not None and database.is_absent(self.file)):
-            if self.file is not None:
-                database.refuse_loss(self.file)
-            raise MissingInputError(
-                f"expected an MLflow store with registered models, received tracking_uri={self.uri!r} without one; "
-                "run `cxr register`, or name another store"
-            )
-        return self._open()
+        if not self.uri:
+            raise MissingInputError("expected an MLflow store, received tracking_uri=''; name one")
+        if self.file is not None:  # asked once more under the lock, because the file may be moved meanwhile
+            database.refuse_absence(self.file)
+        return self._open(create=False)
 
-    def _open(self) -> MlflowClient:
+    def _open(self, *, create: bool) -> MlflowClient:
         _configure_mlflow()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -116,7 +113,7 @@ class Store:
         with self.lock() if self.is_writable else nullcontext():
             try:
                 if self.file is not None:
-                    database.prepare_database(self.file, writable=self.is_writable)
+                    database.prepare_database(self.file, writable=self.is_writable, create=create)
                 client = MlflowClient(tracking_uri=self.address, registry_uri=self.address)
                 if not self.is_server:
                     client.search_experiments(max_results=1)
