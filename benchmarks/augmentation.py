@@ -66,6 +66,7 @@ def compare_with_training() -> None:
     load_keras()
     from cxr.models.networks import build_network
     from cxr.training.batches import Batches
+    from cxr.training.prepared_input import PreparedInputNetwork
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
     generator = np.random.default_rng(1)
@@ -80,7 +81,7 @@ def compare_with_training() -> None:
             images, np.arange(count), np.arange(count) % 2, recipe, batch_size=size, shuffle=True,
             augmentation=Augmentation(**entry["augmentation"]), balance="none", mixup=0.0, seed=0,
         )  # fmt: skip
-        network = build_network(entry["architecture"], recipe.input_shape)
+        network = PreparedInputNetwork(build_network(entry["architecture"], recipe.input_shape), recipe)
         network.compile(entry["optimizer"], "binary_crossentropy", jit_compile=False)
         batch = batches[0]
         prepared = images_per_second(lambda number, batches=batches: batches[number % 4], size, 24)

@@ -12,13 +12,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from cxr.errors import ImageError
 from cxr.images.decoding import decode_grey, inspect_image, read_bytes
 from cxr.images.headers import read_header
+from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.problems import PROBLEMS, SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.reading_options import STRICT
+from cxr.images.sharpness import measure_sharpness
 from support import bad_images
 from support.bad_images import IMAGE_LIMITS as LIMITS
 from support.bad_images import error_of
@@ -237,6 +240,63 @@ def test_colour_becomes_luma_and_grey_in_three_channels_is_grey(tmp_path: Path) 
     (tmp_path / "x.jpeg").write_bytes(bad_images.jpeg(cv2.cvtColor(bad_images.draw_image(), cv2.COLOR_GRAY2BGR)))
     facts = inspect_image(tmp_path / "x.jpeg", LIMITS)
     assert (facts.mode, facts.grey, facts.problems) == ("RGB", True, ())
+
+
+def files_with_three_channels() -> dict[str, bytes]:
+    image = bad_images.draw_image()
+    grey = cv2.merge([image, image, image])
+    tinted = cv2.merge([image, cv2.add(image, 3), image])
+    one_coloured_pixel = grey.copy()
+    one_coloured_pixel[7, 9] = (0, 0, 255)
+    deep = grey.astype(np.uint16) * 257
+    return {
+        "grey JPEG": bad_images.jpeg(grey),
+        "progressive JPEG": bad_images.jpeg(grey, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "tinted JPEG": bad_images.jpeg(tinted),
+        "black and white JPEG": bad_images.jpeg(cv2.merge([np.where(image < 128, np.uint8(0), np.uint8(255))] * 3)),
+        "grey PNG": bad_images.png(grey),
+        "grey PNG with transparency": bad_images.png(cv2.merge([image, image, image, image // 2])),
+        "tinted PNG": bad_images.png(tinted),
+        "PNG with one coloured pixel": bad_images.png(one_coloured_pixel),
+        "PNG of 16 bits": bad_images.png(deep),
+    }
+
+
+@pytest.mark.parametrize("kind", files_with_three_channels())
+def test_inspection_sees_the_grey_levels_that_decoding_returns(kind: str, tmp_path: Path) -> None:
+    content = files_with_three_channels()[kind]
+    (tmp_path / "x").write_bytes(content)
+    options = replace(STRICT, scale_16_bit=True)
+    facts = inspect_image(tmp_path / "x", replace(LIMITS, options=options))
+    grey = decode_grey(content, options)
+    assert (facts.mean, facts.std) == (pytest.approx(grey.mean()), pytest.approx(grey.std()))
+    assert (facts.phash, facts.sharpness) == (perceptual_hash(grey), measure_sharpness(grey))
+    assert facts.grey == (kind != "PNG with one coloured pixel")
+
+
+def test_inspection_decodes_a_grey_image_in_three_channels_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    for library, name in ((simplejpeg, "decode_jpeg"), (cv2, "imdecode")):
+        decode = getattr(library, name)
+        monkeypatch.setattr(
+            library, name, lambda *a, name=name, decode=decode, **k: (decoded.append(name), decode(*a, **k))[1]
+        )
+    for kind, decoder in (("grey JPEG", "decode_jpeg"), ("grey PNG", "imdecode")):
+        (tmp_path / "x").write_bytes(files_with_three_channels()[kind])
+        assert inspect_image(tmp_path / "x", LIMITS).readable
+        assert decoded == [decoder]
+        decoded.clear()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_inspection_finds_damage_in_an_image_with_three_channels(share: float, tmp_path: Path) -> None:
+    for kind in ("grey JPEG", "progressive JPEG"):
+        content = files_with_three_channels()[kind]
+        middle = int(len(content) * share)
+        (tmp_path / "x").write_bytes(content[:middle] + bytes(300) + content[middle + 300 :])
+        assert [problem for problem, _ in inspect_image(tmp_path / "x", LIMITS).problems] == ["corrupt"]
 
 
 def test_limits_decide_what_is_too_small_too_narrow_or_too_large(tmp_path: Path) -> None:

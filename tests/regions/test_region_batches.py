@@ -13,7 +13,7 @@ from cxr.training.batches import Batches
 from support.drawn_rectangles import HEIGHT, RECIPE, SIDE, WIDTH, draw_rectangles
 
 COUNT = 30
-BRIGHT = 0.5
+BRIGHT = 127
 MOVES = [
     Augmentation(),
     Augmentation(horizontal_flip=True),
@@ -41,7 +41,7 @@ def test_boxes_follow_their_rectangles(drawn, augmentation):
     whole = 0
     for number in range(len(data)):
         images, targets = data[number]
-        assert images.shape[1:] == (SIDE, SIDE, 3) and images.dtype == np.float32
+        assert images.shape[1:] == (SIDE, SIDE, 1) and images.dtype == np.uint8
         for image, classes, deltas in zip(images, targets["class_logits"], targets["box_deltas"], strict=True):
             positive = classes == 1
             boxes = np.unique(decode_boxes(deltas[positive, :4], data.anchors[positive]).round(), axis=0)

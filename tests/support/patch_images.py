@@ -11,6 +11,7 @@ from cxr.models.networks import build_network
 from cxr.training.batches import Batches
 from cxr.training.classification import ClassificationTask
 from cxr.training.device import make_deterministic
+from cxr.training.prepared_input import PreparedInputNetwork
 
 RECIPE = recipe_named("s2_resize", size=48)
 
@@ -39,3 +40,8 @@ def network(architecture: str = "three_block", dropout: float = 0.3) -> Any:
     """The network with weights from a fixed seed."""
     make_deterministic(7)
     return build_network(architecture, RECIPE.input_shape, dropout=dropout)
+
+
+def on_planes(model: Any) -> PreparedInputNetwork:
+    """The network with the input that batches have."""
+    return PreparedInputNetwork(model, RECIPE)

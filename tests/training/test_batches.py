@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from cxr.images.recipes import recipe_named
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Batches
+from cxr.training.prepared_input import network_input
 
 RECIPE = recipe_named("s1_resize", size=16)
 
@@ -40,8 +42,11 @@ def test_another_epoch_has_another_order(images):
     assert sorted(shuffled.order()) == list(range(40))
 
 
-def test_one_grey_plane_reaches_every_channel_scaled(images):
-    inputs, labels = batches(images, shuffle=False)[0][:2]
+def test_images_leave_as_they_are_stored_and_reach_every_channel_scaled(images):
+    planes, labels = batches(images, shuffle=False)[0][:2]
+    assert planes.nbytes == 8 * 16 * 16
+    np.testing.assert_array_equal(planes, images[:8])
+    inputs = keras.ops.convert_to_numpy(network_input(planes, RECIPE))
     assert inputs.shape == (8, 16, 16, 3)
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs[..., 2], images[:8, ..., 0] / 255, atol=1e-6)
@@ -76,7 +81,8 @@ def test_oversampling_repeats_the_rarer_class_and_keeps_every_image(images):
 def test_mixed_images_have_mixed_labels_and_weights(images):
     images = np.broadcast_to(np.uint8([0] * 10 + [255] * 30)[:, None, None, None], (40, 16, 16, 1))
     mixing = batches(images, mixup=0.4, balance="class_weights", batch_size=40)
-    inputs, targets, weights = mixing[0]
+    planes, targets, weights = mixing[0]
+    inputs = keras.ops.convert_to_numpy(network_input(planes, RECIPE))
     assert (inputs.dtype, targets.dtype, weights.dtype) == (np.float32,) * 3
     np.testing.assert_allclose(inputs[:, 3, 3, 0], targets[:, 0], atol=1e-6)
     low, high = mixing.class_weights()[[1, 0]]

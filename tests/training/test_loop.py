@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 
+import keras
 import numpy as np
 import pytest
 
 from cxr.errors import TrainingError
 from cxr.models import residual_separable
-from cxr.training.checkpoint import Checkpoint
+from cxr.training.checkpoint import Checkpoint, TrainingProgress, assign_variables, copy_variables
 from cxr.training.classification import predict_batches
 from cxr.training.device import describe_device
 from cxr.training.loop import fit
-from support.patch_images import network, train_and_task
+from support.patch_images import network, on_planes, train_and_task
 from support.training_settings import training_plan
 
 
@@ -47,6 +50,60 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(tmp
         np.testing.assert_array_equal(weights, expected_weights)
 
 
+def test_a_checkpoint_is_written_while_the_next_epoch_trains_and_then_whole(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "checkpoints", "same")
+    model = network()
+    progress = TrainingProgress(1e-3, epoch=1, history=[{"epoch": 1.0}])
+    may_write = threading.Event()
+
+    class SlowCheckpoint(Checkpoint):
+        def write(self, *arguments):
+            assert may_write.wait(60)
+            super().write(*arguments)
+
+    expected = copy_variables(model.variables)
+    with SlowCheckpoint(checkpoint.folder, "same").writer() as writer:
+        writer.save(model, keras.optimizers.SGD(), [], progress)
+        # What training does meanwhile is not in the checkpoint.
+        assign_variables(model.variables, [array + 1 for array in expected])
+        progress.epoch = 2
+        progress.history.append({"epoch": 2.0})
+        assert checkpoint.load() is None
+        may_write.set()
+    state = checkpoint.load()
+    assert (state.progress.epoch, state.progress.history) == (1, [{"epoch": 1.0}])
+    for array, expected_array in zip(state.model, expected, strict=True):
+        np.testing.assert_array_equal(array, expected_array)
+
+
+@pytest.mark.parametrize("epochs", [1, 3], ids=["after the last epoch", "before the next checkpoint"])
+def test_a_checkpoint_that_cannot_be_written_ends_the_training_with_its_error(tmp_path, epochs):
+    folder = tmp_path / "checkpoints"
+    folder.write_text("a file where the folder should be")
+    rows = []
+    with pytest.raises(OSError, match="checkpoints"):
+        fit(
+            network(), *train_and_task(), training_plan("adam", 1e-3, epochs=epochs),
+            checkpoint=Checkpoint(folder, "x"), on_epoch=rows.append,
+        )  # fmt: skip
+    assert len(rows) == min(epochs, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_the_share_of_the_time_that_is_not_training_is_known(tmp_path):
+    plan = training_plan("adam", 1e-3, epochs=2)
+    started = time.perf_counter()
+    result = fit(
+        network(), *train_and_task(), plan, checkpoint=Checkpoint(tmp_path, "x"), on_epoch=lambda row: time.sleep(0.2)
+    )
+    assert 0.4 < result.other_seconds < time.perf_counter() - started - result.train_seconds
+    assert result.seconds_here == result.train_seconds
+    assert result.other_share == pytest.approx(result.other_seconds / (result.other_seconds + result.train_seconds))
+    resumed = fit(network(), *train_and_task(), plan, state=Checkpoint(tmp_path, "x").load())
+    assert (resumed.seconds_here, resumed.other_share) == (0, None), "no epoch is left"
+    assert resumed.train_seconds == result.train_seconds
+
+
 def test_checkpoint_of_other_parameters_is_not_used(tmp_path):
     fit(
         network(),
@@ -71,7 +128,7 @@ def test_network_ends_with_the_weights_of_its_best_epoch():
     best = min(result.history, key=lambda row: row["val_loss"])
     assert result.best_epoch == best["epoch"]
     labels = task.validation.labels
-    probability = np.clip(predict_batches(model, task.validation), 1e-7, 1 - 1e-7)
+    probability = np.clip(predict_batches(on_planes(model), task.validation), 1e-7, 1 - 1e-7)
     loss = -np.mean(labels * np.log(probability) + (1 - labels) * np.log(1 - probability))
     assert loss == pytest.approx(best["val_loss"], rel=1e-5)
 

@@ -21,7 +21,7 @@ from cxr.training.loop import fit
 from cxr.training.weight_average import AveragedNetwork
 from cxr.tuning.space import Choices, Range, combination_problems_in
 from support.other_backend import run_on_backend
-from support.patch_images import network, train_and_task
+from support.patch_images import network, on_planes, train_and_task
 from support.training_settings import training_plan
 
 EVERYTHING = {
@@ -110,7 +110,7 @@ def test_validation_measures_the_average_of_all_steps_and_the_network_ends_with_
         np.abs(own - average).max() > 1e-2
         for own, average in zip(weights_of_steps[result.best_epoch], model.get_weights(), strict=True)
     ), "the averages must differ from the weights for this test to mean anything"
-    probability = np.clip(predict_batches(model, task.validation), 1e-7, 1 - 1e-7)
+    probability = np.clip(predict_batches(on_planes(model), task.validation), 1e-7, 1 - 1e-7)
     loss = -np.mean(np.log(np.where(task.validation.labels == 1, probability, 1 - probability)))
     assert loss == pytest.approx(result.best, rel=1e-4)
 
@@ -129,7 +129,7 @@ def test_label_smoothing_spreads_a_share_of_the_label_over_both_classes(architec
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # so that training predicts as validation does
-    probability = predict_batches(model, train)
+    probability = predict_batches(on_planes(model), train)
     result = fit(model, train, task, training_plan("sgd", 1e-12, epochs=1, label_smoothing=0.2))
     smoothed = np.where(train.labels[train.order()] == 1, 0.9, 0.1)
     expected = -np.mean(smoothed * np.log(probability) + (1 - smoothed) * np.log(1 - probability))

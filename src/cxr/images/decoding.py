@@ -17,7 +17,7 @@ from cxr.images.dicom.reader import has_compressed_pixels, is_dicom, read_dicom_
 from cxr.images.file_types import names_another_format
 from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
-from cxr.images.pixels import decode_pixels, is_grey
+from cxr.images.pixels import decode_and_find_colour
 from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.shared_sandbox import decode_in_sandbox
@@ -185,10 +185,10 @@ def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
         facts = replace(facts, width=header.width, height=header.height, mode=header.mode, bit_depth=header.bit_depth)
         refuse_header(header, limits.options.max_pixels)
         if header.format == "DICOM":
-            grey, has_no_colour = decode_image(data, limits.options).grey, True
+            grey, has_colour = decode_image(data, limits.options).grey, False
         else:
-            grey, has_no_colour = decode_pixels(data, header), is_grey(data, header, limits.colour_tolerance)
-        facts = replace(facts, grey=has_no_colour)
+            grey, has_colour = decode_and_find_colour(data, header, limits.colour_tolerance)
+        facts = replace(facts, grey=not has_colour)
         return _add_pixel_facts(facts, path, header, grey, limits)
     except ImageError as error:
         if error.problem == "too_large" and not facts.sha256:

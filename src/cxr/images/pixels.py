@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cxr.errors import ImageError
 from cxr.images.headers import ImageHeader
 
+_GREY_MODES = ("1", "L", "LA", "I;16", "LA;16")
 _REDUCED_DECODING = (
     (512, cv2.IMREAD_REDUCED_COLOR_8),
     (256, cv2.IMREAD_REDUCED_COLOR_4),
@@ -38,14 +39,17 @@ def decode_pixels(data: bytes, header: ImageHeader) -> NDArray[np.uint8]:
     """
     if header.bit_depth > 8:
         return _stretch(_decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH))
-    grey = _decode_jpeg(data) if header.format == "JPEG" else None
+    grey = _decode_jpeg(data, "GRAY") if header.format == "JPEG" else None
     if grey is None or header.may_be_rotated:
         return _decode(data, cv2.IMREAD_GRAYSCALE)
-    return grey
+    return grey[:, :, 0]
 
 
-def is_grey(data: bytes, header: ImageHeader, tolerance: int) -> bool:
-    """Tell whether an image has no coloured pixel. An image that is stored with three channels can still be grey.
+def decode_and_find_colour(data: bytes, header: ImageHeader, tolerance: int) -> tuple[NDArray[np.uint8], bool]:
+    """Decode a file to grey as :func:`decode_pixels` does, and tell whether a pixel is coloured.
+
+    An image that is stored with three channels can still be grey. It is decoded once: where the three are equal, each
+    of them is the luma. Only an image with different channels is decoded again, to its luma.
 
     Args:
         data: the whole content of the file.
@@ -53,22 +57,31 @@ def is_grey(data: bytes, header: ImageHeader, tolerance: int) -> bool:
         tolerance: largest difference of a grey pixel's channels, in grey levels.
 
     Returns:
-        Whether all pixels are grey.
+        uint8 ``(height, width)``, and whether any pixel is coloured.
 
     Raises:
         ImageError: ``corrupt``.
     """
-    return coloured_share(data, header, tolerance) == 0
+    if header.mode in _GREY_MODES:
+        return decode_pixels(data, header), False
+    colours = _decode_jpeg(data, "BGR") if header.format == "JPEG" else None
+    if colours is None or header.may_be_rotated:
+        colours = _decode(data, cv2.IMREAD_COLOR)
+    spread = _channel_spread(colours)
+    needs_luma = header.bit_depth > 8 or spread.any()
+    grey = decode_pixels(data, header) if needs_luma else cv2.extractChannel(colours, 0)
+    return grey, bool((spread > tolerance).any())
 
 
-def coloured_share(data: bytes, header: ImageHeader, tolerance: int, *, coarse: bool = False) -> float:
+def coloured_share(data: bytes, header: ImageHeader, tolerance: int) -> float:
     """Compute the share of an image's pixels that are coloured.
+
+    A large JPEG is decoded at a smaller size, which is much faster; single coloured pixels are then lost.
 
     Args:
         data: the whole content of the file.
         header: its header.
         tolerance: largest difference of a grey pixel's channels, in grey levels.
-        coarse: decode at a smaller size where that is much faster; single coloured pixels are then lost.
 
     Returns:
         0 to 1. A file with one channel gives 0 without being decoded.
@@ -76,26 +89,35 @@ def coloured_share(data: bytes, header: ImageHeader, tolerance: int, *, coarse: 
     Raises:
         ImageError: ``corrupt``.
     """
-    if header.mode in ("1", "L", "LA", "I;16", "LA;16"):
+    if header.mode in _GREY_MODES:
         return 0.0
-    side = min(header.width, header.height) if coarse else 0
+    side = min(header.width, header.height)
     flags = next((flags for smallest, flags in _REDUCED_DECODING if side >= smallest), cv2.IMREAD_COLOR)
-    blue, green, red = cv2.split(_decode(data, flags))
+    spread = _channel_spread(_decode(data, flags))
+    return float(np.count_nonzero(spread > tolerance) / spread.size)
+
+
+def _channel_spread(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return how much the channels of each pixel differ, in grey levels."""
+    blue, green, red = cv2.split(colours)
     low, high = cv2.min(cv2.min(blue, green), red), cv2.max(cv2.max(blue, green), red)
-    return float(np.count_nonzero(high - low > tolerance) / low.size)
+    spread: NDArray[np.uint8] = cv2.subtract(high, low)
+    return spread
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG strictly, as stored; None for sampling factors that TurboJPEG does not know.
+def _decode_jpeg(data: bytes, colours: Literal["GRAY", "BGR"]) -> NDArray[np.uint8] | None:
+    """Decode a JPEG strictly, as stored, to ``(height, width, channels)``.
+
+    None stands for sampling factors that TurboJPEG does not know.
 
     Such files are sound. OpenCV reads them, but finds no damage inside the coded pixels.
     """
     try:
-        grey: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY", strict=True)[:, :, 0]
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
         message = str(error)
     else:
-        return grey
+        return image
     if "subsampling" in message:
         return None
     if "memory" in message:

@@ -64,7 +64,7 @@ def decode_in_process(data: bytes, options: ReadingOptions) -> DecodedImage:
     warnings = tuple(unusual_header(header).items())
     if header.format == "DICOM":
         return DecodedImage(grey, warnings=warnings)
-    return DecodedImage(grey, coloured_share(data, header, COLOUR_TOLERANCE, coarse=True), warnings)
+    return DecodedImage(grey, coloured_share(data, header, COLOUR_TOLERANCE), warnings)
 
 
 def decode_header_and_grey(data: bytes, options: ReadingOptions) -> tuple[ImageHeader, NDArray[np.uint8]]:

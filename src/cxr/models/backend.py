@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.fast_import import import_without_garbage_collection
+from cxr.models.startup_messages import without_startup_messages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
 
 
 def load_keras() -> None:
-    """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another.
-
-    TensorFlow reads the level while it loads. A few lines that it writes before it has read the level remain.
-    """
+    """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import_without_garbage_collection("keras")
+    if backend_name() == "tensorflow" and "keras" not in sys.modules:
+        with without_startup_messages():
+            import_without_garbage_collection("keras")
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # without this, the first network would look for GPUs, and report none
+    else:
+        import_without_garbage_collection("keras")
     # It warns of each network of an ensemble that another one was compiled before ("retracing").
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxr.data.boxes import Boxes
 from cxr.evaluation.prediction import ImageRows
-from cxr.images.recipes import Recipe, to_network_input
+from cxr.images.recipes import Recipe
 from cxr.regions.anchors import make_anchors
 from cxr.regions.assignment import detection_targets
 from cxr.regions.placement import augment_boxes
@@ -70,7 +70,7 @@ class RegionBatches(Batches):
             index: number of the batch, from 0.
 
         Returns:
-            Images ``(batch, height, width, channels)`` float32 in [0, 1], and the targets of
+            Images ``(batch, height, width, planes)`` uint8, and the targets of
             :func:`cxr.regions.assignment.detection_targets`.
         """
         positions = self.positions(index)
@@ -83,4 +83,4 @@ class RegionBatches(Batches):
                 augment_boxes(image_boxes, matrix, size, size).boxes
                 for image_boxes, matrix in zip(boxes, matrices, strict=True)
             ]
-        return to_network_input(images, self.recipe), detection_targets(self.anchors, boxes)
+        return images, detection_targets(self.anchors, boxes)

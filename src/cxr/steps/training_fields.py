@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from cxr.regions.session import RegionTrainingSession
     from cxr.training.session import TrainingSession
     from cxr.training.split_data import SplitData
+
+log = logging.getLogger(__name__)
 
 WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "data_pointer", "data_version"})
 """Parameters that a trained network does not depend on."""
@@ -172,6 +175,8 @@ class TrainingStep(TrackingStep):
             attempt=read_attempt(self.checkpoints),
         ) as run:  # fmt: skip
             result = session.train(run_id=run.run_id, on_epoch=lambda row: run.log_epoch(int(row["epoch"]), row))
+            if result.other_share is not None:
+                log.info("%s: %.1f %% of the epochs' time was not training", self.model, 100 * result.other_share)
             trained = TrainedModel(
                 session.network, result, parameters, prepared.recipe, data, session.device, origin, run.run_id
             )

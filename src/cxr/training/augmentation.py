@@ -77,16 +77,78 @@ class Augmentation:
         return any(getattr(self, key) > 0 for key in _UPPER_BOUNDS)
 
     @property
+    def filters(self) -> bool:
+        """Whether images are blurred or compressed, which only the CPU does."""
+        return self.blur > 0 or self.jpeg_quality < BEST_JPEG_QUALITY
+
+    @property
     def changes_grey_levels(self) -> bool:
         """Whether any change other than one of position is switched on."""
         return any(getattr(self, key) > 0 for key in _PHOTOMETRIC_UPPER_BOUNDS) or self.jpeg_quality < BEST_JPEG_QUALITY
 
 
+@dataclass(frozen=True)
+class DrawnChanges:
+    """The random changes of a batch.
+
+    Attributes:
+        matrices: ``(batch, 2, 3)`` float64, the result of :func:`affine_matrices`.
+        flips: ``(batch,)``, True for images that are mirrored.
+        photometric_draws: ``(batch, 5)`` numbers in [-1, 1], see :func:`change_grey_levels`.
+    """
+
+    matrices: NDArray[np.float64]
+    flips: NDArray[np.bool_]
+    photometric_draws: NDArray[np.float64]
+
+
+def draw_changes(
+    count: int, height: int, width: int, augmentation: Augmentation, generator: np.random.Generator
+) -> DrawnChanges:
+    """Draw the changes of a batch, whether the CPU or another device makes them.
+
+    The numbers drawn per image do not depend on which changes are switched on.
+
+    Args:
+        count: number of images.
+        height: height of the images, pixels.
+        width: width of the images, pixels.
+        augmentation: ranges.
+        generator: source of the random numbers.
+
+    Returns:
+        The changes.
+    """
+    draws = generator.uniform(-1.0, 1.0, (count, 7))
+    photometric_draws = generator.uniform(-1.0, 1.0, (count, 5))
+    flips = (draws[:, 6] < 0) & augmentation.horizontal_flip
+    matrices = affine_matrices(draws[:, :6], flips, augmentation, height, width)
+    return DrawnChanges(matrices, flips, photometric_draws)
+
+
+def grey_level_factors(augmentation: Augmentation, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn draws into the numbers that change grey levels.
+
+    Args:
+        augmentation: ranges.
+        draws: ``(..., 3)`` or more numbers in [-1, 1]: gamma, contrast, brightness.
+
+    Returns:
+        ``(..., 3)``: exponent of the grey levels in [0, 1], factor of the distances from the mean, factor of the grey
+        levels.
+    """
+    factors = [
+        np.exp(augmentation.gamma * draws[..., 0]),
+        1 + augmentation.contrast * draws[..., 1],
+        1 + augmentation.brightness * draws[..., 2],
+    ]
+    return np.stack(factors, axis=-1)
+
+
 def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Change each image of a batch at random.
 
-    The same generator state gives the same result on every machine and with every number of threads. The numbers
-    drawn per image do not depend on which changes are switched on.
+    The same generator state gives the same result on every machine and with every number of threads.
 
     Args:
         images: ``(batch, height, width, planes)``, uint8, 1 to 4 planes; not modified.
@@ -125,18 +187,15 @@ def augment_with_matrices(
             f"received shape={images.shape}, dtype={images.dtype}"
         )
     count, height, width = images.shape[:3]
-    draws = generator.uniform(-1.0, 1.0, (count, 7))
-    photometric_draws = generator.uniform(-1.0, 1.0, (count, 5))
-    flips = (draws[:, 6] < 0) & augmentation.horizontal_flip
-    matrices = affine_matrices(draws[:, :6], flips, augmentation, height, width)
+    changes = draw_changes(count, height, width, augmentation, generator)
     if augmentation.interpolates:
-        moved = _warp(images, matrices)
+        moved = _warp(images, changes.matrices)
     else:
-        moved = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+        moved = np.where(changes.flips[:, None, None, None], images[:, :, ::-1], images)
     if augmentation.changes_grey_levels:
-        for image, image_draws in zip(moved, photometric_draws, strict=True):
+        for image, image_draws in zip(moved, changes.photometric_draws, strict=True):
             image[..., 0] = change_grey_levels(np.ascontiguousarray(image[..., 0]), augmentation, image_draws)
-    return moved, matrices
+    return moved, changes.matrices
 
 
 def _warp(images: NDArray[np.uint8], matrices: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -172,10 +231,10 @@ def change_grey_levels(
     Returns:
         ``(height, width)``, uint8.
     """
-    levels = np.linspace(0.0, 1.0, 256) ** np.exp(augmentation.gamma * draws[0])
+    exponent, contrast, brightness = grey_level_factors(augmentation, draws)
+    levels = np.linspace(0.0, 1.0, 256) ** exponent
     mean = levels @ np.bincount(image.ravel(), minlength=256) / image.size
-    levels = mean + (1 + augmentation.contrast * draws[1]) * (levels - mean)
-    levels = (1 + augmentation.brightness * draws[2]) * levels
+    levels = brightness * (mean + contrast * (levels - mean))
     changed = cv2.LUT(image, np.clip(np.rint(255 * levels), 0, 255).astype(np.uint8))
     sigma = augmentation.blur * (1 + draws[3]) / 2
     if sigma > 0:

@@ -1,8 +1,11 @@
-"""Batches of prepared images: the same on every Keras backend, in an order seeded by epoch."""
+"""Batches of prepared images: the same on every Keras backend, in an order seeded by epoch.
+
+A batch holds the images as they are stored, one byte per grey level; :mod:`cxr.training.prepared_input` makes a
+network's input of it on the device that trains.
+"""
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import keras
@@ -10,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.evaluation.prediction import ImageRows
-from cxr.images.recipes import Recipe, to_network_input
-from cxr.training.augmentation import Augmentation, augment
+from cxr.images.recipes import Recipe
+from cxr.training.augmentation import Augmentation, augment, draw_changes, grey_level_factors
+from cxr.training.prepared_input import GREY_LEVEL_FACTORS, MATRICES, PARTNERS, PLANES, ROWS, SHARES
 
 Balance = Literal["none", "class_weights", "oversample"]
-
-LOADER_THREADS = min(8, max(2, os.cpu_count() or 1))
-"""Number of threads that make batches while the network trains; OpenCV and NumPy release Python's lock."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
@@ -26,6 +27,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
 
     Attributes:
         epoch: number of the current epoch, from 0; set it before each pass.
+        augments_on_device: whether the device changes the images, and the batches only say how.
+        stays_on_device: whether all images lie on the device, and the batches only name their positions.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             mixup: parameter alpha of :meth:`mix`; 0 mixes nothing.
             seed: seed of order, augmentation, oversampling and mixing.
         """
-        super().__init__(workers=LOADER_THREADS, use_multiprocessing=False, max_queue_size=2 * LOADER_THREADS)
+        super().__init__(workers=1, use_multiprocessing=False)
         self.images = images
         self.rows = np.asarray(rows, dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -72,6 +75,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         self.mixup = mixup
         self.seed = seed
         self.epoch = 0
+        self.augments_on_device = False
+        self.stays_on_device = False
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -91,54 +96,78 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             index: number of the batch, from 0.
 
         Returns:
-            The return value of :meth:`inputs`; labels ``(batch, outputs)`` float32;
-            and, with class weights, weights ``(batch,)`` float32.
+            What :meth:`inputs` returns; labels ``(batch, outputs)`` float32; and, with class weights, weights
+            ``(batch,)`` float32.
         """
         positions = self.positions(index)
         labels = self.labels[positions]
         targets = labels[:, None] if self.outputs == 1 else np.eye(2)[labels]
-        batch: tuple[Any, ...] = (self.inputs(positions, index), targets.astype(np.float32))
+        judged = [targets.astype(np.float32)]
         if self.balance == "class_weights":
-            batch = (*batch, self.class_weights()[labels].astype(np.float32))
-        return self.mix(batch, index) if self.mixup else batch
+            judged.append(self.class_weights()[labels].astype(np.float32))
+        inputs = self.inputs(positions, index)
+        if not self.mixup:
+            return inputs, *judged
+        partners, shares = self.mixture(len(positions), index)
+        mixed = []
+        for array in judged:
+            share = shares.reshape(-1, *[1] * (array.ndim - 1))
+            mixed.append(share * array + (1 - share) * array[partners])
+        images = inputs if isinstance(inputs, dict) else {PLANES: inputs}
+        return {**images, PARTNERS: partners, SHARES: shares}, *mixed
 
-    def mix(self, batch: tuple[NDArray[np.float32], ...], index: int) -> tuple[NDArray[np.float32], ...]:
-        """Mix each image with another of its batch (mixup, Zhang et al. 2017, arXiv:1710.09412).
+    def mixture(self, count: int, index: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Draw what each image is mixed with (mixup, Zhang et al. 2017, arXiv:1710.09412).
 
         The share of the first image is drawn from Beta(alpha, alpha), for each image anew. Labels and weights are
         mixed like the images.
 
         Args:
-            batch: arrays whose first dimension is the batch.
+            count: images of the batch.
             index: number of the batch; with seed and epoch it decides partners and shares.
 
         Returns:
-            The mixed arrays, same shapes and types.
+            ``(batch,)`` positions in the batch of the other images, and ``(batch,)`` shares of the images themselves.
         """
         generator = np.random.default_rng([self.seed, self.epoch, 4, index])
-        count = len(batch[0])
         shares = generator.beta(self.mixup, self.mixup, count).astype(np.float32)
-        partners = generator.permutation(count)
-        mixed = []
-        for array in batch:
-            share = shares.reshape(-1, *[1] * (array.ndim - 1))
-            mixed.append(share * array + (1 - share) * array[partners])
-        return tuple(mixed)
+        return generator.permutation(count).astype(np.int32), shares
 
     def inputs(self, positions: NDArray[np.int64], index: int) -> Any:
-        """Read and augment images.
+        """Read images, and augment them or say how the device augments them.
 
         Args:
             positions: ``(batch,)`` positions in ``rows``.
             index: number of the batch; with seed and epoch it decides the augmentation.
 
         Returns:
-            ``(batch, height, width, channels)`` float32 in [0, 1].
+            ``(batch, height, width, planes)`` uint8; or a mapping of what
+            :func:`cxr.training.prepared_input.network_input` takes.
         """
-        images = self.images[self.rows[positions]]
+        if not (self.augments_on_device or self.stays_on_device):
+            images = self.images[self.rows[positions]]
+            if self.augmentation is not None:
+                images = augment(images, self.augmentation, self.augmentation_generator(index))
+            return images
+        inputs: dict[str, NDArray[Any]] = (
+            {ROWS: positions.astype(np.int32)} if self.stays_on_device else {PLANES: self.images[self.rows[positions]]}
+        )
         if self.augmentation is not None:
-            images = augment(images, self.augmentation, self.augmentation_generator(index))
-        return to_network_input(images, self.recipe)
+            size = self.recipe.size
+            changes = draw_changes(len(positions), size, size, self.augmentation, self.augmentation_generator(index))
+            inputs[MATRICES] = changes.matrices.astype(np.float32)
+            if self.augmentation.changes_grey_levels:
+                factors = grey_level_factors(self.augmentation, changes.photometric_draws)
+                inputs[GREY_LEVEL_FACTORS] = factors.astype(np.float32)
+        return inputs
+
+    def device_images(self) -> NDArray[np.uint8] | None:
+        """Read the images that lie on the device while the network trains.
+
+        Returns:
+            ``(images, height, width, planes)`` in the order of ``rows``; None if each batch brings its own.
+        """
+        return self.images[self.rows] if self.stays_on_device else None
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """List the positions in ``rows`` of the images of a batch of the current epoch.

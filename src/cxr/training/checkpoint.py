@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,14 +98,15 @@ class TrainingState:
     optimizer: Arrays
     best: Arrays
 
-    def restore(self, model: keras.Model) -> None:
+    def restore(self, model: keras.Model, optimizer: Any) -> None:
         """Set network and optimizer to this state.
 
         Args:
-            model: freshly compiled network of the same architecture.
+            model: network of the same architecture.
+            optimizer: its optimizer, whose variables exist.
         """
         assign_variables(model.variables, self.model)
-        assign_variables(model.optimizer.variables, self.optimizer)
+        assign_variables(optimizer.variables, self.optimizer)
 
 
 @dataclass(frozen=True)
@@ -118,21 +121,34 @@ class Checkpoint:
     folder: Path
     fingerprint: str
 
-    def save(self, model: keras.Model, best: Arrays, progress: TrainingProgress) -> None:
-        """Write the state after an epoch, then remove the checkpoint of the epoch before.
+    @contextmanager
+    def writer(self) -> Iterator[CheckpointWriter]:
+        """Write checkpoints while training goes on; at the end wait for the last one.
+
+        Yields:
+            The writer.
+
+        Raises:
+            OSError: if the last checkpoint could not be written. An error of the block itself has priority.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as thread:
+            writer = CheckpointWriter(self, thread)
+            yield writer
+            writer.wait()
+
+    def write(self, arrays: Mapping[str, Arrays], state: str, epoch: int) -> None:
+        """Write the state after an epoch, whole or not at all, then remove the checkpoint of the epoch before.
 
         Args:
-            model: compiled network with the state of its optimizer.
-            best: variables of the best epoch.
-            progress: where training stands.
+            arrays: ``model``, ``optimizer`` and ``best``, see :class:`TrainingState`.
+            state: JSON of the fingerprint and the progress.
+            epoch: number of finished epochs.
         """
-        epoch_folder = self.folder / f"epoch-{progress.epoch:04d}"
+        epoch_folder = self.folder / f"epoch-{epoch:04d}"
         with whole_folder(epoch_folder) as partial:
-            optimizer = copy_variables(model.optimizer.variables)
-            for name, arrays in (("model", copy_variables(model.variables)), ("optimizer", optimizer), ("best", best)):
-                np.savez(partial / f"{name}.npz", *arrays)
-            state = {"fingerprint": self.fingerprint, "progress": asdict(progress)}
-            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            for name, variables in arrays.items():
+                np.savez(partial / f"{name}.npz", *variables)
+            (partial / "state.json").write_text(state, encoding="utf-8")
         for folder in self.folder.glob("epoch-*"):
             if folder != epoch_folder:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -153,6 +169,49 @@ class Checkpoint:
             return None
         arrays = {name: _read_arrays(last / f"{name}.npz") for name in ("model", "optimizer", "best")}
         return TrainingState(TrainingProgress(**state["progress"]), **arrays)
+
+
+class CheckpointWriter:
+    """Writes the checkpoint of an epoch while the next one trains."""
+
+    def __init__(self, checkpoint: Checkpoint, thread: ThreadPoolExecutor) -> None:
+        """Remember where and by whom checkpoints are written.
+
+        Args:
+            checkpoint: the folder.
+            thread: one thread that writes.
+        """
+        self._checkpoint = checkpoint
+        self._thread = thread
+        self._pending: Future[None] | None = None
+
+    def save(self, model: keras.Model, optimizer: Any, best: Arrays, progress: TrainingProgress) -> None:
+        """Copy the state after an epoch, and begin to write it as soon as the checkpoint before is written.
+
+        Args:
+            model: the network.
+            optimizer: its optimizer.
+            best: variables of the best epoch; not changed afterwards.
+            progress: where training stands.
+
+        Raises:
+            OSError: if the checkpoint before could not be written.
+        """
+        self.wait()
+        arrays = {
+            "model": copy_variables(model.variables), "optimizer": copy_variables(optimizer.variables), "best": best,
+        }  # fmt: skip
+        state = json.dumps({"fingerprint": self._checkpoint.fingerprint, "progress": asdict(progress)})
+        self._pending = self._thread.submit(self._checkpoint.write, arrays, state, progress.epoch)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            OSError: if it could not be written.
+        """
+        if self._pending is not None:
+            self._pending.result()
 
 
 def _read_arrays(path: Path) -> Arrays:

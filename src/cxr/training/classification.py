@@ -13,6 +13,7 @@ from cxr.evaluation import metrics
 from cxr.training.batches import Batches
 from cxr.training.compilation import compile_network
 from cxr.training.plan import TrainingPlan
+from cxr.training.read_ahead import ReadAhead
 
 
 class ClassificationTask:
@@ -80,13 +81,14 @@ def predict_batches(model: keras.Model, batches: Batches) -> NDArray[np.float64]
     """Predict probabilities of pneumonia during training; float32 precision, not calibrated.
 
     Args:
-        model: the network.
+        model: the network, with the input that batches have (:mod:`cxr.training.prepared_input`).
         batches: batches in fixed order.
 
     Returns:
         ``(images,)`` float64 in [0, 1].
     """
-    outputs = [np.asarray(model.predict_on_batch(batches[number][0]))[:, -1] for number in range(len(batches))]
+    with ReadAhead(batches) as ahead:
+        outputs = [np.asarray(model.predict_on_batch(ahead[number][0]))[:, -1] for number in range(len(ahead))]
     return np.concatenate(outputs).astype(np.float64)
 
 

@@ -130,13 +130,29 @@ def _framework_and_gpu(backend: str) -> tuple[str, str | None]:
     return backend, None
 
 
+def gpu_memory() -> int | None:
+    """Ask the driver for the memory of the GPU.
+
+    Returns:
+        Bytes, the smallest number where there are several GPUs; None if it cannot be known.
+    """
+    sizes = _query_driver("memory.total", "nounits")
+    return min(int(size) for size in sizes) * 2**20 if sizes and all(size.isdigit() for size in sizes) else None
+
+
 def _driver_version() -> str | None:
+    versions = _query_driver("driver_version")
+    return versions[0] if versions else None
+
+
+def _query_driver(field: str, *form: str) -> list[str]:
+    """One value per GPU; none without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None
-    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        return []
+    command = [program, f"--query-gpu={field}", f"--format={','.join(('csv', 'noheader', *form))}"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (subprocess.SubprocessError, OSError):
-        return None
-    return process.stdout.split("\n")[0].strip() or None
+        return []
+    return [line.strip() for line in process.stdout.splitlines() if line.strip()]

@@ -25,6 +25,8 @@ from cxr.training.checkpoint import (
 )
 from cxr.training.compilation import learning_rate_schedule
 from cxr.training.plan import TrainingPlan, higher_is_better
+from cxr.training.prepared_input import PreparedInputNetwork
+from cxr.training.read_ahead import ReadAhead
 from cxr.training.task import TrainingTask
 from cxr.training.weight_average import AveragedNetwork
 
@@ -62,6 +64,11 @@ class TrainingResult:
         stopped: why training ended before its last epoch, or "".
         train_images: number of images trained on in all epochs.
         train_seconds: seconds spent training on them, without validation.
+        seconds_here: the part of them that this process spent; a killed process spent the rest.
+        other_seconds: seconds of the epochs of this process without training: validation, bookkeeping, and waiting for
+            a checkpoint.
+        steps_per_execution: batches that one call of the compiled step trains on.
+        on_device: whether all training images lay on the device.
     """
 
     history: list[dict[str, float]]
@@ -70,6 +77,16 @@ class TrainingResult:
     stopped: str
     train_images: int
     train_seconds: float
+    seconds_here: float
+    other_seconds: float
+    steps_per_execution: int
+    on_device: bool
+
+    @property
+    def other_share(self) -> float | None:
+        """Share of the epochs' time that is not training; None if this process ran no epoch."""
+        seconds = self.seconds_here + self.other_seconds
+        return self.other_seconds / seconds if seconds else None
 
 
 def fit(
@@ -78,6 +95,7 @@ def fit(
     task: TrainingTask,
     plan: TrainingPlan,
     *,
+    steps_per_execution: int = 1,
     checkpoint: Checkpoint | None = None,
     state: TrainingState | None = None,
     previous: PreviousPhase | None = None,
@@ -96,6 +114,7 @@ def fit(
         train: shuffled batches.
         task: what the network is trained for: its loss, its metrics and its validation.
         plan: how to train.
+        steps_per_execution: batches that one call of the compiled step trains on; the result does not depend on it.
         checkpoint: where to keep the state after each epoch; None keeps none.
         state: state to resume from; None starts anew.
         previous: epochs of an earlier phase; the network keeps their weights unless an epoch is better.
@@ -113,9 +132,11 @@ def fit(
     previous = previous or PreviousPhase()
     trained = AveragedNetwork(model, plan.average_decay) if plan.average_decay else model
     schedule = learning_rate_schedule(plan, len(train))
-    task.compile(trained, plan, schedule)
+    on_planes = PreparedInputNetwork(trained, train.recipe, train.device_images())
+    task.compile(on_planes, plan, schedule)
+    on_planes.steps_per_execution = min(steps_per_execution, len(train))
     if state:
-        state.restore(trained)
+        state.restore(trained, on_planes.optimizer)
         progress, best = state.progress, state.best
         log.info("training goes on after epoch %d", progress.epoch)
     else:
@@ -123,21 +144,27 @@ def fit(
         best = copy_variables(model.variables)
     progress.run_id = run_id
     last_epoch = previous.epochs + plan.epochs
+    epochs_before = len(progress.history)
     finished_batches = (progress.epoch - previous.epochs) * len(train)
     layers = model.layers if random_layers is None else random_layers
-    with tqdm(total=plan.epochs * len(train), initial=finished_batches, unit="batch", disable=None) as bar:
+    started = time.perf_counter()
+    with (
+        tqdm(total=plan.epochs * len(train), initial=finished_batches, unit="batch", disable=None) as bar,
+        ReadAhead(train) as batches,
+        checkpoint.writer() if checkpoint else nullcontext() as writer,
+    ):
         while progress.epoch < last_epoch and not progress.stopped:
             bar.set_description(f"{model.name} epoch {progress.epoch + 1}/{last_epoch}")
             _reseed(layers, plan.seed, progress.epoch)
             if schedule is None:
                 learning_rate = progress.learning_rate
-                trained.optimizer.learning_rate.assign(learning_rate)
+                on_planes.optimizer.learning_rate.assign(learning_rate)
             else:
                 last_step = (progress.epoch + 1 - previous.epochs) * len(train) - 1
                 learning_rate = float(keras.ops.convert_to_numpy(schedule(last_step)))
-            row, seconds = _train_epoch(trained, train, task, progress, learning_rate, bar)
+            row, seconds = _train_epoch(on_planes, batches, task, progress, learning_rate, bar)
             with trained.averages_as_weights() if plan.average_decay else nullcontext():
-                row |= {f"val_{name}": value for name, value in task.validation_metrics(trained).items()}
+                row |= {f"val_{name}": value for name, value in task.validation_metrics(on_planes).items()}
                 row |= {"learning_rate": learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
                 _show(row, task.shown, bar)
                 progress.history.append(row)
@@ -145,17 +172,25 @@ def fit(
                 best = _update_progress(model, best, progress, plan, row)
             if on_epoch:
                 on_epoch(row)
-            if checkpoint:
-                checkpoint.save(trained, best, progress)
+            if writer:
+                writer.save(trained, on_planes.optimizer, best, progress)
+    seconds_here = sum(row["seconds"] for row in progress.history[epochs_before:])
+    other_seconds = time.perf_counter() - started - seconds_here if len(progress.history) > epochs_before else 0.0
     assign_variables(model.variables, best)
-    seconds = sum(row["seconds"] for row in progress.history)
-    images = len(progress.history) * train.count
-    return TrainingResult(progress.history, progress.best_epoch, progress.best, progress.stopped, images, seconds)
+    return TrainingResult(
+        progress.history, progress.best_epoch, progress.best, progress.stopped,
+        train_images=len(progress.history) * train.count,
+        train_seconds=sum(row["seconds"] for row in progress.history),
+        seconds_here=seconds_here,
+        other_seconds=other_seconds,
+        steps_per_execution=on_planes.steps_per_execution,
+        on_device=train.stays_on_device,
+    )  # fmt: skip
 
 
 def _train_epoch(
     model: keras.Model,
-    train: Batches,
+    batches: ReadAhead,
     task: TrainingTask,
     progress: TrainingProgress,
     learning_rate: float,
@@ -163,10 +198,14 @@ def _train_epoch(
 ) -> tuple[dict[str, float], float]:
     """Train one epoch. Returns the metrics on the training images, and the seconds that it took."""
     epoch = progress.epoch + 1
-    train.epoch = progress.epoch
+    batches.batches.epoch = progress.epoch
     started = time.perf_counter()
-    advance_bar = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.update(1))
-    logs = model.fit(train, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
+    first_batch = bar.n
+    advance_bar = keras.callbacks.LambdaCallback(
+        # The last call of an epoch may train on fewer batches than the others.
+        on_train_batch_end=lambda batch, logs: bar.update(first_batch + min(batch + 1, len(batches)) - bar.n)
+    )
+    logs = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
     seconds = time.perf_counter() - started
     row = {"epoch": float(epoch)}
     row |= task.training_metrics({name: float(values[-1]) for name, values in logs.items()})

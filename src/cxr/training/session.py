@@ -22,6 +22,7 @@ from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState, fingerprint_training
 from cxr.training.classification import ClassificationTask
 from cxr.training.device import Precision, prepare_device
+from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import PreviousPhase, TrainingResult, fit
@@ -68,6 +69,7 @@ class TrainingSettings:
     augmented_views: int
     gpu_batch_size: int | None
     gpu_precision: Precision
+    on_device: OnDevice
     balance: Balance
     augmentation: dict[str, float | bool]
     seed: int
@@ -142,6 +144,8 @@ class TrainingSession:
         )  # fmt: skip
         self.phases = plan_phases(settings, self.network, phantom=data.dataset.kind == "phantom")
         self._train_batches, self._validation_batches, self._changed_batches = self._batches()
+        feed_device(self._train_batches, settings.on_device, on_gpu=device.on_gpu)
+        self._steps_per_execution = choose_steps_per_execution(self.network, on_gpu=device.on_gpu)
         self._resume = resume
         states = [state for number in range(len(self.phases)) if (state := self._saved_state(number)) is not None]
         self.run_id: str | None = states[-1].progress.run_id if states else None
@@ -181,8 +185,8 @@ class TrainingSession:
             log.info("%s: %s", self.network.name, phase.name)
             result = fit(
                 trained_part, train, ClassificationTask(validation, changed), phase.plan,
-                checkpoint=self._checkpoint(number), state=state, previous=previous,
-                random_layers=self.network.layers, run_id=run_id, on_epoch=on_epoch,
+                steps_per_execution=self._steps_per_execution, checkpoint=self._checkpoint(number), state=state,
+                previous=previous, random_layers=self.network.layers, run_id=run_id, on_epoch=on_epoch,
             )  # fmt: skip
             if parts and not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -193,8 +197,12 @@ class TrainingSession:
             previous.best_epoch,
             previous.best,
             "; ".join(result.stopped for result in results if result.stopped),
-            sum(result.train_images for result in results),
-            activation_seconds + sum(result.train_seconds for result in results),
+            train_images=sum(result.train_images for result in results),
+            train_seconds=activation_seconds + sum(result.train_seconds for result in results),
+            seconds_here=sum(result.seconds_here for result in results),
+            other_seconds=sum(result.other_seconds for result in results),
+            steps_per_execution=max(result.steps_per_execution for result in results),
+            on_device=any(result.on_device for result in results),
         )
 
     def fingerprint(self) -> str:

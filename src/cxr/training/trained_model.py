@@ -49,9 +49,10 @@ class TrainedModel:
 
         Returns:
             ``device``, ``epochs_run``, ``best_epoch``, ``stopped``, ``seconds`` (training alone),
-            ``images_per_second``, ``train_images``, ``trainable_parameters``.
+            ``images_per_second``, ``train_images``, ``trainable_parameters``, ``steps_per_execution``, ``on_device``,
+            and ``other_share``, the share of the epochs' time that is not training.
         """
-        seconds = self.result.train_seconds
+        seconds, other_share = self.result.train_seconds, self.result.other_share
         return {
             "device": self.device,
             "epochs_run": len(self.result.history),
@@ -61,6 +62,9 @@ class TrainedModel:
             "images_per_second": round(self.result.train_images / seconds, 1) if seconds else None,
             "train_images": self.result.train_images // max(1, len(self.result.history)),
             "trainable_parameters": sum(math.prod(weight.shape) for weight in self.network.trainable_variables),
+            "steps_per_execution": self.result.steps_per_execution,
+            "on_device": self.result.on_device,
+            "other_share": None if other_share is None else round(other_share, 4),
         }
 
     def write(

@@ -1,0 +1,63 @@
+"""Batches that threads make while the network trains."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+import keras
+
+from cxr.training.batches import Batches
+
+LOADER_THREADS = min(8, max(2, os.cpu_count() or 1))
+"""Number of threads that make batches while the network computes; OpenCV and NumPy release Python's lock."""
+
+
+class ReadAhead(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
+    """Hands batches to Keras in order; threads make the next ones meanwhile.
+
+    Keras's own queue is not used: it takes about 2 ms per batch, which is longer than a small network trains on it
+    (``benchmarks/feeding.py``). Batches that only name images on the device are made when they are needed, which is
+    faster than passing them between threads.
+    """
+
+    def __init__(self, batches: Batches, threads: int = LOADER_THREADS) -> None:
+        """Start no thread yet.
+
+        Args:
+            batches: the batches; their epoch may change between two passes.
+            threads: threads that make batches.
+        """
+        # One worker: Keras reads in the order of the batches, without its queue.
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.batches = batches
+        self._threads = 0 if batches.stays_on_device else threads
+        self._pool = ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="batches")
+        self._pending: dict[tuple[int, int], Future[tuple[Any, ...]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Wait for a batch, and have the threads make the next ones.
+
+        Args:
+            index: number of the batch, from 0.
+
+        Returns:
+            The batch.
+        """
+        if not self._threads:
+            return self.batches[index]
+        epoch = self.batches.epoch
+        for number in range(index, min(index + 1 + 2 * self._threads, len(self))):
+            if (epoch, number) not in self._pending:
+                self._pending[epoch, number] = self._pool.submit(self.batches.__getitem__, number)
+        return self._pending.pop((epoch, index)).result()
