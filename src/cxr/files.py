@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from cxr.errors import DataError, DiskFullError
+from cxr.errors import AccessError, DataError, DiskFullError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +55,9 @@ DRIFT_FILE = "drift.json"
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk is full, the account's share of it is, or the file would be larger than the account's limit."""
+
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""The account may not do so, or nobody may, because the disk is mounted for reading only."""
 
 _SCRATCH = "cxr-"
 """Beginning of the names of scratch folders; the number of the process follows."""
@@ -173,18 +176,24 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_full_disk(outputs: Iterable[Path]) -> Iterator[None]:
-    """Say in one sentence that a disk is full.
+def explain_file_errors(outputs: Iterable[Path]) -> Iterator[None]:
+    """Say in one sentence that a disk is full, or that a file may not be read or written.
 
     Args:
         outputs: the files and folders that are written in the block.
 
     Raises:
         DiskFullError: in place of the error of a write for which there is no room.
+        AccessError: in place of the error of a file that this user may not read or write.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _REFUSED and error.filename is not None:
+            raise AccessError(
+                f"expected a file that this user may read, and an output that may be written, received "
+                f"{error.filename} ({error.strerror}); change its permissions, or name another folder"
+            ) from error
         if not is_disk_full(error):
             raise
         names = error.filename or " or ".join(str(output) for output in outputs) or "the output"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cxr.errors import RegistryError
+from cxr.files import is_disk_full
 
 if TYPE_CHECKING:
     from requests import Response
@@ -30,7 +31,8 @@ MAKE_WRITABLE = (
 )
 FILE_REMEDIES = {
     "is locked": "another process (a step, an MLflow server) is writing to it; wait until it has ended, and try again",
-    "disk is full": "free space on the disk of the file, and try again",
+    "disk is full": "make room on the disk of the store, and run the same command again: what is there already is not "
+    "written twice",
     "malformed": "the file is damaged; restore it from a backup, or name another store in tracking.tracking_uri",
     "not a database": "the file is damaged or another kind of file; restore it from a backup, or correct "
     "tracking.tracking_uri",
@@ -108,14 +110,16 @@ def is_store_error(error: Exception) -> bool:
 
 
 def file_remedy(error: BaseException) -> str | None:
-    """Say what to do about a local store's file.
+    """Say what to do about a local store's file, or about the disk of the store.
 
     Args:
-        error: an error of SQLite, as it is or inside an error of MLflow.
+        error: an error of SQLite or of a disk without room, as it is or inside an error of MLflow.
 
     Returns:
         A clause; None if the error is of another kind.
     """
+    if is_disk_full(error) or is_disk_full(error.__cause__ or error):
+        return FILE_REMEDIES["disk is full"]
     texts = [str(error).lower(), str(error.__cause__ or "").lower()]
     if not any("sqlite3." in text for text in texts) and not isinstance(error, sqlite3.Error):
         return None

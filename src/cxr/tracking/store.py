@@ -98,7 +98,9 @@ class Store:
             RegistryError: if the store does not answer.
         """
         if not self.uri:
-            raise MissingInputError("expected an MLflow store, received tracking_uri=''; name one")
+            raise MissingInputError(
+                "expected an MLflow store, received tracking_uri=''; run `cxr register`, or name another store"
+            )
         if self.file is not None:  # asked once more under the lock, because the file may be moved meanwhile
             database.refuse_absence(self.file)
         return self._open(create=False)
