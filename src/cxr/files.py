@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from cxr.errors import AccessError, DataError, DiskFullError
 
@@ -52,6 +51,9 @@ MODEL_CARD_FILE = "MODEL_CARD.md"
 DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
+
+REPEAT_STEP = "run the step that wrote it again (`dvc repro --force STAGE`), or restore it from a copy"
+"""What to do about a damaged output of a step."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk is full, the account's share of it is, or the file would be larger than the account's limit."""
@@ -191,8 +193,8 @@ def explain_file_errors(outputs: Iterable[Path]) -> Iterator[None]:
     except OSError as error:
         if error.errno in _REFUSED and error.filename is not None:
             raise AccessError(
-                f"expected a file that this user may read, and an output that may be written, received "
-                f"{error.filename} ({error.strerror}); change its permissions, or name another folder"
+                f"expected permission to read or write {error.filename}, received {error.strerror}; change its "
+                "permissions or its disk's, or name another folder"
             ) from error
         if not is_disk_full(error):
             raise
@@ -275,6 +277,27 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a step has written.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its entries.
+
+    Raises:
+        DataError: if there is no such file, or it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"expected JSON, received {path} ({error}); {REPEAT_STEP}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"expected a JSON object, received {path}={values!r}; {REPEAT_STEP}")
+    return values
+
+
 def without_nan(values: Any) -> Any:
     """Replace numbers that are not finite by None, at any depth.
 
@@ -312,7 +335,7 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged file raises errors of zipfile, zlib, NumPy and Python's parser
         raise DataError(f"expected arrays {', '.join(names)}, received {path} ({error}); {remedy}") from error
 
 

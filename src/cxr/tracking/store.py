@@ -255,7 +255,7 @@ class Store:
                 except MlflowException as error:
                     experiment = client.get_experiment_by_name(name)  # another process may have been faster
                     if experiment is None:
-                        reason = health.first_line(error)
+                        reason = health.explain(error)
                         raise RegistryError(f"cannot create the experiment {name!r}: {reason}") from error
         if experiment.lifecycle_stage != "active":
             raise RegistryError(
