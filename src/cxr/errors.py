@@ -54,6 +54,12 @@ class DiskFullError(CxrError):
     """A disk has no room for an output; the text names the output, and the room that it needs where that is known."""
 
 
+class AccessError(CxrError):
+    """This user may not read an input or write an output; the text names the file."""
+
+    exit_status = 2
+
+
 class SourceError(CxrError):
     """A data source cannot be read, is incomplete, or is not the requested one."""
 

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
-from cxr.errors import DataError, DiskFullError
+from cxr.errors import AccessError, DataError, DiskFullError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,8 +52,14 @@ DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
 
+REPEAT_STEP = "run the step that wrote it again (`dvc repro --force STAGE`), or restore it from a copy"
+"""What to do about a damaged output of a step."""
+
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk is full, the account's share of it is, or the file would be larger than the account's limit."""
+
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""The account may not do so, or nobody may, because the disk is mounted for reading only."""
 
 _SCRATCH = "cxr-"
 """Beginning of the names of scratch folders; the number of the process follows."""
@@ -173,18 +178,24 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_full_disk(outputs: Iterable[Path]) -> Iterator[None]:
-    """Say in one sentence that a disk is full.
+def explain_file_errors(outputs: Iterable[Path]) -> Iterator[None]:
+    """Say in one sentence that a disk is full, or that a file may not be read or written.
 
     Args:
         outputs: the files and folders that are written in the block.
 
     Raises:
         DiskFullError: in place of the error of a write for which there is no room.
+        AccessError: in place of the error of a file that this user may not read or write.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _REFUSED and error.filename is not None:
+            raise AccessError(
+                f"expected permission to read or write {error.filename}, received {error.strerror}; change its "
+                "permissions or its disk's, or name another folder"
+            ) from error
         if not is_disk_full(error):
             raise
         names = error.filename or " or ".join(str(output) for output in outputs) or "the output"
@@ -266,6 +277,27 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a step has written.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its entries.
+
+    Raises:
+        DataError: if there is no such file, or it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"expected JSON, received {path} ({error}); {REPEAT_STEP}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"expected a JSON object, received {path}={values!r}; {REPEAT_STEP}")
+    return values
+
+
 def without_nan(values: Any) -> Any:
     """Replace numbers that are not finite by None, at any depth.
 
@@ -303,7 +335,7 @@ def read_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDAr
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged file raises errors of zipfile, zlib, NumPy and Python's parser
         raise DataError(f"expected arrays {', '.join(names)}, received {path} ({error}); {remedy}") from error
 
 

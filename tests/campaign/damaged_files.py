@@ -6,7 +6,6 @@ It runs in a process of its own, because a reader that ends its process is one o
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from campaign.outcomes import Attempt
 from cxr.errors import ImageError
 from cxr.images.decoding import decode_image
 from cxr.images.reading_options import ReadingOptions
@@ -126,7 +126,7 @@ def damage(content: bytes, generator: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def read_damaged(seed: int, first: int, last: int) -> Iterator[dict[str, Any]]:
+def read_damaged(seed: int, first: int, last: int) -> Iterator[Attempt]:
     """Read damaged files with both readers.
 
     Args:
@@ -135,7 +135,7 @@ def read_damaged(seed: int, first: int, last: int) -> Iterator[dict[str, Any]]:
         last: number behind the last file.
 
     Yields:
-        ``number``, ``format``, ``outcome`` (``refused``, ``same pixels`` or ``other pixels``) and ``fault``.
+        One attempt per file: refused, the same pixels, or other pixels.
     """
     with tempfile.TemporaryDirectory() as name:
         files = draw_files(Path(name))
@@ -164,7 +164,7 @@ def read_damaged(seed: int, first: int, last: int) -> Iterator[dict[str, Any]]:
                 fault = f"the readers differ: {[type(answer).__name__ for answer in answers]}"
             if not fault and time.monotonic() - started > SECONDS:
                 fault = f"took {time.monotonic() - started:.0f} s"
-            yield {"number": number, "format": name, "outcome": outcome, "fault": fault}
+            yield Attempt(f"damaged {name}", number, outcome, fault)
 
 
 def _agree(first: Any, second: Any) -> bool:
@@ -174,6 +174,5 @@ def _agree(first: Any, second: Any) -> bool:
 
 
 if __name__ == "__main__":
-    for line in read_damaged(*map(int, sys.argv[1:4])):
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+    for entry in read_damaged(*map(int, sys.argv[1:4])):
+        entry.print()

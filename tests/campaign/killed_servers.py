@@ -1,4 +1,7 @@
-"""Kills the service and its workers while clients ask it, and looks whether it answers again."""
+"""Kills the service and its workers while clients ask it, and looks whether it answers again.
+
+``python -m campaign.killed_servers PROJECT SEED SECONDS`` prints one line of JSON per kill.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from campaign.outcomes import Tally
+from campaign.outcomes import Attempt
+from campaign.small_project import TRAINED, python_environment
 from support.loopback import free_port
 
 START_SECONDS = 120.0
@@ -35,7 +40,7 @@ class Service:
         """
         self.port = port
         command = [sys.executable, "-m", "cxr.cli.main", "serve", "--model", str(model), "--port", str(port)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = python_environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         with log.open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.wait_until_ready()
@@ -70,15 +75,7 @@ class Service:
     def workers(self) -> list[int]:
         """Process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [
-            int(child)
-            for child in children
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() and b"tracker" in _command(child)
-        ]
-
-
-def _command(process: str) -> bytes:
-    return Path(f"/proc/{process}/cmdline").read_bytes()
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @contextmanager
@@ -90,6 +87,8 @@ def _clients(service: Service, image: bytes) -> Iterator[list[int]]:
     def ask() -> None:
         while not stopped.is_set():
             statuses.append(service.status(image))
+            if statuses[-1] == 0:
+                time.sleep(0.1)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -102,7 +101,7 @@ def _clients(service: Service, image: bytes) -> Iterator[list[int]]:
             thread.join()
 
 
-def kill_servers(model: Path, image: bytes, folder: Path, seed: int, deadline: float) -> list[Tally]:
+def kill_servers(model: Path, image: bytes, folder: Path, seed: int, deadline: float) -> Iterator[Attempt]:
     """Kill a worker, or the whole service, at random moments under requests.
 
     Args:
@@ -110,50 +109,64 @@ def kill_servers(model: Path, image: bytes, folder: Path, seed: int, deadline: f
         image: a radiograph as JPEG.
         folder: for the log.
         seed: seed of the campaign.
-        deadline: value of ``time.time()`` at which no further attempt begins.
+        deadline: value of ``time.monotonic()`` at which no further attempt begins.
 
-    Returns:
-        One tally for workers, one for services.
+    Yields:
+        One attempt per kill.
     """
-    of_workers, of_services = (
-        Tally("SIGKILL of a worker under requests"),
-        Tally("SIGKILL of the service, then a new one"),
-    )
     log = folder / "service.log"
     service = Service(model, free_port(), log)
     number = 0
     try:
-        while time.time() < deadline:
+        while time.monotonic() < deadline:
             generator = np.random.default_rng([seed, number])
+            workers = service.workers()
             with _clients(service, image) as statuses:
+                _wait_for_prediction(statuses)
                 time.sleep(float(generator.uniform(0.1, 1.5)))
                 if number % 3:
-                    os.kill(int(generator.choice(service.workers())), signal.SIGKILL)
+                    os.kill(int(generator.choice(workers)), signal.SIGKILL)
                     time.sleep(2.0)
                 else:
-                    workers = service.workers()
                     service.process.kill()
                     service.process.wait()
             # A request that the killed process had accepted has no answer; any other status is a fault.
-            wrong = sorted(set(statuses) - {0, 200, 503})
+            wrong = [f"status {status}" for status in sorted(set(statuses) - {0, 200, 503})]
             try:
                 if number % 3 == 0:
-                    time.sleep(3.0)
-                    orphans = [worker for worker in workers if Path(f"/proc/{worker}").exists()]
-                    wrong += [f"workers {orphans} outlive the service"] if orphans else []
+                    wrong += _outliving(workers)
                     service = Service(model, service.port, log)
                 service.wait_until_ready()
                 if service.status(image) != 200:
                     wrong.append("no prediction afterwards")
             except TimeoutError as error:
                 wrong.append(str(error))
-            tally = of_workers if number % 3 else of_services
-            if wrong:
-                tally.add_fault(f"received {wrong}", number)
-            else:
-                tally.add("answers again")
+            kind = "a worker" if number % 3 else "the service, then a new one"
+            yield Attempt(f"SIGKILL of {kind}, under requests", number, "answers again", ", ".join(wrong))
             number += 1
     finally:
         service.process.terminate()
         service.process.wait()
-    return [of_workers, of_services]
+
+
+def _wait_for_prediction(statuses: list[int]) -> None:
+    """Wait until the clients have one, so that the kill meets requests."""
+    deadline = time.monotonic() + START_SECONDS
+    while 200 not in statuses and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _outliving(workers: list[int]) -> list[str]:
+    """Workers of a killed service that are still there after a while."""
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline and any(Path(f"/proc/{worker}").exists() for worker in workers):
+        time.sleep(0.2)
+    return [f"worker {worker} outlives the service" for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+if __name__ == "__main__":
+    PROJECT, SEED, SECONDS = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    IMAGE = next((PROJECT / "data").rglob("*.jpeg")).read_bytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        for entry in kill_servers(PROJECT / TRAINED, IMAGE, Path(scratch), SEED, time.monotonic() + SECONDS):
+            entry.print()

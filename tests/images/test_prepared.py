@@ -174,7 +174,8 @@ def test_folders_that_are_incomplete_or_mixed_are_refused(data: Path, tmp_path: 
 def test_reading_prepared_images_imports_no_decoder() -> None:
     code = "import sys, cxr.images.prepared; print(*(name for name in sys.modules if name.startswith('cxr.')))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(result.stdout.split()) == {"cxr.errors", "cxr.images", "cxr.images.prepared", "cxr.images.recipes"}
+    expected = {"cxr.errors", "cxr.files", "cxr.images", "cxr.images.prepared", "cxr.images.recipes", "cxr.tables"}
+    assert set(result.stdout.split()) == expected
 
 
 @pytest.mark.parametrize("position", [200, -1])
@@ -194,3 +195,17 @@ def test_a_folder_without_checksums_is_refused(data: Path, tmp_path: Path) -> No
     pd.read_parquet(tmp_path / "index.parquet").drop(columns="crc32").to_parquet(tmp_path / "index.parquet")
     with pytest.raises(DataError, match="run `cxr preprocess` again"):
         PreparedImages.open(tmp_path)
+
+
+def test_no_changed_bit_in_the_header_of_the_array_causes_another_error(data: Path, tmp_path: Path) -> None:
+    prepare_images(data, paths_of(data), RECIPE, tmp_path / "out", workers=None, progress=False)
+    path = tmp_path / "out" / "images.npy"
+    content = path.read_bytes()
+    for position in range(128):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        try:
+            PreparedImages.open(tmp_path / "out")
+        except DataError as error:
+            assert "images.npy" in str(error) or "received shape=" in str(error) or "damaged images" in str(error)

@@ -42,7 +42,7 @@ def test_an_entry_can_be_read_back() -> None:
         {"test_auroc_difference": 0.01},
         applied=True,
     )
-    assert PromotionEntry.from_json(7, entry.to_json(), applied=True) == entry
+    assert PromotionEntry.from_json(7, entry.to_json(), applied=True, cut_off=False) == entry
 
 
 def test_the_champion_of_a_day_is_that_of_the_last_entry_before() -> None:

@@ -1,4 +1,4 @@
-"""A full disk: one sentence with the place, exit status 1, and no half output; on a real disk of a few hundred KB."""
+"""A full disk or a read-only one: one sentence with the place, and no half output; on a real, small disk."""
 
 from __future__ import annotations
 
@@ -92,3 +92,12 @@ def test_preprocess_tells_the_room_that_it_needs() -> None:
     assert "expected room on the disk to write prepared, received File too large" in message
     assert "Traceback" not in message
     assert not list(Path().glob("*prepared*")) and not list(Path().glob(".prepared*"))
+
+
+def test_an_output_on_a_disk_that_is_mounted_for_reading_only_is_named() -> None:
+    write_images(Path("set"), 2)
+    status, message, left = run_on_disk("1m,ro", ["fetch", "--source", "set", "--data", "disk/data"])
+    assert (status, left) == (2, [])
+    assert message.startswith("cxr fetch: expected permission to read or write ")
+    assert "/disk/.data.partial-" in message and "received Read-only file system; change" in message
+    assert "Traceback" not in message

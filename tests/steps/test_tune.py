@@ -114,6 +114,18 @@ def tune(*arguments: str) -> Any:
     return parse_step(Tune, ["--params", "params.yaml", "--model", "small", *arguments])
 
 
+def search_and_kill(folder: Path, progress: str) -> None:
+    """Search in a process that is killed when its log says how far it is."""
+    command_line = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command_line, stderr=log, stdout=log)
+        deadline = time.monotonic() + 200
+        while progress not in (folder / "log").read_text() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL, (folder / "log").read_text()
+
+
 def trials(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "artifacts/searches/small/trials.csv")
 
@@ -138,7 +150,8 @@ def test_the_search_starts_from_the_values_of_the_model(searched: Path) -> None:
 def test_the_folder_holds_values_table_facts_and_plots_and_no_checkpoints_stay(searched: Path) -> None:
     names = {path.name for path in (searched / "artifacts/searches/small").iterdir()}
     assert names == {"best.yaml", "trials.csv", "search.json", "history.png", "parameters.png"}
-    assert {path.name for path in (searched / "artifacts/tuning/small").iterdir()} == {"study.db", "study.db.lock"}
+    kept_for_next = {"study.db", "study.db.lock", "attempt.txt"}
+    assert {path.name for path in (searched / "artifacts/tuning/small").iterdir()} == kept_for_next
 
 
 def test_best_values_merge_into_a_parameter_file_that_train_accepts(here: Path, searched: Path) -> None:
@@ -174,14 +187,7 @@ def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> Non
 
 
 def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
-    command_line = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
-    with (here / "log").open("w") as log:
-        process = subprocess.Popen(command_line, stderr=log, stdout=log)
-        deadline = time.monotonic() + 200
-        while "(2 of 3)" not in (here / "log").read_text() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL, (here / "log").read_text()
+    search_and_kill(here, "(2 of 3)")
     assert not (here / "artifacts/searches/small").exists()
     tune().execute()
     table = trials(here)
@@ -192,6 +198,23 @@ def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, se
     (here / "artifacts/searches/small/trials.csv").unlink()
     tune("--tracking_uri", "").execute()
     pd.testing.assert_frame_equal(trials(here), table)
+
+
+def test_runs_of_a_killed_search_are_closed_by_a_search_of_other_values(here: Path) -> None:
+    search_and_kill(here, "epoch 1/2")
+    store = Store("sqlite:///mlflow.db").client
+    (experiment,) = store.search_experiments(filter_string="name = 'pneumonia (phantoms)'")
+
+    def statuses() -> dict[str, str]:
+        runs = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+        return {f"{run.info.run_name} {number}": run.info.status for number, run in enumerate(runs)}
+
+    killed = statuses()
+    assert list(killed.values()) == ["RUNNING", "RUNNING"]  # the search and its first trial
+    tune("--epochs", "1", "--trials", "1").execute()
+    ended = statuses()
+    assert [ended[name] for name in killed] == ["KILLED", "KILLED"]
+    assert list(ended.values())[2:] == ["FINISHED", "FINISHED"]
 
 
 def test_a_search_without_a_finished_trial_says_so_and_writes_nothing(here: Path) -> None:

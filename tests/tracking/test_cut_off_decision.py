@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from cxr.cli.main import main
 from cxr.promotion.report import DECISION_FILE, IMAGES_FILE, PAGE_FILE
 from cxr.steps.register import Register
 from cxr.tracking import aliases
@@ -127,6 +129,49 @@ def test_a_refused_challenger_gets_its_decision_from_the_next_registration(uri: 
     assert (decision["entry"], decision["decision"]["promote"]) == (2, False)
     (_, entry) = read_promotion_log(store, NAME)
     assert entry.reasons and "decision" in store.client.get_model_version(NAME, "2").tags
+
+
+@pytest.mark.parametrize("next_run", ["another policy", "other models", "a rollback between"])
+def test_a_decision_that_the_next_registration_does_not_repeat_is_marked_in_the_log(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(aliases, "PATIENCE", 0.0)
+    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
+    replace_evaluation(folders, "shallow", 1.0)
+    register(folders, uri, tmp_path / "registration", "shallow")
+    replace_evaluation(folders, "three_block", 5.0)
+    register_and_kill("log_artifacts", 4, folders, uri, "three_block")
+    if next_run == "another policy":
+        values = settings(folders, uri, tmp_path / "registration", "three_block")
+        Register(**(values | {"min_gain": 0.5})).execute()
+    elif next_run == "other models":
+        replace_evaluation(folders, "shallow", 4.0)
+        register(folders, uri, tmp_path / "registration", "shallow")
+    else:
+        Aliases(store, NAME).roll_back("too many alarms")
+        register(folders, uri, tmp_path / "registration", "three_block")
+    first, cut_off, *later = read_promotion_log(store, NAME)
+    assert (cut_off.candidate, cut_off.cut_off) == ("2", True)
+    assert not any(entry.cut_off for entry in (first, *later))
+    address = Aliases(store, NAME).log.decision_address(cut_off.number)
+    assert store.client.get_model_version(NAME, "2").tags.get("decision") != address
+    assert main(["history", "--tracking_uri", uri]) == 0
+    assert capsys.readouterr().out.count("the run was cut off before it stored the files of this decision") == 1
+
+
+def test_a_decision_that_its_process_still_stores_is_not_marked(uri: str, tmp_path: Path) -> None:
+    folders, store = write_models(tmp_path), Store(uri)
+    register(folders, uri, tmp_path / "registration")
+    registry_aliases = Aliases(store, NAME)
+    address = store.client.get_model_version(NAME, "1").tags["decision"]
+    store.client.delete_model_version_tag(NAME, "1", "decision")
+    entry = registry_aliases.decision_without_files()
+    assert entry is not None and entry.number == 1
+    storing = Timer(1.0, store.client.set_model_version_tag, [NAME, "1", "decision", address])
+    storing.start()
+    registry_aliases.mark_cut_off(entry)
+    storing.join()
+    assert not any(entry.cut_off for entry in read_promotion_log(store, NAME))
 
 
 def test_versions_that_a_killed_registration_has_left_are_decided_about(uri: str, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr.errors import RegistryError
+from cxr.errors import DataError, RegistryError
+from cxr.files import write_text
 from cxr.models.metadata import ModelMetadata
+from cxr.models.stored_files import record_digests
 from cxr.tracking.active_run import open_run
 from cxr.tracking.finished_run import COMPLETE_TAG, FILES_TAG, find_or_restore_run, log_evaluation
 from cxr.tracking.store import Store
@@ -198,3 +200,21 @@ def test_a_training_that_continues_offline_keeps_its_run(store: Store, tmp_path:
     assert log(trained_folders(tmp_path, second.run_id), store, "half") == first.run_id
     assert runs(store, "half") == [first.run_id]
     assert [step for step, *_ in content(store, str(first.run_id))["metrics"]["loss"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damaged", ["models/three_block/history.csv", "evaluations/three_block/plots/roc.png"])
+def test_no_damaged_file_is_logged(tmp_path: Path, damaged: str) -> None:
+    folders, store = trained_folders(tmp_path / "files"), Store(f"sqlite:///{tmp_path}/mlflow.db")
+    write_text(folders.evaluations / "three_block/plots/roc.png", "a picture")
+    for folder in (folders.models / "three_block", folders.evaluations / "three_block"):
+        record_digests(folder)
+    path = folders.models.parent / damaged
+    whole = path.read_bytes()
+    path.write_bytes(b"0" + whole[1:])
+    with pytest.raises(DataError, match=rf"received .*damaged or changed .*{path.name}"):
+        log(folders, store, "pneumonia")
+    path.write_bytes(whole)
+    run_id = log(folders, store, "pneumonia")
+    assert {file.path for file in store.client.list_artifacts(run_id, "evaluation/plots")} == {
+        "evaluation/plots/roc.png"
+    }

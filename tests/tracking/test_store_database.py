@@ -290,7 +290,7 @@ def test_an_error_of_sqlite_says_what_to_do_about_the_file(
 @pytest.mark.parametrize(
     ("statements", "advice"),
     [
-        (("PRAGMA max_page_count = 1", "CREATE TABLE two (a)"), "disk is full; free space on the disk of the file"),
+        (("PRAGMA max_page_count = 1", "CREATE TABLE two (a)"), "disk is full; make room on the disk"),
         (("PRAGMA query_only = ON", "DROP TABLE one"), "readonly database; make the file and its folder writable"),
         (("BEGIN IMMEDIATE",), "is locked; another process .* wait until it has ended"),
     ],

@@ -7,7 +7,6 @@ A table has one row per image with the columns :data:`SPLIT_COLUMNS`; :mod:`cxr.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import pandas as pd
 
 from cxr.data.dataset import CLASSES
 from cxr.errors import DataError
-from cxr.files import SPLITS_FILE, write_json
+from cxr.files import SPLITS_FILE, read_json, write_json
+from cxr.tables import write_table
 
 SPLIT_SUMMARY_FILE = "achieved.json"
 STRATA_FILE = "achieved.csv"
@@ -79,7 +79,7 @@ def write_split(splits: pd.DataFrame, parameters: dict[str, Any], folder: Path) 
         parameters: parameters of the split, for the summary.
         folder: an existing folder.
     """
-    splits.to_parquet(folder / SPLITS_FILE, index=False)
+    write_table(folder / SPLITS_FILE, splits)
     write_json(folder / SPLIT_SUMMARY_FILE, {**parameters, **summarize_split(splits)})
     tabulate_strata(splits).to_csv(folder / STRATA_FILE, index=False)
 
@@ -122,7 +122,7 @@ def read_ratios(folder: Path) -> list[float] | None:
     Returns:
         Shares of train, validation and test, or None if they were not recorded.
     """
-    ratios = json.loads((folder / SPLIT_SUMMARY_FILE).read_text(encoding="utf-8")).get("ratios")
+    ratios = read_json(folder / SPLIT_SUMMARY_FILE).get("ratios")
     return None if ratios is None else [float(share) for share in ratios]
 
 

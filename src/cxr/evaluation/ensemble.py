@@ -35,6 +35,7 @@ from cxr.evaluation.shortcut_checks import HIDDEN_COLUMN
 from cxr.files import CHANGED_PREDICTIONS_FILE, METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE
 from cxr.models.metadata import MEMBERS_FOLDER, NAME_SEPARATOR, Member, ModelMetadata
 from cxr.models.stored_files import check_digest, record_digests
+from cxr.tables import read_table
 
 ENSEMBLE_NAME, ENSEMBLE_SYSTEM = "weighted", "S3"
 """Name and source system of the ensemble."""
@@ -212,10 +213,10 @@ def read_members(folders: Mapping[str, tuple[Path, Path]], include: Sequence[str
             f"expected evaluations of the networks as they are now, received older ones of {', '.join(stale)}; "
             "run `cxr evaluate` for each"
         )
-    members = join_members(metadata, {name: pd.read_parquet(folders[name][1] / PREDICTIONS_FILE) for name in names})
+    members = join_members(metadata, {name: read_table(folders[name][1] / PREDICTIONS_FILE) for name in names})
     changed = {name: folders[name][1] / CHANGED_PREDICTIONS_FILE for name in names}
     return replace(
-        members, changed_predictions={name: pd.read_parquet(path) for name, path in changed.items() if path.is_file()}
+        members, changed_predictions={name: read_table(path) for name, path in changed.items() if path.is_file()}
     )
 
 

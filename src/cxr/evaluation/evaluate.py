@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cxr.evaluation.calibration import apply_temperature, fit_temperature
 from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc_band, roc_curve
 from cxr.evaluation.metrics import COUNTS, METRICS, Floats, auroc, compute_metrics, confusion, decision_metrics
 from cxr.evaluation.operating_point import OperatingPoint, ThresholdRule, choose_operating_point
+from cxr.files import read_json
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
 from cxr.models.metadata import ModelMetadata
@@ -167,7 +167,7 @@ def check_model_fits(folder: Path, model: str, metadata: ModelMetadata, prepared
         raise DataError(
             f"expected the metadata of {model}, received model={metadata.model}; give the folder of {model}"
         )
-    digest = json.loads((folder / "achieved.json").read_text(encoding="utf-8"))["digest"]
+    digest = read_json(folder / "achieved.json")["digest"]
     if digest != metadata.split_digest:
         raise DataError(
             f"expected the split that {metadata.model} was trained on (digest={metadata.split_digest}), "

@@ -17,6 +17,7 @@ from cxr.files import (
     SUMMARY_FILE,
     write_json,
 )
+from cxr.tables import write_table
 
 CURVES_FOLDER = "curves"
 
@@ -33,7 +34,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
     """
     write_json(folder / METRICS_FILE, evaluation.report)
     write_json(folder / SUMMARY_FILE, evaluation.summary())
-    evaluation.predictions.to_parquet(folder / PREDICTIONS_FILE, index=False)
+    write_table(folder / PREDICTIONS_FILE, evaluation.predictions)
     curves = folder / CURVES_FOLDER
     curves.mkdir(exist_ok=True)
     tables = dict(evaluation.curves)
@@ -43,7 +44,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
         write_json(folder / STRESS_FILE, evaluation.stress)
         tables["stress"] = stress_table(evaluation.stress)
     if evaluation.changed_predictions is not None:
-        evaluation.changed_predictions.to_parquet(folder / CHANGED_PREDICTIONS_FILE, index=False)
+        write_table(folder / CHANGED_PREDICTIONS_FILE, evaluation.changed_predictions)
     for name, table in tables.items():
         table.to_csv(curves / f"{name}.csv", index=False, float_format="%.8g")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cxr.files import PREDICTIONS_FILE, VALIDATION_SCORES_FILE, read_arrays
 from cxr.models.stored_files import check_digest
+from cxr.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,11 @@ class ValidationScores:
         Returns:
             The scores of its validation images.
         """
-        import pandas as pd
 
         from cxr.data.dataset import PNEUMONIA
         from cxr.data.split_table import VALIDATION
 
-        rows = pd.read_parquet(folder / PREDICTIONS_FILE, columns=["split", "label", "probability"])
+        rows = read_table(folder / PREDICTIONS_FILE, columns=["split", "label", "probability"])
         rows = rows[rows["split"] == VALIDATION]
         return cls(rows["probability"].to_numpy(dtype=np.float64), (rows["label"] == PNEUMONIA).to_numpy(dtype=bool))
 

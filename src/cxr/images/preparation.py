@@ -24,6 +24,7 @@ from cxr.images.parallel import map_in_order
 from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
+from cxr.tables import write_table
 
 
 def prepare_images(
@@ -101,7 +102,7 @@ def prepare_images(
             "crc32": np.array(checksums, dtype=np.uint32),
         }
     )
-    index.to_parquet(folder / INDEX_FILE, index=False)
+    write_table(folder / INDEX_FILE, index)
     (folder / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
     return PreparedImages.open(folder)
 

@@ -8,7 +8,6 @@ The folder holds ``images.npy``, ``(images, size, size, planes)`` uint8; ``index
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError, MissingInputError
+from cxr.files import REPEAT_STEP, read_json
 from cxr.images.recipes import Recipe
+from cxr.tables import read_table
 
 IMAGES_FILE = "images.npy"
 INDEX_FILE = "index.parquet"
@@ -61,20 +62,20 @@ class PreparedImages:
             raise MissingInputError(
                 f"expected prepared images, received {folder} without {', '.join(missing)}; run `cxr preprocess`"
             )
-        recipe = Recipe.from_dict(json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8")))
+        recipe = Recipe.from_dict(read_json(folder / RECIPE_FILE))
         if recipe_name not in (None, recipe.name):
             raise MissingInputError(
                 f"expected images prepared with recipe={recipe_name}, "
                 f"received {folder} with recipe={recipe.name}; "
                 f"run `cxr preprocess --recipe {recipe_name}` and name its folder"
             )
-        index = pd.read_parquet(folder / INDEX_FILE)
-        images: NDArray[np.uint8] = np.load(folder / IMAGES_FILE, mmap_mode="r")
+        index = read_table(folder / INDEX_FILE)
+        images = _open_array(folder / IMAGES_FILE)
         expected = (len(index), recipe.size, recipe.size, recipe.planes)
-        if images.shape != expected:
+        if images.shape != expected or images.dtype != np.uint8:
             raise DataError(
-                f"expected images of shape {expected}, received shape={images.shape} in {folder}; "
-                "run `cxr preprocess` again"
+                f"expected images of shape {expected} and uint8, received shape={images.shape} and {images.dtype} in "
+                f"{folder}; run `cxr preprocess` again"
             )
         _refuse_damage(images, index, folder)
         return cls(images, index, recipe, dict(zip(index["path"], index["row"].astype(int), strict=True)))
@@ -101,6 +102,15 @@ class PreparedImages:
         return np.array([self._row_of[path] for path in paths], dtype=np.int64)
 
 
+def _open_array(path: Path) -> NDArray[np.uint8]:
+    """Map the pixels into memory."""
+    try:
+        images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except Exception as error:  # a damaged header raises errors of Python's parser
+        raise DataError(f"expected an array of images, received {path} ({error}); {REPEAT_STEP}") from error
+    return images
+
+
 def _refuse_damage(images: NDArray[np.uint8], index: pd.DataFrame, folder: Path) -> None:
     """Compare the pixels with their checksums: a disk or a cache may have changed them since they were written."""
     if "crc32" not in index:
@@ -111,5 +121,5 @@ def _refuse_damage(images: NDArray[np.uint8], index: pd.DataFrame, folder: Path)
         raise DataError(
             f"expected the pixels that `cxr preprocess` wrote, received {len(damaged)} damaged images in {folder}, "
             f"the first of {damaged[0]}; run `dvc repro --force preprocess@{folder.name}`, and if they are damaged "
-            "again, remove the folder .dvc/cache first"
+            "again, rename the folder .dvc/cache first"
         )

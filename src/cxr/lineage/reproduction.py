@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from cxr.data.dvc_hashes import pointer_md5
 from cxr.data.sources.opening import source_kind
 from cxr.data.sources.phantom import PhantomSource
 from cxr.errors import ParameterError, RegistryError
-from cxr.files import TRAINING_FILE
+from cxr.files import TRAINING_FILE, read_json
 from cxr.lineage.provenance import (
     DATA_POINTER,
     DIRTY_SUFFIX,
@@ -161,7 +160,7 @@ def unrecorded_parameters(
     training, parameters = record / TRAINING_FILE, record / PARAMETERS_FILE
     if not training.is_file() or not parameters.is_file():
         return {}
-    used: Mapping[str, Any] = json.loads(training.read_text(encoding="utf-8")).get("parameters") or {}
+    used: Mapping[str, Any] = read_json(training).get("parameters") or {}
     sections = yaml.safe_load(parameters.read_text(encoding="utf-8"))
     own_section: Mapping[str, Any] = next(
         (sections[name][model] for name in ("models", "transfer") if model in (sections.get(name) or {})), {}

@@ -49,6 +49,22 @@ def check_digest(path: Path) -> None:
         raise DataError(f"expected {path.name} as it was written, received a damaged or changed {path}; {_REMEDY}")
 
 
+def check_all_digests(folder: Path) -> None:
+    """Refuse a folder of which a file is not as it was written, before its files are copied.
+
+    Args:
+        folder: the folder. If it has no ``digests.json``, nothing is compared.
+
+    Raises:
+        DataError: if a file is damaged; all are named.
+    """
+    if damaged := damaged_files(folder):
+        raise DataError(
+            f"expected the files of {folder} as they were written, received damaged or changed {', '.join(damaged)}; "
+            f"{_REMEDY}"
+        )
+
+
 def damaged_files(folder: Path) -> list[str]:
     """List the files of a folder that are not as they were written.
 
@@ -117,5 +133,5 @@ def _read_digests(folder: Path) -> dict[str, str]:
 
 _REMEDY = (
     "restore the folder from a copy, or run the step that wrote it again (`dvc repro --force STAGE`); if the file is "
-    "damaged again, remove the folder .dvc/cache first"
+    "damaged again, rename the folder .dvc/cache first"
 )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.errors import MissingInputError, RegistryError
-from cxr.files import METADATA_FILE, NETWORK_FILE, PREDICTIONS_FILE, REFERENCE_FILE, SUMMARY_FILE, TRAINING_FILE
+from cxr.files import (
+    METADATA_FILE,
+    NETWORK_FILE,
+    PREDICTIONS_FILE,
+    REFERENCE_FILE,
+    SUMMARY_FILE,
+    TRAINING_FILE,
+    read_json,
+)
 from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelMetadata, model_folders
 from cxr.models.stored_files import check_digest
 from cxr.regions.files import IMAGES_FILE
@@ -116,7 +123,7 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
     candidates = []
     for name, (trained, evaluation) in selected.items():
         check_digest(evaluation / SUMMARY_FILE)
-        summary = json.loads((evaluation / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = read_json(evaluation / SUMMARY_FILE)
         metadata = ModelMetadata.read(evaluation)
         if (metadata.detector is not None) != run.detectors:
             kinds = ("detectors", "classifiers") if run.detectors else ("classifiers", "detectors")

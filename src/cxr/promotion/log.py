@@ -35,6 +35,7 @@ class PromotionEntry:
         reasons: sentences: why the candidate was not promoted, or the reason that a person gave.
         figures: figures of the comparison, by name.
         applied: whether the registry is known to agree with ``after``.
+        cut_off: whether a later registration missed the files of this decision: its run ended before it stored them.
     """
 
     number: int
@@ -48,6 +49,7 @@ class PromotionEntry:
     reasons: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
     applied: bool = False
+    cut_off: bool = False
 
     @property
     def champion(self) -> str | None:
@@ -60,7 +62,10 @@ class PromotionEntry:
         return self.before.get(CHAMPION) != self.champion
 
     def to_json(self) -> str:
-        """Write the entry as one line of JSON, without ``number`` and ``applied``, which the store keeps separately."""
+        """Write the entry as one line of JSON, without what the store keeps separately.
+
+        That is ``number``, ``applied`` and ``cut_off``.
+        """
         return json.dumps(
             {
                 "time": self.time.isoformat(),
@@ -76,13 +81,14 @@ class PromotionEntry:
         )
 
     @classmethod
-    def from_json(cls, number: int, text: str, *, applied: bool) -> PromotionEntry:
+    def from_json(cls, number: int, text: str, *, applied: bool, cut_off: bool) -> PromotionEntry:
         """Read a line that :meth:`to_json` has written.
 
         Args:
             number: position in the log.
             text: the line.
             applied: whether the registry is known to agree with it.
+            cut_off: whether its decision is marked as cut off.
 
         Returns:
             The entry.
@@ -96,6 +102,7 @@ class PromotionEntry:
             manual_aliases=tuple(manual),
             reasons=tuple(reasons),
             applied=applied,
+            cut_off=cut_off,
         )
 
     def sentence(self) -> str:

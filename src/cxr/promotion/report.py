@@ -12,6 +12,7 @@ from cxr.promotion.comparison import VersionComparison
 from cxr.promotion.facts import AUROC, CommonFacts, CommonPolicy
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
 from cxr.promotion.rules import PromotionDecision
+from cxr.tables import write_table
 
 DECISION_FILE, PAGE_FILE, IMAGES_FILE = "decision.json", "decision.html", "comparison.parquet"
 
@@ -108,7 +109,7 @@ def write_decision(folder: Path, registration: Registration) -> None:
     comparison, decision = registration.comparison, registration.decision
     if comparison is not None and comparison.rows is not None:
         images = comparison.rows.rename(columns={"ours": "challenger", "theirs": "champion"})
-        images.to_parquet(folder / IMAGES_FILE, index=False)
+        write_table(folder / IMAGES_FILE, images)
     environment = Environment(
         loader=PackageLoader("cxr.promotion"),
         autoescape=select_autoescape(["html"]),

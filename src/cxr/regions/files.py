@@ -10,6 +10,7 @@ from cxr.data.split_table import TEST, VALIDATION
 from cxr.evaluation.files import CURVES_FOLDER
 from cxr.files import METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
 from cxr.regions.evaluation import RegionEvaluation
+from cxr.tables import write_table
 
 METHODS_FILE = "methods.csv"
 IMAGES_FILE = "images.parquet"
@@ -28,8 +29,8 @@ def write_region_evaluation(folder: Path, evaluation: RegionEvaluation) -> None:
     """
     write_json(folder / METRICS_FILE, evaluation.report)
     write_json(folder / SUMMARY_FILE, evaluation.summary())
-    evaluation.predictions.assign(data=evaluation.data).to_parquet(folder / PREDICTIONS_FILE, index=False)
-    evaluation.images.assign(data=evaluation.data).to_parquet(folder / IMAGES_FILE, index=False)
+    write_table(folder / PREDICTIONS_FILE, evaluation.predictions.assign(data=evaluation.data))
+    write_table(folder / IMAGES_FILE, evaluation.images.assign(data=evaluation.data))
     methods = pd.concat([evaluation.table(TEST), evaluation.table(VALIDATION)], ignore_index=True)
     methods.to_csv(folder / METHODS_FILE, index=False, float_format="%.6g")
     curves = {"free_response": evaluation.free_response, "free_response_band": evaluation.free_response_band}

@@ -17,6 +17,7 @@ from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.regions.evaluation import RegionEvaluation, RegionMethod
 from cxr.regions.reference_boxes import PriorBoxes, predict_heat_boxes
+from cxr.tables import read_table
 
 DETECTOR, HEAT, PRIOR_WITH_CLASSIFIER, PRIOR = "detector", "grad_cam", "prior_with_classifier", "prior"
 """Keys of the methods in reports, in their order."""
@@ -56,7 +57,7 @@ class ComparedClassifier:
                 f"expected a classifier of the same split as the detector (digest={split_digest}), received "
                 f"classifier={trained} with digest={metadata.split_digest}; train it on this split"
             )
-        predictions = pd.read_parquet(evaluation / PREDICTIONS_FILE, columns=["path", "probability"])
+        predictions = read_table(evaluation / PREDICTIONS_FILE, columns=["path", "probability"])
         probability = dict(zip(predictions["path"], predictions["probability"].tolist(), strict=True))
         return cls(Predictor.load(trained, metadata), probability)
 

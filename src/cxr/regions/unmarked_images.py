@@ -22,6 +22,7 @@ from cxr.regions.average_precision import IOU_THRESHOLDS
 from cxr.regions.matching import BOX_COLUMNS, image_positions, match_predictions
 from cxr.regions.operating_point import RegionOperatingPoint
 from cxr.regions.predictor import RegionPredictor
+from cxr.tables import read_table
 from cxr.training.split_data import SplitData
 
 _GRID = 512
@@ -59,7 +60,7 @@ class UnmarkedImages:
         """
         data = SplitData.read(manifest, splits)
         images = data.frame.loc[data.frame["split"] == TEST, ["path", "group", "label"]].reset_index(drop=True)
-        sizes = pd.read_parquet(manifest / MANIFEST_FILE, columns=["path", "height", "width"])
+        sizes = read_table(manifest / MANIFEST_FILE, columns=["path", "height", "width"])
         return cls(images.merge(sizes, on="path", validate="one_to_one"), PreparedImages.open(prepared), data)
 
     def evaluate(

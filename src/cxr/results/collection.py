@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, TRAINING_FILE
+from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, TRAINING_FILE, read_json
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import check_digest
-from cxr.results.model_result import ModelResult, read_json_object, read_metrics
+from cxr.results.model_result import ModelResult, read_metrics
 
 REFERENCE_REPORT_FILE = "report.json"
 """Inside the folder of a reference: how many images of each split would get no answer."""
@@ -69,13 +69,13 @@ def collect_results(
     for model, evaluation in folders.values():
         training = model / TRAINING_FILE
         check_digest(training)
-        parameters = read_json_object(training).get("parameters", {}) if training.is_file() else {}
+        parameters = read_json(training).get("parameters", {}) if training.is_file() else {}
         metadata = asdict(ModelMetadata.read(evaluation))
         results.append(_make_result(metadata, read_metrics(evaluation), parameters))
     if ensemble is not None and (ensemble / ENSEMBLE_EVALUATION / METRICS_FILE).is_file():
         results.append(_make_ensemble_result(ensemble))
     if reference is not None and (reference / REFERENCE_REPORT_FILE).is_file():
-        report = read_json_object(reference / REFERENCE_REPORT_FILE)
+        report = read_json(reference / REFERENCE_REPORT_FILE)
         results = [
             ModelResult({**result.facts, "reference": report})
             if result.facts["split_digest"] == report.get("split_digest")
@@ -100,7 +100,7 @@ def _make_result(metadata: Mapping[str, Any], metrics: dict[str, Any], parameter
 
 def _make_ensemble_result(folder: Path) -> ModelResult:
     evaluation, comparison = folder / ENSEMBLE_EVALUATION, folder / COMPARISON_FILE
-    metadata = read_json_object(evaluation / METADATA_FILE)
+    metadata = read_json(evaluation / METADATA_FILE)
     missing = [name for name in IDENTITY_FIELDS if name not in metadata]
     if missing:
         raise DataError(
@@ -109,5 +109,5 @@ def _make_ensemble_result(folder: Path) -> ModelResult:
         )
     members = [{key: member.get(key) for key in ("model", "weight")} for member in metadata.get("members") or ()]
     facts = _make_result(metadata, read_metrics(evaluation), {}).facts
-    comparison_facts = read_json_object(comparison) if comparison.is_file() else None
+    comparison_facts = read_json(comparison) if comparison.is_file() else None
     return ModelResult({**facts, "members": members, "comparison": comparison_facts})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.files import METRICS_FILE, STRESS_FILE, without_nan, write_text
+from cxr.files import METRICS_FILE, STRESS_FILE, read_json, without_nan, write_text
 
 SIGNIFICANT_DIGITS = 6
 """Digits that are stored. Further digits would change with the machine, not with the model."""
@@ -161,7 +161,7 @@ def read_results(folder: Path) -> list[ModelResult]:
     """
     results = []
     for path in sorted(folder.glob("*/*/[!.]*.json")):
-        result = ModelResult(read_json_object(path))
+        result = ModelResult(read_json(path))
         try:
             expected = result.path
         except (KeyError, TypeError) as error:
@@ -200,29 +200,8 @@ def read_metrics(evaluation: Path) -> dict[str, Any]:
     Raises:
         DataError: if ``metrics.json`` is missing, or a file holds no JSON object.
     """
-    metrics, stress = read_json_object(evaluation / METRICS_FILE), evaluation / STRESS_FILE
-    return {**metrics, "stress": read_json_object(stress)} if stress.is_file() else metrics
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file whose content is an object.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its entries.
-
-    Raises:
-        DataError: if there is no such file, or it holds something else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"expected JSON, received {path} ({error}); run the step that writes it again") from error
-    if not isinstance(values, dict):
-        raise DataError(f"expected a JSON object, received {path}={values!r}; run the step that writes it again")
-    return values
+    metrics, stress = read_json(evaluation / METRICS_FILE), evaluation / STRESS_FILE
+    return {**metrics, "stress": read_json(stress)} if stress.is_file() else metrics
 
 
 def _round_floats(values: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr.errors import MissingInputError, ParameterError
-from cxr.files import explain_full_disk, whole_folders
+from cxr.files import explain_file_errors, whole_folders
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +208,7 @@ class Step(BaseModel):
         Raises:
             MissingInputError: if an input does not exist; all missing ones are listed.
             DiskFullError: if a disk has no room for the outputs.
+            AccessError: if this user may not read an input or write an output.
         """
         missing = [
             f"expected {field} ({artifact.kind}) to exist, received {field}={getattr(self, field)}; "
@@ -228,7 +229,7 @@ class Step(BaseModel):
             for field, artifact in self.artifacts().items()
             if isinstance(artifact, Output | WorkingFolder) and getattr(self, field) is not None
         ]
-        with explain_full_disk(written), whole_folders(outputs) as staging:
+        with explain_file_errors(written), whole_folders(outputs) as staging:
             self.model_copy(update=dict(staging)).run()
         self.clean_up()
         # ru_maxrss is in KiB on Linux and in bytes on macOS.

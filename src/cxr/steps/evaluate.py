@@ -10,6 +10,7 @@ from pydantic import Field
 from cxr.files import SPLITS_FILE
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.evaluation_fields import EvaluationStep
+from cxr.tables import read_table
 
 
 class Evaluate(EvaluationStep):
@@ -53,7 +54,6 @@ class Evaluate(EvaluationStep):
         from cxr.models.backend import load_keras
 
         load_keras()
-        import pandas as pd
 
         from cxr.data.split_table import read_ratios
         from cxr.evaluation.evaluate import evaluate, evaluation_rows
@@ -76,9 +76,9 @@ class Evaluate(EvaluationStep):
 
         metadata = ModelMetadata.read(self.trained)
         prepared = PreparedImages.open(self.prepared)
-        splits = pd.read_parquet(self.splits / SPLITS_FILE)
+        splits = read_table(self.splits / SPLITS_FILE)
         rows = evaluation_rows(splits, self.splits, self.model, metadata, prepared)
-        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        manifest = read_table(self.manifest / MANIFEST_FILE)
         rows[METADATA_COLUMN] = metadata_baseline_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)
         rows["probability_raw"], speed = predict_with_speed(

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.tracking_fields import TrackingStep
+from cxr.tables import read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,6 @@ class EvaluateRegions(TrackingStep):
         from cxr.models.backend import load_keras
 
         load_keras()
-        import pandas as pd
 
         from cxr.data.boxes import read_boxes
         from cxr.data.split_table import TEST, USED_SPLITS, VALIDATION
@@ -167,7 +167,7 @@ class EvaluateRegions(TrackingStep):
             )
         data = SplitData.read(self.manifest, self.splits)
         splits = data.frame[data.frame["split"].isin(USED_SPLITS)]
-        images, boxes = image_tables(splits, pd.read_parquet(self.manifest / MANIFEST_FILE), read_boxes(self.data))
+        images, boxes = image_tables(splits, read_table(self.manifest / MANIFEST_FILE), read_boxes(self.data))
         judged = images[images["split"].isin((VALIDATION, TEST))]
         detections = predictor.propose_in_originals(prepared, judged, batch_size=self.batch_size)
         methods = methods_to_compare(

@@ -27,6 +27,8 @@ class History(RegistryStep):
             self.show(f"{entry.number:4d}  {entry.time:%Y-%m-%d %H:%M:%S} UTC  {entry.sentence()}, by {entry.who}")
             for reason in entry.reasons:
                 self.show(f"      - {reason}")
+            if entry.cut_off:
+                self.show("      - the run was cut off before it stored the files of this decision")
             if entry.figures:
                 self.show("      " + ", ".join(f"{name} {value:g}" for name, value in entry.figures.items()))
         if not shown:

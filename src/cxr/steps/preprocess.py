@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.tables import read_table
 
 if TYPE_CHECKING:
     from cxr.images.recipes import Recipe
@@ -101,10 +102,9 @@ class Preprocess(Step):
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
-        import pandas as pd
 
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import prepare_accepted_images
 
-        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        manifest = read_table(self.manifest / MANIFEST_FILE)
         prepare_accepted_images(self.data, manifest, self.chosen_recipe(), self.prepared, workers=self.workers)

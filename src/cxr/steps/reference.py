@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.files import SPLITS_FILE, write_json
+from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ class DescribeReference(Step):
 
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
-        import pandas as pd
 
         from cxr.data.dataset import DatasetCard
         from cxr.inference.reference.building import build_reference
@@ -54,9 +53,9 @@ class DescribeReference(Step):
         card = DatasetCard.read(self.data)
         reference, checks = build_reference(
             self.data,
-            pd.read_parquet(self.splits / SPLITS_FILE),
+            read_table(self.splits / SPLITS_FILE),
             card,
-            json.loads((self.splits / "achieved.json").read_text(encoding="utf-8"))["digest"],
+            read_json(self.splits / "achieved.json")["digest"],
             max_images=self.films,
             components=self.components,
             false_alarms=self.false_alarms,

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from cxr.files import MANIFEST_FILE
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.tables import read_table
 
 
 class Resplit(Step):
@@ -62,13 +63,12 @@ class Resplit(Step):
 
     def run(self) -> None:
         """Read the manifest, split it, check the split, write it."""
-        import pandas as pd
 
         from cxr.data.split_table import check_split, write_split
         from cxr.data.splitting import assign_splits
 
         parameters = self.model_dump(include=set(self.parameters()), mode="json")
-        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        manifest = read_table(self.manifest / MANIFEST_FILE)
         splits = assign_splits(manifest, **parameters)
         check_split(splits, manifest)
         write_split(splits, parameters, self.splits)

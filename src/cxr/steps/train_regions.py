@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cxr.models.pretrained_networks import DETECTOR_BACKBONES
 from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE, Input
 from cxr.steps.training_fields import TrainingStep
+from cxr.tables import read_table
 from cxr.training.parameter_checks import optimizer_problems
 
 if TYPE_CHECKING:
@@ -97,7 +98,6 @@ class TrainRegions(TrainingStep):
         from cxr.models.backend import load_keras
 
         load_keras()
-        import pandas as pd
 
         from cxr.data.boxes import read_boxes
         from cxr.files import MANIFEST_FILE
@@ -107,7 +107,7 @@ class TrainRegions(TrainingStep):
 
         data = SplitData.read(self.manifest, self.splits)
         prepared = PreparedImages.open(self.prepared, self.recipe)
-        manifest = pd.read_parquet(self.manifest / MANIFEST_FILE)
+        manifest = read_table(self.manifest / MANIFEST_FILE)
         session = RegionTrainingSession(
             self.settings(), prepared, data, read_boxes(self.data), manifest, self.checkpoints, resume=self.resume
         )

@@ -170,6 +170,7 @@ class Tune(TrackingStep):
         from cxr.images.prepared import PreparedImages
         from cxr.plots.search import plot_parameter_slices, plot_search_history
         from cxr.plots.style import Caption, save_png
+        from cxr.training.checkpoint import read_attempt
         from cxr.training.device import describe_device
         from cxr.training.split_data import SplitData
         from cxr.tuning.report import write_search
@@ -200,7 +201,7 @@ class Tune(TrackingStep):
                       "split_protocol": data.protocol, "split_digest": data.digest,
                       "git_commit": provenance.git_commit(Path())},
                 params=space_parameters(space) | {"monitor": base.monitor},
-                dataset_kind=data.dataset.kind, run_id=study.user_attrs.get("run_id"),
+                dataset_kind=data.dataset.kind, run_id=study.user_attrs.get("run_id"), attempt=read_attempt(self.study),
             ) as run,
         ):  # fmt: skip
             study.set_user_attr("run_id", run.run_id)
@@ -264,6 +265,7 @@ class Tune(TrackingStep):
     ) -> float:  # fmt: skip
         """Train with the values of one trial, in a run of its own below the run of the search."""
         from cxr.tracking.active_run import open_run
+        from cxr.training.checkpoint import read_attempt
         from cxr.tuning.trials import run_trial
 
         step = self._training(values)
@@ -271,6 +273,7 @@ class Tune(TrackingStep):
             self.store, self.experiment, f"{self.model} trial {trial.number}",
             tags={"model": self.model, "system": step.system, "trial": trial.number},
             params=step.training_parameters(), dataset_kind=data.dataset.kind, parent=parent,
+            attempt=f"{read_attempt(self.study)} trial",  # the study's lock lets one trial run at a time
         ) as run:  # fmt: skip
             trial.set_user_attr("run_id", run.run_id)
             return run_trial(

@@ -31,8 +31,10 @@ from cxr.tracking.store import Store
 log = logging.getLogger(__name__)
 
 PATIENCE = 20.0
-"""Seconds that another process has for moving the aliases of its entry; after that, this process moves them."""
+"""Seconds that another process has for what follows its entry: moving the aliases, and storing its decision."""
 ATTEMPTS = 50
+DECISION = "decision"
+"""Tag of a version: the address of the files of the last decision about it."""
 
 
 class Aliases:
@@ -216,6 +218,32 @@ class Aliases:
                 return entry
         raise self.busy("try again")
 
+    def decision_without_files(self) -> PromotionEntry | None:
+        """Find the entry of the last run's decision if its files are not stored, or not all of them.
+
+        Returns:
+            The entry; None if the files are stored, or its version was deleted.
+        """
+        last = next((entry for entry in reversed(self.log.entries()) if entry.kind == "run"), None)
+        return last if last is not None and self._lacks_files(last) else None
+
+    def mark_cut_off(self, entry: PromotionEntry) -> None:
+        """Record that a decision's files are missing, unless the process that writes them stores them in time.
+
+        Args:
+            entry: entry of the decision.
+        """
+        if entry.cut_off:
+            return
+        while (datetime.now(UTC) - entry.time).total_seconds() < PATIENCE:
+            if not self._lacks_files(entry):
+                return
+            time.sleep(0.2)
+        log.warning("marking entry %d of the promotion log: its run ended before it stored the decision", entry.number)
+        if self._decision_address(entry) is not None:  # that of an earlier decision about the version
+            self._client.delete_model_version_tag(self._name, str(entry.candidate), DECISION)
+        self.log.mark_cut_off(entry.number)
+
     def busy(self, remedy: str) -> RegistryError:
         """Make the error about a log to which other processes write all the time.
 
@@ -244,6 +272,21 @@ class Aliases:
                 f"expected version {number} of {self._name} with all its files, received one without "
                 f"{', '.join(missing)}: it cannot answer; restore the files, or set the alias on another version"
             )
+
+    def _lacks_files(self, entry: PromotionEntry) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._decision_address(entry) != self.log.decision_address(entry.number)  # stored last
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False  # the version was deleted, and its tags with it
+
+    def _decision_address(self, entry: PromotionEntry) -> str | None:
+        """Where the files of the last decision about an entry's version are."""
+        address = self._client.get_model_version(self._name, str(entry.candidate)).tags.get(DECISION)
+        return None if address is None else str(address)
 
     def _set(self, before: AliasVersions, after: AliasVersions) -> None:
         from mlflow.exceptions import MlflowException

@@ -16,7 +16,7 @@ from typing import Any
 from cxr.errors import RegistryError
 from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE
 from cxr.models.metadata import ModelMetadata
-from cxr.models.stored_files import check_digest
+from cxr.models.stored_files import check_all_digests, check_digest
 from cxr.tracking.background import BackgroundCall
 from cxr.tracking.content import read_content
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, flatten, is_known_run, logged_steps
@@ -79,6 +79,7 @@ def complete_run(store: Store, run_id: str, trained: Path) -> None:
     run = store.client.get_run(run_id)
     if run.data.tags.get(COMPLETE_TAG) == digest:
         return
+    check_all_digests(trained)
     metadata, evidence = ModelMetadata.read(trained), _read_json(trained / TRAINING_FILE)
     history = _read_history(trained / HISTORY_FILE)
     # A run that logged its own parameters when it began does not get the metadata's as well.
@@ -118,6 +119,7 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
 
     Raises:
         RegistryError: if the store does not answer, or stops answering.
+        DataError: if a file is damaged.
     """
     client = store.connect()
     with store.clear_errors(f"take the training and the evaluation of {trained.name}"):
@@ -126,6 +128,7 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
         run = client.get_run(run_id).data
         if run.tags.get(EVALUATION_TAG) == digest:
             return run_id
+        check_all_digests(evaluation)
         # The file's time, not the present: whoever logs the same figures again logs them once.
         timestamp = (evaluation / SUMMARY_FILE).stat().st_mtime
         figures = _evaluation_figures(evaluation)
@@ -198,6 +201,7 @@ def _read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
     """Epochs of ``history.csv`` in order, each with its number; an empty cell is unknown and left out."""
     if not path.is_file():
         return []
+    check_digest(path)
     with path.open(encoding="utf-8", newline="") as lines:
         # Python's own float gives to the last digit what was logged while training; not every reader of tables does.
         rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(lines)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cxr.errors import RegistryError
+from cxr.files import is_disk_full
 
 if TYPE_CHECKING:
     from requests import Response
@@ -28,9 +29,10 @@ MAKE_WRITABLE = (
     "make the file and its folder writable (their owner, permissions, `chattr -i`, or the mount), or name another "
     "store in tracking.tracking_uri"
 )
+MAKE_ROOM = "make room on the disk, and run the same command again: what is there already is not written twice"
 FILE_REMEDIES = {
     "is locked": "another process (a step, an MLflow server) is writing to it; wait until it has ended, and try again",
-    "disk is full": "free space on the disk of the file, and try again",
+    "disk is full": MAKE_ROOM,
     "malformed": "the file is damaged; restore it from a backup, or name another store in tracking.tracking_uri",
     "not a database": "the file is damaged or another kind of file; restore it from a backup, or correct "
     "tracking.tracking_uri",
@@ -108,18 +110,26 @@ def is_store_error(error: Exception) -> bool:
 
 
 def file_remedy(error: BaseException) -> str | None:
-    """Say what to do about a local store's file.
+    """Say what to do about a local store's file, or about the disk of the store.
 
     Args:
-        error: an error of SQLite, as it is or inside an error of MLflow.
+        error: an error of SQLite or of a disk without room, as it is or inside an error of MLflow.
 
     Returns:
         A clause; None if the error is of another kind.
     """
+    if is_disk_full(error) or is_disk_full(error.__cause__ or error):
+        return MAKE_ROOM
     texts = [str(error).lower(), str(error.__cause__ or "").lower()]
     if not any("sqlite3." in text for text in texts) and not isinstance(error, sqlite3.Error):
         return None
     return next((remedy for part, remedy in FILE_REMEDIES.items() if any(part in text for text in texts)), None)
+
+
+def explain(error: BaseException) -> str:
+    """First line of an error's text, and what to do where the file or the disk of a local store is at fault."""
+    remedy = file_remedy(error)
+    return first_line(error) if remedy is None else f"{first_line(error)}; {remedy}"
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from cxr.errors import ParameterError, RegistryError
 from cxr.lineage.version_lineage import Lineage, MemberVersion
 from cxr.models.metadata import ModelMetadata
 from cxr.tracking.artifact_download import download_files
-from cxr.tracking.health import first_line
+from cxr.tracking.health import explain, first_line
 from cxr.tracking.registry_reader import read_metadata
 from cxr.tracking.store import Store
 from cxr.tracking.version_record import RECORDS, run_pages
@@ -96,7 +96,7 @@ def _resolve(store: Store, name: str, version: str) -> tuple[ModelVersion, list[
         aliases = {str(alias): str(number) for alias, number in registered.aliases.items()}
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise RegistryError(f"cannot read the registered model {name!r}: {first_line(error)}") from error
+            raise RegistryError(f"cannot read the registered model {name!r}: {explain(error)}") from error
         raise ParameterError(
             [f"expected a registered model, received registered_name={name!r}, which the store does not know; "
              "run `cxr register`"]
@@ -122,7 +122,7 @@ def _read_run(store: Store, run_id: str | None) -> Run | None:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
-        raise RegistryError(f"cannot read run {run_id}: {first_line(error)}") from error
+        raise RegistryError(f"cannot read run {run_id}: {explain(error)}") from error
 
 
 def _absent_folders(store: Store, version: ModelVersion, record: str) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 APPLIED = "applied"
 """Behind an entry's number: the parameter which says that the registry agrees with the entry."""
+CUT_OFF = "cut_off"
+"""Behind an entry's number: the parameter which says that a later registration missed the decision's files."""
 MAX_ENTRY_LENGTH = 6000
 """Characters that MLflow keeps of a parameter; it would cut off the rest without an error."""
 PREDICTIONS_FILE = "judged.parquet"
@@ -73,7 +75,12 @@ class PromotionLog:
         params = self._store.client.get_run(run_id).data.params
         numbers = sorted(int(key) for key in params if re.fullmatch(r"\d+", key))
         return [
-            PromotionEntry.from_json(number, params[_key(number)], applied=f"{_key(number)}.{APPLIED}" in params)
+            PromotionEntry.from_json(
+                number,
+                params[_key(number)],
+                applied=f"{_key(number)}.{APPLIED}" in params,
+                cut_off=f"{_key(number)}.{CUT_OFF}" in params,
+            )
             for number in numbers
         ]
 
@@ -110,9 +117,15 @@ class PromotionLog:
         Args:
             number: its position in the log.
         """
-        self._store.check_writable()
-        with self._store.lock():
-            self._store.client.log_param(self.run_id, f"{_key(number)}.{APPLIED}", "yes")
+        self._mark(number, APPLIED)
+
+    def mark_cut_off(self, number: int) -> None:
+        """Record that the run of a decision ended before it had stored the decision's files.
+
+        Args:
+            number: position of the decision's entry.
+        """
+        self._mark(number, CUT_OFF)
 
     def close_run(self) -> None:
         """Close the log's run, which a process that was killed when it began the log has left open."""
@@ -188,6 +201,11 @@ class PromotionLog:
                 return pd.read_parquet(copy)
             except (OSError, ValueError):
                 return None
+
+    def _mark(self, number: int, mark: str) -> None:
+        self._store.check_writable()
+        with self._store.lock():
+            self._store.client.log_param(self.run_id, f"{_key(number)}.{mark}", "yes")
 
     def _existing_run(self) -> str | None:
         """MLflow's run that holds the log; None if nobody has begun the log."""

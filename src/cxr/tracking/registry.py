@@ -12,7 +12,7 @@ from cxr.promotion.facts import AnyPolicy, CommonFacts, is_pinned
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasState, PromotionEntry
 from cxr.promotion.report import Registration
 from cxr.promotion.rules import PromotionDecision, choose_challenger, decide
-from cxr.tracking.aliases import ATTEMPTS, Aliases
+from cxr.tracking.aliases import ATTEMPTS, DECISION, Aliases
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import fetch_version, read_facts
@@ -22,8 +22,7 @@ from cxr.tracking.versions import check_kind, ensure_registered_model, ensure_ve
 log = logging.getLogger(__name__)
 
 RECOMMENDED = "recommended"
-DECISION = "decision"
-"""Tags of a version: the alias that only a person's choice withholds, and the address of the decision's files."""
+"""Tag of a version: the alias that only a person's choice withholds."""
 
 
 def register(
@@ -127,18 +126,21 @@ class _Promotion:
     def run(self, challenger: CommonFacts) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
         """Decide; returns the decision, its log entry unless the log said the same already, and the comparison.
 
-        If a registration of the same models was killed after its entry was written, its decision is made once more and
-        returned with that entry, for the files and tags that are still to be written.
+        If a registration was killed after its entry was written, its decision is made once more and returned with that
+        entry, for the files and tags that are still to be written. If this run decides otherwise, with other models or
+        another policy, that entry is marked.
         """
         for _ in range(ATTEMPTS):
             state = self._aliases.synchronize()
-            if self._lacks_decision(state.last_entry, challenger):
-                last = state.last_entry
-                decision, after, comparison = self._decide(challenger, state.before_last_entry)
-                if (after, decision.reasons) == (dict(last.after), last.reasons):
-                    log.warning("completing the decision of entry %d of the promotion log", last.number)
-                    self._tag_recommendation(decision)
-                    return decision, last, comparison
+            cut_off = self._aliases.decision_without_files()
+            if cut_off is not None:
+                if cut_off == state.last_entry and self._can_repeat(cut_off, challenger):
+                    decision, after, comparison = self._decide(challenger, state.before_last_entry)
+                    if (after, decision.reasons) == (dict(cut_off.after), cut_off.reasons):
+                        log.warning("completing the decision of entry %d of the promotion log", cut_off.number)
+                        self._tag_recommendation(decision)
+                        return decision, cut_off, comparison
+                self._aliases.mark_cut_off(cut_off)
             decision, after, comparison = self._decide(challenger, state)
             if state.records(challenger.version, after, decision.reasons if decision.rules else None):
                 return decision, None, comparison
@@ -169,18 +171,11 @@ class _Promotion:
             after[CHALLENGER] = challenger.version
         return decision, after, comparison
 
-    def _lacks_decision(self, entry: PromotionEntry, challenger: CommonFacts) -> bool:
-        """Whether an entry is a run's about this challenger, and its decision's files were never stored."""
-        if (entry.kind, entry.candidate) != ("run", challenger.version):
-            return False
-        versions = {
-            str(version.version): version
-            for version in self._store.client.search_model_versions(f"name = '{self._name}'")
-        }
-        if not set(entry.before.values()) <= {None, *versions}:  # deleted since: the decision cannot be repeated
-            return False
-        stored_at = versions[challenger.version].tags.get(DECISION)  # the tag is written last
-        return bool(stored_at != self._aliases.log.decision_address(entry.number))
+    def _can_repeat(self, entry: PromotionEntry, challenger: CommonFacts) -> bool:
+        """Whether an entry is about this challenger, and the versions before it are still there."""
+        versions = self._store.client.search_model_versions(f"name = '{self._name}'")
+        numbers = {str(version.version) for version in versions}
+        return entry.candidate == challenger.version and set(entry.before.values()) <= {None, *numbers}
 
     def notes(self, state: AliasState) -> tuple[str, ...]:
         """Sentences about a champion that cannot answer."""

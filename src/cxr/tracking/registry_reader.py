@@ -11,7 +11,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
 from cxr.promotion.facts import CommonFacts
 from cxr.tracking.artifact_download import artifact_repository, download_files
-from cxr.tracking.health import first_line
+from cxr.tracking.health import explain, first_line
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def alias_versions(store: Store, registered_name: str) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
-        raise RegistryError(f"cannot read the aliases of {registered_name}: {first_line(error)}") from error
+        raise RegistryError(f"cannot read the aliases of {registered_name}: {explain(error)}") from error
     return {str(alias): str(version) for alias, version in aliases.items()}
 
 
@@ -86,7 +86,7 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
     try:
         version = client.get_model_version(registered_name, number)
     except MlflowException as error:
-        raise RegistryError(f"cannot read version {number} of {registered_name}: {first_line(error)}") from error
+        raise RegistryError(f"cannot read version {number} of {registered_name}: {explain(error)}") from error
     return fetch_model(store, version, folder)
 
 

@@ -98,7 +98,9 @@ class Store:
             RegistryError: if the store does not answer.
         """
         if not self.uri:
-            raise MissingInputError("expected an MLflow store, received tracking_uri=''; name one")
+            raise MissingInputError(
+                "expected an MLflow store, received tracking_uri=''; run `cxr register`, or name another store"
+            )
         if self.file is not None:  # asked once more under the lock, because the file may be moved meanwhile
             database.refuse_absence(self.file)
         return self._open(create=False)
@@ -253,7 +255,7 @@ class Store:
                 except MlflowException as error:
                     experiment = client.get_experiment_by_name(name)  # another process may have been faster
                     if experiment is None:
-                        reason = health.first_line(error)
+                        reason = health.explain(error)
                         raise RegistryError(f"cannot create the experiment {name!r}: {reason}") from error
         if experiment.lifecycle_stage != "active":
             raise RegistryError(

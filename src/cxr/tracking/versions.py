@@ -15,7 +15,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import Candidate
 from cxr.promotion.facts import is_pinned
 from cxr.tracking.content import read_content
-from cxr.tracking.health import first_line
+from cxr.tracking.health import explain
 from cxr.tracking.model_package import PYTHON, save_package
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import DIGESTS, missing_files
@@ -54,7 +54,7 @@ def ensure_registered_model(store: Store, name: str, *, detectors: bool = False)
         store.client.create_registered_model(name, description=DETECTOR_DESCRIPTION if detectors else DESCRIPTION)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise RegistryError(f"cannot create the registered model {name!r}: {first_line(error)}") from error
+            raise RegistryError(f"cannot create the registered model {name!r}: {explain(error)}") from error
 
 
 def check_kind(store: Store, name: str, *, detectors: bool) -> None:

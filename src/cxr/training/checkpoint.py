@@ -220,10 +220,10 @@ def _read_arrays(path: Path) -> Arrays:
 
 
 def read_attempt(folder: Path) -> str:
-    """Identify the attempts at a training: a killed one leaves the folder of checkpoints, a finished one removes it.
+    """Identify the attempts at one work by the folder that a killed one leaves for the next.
 
     Args:
-        folder: where checkpoints are kept; created if it does not exist.
+        folder: where the checkpoints of a training, or the study of a search, are kept; created if it does not exist.
 
     Returns:
         Hexadecimal text, the same until the folder is removed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES, DatasetCard
 from cxr.errors import DataError
-from cxr.files import SPLITS_FILE
+from cxr.files import SPLITS_FILE, read_json
+from cxr.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class SplitData:
         Returns:
             The split.
         """
-        summary = json.loads((manifest / "summary.json").read_text(encoding="utf-8"))
-        achieved = json.loads((splits / "achieved.json").read_text(encoding="utf-8"))
+        summary = read_json(manifest / "summary.json")
+        achieved = read_json(splits / "achieved.json")
         return cls(
-            pd.read_parquet(splits / SPLITS_FILE),
+            read_table(splits / SPLITS_FILE),
             DatasetCard.read(manifest),
             summary["digest"],
             achieved["protocol"],

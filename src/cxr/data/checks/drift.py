@@ -8,7 +8,6 @@ explain it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from scipy.stats import chi2_contingency
 
 from cxr.data.dataset import CLASSES, DatasetCard
 from cxr.data.statistics import SampleDifference, kolmogorov_smirnov_test
-from cxr.files import whole_folder, write_json
+from cxr.files import read_json, whole_folder, write_json
+from cxr.tables import read_table, write_table
 
 STATISTICS: tuple[str, ...] = ("mean", "std", "width", "height", "aspect", "bytes")
 """Per image: mean and standard deviation of grey levels (0..255), pixels, width / height, file size."""
@@ -84,7 +84,7 @@ class BaselineStatistics:
                 become the baseline of radiographs.
         """
         with whole_folder(folder / self.card.kind) as partial:
-            self.sample.to_parquet(partial / BASELINE_SAMPLE_FILE, index=False)
+            write_table(partial / BASELINE_SAMPLE_FILE, self.sample)
             write_json(partial / BASELINE_CARD_FILE, {"card": asdict(self.card), "digest": self.digest})
 
     @classmethod
@@ -100,8 +100,8 @@ class BaselineStatistics:
         """
         for path in (folder / kind, *sorted(folder.glob("[!.]*"))):
             if (path / BASELINE_CARD_FILE).exists() and (path / BASELINE_SAMPLE_FILE).exists():
-                values = json.loads((path / BASELINE_CARD_FILE).read_text(encoding="utf-8"))
-                sample = pd.read_parquet(path / BASELINE_SAMPLE_FILE)
+                values = read_json(path / BASELINE_CARD_FILE)
+                sample = read_table(path / BASELINE_SAMPLE_FILE)
                 return cls(DatasetCard(**values["card"]), values["digest"], sample)
         return None
 

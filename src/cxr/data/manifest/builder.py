@@ -27,6 +27,7 @@ from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_im
 from cxr.images.file_types import is_named_as_image
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.reading_options import VALIDATED
+from cxr.tables import read_table, write_table
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
 FileNaming = Literal["kermany", "any"]
@@ -171,7 +172,7 @@ def write_manifest(frame: pd.DataFrame, folder: Path) -> Path:
         The file.
     """
     path = folder / MANIFEST_FILE
-    frame.to_parquet(path, index=False)
+    write_table(path, frame)
     return path
 
 
@@ -187,7 +188,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     Raises:
         DataError: if a column is missing.
     """
-    frame = pd.read_parquet(folder / MANIFEST_FILE)
+    frame = read_table(folder / MANIFEST_FILE)
     if missing := [name for name in MANIFEST_DTYPES if name not in frame]:
         raise DataError(f"expected the columns of a manifest, received {folder} without {missing}; run `cxr validate`")
     return frame.astype(MANIFEST_DTYPES)

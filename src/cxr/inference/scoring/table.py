@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr.files import printable_name, whole_file, write_json
+from cxr.files import printable_name, read_json, whole_file, write_json
 from cxr.inference.scoring.sources import TRANSFER, ImageFile
 
 SCHEMA = pa.schema(
@@ -277,7 +277,7 @@ def update_left_out(summary: Path, left_out: Mapping[str, Any]) -> None:
         summary: JSON file of the table.
         left_out: :attr:`cxr.inference.scoring.sources.ImageSource.left_out_figures`.
     """
-    known = json.loads(summary.read_text(encoding="utf-8"))
+    known = read_json(summary)
     if known.get("left_out") != left_out:
         write_json(summary, {**known, "left_out": left_out})
 
