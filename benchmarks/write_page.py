@@ -24,6 +24,7 @@ SCRIPTS = (
     "serving.py",
     "sandbox.py",
     "augmentation.py",
+    "feeding.py",
     "frozen_backbone.py",
     "phantom_shortcuts.py",
     "regions.py",

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr.errors import TrainingError
+from cxr.errors import DataError, TrainingError
 from cxr.models import residual_separable
 from cxr.training.checkpoint import Checkpoint, TrainingProgress, assign_variables, copy_variables
 from cxr.training.classification import predict_batches
@@ -113,6 +113,19 @@ def test_checkpoint_of_other_parameters_is_not_used(tmp_path):
     )
     assert Checkpoint(tmp_path, "these").load() is not None
     assert Checkpoint(tmp_path, "others").load() is None
+
+
+@pytest.mark.parametrize("name", ["state.json", "model.npz"])
+def test_a_damaged_checkpoint_is_named_and_stays(tmp_path, name):
+    checkpoint = Checkpoint(tmp_path, "x")
+    fit(network(), *train_and_task(), training_plan("adam", 1e-3, epochs=1), checkpoint=checkpoint)
+    path = tmp_path / "epoch-0001" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 128
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"expected a whole checkpoint, received .*epoch-0001 .* remove it"):
+        checkpoint.load()
+    assert path.read_bytes() == content
 
 
 def test_only_the_last_checkpoint_stays(tmp_path):

@@ -183,11 +183,10 @@ for values in ({"augments_on_device": True}, {"augments_on_device": True, "stays
         if name != keras.backend.backend()
     ],
 )
-def test_another_backend_makes_the_same_inputs_and_trains_on_them(backend, tmp_path, monkeypatch):
+def test_another_backend_makes_the_same_inputs_and_trains_on_them(backend, tmp_path):
     recipe = RECIPES["edges"]
     here = batches(recipe, EVERYTHING)
     here.augments_on_device = True
-    monkeypatch.syspath_prepend(__file__)
     process = run_on_backend(
         backend, tmp_path, ["-c", f"import os, sys; sys.path.insert(0, {__file__.rpartition('/')[0]!r})\n"
                             f"os.chdir({str(tmp_path)!r})\n{INPUTS}"],

@@ -90,7 +90,6 @@ class ValidationScores:
         Returns:
             The scores of its validation images.
         """
-
         from cxr.data.dataset import PNEUMONIA
         from cxr.data.split_table import VALIDATION
 

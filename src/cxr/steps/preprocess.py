@@ -102,7 +102,6 @@ class Preprocess(Step):
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
-
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import prepare_accepted_images
 

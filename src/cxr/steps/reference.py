@@ -43,7 +43,6 @@ class DescribeReference(Step):
 
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
-
         from cxr.data.dataset import DatasetCard
         from cxr.inference.reference.building import build_reference
         from cxr.models.stored_files import record_digests

@@ -63,7 +63,6 @@ class Resplit(Step):
 
     def run(self) -> None:
         """Read the manifest, split it, check the split, write it."""
-
         from cxr.data.split_table import check_split, write_split
         from cxr.data.splitting import assign_splits
 

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.errors import DataError
 from cxr.files import whole_folder, write_text
 from cxr.images.recipes import Recipe
 from cxr.training.split_data import SplitData
@@ -158,17 +159,26 @@ class Checkpoint:
 
         Returns:
             The saved state; None if there is nothing to resume, or it belongs to other parameters or data.
+
+        Raises:
+            DataError: if the checkpoint is damaged.
         """
         epoch_folders = sorted(self.folder.glob("epoch-*"))
         if not epoch_folders:
             return None
         last = epoch_folders[-1]
-        state = json.loads((last / "state.json").read_text(encoding="utf-8"))
-        if state["fingerprint"] != self.fingerprint:
-            log.info("the checkpoint in %s belongs to other parameters or data; training starts anew", self.folder)
-            return None
-        arrays = {name: _read_arrays(last / f"{name}.npz") for name in ("model", "optimizer", "best")}
-        return TrainingState(TrainingProgress(**state["progress"]), **arrays)
+        try:
+            state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+            if state["fingerprint"] != self.fingerprint:
+                log.info("the checkpoint in %s belongs to other parameters or data; training starts anew", self.folder)
+                return None
+            arrays = {name: _read_arrays(last / f"{name}.npz") for name in ("model", "optimizer", "best")}
+            return TrainingState(TrainingProgress(**state["progress"]), **arrays)
+        except Exception as error:  # a damaged file raises errors of JSON, zipfile, zlib, NumPy and Python's parser
+            raise DataError(
+                f"expected a whole checkpoint, received {last} ({error}); restore it from a copy, or remove it to "
+                "train from the beginning"
+            ) from error
 
 
 class CheckpointWriter:
