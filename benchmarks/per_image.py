@@ -269,7 +269,7 @@ def of_intervals(images: int = 4_000) -> None:
     resamples = 2_000
 
     def evaluate_with(replicates: int) -> None:
-        evaluate(rows, EvaluationSettings("sensitivity", 0.95, (), replicates, seed=0, bins=15))
+        evaluate(rows, EvaluationSettings("sensitivity", 0.95, (), replicates, seed=0, bins=15, coverage=None))
 
     tracemalloc.start()
     evaluate_with(BATCH)

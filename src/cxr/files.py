@@ -51,6 +51,9 @@ MODEL_CARD_FILE = "MODEL_CARD.md"
 DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
+JUDGEMENT_FILE = "JUDGEMENT.md"
+"""Page to read in the folder of a judgement on other data, whose other files are named as those of an evaluation."""
+
 
 REPEAT_STEP = "run the step that wrote it again (`dvc repro --force STAGE`), or restore it from a copy"
 """What to do about a damaged output of a step."""

@@ -23,7 +23,7 @@ from cxr.steps.app import App
 from support import bad_images
 from support.chest_models import BACTERIAL, HEALTHY, NAME, Versions, write_versions
 from support.dicom_files import dicom_file
-from support.model_folders import THRESHOLD, write_store
+from support.model_folders import THRESHOLD, add_prediction_sets, write_store
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +176,31 @@ def test_a_model_of_a_folder_predicts_and_is_named_as_no_version(versions, monke
     page = start(settings_of(model=versions.folders.models / "three_block"), monkeypatch)
     assert "This model comes from a folder" in page.warning[0].value
     assert "▲ PNEUMONIA" in upload(page, ("ill.jpeg", BACTERIAL))
+
+
+@pytest.mark.parametrize("neither", [True, False])
+def test_a_model_with_prediction_sets_says_uncertain_wherever_the_threshold_is(
+    versions, monkeypatch, tmp_path, neither
+):
+    trained = shutil.copytree(versions.folders.models / "three_block", tmp_path / "models" / "three_block")
+    evaluated = shutil.copytree(versions.folders.evaluations / "three_block", tmp_path / "evaluations" / "three_block")
+    ill = probability(versions, BACTERIAL)
+    above, below = (ill + 1) / 2, ill / 2
+    add_prediction_sets(evaluated, *((below, above) if neither else (above, below)))
+    page = start(settings_of(model=trained), monkeypatch)
+    text = upload(page, ("ill.jpeg", BACTERIAL))
+    assert "◆ UNCERTAIN" in text and "▲ PNEUMONIA" not in text
+    assert ("Neither NORMAL nor PNEUMONIA fits" if neither else "Both NORMAL and PNEUMONIA fit") in text
+    assert "at least 95 % fit their own class" in text
+    assert f"From {format_percent(below)} to {format_percent(above)} films are uncertain" in text.replace("&gt;", ">")
+    assert format_percent(ill) in text
+    page.slider[0].set_value(0.0).run()
+    text = text_of(page)
+    assert "◆ UNCERTAIN" in text and "the label does not follow it" in text
+    add_prediction_sets(evaluated, below, ill)
+    shared_service.clear()
+    text = upload(start(settings_of(model=trained), monkeypatch), ("ill.jpeg", BACTERIAL))
+    assert "▲ PNEUMONIA" in text and "Only PNEUMONIA fits this film" in text
 
 
 def test_a_model_of_radiographs_warns_about_drawings(versions, monkeypatch, tmp_path):

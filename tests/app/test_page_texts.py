@@ -31,8 +31,8 @@ def test_a_share_that_is_not_certain_is_not_written_as_certain(share, text):
 
 
 def test_the_scale_has_a_description_for_screen_readers():
-    assert "at 70.0 %, at or above the threshold of 70.0 %" in scale_html(0.7, 0.7)
-    assert "at 69.9 %, below the threshold of 70.0 %" in scale_html(0.699, 0.7)
+    assert "at 70.0 %, at or above the threshold of 70.0 %" in scale_html(0.7, 0.7, None)
+    assert "at 69.9 %, below the threshold of 70.0 %" in scale_html(0.699, 0.7, None)
 
 
 def test_a_recipe_is_described_in_words():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from cxr.app.prediction_table import escape_formula, to_csv, to_frame
+from cxr.app.texts import format_label
 from cxr.app.uploads import ImageOutcome, UploadedImage
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.inference.predictor import Prediction
@@ -60,6 +62,17 @@ def test_a_row_names_file_prediction_and_version():
 
 def test_the_label_follows_the_threshold():
     assert [rows(threshold)[0]["label"] for threshold in (0.7, 0.701)] == ["PNEUMONIA", "NORMAL"]
+
+
+def test_the_label_of_a_model_with_prediction_sets_does_not_follow_the_threshold():
+    for classes, label in ((("NORMAL",), "NORMAL"), ((), "UNCERTAIN"), (("NORMAL", "PNEUMONIA"), "UNCERTAIN")):
+        result = PredictionResult(Prediction(0.7, label, 0.4, 0.8, classes))
+        outcome = replace(PREDICTED, result=result)
+        for threshold in (0.4, 0.9):
+            (row,) = csv.DictReader(io.StringIO(to_csv([outcome], SERVED, threshold)))
+            assert (row["label"], row["probability"], row["threshold"]) == (label, "0.7", str(threshold))
+        assert to_frame([outcome], 0.4)["Label"].tolist() == [format_label(label)]
+    assert format_label("UNCERTAIN") == "◆ UNCERTAIN"
 
 
 def test_without_a_prediction_label_probability_and_threshold_are_empty():

@@ -26,11 +26,11 @@ GRAPHS = {"dvc.yaml": "", "transfer/dvc.yaml": "", "regions/dvc.yaml": "_regions
 ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
 OUTSIDE_THE_GRAPH = ABOUT_VERSIONS | {
-    "adopt", "app", "drift", "fetch", "graph", "outcome", "predict", "results", "tune"
+    "adopt", "app", "drift", "fetch", "graph", "judge", "outcome", "predict", "results", "tune"
 }  # fmt: skip
 """adopt brings a model of another machine; fetch makes the raw data that data.dvc owns; outcome ends a run on a
-cluster; predict uses a version; results collects the figures of several runs; tune proposes values; drift watches what
-is served; app serves a page."""
+cluster; predict and judge use a version; results collects the figures of several runs; tune proposes values; drift
+watches what is served; app serves a page."""
 
 
 @pytest.fixture(scope="module")

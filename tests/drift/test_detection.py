@@ -142,6 +142,19 @@ def test_more_pneumonia_drifts_in_predictions_and_its_share_is_estimated(
     assert comparison.estimated_pneumonia == pytest.approx(0.9, abs=0.1)
 
 
+def test_uncertain_labels_change_no_comparison(
+    training: Reference, validation: ValidationScores, rows: Callable[..., pd.DataFrame]
+) -> None:
+    """The share of pneumonia is that at the threshold, as on validation."""
+    window = rows(make_features(300, 1), ill=0.9)
+    unsure = window["probability"].between(0.3, 0.9)
+    assert unsure.sum() > 60
+    with_uncertain = window.assign(label=window["label"].mask(unsure, "UNCERTAIN"))
+    plain, compared = compare(window, training, validation), compare(with_uncertain, training, validation)
+    assert compared.tests == plain.tests
+    assert compared.estimated_pneumonia == plain.estimated_pneumonia
+
+
 def test_more_refusals_than_at_training_are_drift_although_nothing_else_can_be_compared(
     training: Reference, validation: ValidationScores, rows: Callable[..., pd.DataFrame]
 ) -> None:

@@ -75,17 +75,16 @@ def test_replicates_without_both_classes_are_skipped_and_counted() -> None:
     assert result.groups == 2
 
 
-def test_one_class_alone_leaves_the_interval_unknown() -> None:
-    result = bootstrap(
-        lambda weights: {"auroc": metrics.auroc([1, 1], [0.2, 0.3], weights)},
-        [1, 1],
-        ["a", "b"],
-        resamples=100,
-        seed=0,
-    )
+def test_one_class_alone_leaves_only_figures_of_both_classes_unknown() -> None:
+    def statistic(weights: metrics.Floats) -> dict[str, metrics.Floats]:
+        decision = metrics.decision_metrics(metrics.confusion([1, 1], [0.2, 0.3], 0.25, weights))
+        return {"auroc": metrics.auroc([1, 1], [0.2, 0.3], weights), "sensitivity": decision["sensitivity"]}
+
+    result = bootstrap(statistic, [1, 1], ["a", "b"], resamples=100, seed=0)
     interval = result.intervals["auroc"]
-    assert result.skipped == 100
     assert np.isnan([interval.value, interval.low, interval.high, result.p_values["auroc"]]).all()
+    assert result.intervals["sensitivity"].to_dict() == {"value": 0.5, "low": 0.0, "high": 1.0}
+    assert result.skipped == 0, "no replicate lacks a class that the images have"
 
 
 def test_the_band_encloses_the_curve() -> None:

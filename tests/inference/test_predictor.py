@@ -21,6 +21,7 @@ from cxr.inference.predictor import EnsemblePredictor, Prediction, Predictor
 from cxr.inference.scoring.batch import ScoringModel, predict_rows
 from cxr.inference.scoring.sources import NamedImages
 from cxr.models.metadata import Member, ModelMetadata
+from cxr.models.prediction_sets import UNCERTAIN, PredictionSets
 from support.half_lungs import USED
 from support.model_folders import (
     RECIPE,
@@ -76,6 +77,23 @@ def test_the_label_follows_the_threshold_on_the_calibrated_probability(
         calibrated = float(apply_temperature(prediction.raw_probability, TEMPERATURE))
         assert prediction.probability == pytest.approx(calibrated)
     assert {prediction.label for prediction in predictions} == {NORMAL, PNEUMONIA}
+
+
+def test_the_label_of_a_model_with_prediction_sets_is_the_class_that_fits_alone(
+    folders: ModelFolders, predictor: Predictor
+) -> None:
+    plain = predictor.predict(folders.images)
+    for limits in ((0.165, 0.835), (0.835, 0.165)):
+        sets = PredictionSets(0.9, *limits, 24, 24)
+        with_sets = Predictor.load(
+            folders.models / "three_block", replace(predictor.metadata, prediction_sets=sets)
+        ).predict(folders.images)
+        assert {prediction.label for prediction in with_sets} == {NORMAL, PNEUMONIA, UNCERTAIN}
+        for prediction, plain_prediction in zip(with_sets, plain, strict=True):
+            expected = UNCERTAIN if 0.165 < prediction.probability < 0.835 else plain_prediction.label
+            assert prediction.label == expected
+            assert len(prediction.classes or ()) == 1 or prediction.label == UNCERTAIN
+            assert replace(prediction, label=plain_prediction.label, classes=None) == plain_prediction
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -242,6 +260,20 @@ def test_an_ensemble_scores_many_files_as_it_predicts_few(half_lungs: tuple[Mode
     rows = predict_rows(source, source.files, ScoringModel(ensemble), options=STRICT, workers=None, batch_size=4)
     expected = probabilities_of(ensemble.predict(folders.images[:10]))
     assert [row.probability for row in rows] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_ensemble_with_prediction_sets_says_uncertain_whatever_its_members_have(
+    half_lungs: tuple[ModelFolders, Path],
+) -> None:
+    folders, folder = half_lungs
+    metadata = ModelMetadata.read(folder / "model")
+    ensemble = Predictor.load(
+        folder / "model", replace(metadata, prediction_sets=PredictionSets(0.9, 0.3, 0.7, 30, 30))
+    )
+    predictions = ensemble.predict(folders.images)
+    uncertain = [0.3 < prediction.probability < 0.7 for prediction in predictions]
+    assert [prediction.label == UNCERTAIN for prediction in predictions] == uncertain
+    assert 0 < sum(uncertain) < len(uncertain)
 
 
 def test_members_that_share_a_recipe_are_pooled_like_others(half_lungs: tuple[ModelFolders, Path]) -> None:

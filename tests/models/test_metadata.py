@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE
-from cxr.models.metadata import DetectorMetadata, ModelMetadata
+from cxr.models.metadata import DetectorMetadata, Member, ModelMetadata
+from cxr.models.prediction_sets import PredictionSets
 from support.model_folders import make_metadata
 
 
@@ -80,3 +82,43 @@ def test_the_choice_of_boxes_makes_new_metadata_of_a_detector() -> None:
             raw.with_box_choice(*values, "rule")
     with pytest.raises(ValueError, match="metadata of a detector"):
         make_metadata().with_box_choice(0.4, 0.9, "rule")
+
+
+SETS = PredictionSets(0.95, 0.31, 0.62, 40, 110)
+
+
+def test_prediction_sets_are_read_as_they_were_written_and_absent_without_them(tmp_path: Path) -> None:
+    """An ensemble's card holds those of its members, too; a card from before there were any is read."""
+    plain = make_metadata().with_calibration(1.7, 0.31, "rule")
+    with_sets = replace(plain, prediction_sets=SETS)
+    ensemble = make_metadata("weighted", members=(Member("a", 0.5, with_sets), Member("b", 0.5, plain)))
+    for metadata in (with_sets, replace(ensemble, prediction_sets=SETS), ensemble, plain):
+        metadata.write(tmp_path)
+        assert ModelMetadata.read(tmp_path) == metadata
+    assert "prediction_sets" not in (tmp_path / METADATA_FILE).read_text()
+
+
+def test_another_calibration_leaves_the_prediction_sets_out() -> None:
+    metadata = replace(make_metadata(), prediction_sets=SETS)
+    assert metadata.with_calibration(1.7, 0.31, "rule").prediction_sets is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("coverage", 1.0),
+        ("coverage", 0.0),
+        ("normal_at_most", -0.1),
+        ("pneumonia_at_least", 1.1),
+        ("pneumonia_at_least", float("nan")),
+        ("normal_images", 0),
+    ],
+)
+def test_impossible_prediction_sets_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"received {name}={value!r}"):
+        replace(SETS, **{name: value})
+    path = replace(make_metadata(), prediction_sets=SETS).write(tmp_path)
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "prediction_sets": {**values["prediction_sets"], name: value}}))
+    with pytest.raises(MissingInputError, match=f"received {name}="):
+        ModelMetadata.read(tmp_path)

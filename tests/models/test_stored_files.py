@@ -15,7 +15,7 @@ from cxr.lineage.model_origin import ModelOrigin, copy_model
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import DIGESTS_FILE, check_digest, damaged_files, record_digests
 from cxr.promotion.candidates import RunFolders, find_candidates
-from support.model_folders import ModelFolders, write_models
+from support.model_folders import ModelFolders, add_prediction_sets, write_models
 
 FILES = ("model.keras", "card.json", "training.json", "history.csv")
 
@@ -53,6 +53,16 @@ def test_a_changed_threshold_is_refused_where_the_card_is_read(folders: ModelFol
     card.write_text(card.read_text().replace('"threshold": 0.6', '"threshold": 0.9'))
     with pytest.raises(DataError, match=r"damaged or changed .*card\.json"):
         ModelMetadata.read(card.parent)
+
+
+def test_a_changed_pair_of_thresholds_is_refused_where_the_card_is_read(folders: ModelFolders) -> None:
+    evaluation = folders.evaluations / "three_block"
+    sets = add_prediction_sets(evaluation, 0.3, 0.7)
+    record_digests(evaluation)
+    assert ModelMetadata.read(evaluation).prediction_sets == sets
+    add_prediction_sets(evaluation, 0.3, 0.6)
+    with pytest.raises(DataError, match=r"damaged or changed .*card\.json"):
+        ModelMetadata.read(evaluation)
 
 
 @pytest.mark.parametrize("with_digests", [True, False])

@@ -12,6 +12,7 @@ import pytest
 from cxr.evaluation.stress_test import measure_stress
 from cxr.files import without_nan
 from cxr.models.metadata import Member, ModelMetadata
+from cxr.models.prediction_sets import PredictionSets
 from cxr.promotion.model_card.writer import write_model_card
 from support.model_folders import THRESHOLD, make_metadata
 from support.simulated_predictions import changed_predictions, evaluated, predictions
@@ -125,6 +126,30 @@ def test_it_says_how_an_image_becomes_square_and_whether_it_is_mirrored(
     card = write_model_card(padded, metrics)
     assert "filled up with black to a square" in card
     assert "the mean, in log odds, of the image and its mirror image" in card
+
+
+def test_uncertain_answers_are_explained_only_where_there_are_some(
+    metadata: ModelMetadata, metrics: dict[str, Any]
+) -> None:
+    assert "UNCERTAIN" not in write_model_card(metadata, metrics)
+    sets = PredictionSets(0.95, 0.3123, 0.6789, 48, 152)
+    metrics["test"]["prediction_sets"] = {
+        "counts": {"normal": 40, "pneumonia": 140, "both": 0, "none": 20},
+        "normal_coverage": entry(0.94, 0.91, 0.97),
+        "uncertain": entry(0.1, 0.06, 0.14),
+    }
+    text = write_model_card(replace(metadata, prediction_sets=sets), metrics)
+    for line in (
+        "follow this threshold: see the section Uncertain answers.",
+        "NORMAL fits at a calibrated probability of 0.3123 and below, PNEUMONIA at 0.6789 and above",
+        "At least 95 % of the images of each class",
+        "48 normal validation images and 152 with pneumonia",
+        "| Normal images that NORMAL fits | 94.0 % | 91.0 to 97.0 % |",
+        "| Uncertain | 10.0 % | 6.0 to 14.0 % |",
+        "| Sensitivity, certain answers | not measured |  |",
+        "0 images that both classes fit, 20 that none fits",
+    ):
+        assert line in text, line
 
 
 def test_missing_figures_are_called_not_measured(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:

@@ -371,6 +371,28 @@ def test_the_stress_test_appears_with_mean_and_lowest_figures(
     assert run(tmp_path) == page
 
 
+def test_uncertain_answers_appear_for_the_models_that_have_them(
+    strong: Evaluation, weak: Evaluation, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "s1", "shallow", weak)
+    assert "Uncertain answers" not in run(tmp_path)
+    with_sets = evaluated(predictions(600), resamples=100, coverage=0.95)
+    write_model(tmp_path, "s2", "three_block", with_sets)
+    page = run(tmp_path)
+    row = cells(page, "Uncertain answers", "**s2**")
+    test, sets = with_sets.report["test"]["prediction_sets"], with_sets.prediction_sets
+    assert sets is not None
+    assert row["Wanted coverage"] == "95.0 %"
+    assert (row["NORMAL at most"], row["PNEUMONIA at least"]) == (
+        f"{sets.normal_at_most:.3f}",
+        f"{sets.pneumonia_at_least:.3f}",
+    )
+    assert row["Uncertain"].startswith(f"{100 * test['uncertain']['value']:.1f} %<br>[")
+    assert row["Sensitivity, certain answers"].startswith(f"{100 * test['sensitivity']['value']:.1f} %<br>[")
+    table = page[page.index("### Uncertain answers") :]
+    assert "**s1**" not in table[: table.index("\n### ")]
+
+
 def test_prediction_speed_names_its_device_if_it_differs(strong: Evaluation, tmp_path: Path) -> None:
     for model, device in (("same", "test processor"), ("other", "a graphics card")):
         speed = {"images_per_second": 1234.5, "device": {"name": device}}

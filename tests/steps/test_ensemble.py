@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 
+from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, MissingInputError
 from cxr.evaluation.calibration import apply_temperature, pool_probabilities
 from cxr.evaluation.metrics import auroc, log_loss
+from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
+from cxr.models.prediction_sets import UNCERTAIN
 from cxr.models.stored_files import damaged_files
 from cxr.plots.evaluation import PLOT_NAMES
 from cxr.steps.ensemble import Ensemble
@@ -98,6 +103,28 @@ def test_the_same_models_give_the_same_files(half_lungs: HalfLungs, tmp_path: Pa
     ensemble_step(folders, tmp_path / "ensemble").execute()
     for name in ("comparison.json", "model/card.json", "evaluation/metrics.json", "evaluation/curves/roc.csv"):
         assert (tmp_path / "ensemble" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_an_ensemble_of_a_coverage_says_uncertain_as_its_evaluation_does(half_lungs: HalfLungs, tmp_path: Path) -> None:
+    folders, plain = half_lungs
+    folder = tmp_path / "ensemble"
+    ensemble_step(folders, folder, coverage=0.9).execute()
+    metadata, report = (
+        ModelMetadata.read(folder / "model"),
+        json.loads((folder / "evaluation/metrics.json").read_text()),
+    )
+    assert metadata == ModelMetadata.read(folder / "evaluation")
+    sets = metadata.prediction_sets
+    assert sets is not None and asdict(sets) == report["prediction_sets"]
+    assert (sets.coverage, sets.normal_images, sets.pneumonia_images) == (0.9, 30, 30)
+    assert replace(metadata, prediction_sets=None) == ModelMetadata.read(plain / "model")
+    table = pd.read_parquet(folder / "evaluation/predictions.parquet").set_index("path")
+    test_images = [path for path in folders.images if table.loc[path.name, "split"] == "test"]
+    labels = Counter(prediction.label for prediction in Predictor.load(folder / "model").predict(test_images))
+    counts = report["test"]["prediction_sets"]["counts"]
+    expected = {NORMAL: counts["normal"], PNEUMONIA: counts["pneumonia"], UNCERTAIN: counts["both"] + counts["none"]}
+    assert labels == Counter({name: count for name, count in expected.items() if count})
+    assert labels[UNCERTAIN] > 0
 
 
 def test_only_named_members_are_joined_and_logged_once(half_lungs: HalfLungs, uri: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,36 @@ def test_without_the_stress_test_everything_else_is_the_same(pipeline: Path, eva
     assert plain == {key: value for key, value in stressed.items() if "stress" not in key} != stressed
 
 
+def test_a_coverage_adds_prediction_sets_to_card_report_and_mlflow_and_changes_nothing_else(
+    pipeline: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "evaluation"
+    step(pipeline, folder, data=pipeline / "missing", coverage=0.8, tracking_uri=uri).execute()
+    metadata, plain = ModelMetadata.read(folder), ModelMetadata.read(evaluated)
+    sets = metadata.prediction_sets
+    assert sets is not None and (sets.coverage, sets.normal_images, sets.pneumonia_images) == (0.8, 5, 10)
+    assert replace(metadata, prediction_sets=None) == plain
+    assert "prediction_sets" not in (evaluated / "card.json").read_text() + (evaluated / "metrics.json").read_text()
+    for name in ("predictions.parquet", "stress.json", "curves/roc.csv", "plots/scores.png"):
+        assert (folder / name).read_bytes() == (evaluated / name).read_bytes(), name
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["prediction_sets"] == asdict(sets)
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.data.metrics["test_uncertain"] == report["test"]["prediction_sets"]["uncertain"]["value"]
+    assert run.data.metrics["coverage"] == 0.8
+
+
+def test_a_coverage_for_which_validation_is_too_small_is_refused_before_the_network_predicts(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copyfile(pipeline / "model" / "card.json", tmp_path / "model" / "card.json")
+    with pytest.raises(ParameterError, match=r"at least 19 .* coverage=0\.95, received normal=5, pneumonia=10"):
+        step(pipeline, tmp_path / "evaluation", trained=tmp_path / "model", coverage=0.95).execute()
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_phantoms_have_their_own_number_of_changed_images(pipeline: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "model"
     drawn.mkdir()
@@ -233,6 +265,7 @@ def test_wrong_parameters_are_reported_together() -> None:
                 "target": 2,
                 "sensitivities": [0.5, 1.5],
                 "resamples": 1,
+                "coverage": 1.0,
                 "colour": "red",
             }
         )
@@ -242,6 +275,7 @@ def test_wrong_parameters_are_reported_together() -> None:
         "target=2",
         "sensitivities=[0.5, 1.5]",
         "resamples=1",
+        "coverage=1.0",
         "unknown parameter colour",
     ):
         assert part in text

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cxr.images.decoding import decode_grey
 from cxr.images.recipes import Recipe, apply_recipe, to_network_input
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
+from cxr.models.prediction_sets import PredictionSets
 from cxr.tracking.relocation import correct_addresses
 from cxr.tracking.store import Store
 from support.simulated_predictions import evaluated
@@ -173,6 +174,13 @@ def replace_evaluation(folders: ModelFolders, name: str, skill: float, seed: int
     threshold = evaluation.operating_point.threshold
     metadata.with_calibration(evaluation.temperature, threshold, "rule").write(folder)
     return evaluation.summary()
+
+
+def add_prediction_sets(evaluation: Path, normal_at_most: float, pneumonia_at_least: float) -> PredictionSets:
+    """Evaluate with a coverage: write such thresholds into the card of an evaluation."""
+    sets = PredictionSets(0.95, normal_at_most, pneumonia_at_least, 24, 24)
+    replace(ModelMetadata.read(evaluation), prediction_sets=sets).write(evaluation)
+    return sets
 
 
 def change_summary(folders: ModelFolders, name: str, **figures: float) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +35,7 @@ from support.model_folders import (
     GPU,
     THRESHOLD,
     ModelFolders,
+    add_prediction_sets,
     change_summary,
     make_metadata,
     replace_evaluation,
@@ -123,6 +125,28 @@ print(json.dumps({form: table.to_dict("list") for form, table in tables.items()}
         assert table["threshold"] == [THRESHOLD] * len(probabilities), form
     assert len(tables["bytes"]["label"]) == len(folders.images)
     assert set(tables["bytes"]["label"]) == {"NORMAL", "PNEUMONIA"}
+
+
+def test_a_version_says_uncertain_and_another_coverage_is_another_version(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading puts the version's own code on it
+    folders = write_models(tmp_path)
+    run_register(folders, store)
+    add_prediction_sets(folders.evaluations / "three_block", 0.165, 0.835)
+    assert run_register(folders, store).new_versions == ("2",)
+    assert run_register(folders, store).new_versions == ()
+    plain, with_sets = (
+        mlflow.pyfunc.load_model(store.client.get_model_version(NAME, version).source).predict(
+            [str(path) for path in folders.images]
+        )
+        for version in ("1", "2")
+    )
+    uncertain = with_sets["probability"].between(0.165, 0.835, inclusive="neither")
+    assert 0 < uncertain.sum() < len(uncertain)
+    assert with_sets["label"].tolist() == plain["label"].mask(uncertain, "UNCERTAIN").tolist()
+    columns = ["probability", "threshold", "refusal"]
+    pd.testing.assert_frame_equal(with_sets[columns], plain[columns])
 
 
 def test_a_version_carries_the_modules_that_prediction_imports_and_no_other() -> None:

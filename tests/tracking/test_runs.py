@@ -13,7 +13,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.tracking.active_run import close_trial, open_run
 from cxr.tracking.finished_run import log_evaluation, try_to_log_evaluation
 from cxr.tracking.store import Store
-from support.model_folders import write_models
+from support.model_folders import CPU, write_models
 
 
 def test_epochs_can_be_read_while_the_training_runs(store: Store) -> None:
@@ -145,6 +145,38 @@ def test_an_evaluation_is_attached_to_the_run_that_trained_the_model(store: Stor
     assert "evaluation/card.json" in stored
     log_evaluation(store, trained, evaluation, experiment="pneumonia")
     assert len(store.client.get_metric_history(run.run_id, "test_auroc")) == 1
+
+
+def test_the_data_sets_of_a_model_are_inputs_of_its_run_once_and_can_be_searched_for(
+    store: Store, tmp_path: Path
+) -> None:
+    dataset = {"name": "kermany", "kind": "patients", "source": "s3://bucket/kermany"}
+    training = {"device": CPU, "seconds": 1.5, "epochs_run": 3, "train_images": 120}
+    folders = write_models(tmp_path, dataset=dataset, training=training)
+    trained, evaluation = folders.models / "three_block", folders.evaluations / "three_block"
+    run_id = log_evaluation(store, trained, evaluation, experiment="pneumonia")
+    summary = evaluation / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "threshold": 0.5}))
+    assert log_evaluation(store, trained, evaluation, experiment="pneumonia") == run_id, "it is logged anew"
+    client = store.client
+    inputs = client.get_run(run_id).inputs.dataset_inputs
+    assert len(inputs) == 3
+    sets = {entry.tags[0].value: entry.dataset for entry in inputs}
+    assert {context: data.name for context, data in sets.items()} == {
+        "training": "kermany train", "validation": "kermany validation", "test": "kermany test",
+    }  # fmt: skip
+    assert len({data.digest for data in sets.values()}) == 3
+    metrics = json.loads((evaluation / "metrics.json").read_text())["test"]
+    profile = json.loads(sets["test"].profile)
+    assert {name: profile[name] for name in ("images", "patients", "normal", "pneumonia")} == {
+        name: metrics[name] for name in ("images", "patients", "normal", "pneumonia")
+    }
+    assert json.loads(sets["training"].profile)["num_rows"] == 120
+    assert json.loads(sets["training"].source) == {"uri": "s3://bucket/kermany"}
+    assert sets["training"].source_type == "s3"
+    experiment_id = client.get_experiment_by_name("pneumonia").experiment_id
+    (match,) = client.search_runs([experiment_id], "dataset.name = 'kermany test' AND dataset.context = 'test'")
+    assert match.info.run_id == run_id
 
 
 def test_a_model_from_the_cache_is_logged_once_from_its_files(store: Store, tmp_path: Path) -> None:

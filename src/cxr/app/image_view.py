@@ -15,7 +15,7 @@ from cxr.app import probability_scale, threshold_slider
 from cxr.app.box_view import describe_boxes, describe_detector, draw_boxes
 from cxr.app.network_view import NetworkView, network_views
 from cxr.app.service import PageService
-from cxr.app.texts import WARNING_TEXTS, format_label
+from cxr.app.texts import WARNING_TEXTS, describe_prediction_set, format_label
 from cxr.app.uploads import ImageOutcome, shrink
 from cxr.data.dataset import PNEUMONIA
 from cxr.images.strict_decoding import DecodedImage
@@ -65,14 +65,16 @@ def _show_prediction(served: ServedModel, outcome: ImageOutcome) -> None:
     if label is None or probability is None:
         st.error(outcome.reason, icon=":material/block:")
         return
-    st.html(probability_scale.STYLE + probability_scale.scale_html(probability, threshold))
+    sets = served.metadata.prediction_sets
+    st.html(probability_scale.STYLE + probability_scale.scale_html(probability, threshold, sets))
     if threshold != threshold_slider.default_threshold(served):
-        st.caption("The threshold was moved by hand: the label follows it, the probability does not.")
+        followers = "the label follows it, the probability does not" if sets is None else "the label does not follow it"
+        st.caption(f"The threshold was moved by hand: {followers}.")
     threshold_slider.show_slider(served)
-    st.caption(
-        "The probability is calibrated on films like those the model was trained on. "
-        f"“{format_label(PNEUMONIA)}” means: at or above the threshold. It is no finding."
-    )
+    meaning = f"“{format_label(PNEUMONIA)}” means: at or above the threshold. It is no finding."
+    if sets is not None and outcome.classes is not None:
+        meaning = describe_prediction_set(outcome.classes, sets)
+    st.caption(f"The probability is calibrated on films like those the model was trained on. {meaning}")
 
 
 @st.fragment

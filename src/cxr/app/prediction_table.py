@@ -95,7 +95,7 @@ def to_csv(outcomes: Sequence[ImageOutcome], served: ServedModel, threshold: flo
     Args:
         outcomes: one per row.
         served: the model that predicted.
-        threshold: threshold of the visitor, 0 to 1: it decides the labels.
+        threshold: threshold of the visitor, 0 to 1: it decides the labels, unless the model has prediction sets.
 
     Returns:
         CSV; an unknown value is empty. A text that a spreadsheet would read as a formula starts with an apostrophe.

@@ -6,7 +6,11 @@ from html import escape
 
 from cxr.app.texts import format_label, format_percent
 from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.models.prediction_sets import UNCERTAIN, PredictionSets
 from cxr.plots.style import COLOURS
+
+LABEL_COLOURS = {**COLOURS, UNCERTAIN: "#7B4B94"}
+"""Colour of each label. White letters on it can be read."""
 
 STYLE = """<style>
 .cxr-verdict { display: inline-block; padding: .15em .7em; border-radius: .4em; color: #fff; font-size: 1.5rem;
@@ -30,7 +34,7 @@ def verdict_html(label: str | None, probability: float | None) -> str:
     """Write the prediction for one image in large letters.
 
     Args:
-        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
+        label: ``"NORMAL"``, ``"PNEUMONIA"`` or ``"UNCERTAIN"``; None without a prediction.
         probability: calibrated, 0 to 1; None without a prediction.
 
     Returns:
@@ -39,18 +43,19 @@ def verdict_html(label: str | None, probability: float | None) -> str:
     if label is None or probability is None:
         return '<span class="cxr-verdict cxr-none">No answer</span>'
     return (
-        f'<span class="cxr-verdict" style="background:{COLOURS[label]}">{escape(format_label(label))}</span>'
+        f'<span class="cxr-verdict" style="background:{LABEL_COLOURS[label]}">{escape(format_label(label))}</span>'
         f'<p style="margin:.6rem 0 0"><strong style="font-size:1.5rem">{escape(format_percent(probability))}</strong> '
         "calibrated probability of pneumonia</p>"
     )
 
 
-def scale_html(probability: float, threshold: float) -> str:
-    """Draw the scale of one image. The two sides of the threshold differ in colour and in pattern.
+def scale_html(probability: float, threshold: float, sets: PredictionSets | None) -> str:
+    """Draw the scale of one image. Its sides differ in colour and in pattern.
 
     Args:
         probability: calibrated probability of the image, 0 to 1.
         threshold: 0 to 1.
+        sets: prediction sets of the model: the sides then meet its uncertain range; None if they meet at the threshold.
 
     Returns:
         HTML with a description for screen readers.
@@ -61,11 +66,19 @@ def scale_html(probability: float, threshold: float) -> str:
         f"Scale from 0 to 100 per cent. This film is at {format_percent(probability)}, {side} the threshold "
         f"of {format_percent(threshold)}."
     )
+    low, high = (threshold, threshold) if sets is None else sets.uncertain_range
+    middle = ""
+    if sets is not None:
+        description += f" From {format_percent(low)} to {format_percent(high)} films are uncertain."
+        middle = (
+            f'\n<div class="cxr-side" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%;'
+            f'background:{LABEL_COLOURS[UNCERTAIN]}66"></div>'
+        )
     plain = f"{COLOURS[NORMAL]}66"
     pattern = f"repeating-linear-gradient(45deg, {COLOURS[PNEUMONIA]}99 0 6px, {COLOURS[PNEUMONIA]}55 6px 12px)"
     return f"""<div class="cxr-scale" role="img" aria-label="{escape(description)}">
-<div class="cxr-bar"><div class="cxr-side" style="left:0;width:{threshold_at:.2f}%;background:{plain}"></div>
-<div class="cxr-side" style="left:{threshold_at:.2f}%;right:0;background:{pattern}"></div></div>
+<div class="cxr-bar"><div class="cxr-side" style="left:0;width:{100 * low:.2f}%;background:{plain}"></div>{middle}
+<div class="cxr-side" style="left:{100 * high:.2f}%;right:0;background:{pattern}"></div></div>
 <div class="cxr-mark" style="left:{threshold_at:.2f}%"></div>
 <div class="cxr-threshold" style="{_position_style(threshold_at)}">threshold {escape(format_percent(threshold))}</div>
 <div class="cxr-needle" style="left:{image_at:.2f}%"></div>

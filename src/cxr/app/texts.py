@@ -6,8 +6,9 @@ from math import isnan
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.images.problems import PROBLEMS
+from cxr.models.prediction_sets import UNCERTAIN, PredictionSets
 
-SIGNS = {NORMAL: "●", PNEUMONIA: "▲"}
+SIGNS = {NORMAL: "●", PNEUMONIA: "▲", UNCERTAIN: "◆"}
 NO_PREDICTION = "no answer"
 RESEARCH = "For research, not for diagnosis."
 
@@ -56,12 +57,29 @@ def format_label(label: str | None) -> str:
     """Write a label with its sign.
 
     Args:
-        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
+        label: ``"NORMAL"``, ``"PNEUMONIA"`` or ``"UNCERTAIN"``; None without a prediction.
 
     Returns:
         For example ``"▲ PNEUMONIA"``.
     """
     return NO_PREDICTION if label is None else f"{SIGNS[label]} {label}"
+
+
+def describe_prediction_set(classes: tuple[str, ...], sets: PredictionSets) -> str:
+    """Say why a film is UNCERTAIN, or what a certain label means.
+
+    Args:
+        classes: the classes that fit the film.
+        sets: the thresholds of the model.
+
+    Returns:
+        One or two sentences.
+    """
+    promise = f"Of films of each class like those of validation, at least {100 * sets.coverage:g} % fit their own class"
+    if len(classes) == 1:
+        return f"Only {classes[0]} fits this film. {promise}. It is no finding."
+    fit = "Both NORMAL and PNEUMONIA fit" if classes else "Neither NORMAL nor PNEUMONIA fits"
+    return f"{fit} this film, and so the model does not decide. {promise}."
 
 
 def problem_sentence(problem: str) -> str:

@@ -57,7 +57,9 @@ def show_slider(served: ServedModel) -> None:
         step=STEP,
         format="%.1f",
         key=_key(served),
-        help="At and above it a film is called PNEUMONIA. It holds for all films of this page.",
+        help="At and above it a film is called PNEUMONIA. It holds for all films of this page."
+        if served.metadata.prediction_sets is None
+        else "The operating point of this version. Its labels come from prediction sets and do not follow it.",
     )
     threshold = current_threshold(served)
     st.button(

@@ -16,6 +16,7 @@ from cxr.app.texts import problem_sentence
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import ImageError
 from cxr.inference.checked_prediction import PredictionResult
+from cxr.models.prediction_sets import label_of
 from cxr.serving.model_source import ServedModel
 
 PREVIEW_SIDE = 1024
@@ -75,17 +76,27 @@ class ImageOutcome:
             return None
         return self.result.prediction.probability
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes that fit the image; None without a prediction, and if the model has no prediction sets."""
+        if self.result is None or self.result.prediction is None:
+            return None
+        return self.result.prediction.classes
+
     def label(self, threshold: float) -> str | None:
-        """Compare the probability with a threshold.
+        """Label the image.
 
         Args:
-            threshold: 0 to 1.
+            threshold: threshold of the visitor, 0 to 1.
 
         Returns:
-            ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
+            ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction. The label of a model with prediction sets, which
+            may be ``"UNCERTAIN"``, does not depend on the threshold.
         """
         if self.probability is None:
             return None
+        if self.classes is not None:
+            return label_of(self.classes)
         return PNEUMONIA if self.probability >= threshold else NORMAL
 
     @property

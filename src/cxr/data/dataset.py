@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,10 @@ class DatasetCard:
     images: int
     bytes: int
     licence: str
+
+    def renamed(self, name: str) -> DatasetCard:
+        """Give the data set another name; this card stays as it is."""
+        return replace(self, name=name)
 
     def write(self, folder: Path) -> None:
         """Write the card into a data folder.

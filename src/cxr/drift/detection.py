@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cxr.data.dataset import PNEUMONIA
 from cxr.data.statistics import (
     SampleDifference,
     compare_shares,
@@ -154,7 +153,8 @@ def _test_predictions(results: _TestResults, answered: pd.DataFrame, validation:
     results.tests.append(DriftTest(PREDICTIONS, PROBABILITY, *medians, len(window), difference, limits.distance))
     threshold = float(answered["threshold"].iloc[-1])
     validation_counts = int((validation.probability >= threshold).sum()), len(validation.probability)
-    window_counts = int(answered["label"].eq(PNEUMONIA).sum()), len(answered)
+    # By the threshold and not by the label, which may be UNCERTAIN: validation is counted in the same way.
+    window_counts = int(answered["probability"].ge(answered["threshold"]).sum()), len(answered)
     share = _share_test(PREDICTIONS, PNEUMONIA_SHARE, validation_counts, window_counts, limits.shares)
     results.tests.append(share)
     sensitivity, specificity = validation.sensitivity(threshold), validation.specificity(threshold)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.data.dataset import PNEUMONIA
 from cxr.data.statistics import share_interval
 
 
@@ -83,13 +82,13 @@ def summarize_by_day(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         One row per day that has rows, indexed by day: ``rows``, ``refused`` and ``pneumonia`` (shares, with ``_low``
-        and ``_high``), ``answered``, and the median of each statistic.
+        and ``_high``; at or above the threshold), ``answered``, and the median of each statistic.
     """
     days = []
     for day, rows_of_day in rows.groupby(rows["time"].dt.floor("D")):
         answered = rows_of_day[rows_of_day["probability"].notna()]
         refused = int(rows_of_day["refusal"].notna().sum())
-        positive = int(answered["label"].eq(PNEUMONIA).sum())
+        positive = int(answered["probability"].ge(answered["threshold"]).sum())
         summary: dict[str, Any] = {"day": day, "rows": len(rows_of_day), "answered": len(answered)}
         for name, count, total in (("refused", refused, len(rows_of_day)), ("pneumonia", positive, len(answered))):
             low, high = share_interval(count, total)

@@ -99,7 +99,7 @@ def bootstrap(
 
     Args:
         statistic: weights (replicates, images) to (replicates,) values by name; NaN where undefined.
-        labels: (images,), 0 or 1; a replicate without both classes is skipped and counted.
+        labels: (images,), 0 or 1; where both classes are there, a replicate without both is skipped and counted.
         groups: (images,), patient group of each image.
         resamples: number of replicates to draw.
         seed: seed of the draw.
@@ -163,8 +163,12 @@ def bootstrap_band(
 
 
 def _draws_of_both_classes(target: Floats, groups: ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
-    """Draw weights (replicates, images) and leave out replicates that hold one class only."""
+    """Draw weights (replicates, images) and leave out replicates that lack a class that the images have."""
+    has_one_class = np.unique(target).size == 1
     for weights in draw_weights(groups, resamples=resamples, seed=seed):
+        if has_one_class:
+            yield weights
+            continue
         positives = weights @ target
         has_both = (positives > 0) & (positives < weights.sum(axis=-1))
         if has_both.any():

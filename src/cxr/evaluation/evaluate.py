@@ -1,9 +1,9 @@
-"""Evaluates a model: validation chooses temperature and threshold; test is only measured, to report."""
+"""Evaluates a model: validation chooses temperature and thresholds; test is only measured, to report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from cxr.data.split_table import TEST, VALIDATION
 from cxr.errors import DataError
 from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap
 from cxr.evaluation.calibration import apply_temperature, fit_temperature
+from cxr.evaluation.conformal import (
+    check_enough_images,
+    count_prediction_sets,
+    fit_prediction_sets,
+    prediction_set_metrics,
+)
 from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc_band, roc_curve
 from cxr.evaluation.metrics import COUNTS, METRICS, Floats, auroc, compute_metrics, confusion, decision_metrics
 from cxr.evaluation.operating_point import OperatingPoint, ThresholdRule, choose_operating_point
@@ -23,11 +29,18 @@ from cxr.files import read_json
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
 from cxr.models.metadata import ModelMetadata
+from cxr.models.prediction_sets import PredictionSets
 
 COLUMNS = ("path", "group", "label", "subtype", "split", "probability_raw")
 """Columns that predictions must have."""
 
 HALF = 0.5
+
+PREDICTION_SETS = "prediction_sets"
+"""Entry of the report, and of each split in it; absent where no coverage is wanted."""
+
+SUMMARY_OF_SETS = ("normal_coverage", "pneumonia_coverage", "uncertain")
+"""Figures of the prediction sets on test that the summary has."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class EvaluationSettings:
         resamples: number of bootstrap replicates over patients.
         seed: seed of the bootstrap.
         bins: number of bins of the calibration error.
+        coverage: wanted coverage of the prediction sets of each class, above 0 and below 1; None for labels without
+            UNCERTAIN.
     """
 
     rule: ThresholdRule
@@ -49,6 +64,7 @@ class EvaluationSettings:
     resamples: int
     seed: int
     bins: int
+    coverage: float | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Evaluation:
         stress: the result of :func:`cxr.evaluation.stress_test.measure_stress`; None if there was no stress test.
         changed_predictions: its predictions, see :func:`cxr.evaluation.stress_test.predict_changed_images`; None
             likewise.
+        prediction_sets: fitted on validation; None if no coverage is wanted.
     """
 
     temperature: float
@@ -73,6 +90,7 @@ class Evaluation:
     curves: dict[str, pd.DataFrame]
     stress: dict[str, Any] | None = None
     changed_predictions: pd.DataFrame | None = None
+    prediction_sets: PredictionSets | None = None
 
     def summary(self) -> dict[str, float]:
         """Collect about ten numbers for a leaderboard.
@@ -88,6 +106,7 @@ class Evaluation:
             **{f"test_{name}": at_threshold[name] for name, metric in METRICS.items() if metric.in_summary},
             **{f"test_{name}_auroc": entry["auroc"]["value"] for name, entry in checks.items()},
             **self._stress_figures(),
+            **self._prediction_set_figures(),
             "threshold": self.operating_point.threshold,
             "temperature": self.temperature,
         }
@@ -100,6 +119,14 @@ class Evaluation:
             "validation_stress_auroc": validation["mean"]["auroc"]["value"],
             "test_stress_auroc": test["mean"]["auroc"]["value"],
             "test_stress_worst_auroc": test["worst"]["auroc"]["value"],
+        }
+
+    def _prediction_set_figures(self) -> dict[str, float]:
+        if self.prediction_sets is None:
+            return {}
+        measured = self.report[TEST][PREDICTION_SETS]
+        return {"coverage": self.prediction_sets.coverage} | {
+            f"test_{name}": measured[name]["value"] for name in SUMMARY_OF_SETS
         }
 
     def with_entries(self, entries: Mapping[str, Any]) -> Evaluation:
@@ -115,7 +142,7 @@ class Evaluation:
         return replace(self, report={**self.report, **entries})
 
     def calibrate(self, metadata: ModelMetadata) -> ModelMetadata:
-        """Add the chosen temperature and threshold to a model's metadata.
+        """Add the chosen temperature, threshold and prediction sets to a model's metadata.
 
         Args:
             metadata: metadata of the evaluated model.
@@ -124,7 +151,8 @@ class Evaluation:
             New, calibrated metadata.
         """
         point = self.operating_point
-        return metadata.with_calibration(self.temperature, point.threshold, point.sentence())
+        calibrated = metadata.with_calibration(self.temperature, point.threshold, point.sentence())
+        return replace(calibrated, prediction_sets=self.prediction_sets)
 
 
 def evaluation_rows(
@@ -193,8 +221,22 @@ def check_recipe_fits(metadata: ModelMetadata, prepared: PreparedImages) -> None
         )
 
 
+def check_coverage(rows: pd.DataFrame, coverage: float | None) -> None:
+    """Refuse a coverage that the validation images are too few for, before a network has predicted them.
+
+    Args:
+        rows: the result of :func:`evaluation_rows`.
+        coverage: wanted coverage of the prediction sets; None for none.
+
+    Raises:
+        ParameterError: if a class has too few validation images.
+    """
+    if coverage is not None:
+        check_enough_images(_labels(rows[rows["split"] == VALIDATION]), coverage)
+
+
 def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluation:
-    """Calibrate and choose the threshold on validation, then measure validation and test.
+    """Calibrate and choose the thresholds on validation, then measure validation and test.
 
     Args:
         predictions: one row per image with the columns path, group (patients), label, subtype, split and
@@ -206,6 +248,7 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
 
     Raises:
         DataError: if a required column, split or class is missing, or a probability is not one.
+        ParameterError: if a class has too few validation images for the wanted coverage.
     """
     rows = _check_predictions(predictions)
     resamples, seed, bins = settings.resamples, settings.seed, settings.bins
@@ -219,14 +262,18 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
         choose_operating_point(labels, calibrated, rule="sensitivity", target=sensitivity)
         for sensitivity in settings.sensitivities
     ]
+    sets = None
+    if settings.coverage is not None:
+        sets = fit_prediction_sets(labels, calibrated, coverage=settings.coverage)
     report: dict[str, Any] = {
         "temperature": temperature,
         "operating_point": point.to_dict(),
+        **({} if sets is None else {PREDICTION_SETS: asdict(sets)}),
         "bootstrap": {"confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "unit": "patient"},
         "bins": bins,
     }
     for split in (VALIDATION, TEST):
-        report[split] = _measure_split(rows[rows["split"] == split], point, further_points, settings)
+        report[split] = measure_images(rows[rows["split"] == split], point, further_points, sets, settings)
     test = rows[rows["split"] == TEST]
     labels, probability = _labels(test), test["probability"].to_numpy()
     curves = {
@@ -235,16 +282,28 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
         "precision_recall": precision_recall_curve(labels, probability),
         "calibration": calibration_curve(labels, test["probability_raw"], probability, bins=bins),
     }
-    return Evaluation(temperature, point, rows, report, curves)
+    return Evaluation(temperature, point, rows, report, curves, prediction_sets=sets)
 
 
-def _measure_split(
+def measure_images(
     rows: pd.DataFrame,
     point: OperatingPoint,
     further_points: Sequence[OperatingPoint],
+    sets: PredictionSets | None,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """Measure one split; the same bootstrap draws serve all its metrics."""
+    """Measure a set of images, such as those of a split; the same bootstrap draws serve all its metrics.
+
+    Args:
+        rows: one row per image with the columns group (patients), label, subtype, probability_raw and probability.
+        point: the threshold.
+        further_points: further thresholds, at which sensitivity and specificity are reported.
+        sets: prediction sets of the model; None if it has none.
+        settings: replicates and seed of the bootstrap, and bins of the calibration error.
+
+    Returns:
+        Counts, and value, low and high of each measure; NaN where unknown.
+    """
     labels, bins = _labels(rows), settings.bins
     probability, raw = rows["probability"].to_numpy(), rows["probability_raw"].to_numpy()
     subtypes = [name for name in ("bacteria", "virus") if (rows["subtype"] == name).any()]
@@ -270,6 +329,9 @@ def _measure_split(
             values |= sensitivity_and_specificity(point.threshold, weight * member, name)
         for position, further in enumerate(further_points):
             values |= sensitivity_and_specificity(further.threshold, weight, str(position))
+        if sets is not None:
+            measured = prediction_set_metrics(labels, probability, sets, weight)
+            values |= {f"{PREDICTION_SETS}/{name}": value for name, value in measured.items()}
         return values
 
     drawn = bootstrap(statistic, labels, rows["group"], resamples=settings.resamples, seed=settings.seed)
@@ -293,6 +355,11 @@ def _measure_split(
             {"wanted_sensitivity": further.target, "threshold": further.threshold, **entries(str(position))}
             for position, further in enumerate(further_points)
         ],
+        **(
+            {}
+            if sets is None
+            else {PREDICTION_SETS: {"counts": count_prediction_sets(probability, sets), **entries(PREDICTION_SETS)}}
+        ),
     }
 
 

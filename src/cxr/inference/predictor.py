@@ -13,6 +13,7 @@ from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE
 from cxr.models.metadata import MEMBERS_FOLDER, ModelMetadata
+from cxr.models.prediction_sets import label_of
 from cxr.models.stored_files import load_network
 
 if TYPE_CHECKING:
@@ -34,16 +35,19 @@ class Prediction:
 
     Attributes:
         probability: calibrated probability of pneumonia, 0 to 1.
-        label: ``"PNEUMONIA"`` when the probability is at or above the threshold, else ``"NORMAL"``.
+        label: ``"PNEUMONIA"`` when the probability is at or above the threshold, else ``"NORMAL"``. Of a model with
+            prediction sets the class that fits alone, else ``"UNCERTAIN"``.
         threshold: operating point on the calibrated probability, 0 to 1.
         raw_probability: output of the network before calibration, 0 to 1; of an ensemble the pooled probability
             before the ensemble's own calibration.
+        classes: the classes that fit the image: both, one or none; None if the model has no prediction sets.
     """
 
     probability: float
     label: str
     threshold: float
     raw_probability: float
+    classes: tuple[str, ...] | None = None
 
 
 class Predictor:
@@ -210,7 +214,7 @@ class Predictor:
         return self.probabilities(prepared[self.recipe], batch_size)
 
     def calibrated_predictions(self, raw: NDArray[np.float64]) -> list[Prediction]:
-        """Calibrate raw probabilities and compare them with the threshold.
+        """Calibrate raw probabilities and label them, by the threshold or by the model's prediction sets.
 
         Args:
             raw: raw probabilities, ``(n,)``, 0 to 1.
@@ -222,10 +226,16 @@ class Predictor:
             MissingInputError: if the model isn't calibrated.
         """
         _, threshold = self._operating_point()
-        return [
-            Prediction(float(probability), PNEUMONIA if probability >= threshold else NORMAL, threshold, float(value))
-            for value, probability in zip(raw, self.calibrated(raw), strict=True)
-        ]
+        sets = self.metadata.prediction_sets
+        predictions = []
+        for value, probability in zip(raw, self.calibrated(raw), strict=True):
+            if sets is None:
+                classes, label = None, PNEUMONIA if probability >= threshold else NORMAL
+            else:
+                classes = sets.classes(probability)
+                label = label_of(classes)
+            predictions.append(Prediction(float(probability), label, threshold, float(value), classes))
+        return predictions
 
     def predict(self, inputs: Sequence[ImageInput]) -> list[Prediction]:
         """Predict for image files, whatever they show; no image is refused.

@@ -70,11 +70,18 @@ class Lineage:
 
     @property
     def measures(self) -> dict[str, float]:
-        """Measures of the evaluation, and what it chose on validation; from the tags."""
+        """Measures of the evaluation and on other data, and what the evaluation chose on validation; from the tags."""
         names = [
-            name for name in self.tags if name.startswith(("validation_", "test_")) or name in CHOSEN_ON_VALIDATION
+            name
+            for name in self.tags
+            if name.startswith(("validation_", "test_", "outside/")) or name in CHOSEN_ON_VALIDATION
         ]
         return {name: float(self.tags[name]) for name in names if _is_number(self.tags[name])}
+
+    @property
+    def test_measures(self) -> dict[str, float]:
+        """Measures of the version's own test images, without the beginning ``test_`` of their tags."""
+        return {name.removeprefix("test_"): value for name, value in self.measures.items() if name.startswith("test_")}
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON.

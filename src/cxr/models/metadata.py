@@ -10,6 +10,7 @@ from typing import Any
 from cxr.data.dataset import CLASSES
 from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE, write_text
+from cxr.models.prediction_sets import PredictionSets
 from cxr.models.stored_files import check_digest
 
 NAME_SEPARATOR = " + "
@@ -96,6 +97,7 @@ class ModelMetadata:
         threshold_rule: sentence on how the threshold was chosen; None before evaluation.
         members: models of an ensemble, those of weight 0 too; empty for a single network.
         detector: what a detector needs besides; None for a classifier or an ensemble. A detector has no temperature.
+        prediction_sets: when a label is UNCERTAIN; None if the label is the comparison with the threshold.
     """
 
     model: str
@@ -121,6 +123,7 @@ class ModelMetadata:
     threshold_rule: str | None = None
     members: tuple[Member, ...] = ()
     detector: DetectorMetadata | None = None
+    prediction_sets: PredictionSets | None = None
 
     @property
     def dataset_kind(self) -> str:
@@ -164,7 +167,7 @@ class ModelMetadata:
             rule: sentence on how the threshold was chosen.
 
         Returns:
-            New metadata; this object stays as it is.
+            New metadata; this object stays as it is. Prediction sets are left out: they belong to one temperature.
 
         Raises:
             ValueError: if temperature or threshold is out of bounds or not finite.
@@ -173,7 +176,13 @@ class ModelMetadata:
             raise ValueError(f"expected a temperature above 0, received temperature={temperature!r}")
         if not 0 <= threshold <= 1:
             raise ValueError(f"expected a threshold from 0 to 1, received threshold={threshold!r}")
-        return replace(self, temperature=float(temperature), threshold=float(threshold), threshold_rule=rule)
+        return replace(
+            self,
+            temperature=float(temperature),
+            threshold=float(threshold),
+            threshold_rule=rule,
+            prediction_sets=None,
+        )
 
     def with_box_choice(self, threshold: float, box_scale: float, rule: str) -> ModelMetadata:
         """Add the threshold and the box scale that evaluation chose on the validation images for a detector.
@@ -202,13 +211,14 @@ class ModelMetadata:
         """Convert the metadata to plain values, for JSON.
 
         Returns:
-            Field name to value. Without ``detector`` where there is none: the files of classifiers and ensembles stay
-            those that they were before there were detectors.
+            Field name to value. Without ``detector`` and ``prediction_sets`` where there are none: such files stay
+            those that they were before these existed.
         """
         values = asdict(self)
         for card in (values, *(member["card"] for member in values["members"])):
-            if card["detector"] is None:
-                del card["detector"]
+            for name in ("detector", "prediction_sets"):
+                if card[name] is None:
+                    del card[name]
         return values
 
     def write(self, folder: Path) -> Path:
@@ -260,7 +270,17 @@ class ModelMetadata:
         )
         shape, classes = tuple(values["input_shape"]), tuple(values["classes"])
         detector = DetectorMetadata(**values["detector"]) if values.get("detector") else None
-        return cls(**{**values, "classes": classes, "input_shape": shape, "members": members, "detector": detector})
+        sets = PredictionSets(**values["prediction_sets"]) if values.get("prediction_sets") else None
+        return cls(
+            **{
+                **values,
+                "classes": classes,
+                "input_shape": shape,
+                "members": members,
+                "detector": detector,
+                "prediction_sets": sets,
+            }
+        )
 
 
 def model_folders(models: Path, evaluations: Path, transfer: Path | None = None) -> dict[str, tuple[Path, Path]]:

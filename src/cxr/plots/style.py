@@ -181,5 +181,7 @@ def error_bars(entry: Mapping[str, float]) -> list[list[float]] | None:
 
 
 def describe_test_images(test: Mapping[str, Any]) -> str:
-    """Describe the test images of an evaluation's report, for example ``"879 test images of 615 patients"``."""
+    """Describe the test images of a report, for example ``"879 test images of 615 patients"``, if these are known."""
+    if "patients" not in test:
+        return f"{test['images']} test images"
     return f"{test['images']} test images of {test['patients']} patients"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from cxr.errors import DataError
 from cxr.files import COMPARISON_FILE, METADATA_FILE, METRICS_FILE, TRAINING_FILE, read_json
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import check_digest
+from cxr.results.judgements import JUDGED_MODEL_FIELDS, JUDGEMENTS_ENTRY, read_judgements
 from cxr.results.model_result import ModelResult, read_metrics
 
 REFERENCE_REPORT_FILE = "report.json"
@@ -49,7 +50,10 @@ TRAINING_FIELDS = (
 
 
 def collect_results(
-    folders: Mapping[str, tuple[Path, Path]], ensemble: Path | None = None, reference: Path | None = None
+    folders: Mapping[str, tuple[Path, Path]],
+    ensemble: Path | None = None,
+    reference: Path | None = None,
+    judgements: Path | None = None,
 ) -> list[ModelResult]:
     """Collect the results of a run.
 
@@ -58,6 +62,7 @@ def collect_results(
             folder of its evaluation.
         ensemble: folder of the ensemble of these models, with its evaluation and comparison; may be missing.
         reference: folder of the reference, whose report belongs to the models of its split; may be missing.
+        judgements: folder with one folder per judgement of these models on other data; may be missing.
 
     Returns:
         One result per evaluation, by name of the model, the ensemble last.
@@ -82,7 +87,16 @@ def collect_results(
             else result
             for result in results
         ]
-    return results
+    summaries = [] if judgements is None else read_judgements(judgements)
+    return [_with_judgements(result, summaries) for result in results]
+
+
+def _with_judgements(result: ModelResult, summaries: Sequence[Mapping[str, Any]]) -> ModelResult:
+    """Add the judgements of a model; those of another training of it are left out, and no result is changed else."""
+    own = [
+        summary for summary in summaries if all(summary.get(name) == result.facts[name] for name in JUDGED_MODEL_FIELDS)
+    ]
+    return ModelResult({**result.facts, JUDGEMENTS_ENTRY: own}) if own else result
 
 
 def _make_result(metadata: Mapping[str, Any], metrics: dict[str, Any], parameters: Mapping[str, Any]) -> ModelResult:

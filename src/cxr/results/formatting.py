@@ -11,6 +11,20 @@ from cxr.results.model_result import DIGEST_LETTERS
 
 UNKNOWN = "–"
 
+SHARE = "sensitivity"
+"""A measure that is written as every share is."""
+
+PREDICTION_SET_HEADINGS = {
+    "normal_coverage": "Normal images that NORMAL fits",
+    "pneumonia_coverage": "Images with pneumonia that PNEUMONIA fits",
+    "uncertain": "Uncertain",
+    "normal_uncertain": "Uncertain, of normal images",
+    "pneumonia_uncertain": "Uncertain, of images with pneumonia",
+    "sensitivity": "Sensitivity, certain answers",
+    "specificity": "Specificity, certain answers",
+}
+"""Figures of prediction sets, see :func:`cxr.evaluation.conformal.prediction_set_metrics`, for a reader."""
+
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table. Columns of numbers are aligned to the right, others to the left.

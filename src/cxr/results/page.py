@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr.results import reported_tables, tables
 from cxr.results.formatting import UNKNOWN, format_known, format_measure, format_number, format_share, markdown_table
+from cxr.results.judgements import JUDGEMENTS_ENTRY, judgements_table
 from cxr.results.model_result import DIGEST_LETTERS, ModelResult
 from cxr.results.repeated_trainings import repeated_trainings_table
 from cxr.results.reported_results import EXPECTED_RANGES, PERFORMANCE_TARGETS
@@ -117,6 +118,7 @@ def _section(models: Sequence[ModelResult], note: str | None) -> str:
         *_repeated_trainings(models),
         "### Further measures at that threshold\n",
         tables.further_measures_table(models),
+        *_uncertain_answers(models),
         "### At 0.5 without calibration, beside the source systems and published results\n",
         reported_tables.reported_results_table(models, protocol),
     ]
@@ -131,6 +133,7 @@ def _section(models: Sequence[ModelResult], note: str | None) -> str:
         tables.operating_points_table(models),
         *_stress_test(models),
         *_refusals(models),
+        *_other_data(models),
         "### How they were trained\n",
         tables.training_table(models),
     ]
@@ -152,6 +155,17 @@ def _repeated_trainings(models: Sequence[ModelResult]) -> list[str]:
         "training's own threshold.\n"
     )
     return ["### Several trainings of one network\n", explanation, table] if table else []
+
+
+def _uncertain_answers(models: Sequence[ModelResult]) -> list[str]:
+    """Coverage and uncertain answers; empty if no model was evaluated with a coverage."""
+    with_sets = [result for result in models if "prediction_sets" in result.test]
+    explanation = (
+        "Class-conditional conformal prediction, fitted on validation. The label of these models is the class that "
+        "fits alone; where both classes fit, or neither, it is UNCERTAIN. Figures are those of test. The coverage "
+        "is promised for each class, for images like those of validation.\n"
+    )
+    return ["### Uncertain answers\n", explanation, tables.prediction_sets_table(with_sets)] if with_sets else []
 
 
 def _selection_on_test(models: Sequence[ModelResult], protocol: str) -> list[str]:
@@ -207,6 +221,18 @@ def _refusals(models: Sequence[ModelResult]) -> list[str]:
     )
     headings = ["Images of", "Wrongly refused", "Share", "Noticed when turned", "Noticed when inverted"]
     return ["### Images that get no answer\n", explanation, markdown_table(headings, rows)]
+
+
+def _other_data(models: Sequence[ModelResult]) -> list[str]:
+    """The figures on data from elsewhere; empty if no model was judged there."""
+    rows = [
+        (summary, [f"**{result.model}**"]) for result in models for summary in result.facts.get(JUDGEMENTS_ENTRY, ())
+    ]
+    explanation = (
+        "Images from elsewhere, judged with the model's own threshold and calibration (`cxr judge`). Unless the column "
+        "says so, refused images are not among the figures. The distance is measured as `cxr drift` does.\n"
+    )
+    return ["### On other data\n", explanation, judgements_table(rows, ["Model"])] if rows else []
 
 
 def _describe_ensemble(ensemble: ModelResult) -> str:

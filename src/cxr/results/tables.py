@@ -7,6 +7,8 @@ from typing import Any
 
 from cxr.evaluation.metrics import METRICS
 from cxr.results.formatting import (
+    PREDICTION_SET_HEADINGS,
+    SHARE,
     UNKNOWN,
     format_commit,
     format_interval,
@@ -90,6 +92,25 @@ def further_measures_table(models: Sequence[ModelResult]) -> str:
     ]
     headings = [*map(measure_heading, measures), "Calibration error, uncalibrated", "Temperature"]
     return markdown_table(["Model", *headings], rows)
+
+
+def prediction_sets_table(models: Sequence[ModelResult]) -> str:
+    """Write the thresholds of the prediction sets, and coverage and uncertain answers on test.
+
+    Args:
+        models: results of one data set and split, with prediction sets.
+
+    Returns:
+        A Markdown table.
+    """
+    rows = []
+    for result in models:
+        sets, test = result.facts["metrics"]["prediction_sets"], result.test["prediction_sets"]
+        thresholds = (format_number(sets[name], 3) for name in ("normal_at_most", "pneumonia_at_least"))
+        figures = (format_interval(SHARE, test[name]) for name in PREDICTION_SET_HEADINGS)
+        rows.append([f"**{result.model}**", format_value(SHARE, sets["coverage"]), *thresholds, *figures])
+    headings = ["Model", "Wanted coverage", "NORMAL at most", "PNEUMONIA at least", *PREDICTION_SET_HEADINGS.values()]
+    return markdown_table(headings, rows)
 
 
 def subtypes_table(models: Sequence[ModelResult]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cxr.errors import DriftError, MissingInputError, RegistryError, TooFewError
 from cxr.steps.base import Input, Output
-from cxr.steps.model_fields import FixedModelStep
+from cxr.steps.drift_fields import WindowLimitsStep
 from cxr.steps.time_fields import DayOrMoment, read_moment, time_bounds
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _read_window_start(value: object) -> object:
         raise ValueError("an age such as 7d or 12h, a day such as 2026-11-01, or a moment") from None
 
 
-class Drift(FixedModelStep):
+class Drift(WindowLimitsStep):
     """Compare logged predictions with training: exit status 0 no drift, 3 drift, 4 too few images to tell."""
 
     name: ClassVar[str] = "drift"
@@ -58,26 +58,6 @@ class Drift(FixedModelStep):
     until: Annotated[
         DayOrMoment | None, Field(description="End of the window: a day (UTC; all of it) or moment; null is now.")
     ] = None
-    films: Annotated[
-        int, Field(ge=10, description="Smallest number of images that are compared; fewer are too few to tell.")
-    ] = 50
-    distance: Annotated[
-        float, Field(gt=0, le=1, description="Largest Kolmogorov-Smirnov distance of statistics and probabilities.")
-    ] = 0.15
-    embedding: Annotated[float, Field(gt=0, le=1, description="Largest energy distance of the embeddings.")] = 0.1
-    shares: Annotated[float, Field(gt=0, le=1, description="Largest change of the share of pneumonia.")] = 0.1
-    refusals: Annotated[
-        float,
-        Field(gt=0, le=1, description="How far the share of refused images may exceed the one measured at training."),
-    ] = 0.05
-    significance: Annotated[
-        float,
-        Field(
-            gt=0, lt=0.5, description="Share of all runs without drift that may be called drift. Larger p-values, "
-            "corrected for the number of comparisons, count as chance."
-        ),
-    ] = 0.01  # fmt: skip
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the permutations.")] = 0
     on_drift: Annotated[
         list[str] | None,
         Field(
@@ -128,7 +108,6 @@ class Drift(FixedModelStep):
         from cxr.drift.detection import detect_drift
         from cxr.drift.on_drift import entries_of_run
         from cxr.drift.report import ReportContext, write_report
-        from cxr.drift.window_comparison import WindowLimits
         from cxr.models.backend import load_keras
         from cxr.serving.prediction_log import logged_image_path, read_prediction_log
 
@@ -143,12 +122,8 @@ class Drift(FixedModelStep):
                 f"{choice.name} without either; register it again, or for a model of a folder "
                 "run `cxr reference` and name its folder as --reference"
             )
-        limits = WindowLimits(
-            distance=self.distance, shares=self.shares, significance=self.significance, embedding=self.embedding,
-            refusals=self.refusals, films=self.films,
-        )  # fmt: skip
         comparison = detect_drift(
-            window.rows, (served.version, served.metadata.model), served.reference, served.validation, limits,
+            window.rows, (served.version, served.metadata.model), served.reference, served.validation, self.limits(),
             seed=self.seed,
         )  # fmt: skip
         for note in comparison.notes:

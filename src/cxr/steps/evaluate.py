@@ -56,7 +56,7 @@ class Evaluate(EvaluationStep):
         load_keras()
 
         from cxr.data.split_table import read_ratios
-        from cxr.evaluation.evaluate import evaluate, evaluation_rows
+        from cxr.evaluation.evaluate import check_coverage, evaluate, evaluation_rows
         from cxr.evaluation.files import read_history
         from cxr.evaluation.prediction import predict_with_speed
         from cxr.evaluation.shortcut_checks import (
@@ -78,6 +78,7 @@ class Evaluate(EvaluationStep):
         prepared = PreparedImages.open(self.prepared)
         splits = read_table(self.splits / SPLITS_FILE)
         rows = evaluation_rows(splits, self.splits, self.model, metadata, prepared)
+        check_coverage(rows, self.coverage)
         manifest = read_table(self.manifest / MANIFEST_FILE)
         rows[METADATA_COLUMN] = metadata_baseline_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)

@@ -43,6 +43,15 @@ class EvaluationStep(TrackingStep):
     ] = 2000
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of the bootstrap.")] = 0
     bins: Annotated[int, Field(ge=2, le=100, description="Bins of the calibration error.")] = 15
+    coverage: Annotated[
+        float | None,
+        Field(
+            ge=0.5,
+            lt=1,
+            description="Share of each class that its prediction sets cover; images that fit both classes or neither "
+            "are UNCERTAIN. null: labels are NORMAL or PNEUMONIA.",
+        ),
+    ] = None
     mistakes: Annotated[
         int, Field(ge=1, le=12, description="Images of each kind of mistake on the sheet of mistakes.")
     ] = 6

@@ -41,6 +41,11 @@ class Results(Step):
         Input("Reference", optional=True),
         Field(description="Folder of the reference: how many images of this split would get no answer."),
     ] = Path("artifacts/reference")
+    judgements: Annotated[
+        Path,
+        Input("Judgements", optional=True),
+        Field(description="Folder with one folder per judgement on other data (`cxr judge --judgement ...`)."),
+    ] = Path("artifacts/judgements")
     transfer: Annotated[
         Path | None,
         Input("Transfer", optional=True),
@@ -64,7 +69,8 @@ class Results(Step):
         from cxr.results.readme import update_readme
 
         folders = model_folders(self.models, self.evaluations, self.transfer)
-        keep_results(collect_results(folders, self.ensemble, self.reference), self.kept, phantoms=self.phantoms)
+        own_results = collect_results(folders, self.ensemble, self.reference, self.judgements)
+        keep_results(own_results, self.kept, phantoms=self.phantoms)
         results = read_results(self.kept)
         write_text(self.page, render_page(results, read_notes(self.kept), phantoms=self.phantoms))
         if self.readme is not None:

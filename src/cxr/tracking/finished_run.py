@@ -19,6 +19,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import check_all_digests, check_digest
 from cxr.tracking.background import BackgroundCall
 from cxr.tracking.content import read_content
+from cxr.tracking.dataset_inputs import log_inputs, split_inputs, training_input
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, flatten, is_known_run, logged_steps
 from cxr.tracking.store import Store, experiment_name
 
@@ -98,6 +99,7 @@ def complete_run(store: Store, run_id: str, trained: Path) -> None:
         if (metric.key, epoch) not in logged
     ]
     add_metrics(store, run_id, missing)
+    log_inputs(store, run_id, training_input(metadata))
     if evidence:
         store.client.log_artifacts(run_id, str(trained), "training")
     if run.info.status != "FINISHED":
@@ -135,7 +137,9 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
         new = {name: value for name, value in figures.items() if run.metrics.get(name) != value}
         add_metrics(store, run_id, epoch_metrics(new, 0, timestamp))
         client.log_artifacts(run_id, str(evaluation), "evaluation")
-        metadata = ModelMetadata.read(evaluation)
+        metadata, metrics = ModelMetadata.read(evaluation), _read_json(evaluation / METRICS_FILE)
+        splits: dict[str, Any] = {split: metrics[split] for split in ("validation", "test") if split in metrics}
+        log_inputs(store, run_id, split_inputs(metadata, splits))
         tags = {name: getattr(metadata, name) for name in ("threshold", "temperature", "threshold_rule")}
         tags["box_scale"] = metadata.detector.box_scale if metadata.detector is not None else None
         # This tag comes last: after a process that is killed earlier, the whole evaluation is logged again.

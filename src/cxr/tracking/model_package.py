@@ -36,7 +36,7 @@ PACKAGE = (
     "evaluation/__init__.py", "evaluation/calibration.py", "evaluation/metrics.py",
     "images",
     "inference/__init__.py", "inference/predictor.py", "inference/reference",
-    "models/__init__.py", "models/metadata.py", "models/stored_files.py",
+    "models/__init__.py", "models/metadata.py", "models/prediction_sets.py", "models/stored_files.py",
 )  # fmt: skip
 """Parts of this package that a version carries: all that prediction imports. A server needs one request per file."""
 DETECTOR_PACKAGE = (

@@ -69,8 +69,9 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
 
         Returns:
             A DataFrame, one row per image in order: ``probability`` (calibrated, 0 to 1), ``label``
-            (``"NORMAL"`` or ``"PNEUMONIA"``), ``threshold``, and ``refusal``: why the image is no chest radiograph and
-            its probability means nothing; empty for a chest radiograph. Of a detector one row per box that counts, by
+            (``"NORMAL"`` or ``"PNEUMONIA"``; of a model with prediction sets also ``"UNCERTAIN"``), ``threshold``, and
+            ``refusal``: why the image is no chest radiograph and its probability means nothing; empty for a chest
+            radiograph. Of a detector one row per box that counts, by
             image and falling score: ``path`` (of an image that came as data its position, from 0), ``x``, ``y``,
             ``width`` and ``height`` in pixels of the original, and ``score`` (0 to 1).
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr.errors import DataError
-from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE, scratch_folder
+from cxr.files import METRICS_FILE, MODEL_CARD_FILE, TRAINING_FILE, read_json, scratch_folder
 from cxr.lineage import provenance
 from cxr.lineage.provenance import DATA_POINTER, LOCK_FILES, PARAMETERS_FILE, RECORDED_FILES
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.model_card.writer import write_model_card
+from cxr.results.judgements import JUDGEMENTS_ENTRY
 from cxr.results.model_result import read_metrics
+from cxr.tracking.artifact_download import download_files
+from cxr.tracking.registry_reader import read_metadata
 from cxr.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 RECORDS = "registered"
 """Folder among a run's artifacts with one folder per version that was created from the run."""
@@ -88,6 +94,38 @@ def keep_record(
     links = run_pages(str(experiment_id), run_id, path)
     origin = "\n".join(f"- {line}" for line in _origin_lines(metadata, tags, links))
     return VersionRecord(tags, write_model_card(metadata, metrics, origin=origin, limit=DESCRIPTION_LIMIT))
+
+
+def update_card(store: Store, version: ModelVersion, judgements: Sequence[Mapping[str, Any]]) -> None:
+    """Write the description of a version, and the model card of its record, anew with its judgements on other data.
+
+    A version of an earlier program, without a record, keeps its description.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+        judgements: content of the ``summary.json`` of each.
+
+    Raises:
+        RegistryError: if the files of the version cannot be read.
+    """
+    record = version.tags.get("record")
+    if record is None:
+        return
+    run_id, _, path = record.removeprefix("runs:/").partition("/")
+    run = store.client.get_run(run_id)
+    metadata = read_metadata(store, version)
+    with scratch_folder() as scratch:
+        metrics = read_json(download_files(store, run.info.artifact_uri, f"{path}/{METRICS_FILE}", scratch))
+        metrics |= {JUDGEMENTS_ENTRY: list(judgements)}
+        folder = scratch / "card"
+        folder.mkdir()
+        (folder / MODEL_CARD_FILE).write_text(write_model_card(metadata, metrics), encoding="utf-8")
+        store.client.log_artifacts(run_id, str(folder), path)
+    links = run_pages(str(run.info.experiment_id), run_id, path)
+    origin = "\n".join(f"- {line}" for line in _origin_lines(metadata, version.tags, links))
+    description = write_model_card(metadata, metrics, origin=origin, limit=DESCRIPTION_LIMIT)
+    store.client.update_model_version(version.name, version.version, description)
 
 
 def model_card(metadata: ModelMetadata, evaluation: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,10 +19,11 @@ from cxr.data.image_files import NO_IMAGE, REASONS, SYSTEM_FILE
 from cxr.errors import SourceError
 from cxr.images.reading_options import STRICT
 from cxr.inference.predictor import Predictor
-from cxr.inference.scoring.batch import ScoringModel, predict_rows, score, score_to_text
+from cxr.inference.scoring.batch import ScoringModel, predict_rows, score, score_to_table, score_to_text
 from cxr.inference.scoring.sources import FolderImages, ImageFile, ImageSource, ObjectStoreImages
 from cxr.inference.scoring.table import PredictionRow, TableParts
 from cxr.models.metadata import ModelMetadata
+from cxr.models.prediction_sets import UNCERTAIN, PredictionSets
 from support import bad_images
 from support.dicom_files import dicom_file
 from support.loopback import Gate
@@ -62,6 +65,27 @@ def test_rows_are_the_predictions_of_the_predictor_in_order(
     ]
     assert {(row.width, row.height, row.error) for row in rows} == {(52, 40, "")}
     assert {row.label for row in rows} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_uncertain_stands_in_rows_table_summary_and_terminal(
+    folders: ModelFolders, predictor: Predictor, tmp_path: Path
+) -> None:
+    source = FolderImages(folders.images[0].parent)
+    sets = PredictionSets(0.9, 0.165, 0.835, 24, 24)
+    with_sets = Predictor.load(folders.models / "three_block", replace(predictor.metadata, prediction_sets=sets))
+    plain_rows, rows = rows_of(source, predictor), rows_of(source, with_sets)
+    uncertain = [row for row in rows if row.label == UNCERTAIN]
+    assert 0 < len(uncertain) < len(rows)
+    assert all(row.probability is not None and 0.165 < row.probability < 0.835 for row in uncertain)
+    assert [replace(row, label=plain.label) for row, plain in zip(rows, plain_rows, strict=True)] == plain_rows
+    parts = TableParts(tmp_path / "parts", source.files, "model", 20)
+    table, summary = tmp_path / "rows.csv", tmp_path / "summary.json"
+    options: dict[str, Any] = {"options": STRICT, "workers": None, "batch_size": 64}
+    score_to_table(source, ScoringModel(with_sets), parts, table, summary, **options)
+    assert table.read_text().count(f",{UNCERTAIN},") == len(uncertain)
+    assert json.loads(summary.read_text())["labels"][UNCERTAIN] == len(uncertain)
+    lines = list(score_to_text(source, ScoringModel(with_sets), **options))
+    assert sum(f"  {UNCERTAIN}  " in line for line in lines) == len(uncertain)
 
 
 def test_a_broken_file_is_a_row_with_the_reason_and_does_not_affect_others(

@@ -15,7 +15,9 @@ import pytest
 
 from cxr.images.decoding import decode_image
 from cxr.images.sandbox import SandboxedDecoder
+from cxr.inference.predictor import Predictor
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference
+from cxr.models.prediction_sets import PredictionSets
 from cxr.serving.model_provider import FolderModelProvider
 from cxr.serving.prediction_log import PredictionLog
 from cxr.serving.rest.problems import PROBLEM_TYPE
@@ -46,6 +48,30 @@ def test_image_files_and_json_are_predicted_as_the_predictor_does(
         assert single.status == 200
         probability = expected[images.index(jpeg)].probability
         assert single.json["predictions"][0]["probability"] == pytest.approx(probability, abs=1e-6)
+
+
+def test_a_version_with_prediction_sets_says_uncertain_and_counts_and_logs_it(
+    provider: FolderModelProvider, folders: ModelFolders, decoder: SandboxedDecoder, tmp_path: Path
+) -> None:
+    images = folders.images[:16]
+    plain = provider.current.predictor.predict(images)
+    sets = PredictionSets(0.95, 0.165, 0.835, 24, 24)
+    metadata = replace(provider.current.metadata, prediction_sets=sets)
+    predictor = Predictor.load(folders.models / "three_block", metadata)
+    with_sets = replace(provider, current=replace(provider.current, predictor=predictor))
+    prediction_log = PredictionLog(tmp_path / "log", keep_images=False)
+    with run_service(with_sets, decoder=decoder, prediction_log=prediction_log) as service:
+        results = service.client.predict_all(*images).json["predictions"]
+        labels = [result["label"] for result in results]
+        expected = ["UNCERTAIN" if 0.165 < each.probability < 0.835 else each.label for each in plain]
+        assert labels == expected and set(labels) == {"NORMAL", "PNEUMONIA", "UNCERTAIN"}
+        for result, prediction in zip(results, plain, strict=True):
+            assert result["probability"] == pytest.approx(prediction.probability, abs=1e-6)
+            assert result["threshold"] == prediction.threshold
+        counted = service.client.metric("cxr_predictions_total", label="UNCERTAIN")
+        assert counted == labels.count("UNCERTAIN")
+    rows = "".join(path.read_text() for path in (tmp_path / "log").glob("*.jsonl")).splitlines()
+    assert [json.loads(row)["label"] for row in rows] == labels
 
 
 def test_responses_on_a_kept_connection_are_sent_at_once(service: RunningService) -> None:

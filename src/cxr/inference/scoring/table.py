@@ -53,9 +53,9 @@ class PredictionRow:
 
     Attributes:
         path: name of the file.
-        label: ``"NORMAL"`` or ``"PNEUMONIA"``; None without a prediction.
+        label: ``"NORMAL"``, ``"PNEUMONIA"`` or ``"UNCERTAIN"``; None without a prediction.
         probability: calibrated probability of pneumonia, 0 to 1; None without a prediction.
-        threshold: probability at and above which an image is called PNEUMONIA; None without a prediction.
+        threshold: operating point on the probability, 0 to 1; None without a prediction.
         error: kind of problem or of refusal, and its description; empty if there is none.
         warning: what is unusual about a file that was read: kinds of problem, and their descriptions; empty if nothing.
         sha256: digest of the content; None if it could not be read.

@@ -7,7 +7,8 @@ from typing import Any
 
 from cxr.evaluation.metrics import METRICS
 from cxr.models.metadata import ModelMetadata
-from cxr.results.formatting import format_value, markdown_table, measure_heading
+from cxr.models.prediction_sets import PredictionSets
+from cxr.results.formatting import PREDICTION_SET_HEADINGS, SHARE, format_value, markdown_table, measure_heading
 
 FIRST_MEASURES = ("auroc", "average_precision", "sensitivity", "specificity", "precision", "f1", "accuracy", "brier")
 MEASURES = (
@@ -86,7 +87,38 @@ def threshold_section(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> st
             f" On test it missed {confusion['false_negatives']} of {sick} images with pneumonia and called "
             f"{confusion['false_positives']} of {well} normal ones PNEUMONIA."
         )
+    if metadata.prediction_sets is not None:
+        text += " The label of this model does not follow this threshold: see the section Uncertain answers."
     return text
+
+
+def prediction_sets_section(sets: PredictionSets, metrics: Mapping[str, Any]) -> str:
+    """Write when the label is UNCERTAIN, and what that gives on the test images.
+
+    Args:
+        sets: prediction sets of the model.
+        metrics: content of ``metrics.json``.
+
+    Returns:
+        Markdown.
+    """
+    test = split_metrics(metrics, "test").get("prediction_sets", {})
+    lines = [
+        f"The label comes from two thresholds of their own. NORMAL fits at a calibrated probability of "
+        f"{sets.normal_at_most:.4f} and below, PNEUMONIA at {sets.pneumonia_at_least:.4f} and above. Where both fit, "
+        f"or neither, the label is UNCERTAIN. At least {100 * sets.coverage:g} % of the images of each class shall fit "
+        "their own class: class-conditional conformal prediction, fitted on "
+        f"{sets.normal_images:,} normal validation images and {sets.pneumonia_images:,} with pneumonia. It holds for "
+        "images like those of validation.",
+        "",
+    ]
+    rows = [[heading, *_cells(SHARE, test.get(name))] for name, heading in PREDICTION_SET_HEADINGS.items()]
+    lines.append(markdown_table(["On test", "Value", "95 % interval"], rows))
+    if counts := test.get("counts"):
+        lines.append(
+            f"UNCERTAIN on test: {counts['both']} images that both classes fit, {counts['none']} that none fits."
+        )
+    return "\n".join(lines).rstrip()
 
 
 def calibration_section(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:

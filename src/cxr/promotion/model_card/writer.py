@@ -15,11 +15,13 @@ from cxr.promotion.model_card.evaluation_sections import (
     calibration_section,
     describe_counts,
     figures_section,
+    prediction_sets_section,
     shortcut_section,
     split_metrics,
     stress_section,
     threshold_section,
 )
+from cxr.promotion.model_card.outside_section import outside_section
 from cxr.promotion.model_card.region_sections import (
     box_choice_section,
     describe_region_counts,
@@ -29,6 +31,7 @@ from cxr.promotion.model_card.region_sections import (
     unmarked_section,
 )
 from cxr.regions.image_tables import WITH_PNEUMONIA
+from cxr.results.judgements import JUDGEMENTS_ENTRY
 
 KERMANY_PEOPLE = (
     "children of one to five years, seen at one hospital (Guangzhou Women and Children's Medical Center, China)"
@@ -87,11 +90,14 @@ def write_model_card(
             _Section("Detector", detector_section(metadata.detector), 2),
         ]
     else:
+        sets, judgements = metadata.prediction_sets, metrics.get(JUDGEMENTS_ENTRY)
         judged = [
             _Section("Figures on test images", figures_section(metrics)),
             _Section("Threshold", threshold_section(metadata, metrics), 1),
+            *([] if sets is None else [_Section("Uncertain answers", prediction_sets_section(sets, metrics), 1)]),
             _Section("Honesty checks", shortcut_section(metrics)),
             _Section("Images acquired in another way", stress_section(metrics), 7),
+            *([_Section("On other data", outside_section(judgements))] if judgements else []),
             _Section("Limits", _limits(metadata, metrics)),
             _Section("Calibration", calibration_section(metadata, metrics), 2),
         ]
@@ -198,7 +204,10 @@ def _limits(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
         lines.append("- Drawn images are simpler than radiographs; no figure carries over.")
     else:
         where = "One hospital; no" if _published_people(metadata) else "No"
-        lines.append(f"- {where} images of another hospital were used to judge it, and no readers were compared.")
+        if metrics.get(JUDGEMENTS_ENTRY):
+            lines.append("- No readers were compared.")
+        else:
+            lines.append(f"- {where} images of another hospital were used to judge it, and no readers were compared.")
         lines.append("- Age, sex, scanner and other illness of single patients are not known; neither is fairness.")
         labels = "Labels" if metadata.detector is None else "Boxes"
         lines.append(f"- {labels} are the data set's own; their errors are not measured.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.inference.reference.refusals import REASONS
+from cxr.models.prediction_sets import UNCERTAIN
 
 EXAMPLE_IMAGE = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
 Base64Image = Annotated[
@@ -86,8 +87,10 @@ class RegionsModel(BaseModel):
 class ImageResult(BaseModel):
     """The result for one image. If there is no probability, either `refusal` or `error` says why."""
 
-    label: Annotated[str, Field(json_schema_extra={"enum": [NORMAL, PNEUMONIA]})] | None = Field(
-        description="`PNEUMONIA` if the probability is at or above the threshold.", examples=[PNEUMONIA]
+    label: Annotated[str, Field(json_schema_extra={"enum": [NORMAL, PNEUMONIA, UNCERTAIN]})] | None = Field(
+        description="`PNEUMONIA` if the probability is at or above the threshold. A version that was evaluated with a "
+        "coverage says `UNCERTAIN` instead where both classes fit the image, or neither.",
+        examples=[PNEUMONIA],
     )
     probability: float | None = Field(ge=0, le=1, description="Calibrated probability of pneumonia.", examples=[0.93])
     threshold: float | None = Field(
