@@ -14,6 +14,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.regions.detection_task import DetectionLossSettings, DetectionTask
 from cxr.regions.overlap import intersection_over_union
 from cxr.regions.predictor import RegionPredictor
+from cxr.training.prepared_input import PreparedInputNetwork
 from cxr.training.trained_model import TrainedModel
 from support.drawn_rectangles import HEIGHT, RECIPE, WIDTH, draw_rectangles, region_settings
 from support.short_backbone import short_lite0
@@ -104,10 +105,11 @@ def test_phantoms_have_their_own_number_of_epochs():
 def test_validation_does_not_depend_on_the_size_of_a_batch(drawn, training, tmp_path):
     session, _ = training
     losses = DetectionLossSettings(0.25, 2.0, 2.0, 0.5)
+    on_planes = PreparedInputNetwork(session.network, RECIPE)
     rows = []
     for batch_size in (1, 5, 12):  # with one image there are batches without any box
         validation = drawn.session(tmp_path, batch_size=batch_size).validation
-        rows.append(DetectionTask(validation, losses, session.detector).validation_metrics(session.network))
+        rows.append(DetectionTask(validation, losses, session.detector).validation_metrics(on_planes))
     for row in rows[1:]:
         assert row == pytest.approx(rows[0], rel=1e-4)
     parts = rows[0]["class_loss"] + 2 * rows[0]["box_loss"] + 0.5 * rows[0]["image_loss"]

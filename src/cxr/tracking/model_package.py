@@ -47,6 +47,7 @@ DETECTOR_PACKAGE = (
     "regions/operating_point.py", "regions/overlap.py", "regions/placement.py", "regions/predictor.py",
     "regions/suppression.py",
     "storage/__init__.py", "storage/contents.py",
+    "tables.py",
 )  # fmt: skip
 """The same for a version of a detector."""
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}

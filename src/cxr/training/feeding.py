@@ -56,8 +56,11 @@ def choose_steps_per_execution(network: keras.Model, *, on_gpu: bool) -> int:
         on_gpu: whether the device is a GPU.
 
     Returns:
-        :data:`STEPS_OF_SMALL_NETWORKS` for a small network on a GPU, else 1.
+        :data:`STEPS_OF_SMALL_NETWORKS` for a small network on a GPU, else 1; always 1 with PyTorch, where Keras refuses
+        more.
     """
+    if keras.backend.backend() == "torch":
+        return 1
     height, width = network.input_shape[1:3]
     is_small = network.count_params() <= SMALL_NETWORK and height * width <= SMALL_IMAGE
     return STEPS_OF_SMALL_NETWORKS if on_gpu and is_small else 1
