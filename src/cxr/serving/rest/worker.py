@@ -147,8 +147,9 @@ class _Worker:
     def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, list[AliasWatcher]]:
         """Load the classifier, and start the watcher of its alias if it has one."""
         from cxr.models.backend import load_keras
+        from cxr.serving.model_folder import folder_source
         from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
-        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version, folder_source
+        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
         from cxr.tracking.health import use_short_timeouts
 
         settings, watchers = self._settings, []
