@@ -52,7 +52,10 @@ DRIFT_FILE = "drift.json"
 """Output of the step ``drift``."""
 
 
-REPEAT_STEP = "run the step that wrote it again (`dvc repro --force STAGE`), or restore it from a copy"
+REPEAT_STEP = (
+    "restore it from a copy, or run the step that wrote it again (`dvc repro --force STAGE`); if it is damaged again, "
+    "rename the folder .dvc/cache first"
+)
 """What to do about a damaged output of a step."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
