@@ -32,7 +32,9 @@ def test_a_changed_value_is_found_by_its_checksum(tmp_path: Path) -> None:
     changed = np.float64(0.5).tobytes()
     path.write_bytes(content.replace(value, changed))
     assert pd.read_parquet(path).probability[7] == 0.5
-    with pytest.raises(DataError, match=r"expected a whole table, received .*table\.parquet \(.*; run the step"):
+    with pytest.raises(
+        DataError, match=r"expected a whole table, received .*table\.parquet \(.*; restore it from a copy"
+    ):
         read_table(path)
 
 
@@ -71,5 +73,7 @@ def test_a_damaged_json_file_is_named(tmp_path: Path, content: bytes) -> None:
     write_json(path, {"digest": "a"})
     assert read_json(path) == {"digest": "a"}
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"expected (JSON|a JSON object), received .*summary\.json.*; run the step"):
+    with pytest.raises(
+        DataError, match=r"expected (JSON|a JSON object), received .*summary\.json.*; restore it from a copy"
+    ):
         read_json(path)

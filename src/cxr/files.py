@@ -55,7 +55,10 @@ JUDGEMENT_FILE = "JUDGEMENT.md"
 """Page to read in the folder of a judgement on other data, whose other files are named as those of an evaluation."""
 
 
-REPEAT_STEP = "run the step that wrote it again (`dvc repro --force STAGE`), or restore it from a copy"
+REPEAT_STEP = (
+    "restore it from a copy, or run the step that wrote it again (`dvc repro --force STAGE`); if it is damaged again, "
+    "rename the folder .dvc/cache first"
+)
 """What to do about a damaged output of a step."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

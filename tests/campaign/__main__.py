@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from campaign.outcomes import Tallies, count_attempts
+from campaign.outcomes import Attempt, Tallies, count_attempts
 from campaign.small_project import make_project, python_environment
 from cxr.training.device import processor_name
 
@@ -62,7 +62,7 @@ def main() -> None:
         disturb_places(tallies, project, seed)
         remaining = seconds - (time.monotonic() - started)
         _report("services under requests")
-        kill_servers(tallies, project, seed, 0.2 * remaining)
+        run_part(tallies, [_command("killed_servers", project, seed, 0.2 * remaining)])
         _report("killed steps")
         kill_steps(tallies, project, seed, seconds - (time.monotonic() - started))
     write_page(tallies, seed, time.monotonic() - started)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def damage_files(tallies: Tallies, seed: int, count: int, deadline: float) -> None:
-    """Damage files in a process of its own; one that ends early is a fault of its next file.
+    """Damage files in a process of its own; one that ends early is a fault, and its other files are left out.
 
     Args:
         tallies: receives the attempts.
@@ -79,42 +79,28 @@ def damage_files(tallies: Tallies, seed: int, count: int, deadline: float) -> No
         count: number of files.
         deadline: value of ``time.monotonic()`` at which no further process begins.
     """
-    number = 0
-    while number < count and time.monotonic() < deadline:
-        last = min(number + FILES_PER_PROCESS, count)
-        (status,) = count_attempts(tallies, [_command("damaged_files", seed, number, last)], python_environment())
+    for first in range(0, count, FILES_PER_PROCESS):
+        if time.monotonic() > deadline:
+            return
+        last = min(first + FILES_PER_PROCESS, count)
+        (status,) = count_attempts(tallies, [_command("damaged_files", seed, first, last)], python_environment())
         if status != 0:
-            raise SystemExit(f"a reader ended its process with {status}: repeat it with {seed} {number} {last}")
-        number = last
+            fault = f"the reader's process ended with {status}; repeat it with {seed} {first} {last}"
+            tallies.add(Attempt("damaged file of any format", first, "", fault))
 
 
-def disturb_places(tallies: Tallies, project: Path, seed: int, rounds: int = 1) -> None:
-    """Let disks, stores and transfers fail, where this machine lets a process mount a disk.
+def disturb_places(tallies: Tallies, project: Path, seed: int) -> None:
+    """Let disks, stores and transfers fail once each, where this machine lets a process mount a disk.
 
     Args:
         tallies: receives the attempts.
         project: a project that was never disturbed.
         seed: seed of the campaign.
-        rounds: how often each fault is tried.
     """
-    if subprocess.run([*IN_NAMESPACE, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+    if subprocess.run([*IN_NAMESPACE, "true"], stderr=subprocess.DEVNULL).returncode == 0:
+        run_part(tallies, [[*IN_NAMESPACE, *_command("faulty_places", project, seed, 1)]])
+    else:
         _report("this machine lets no process mount a disk: left out")
-        return
-    command = [*IN_NAMESPACE, *_command("faulty_places", project, seed, rounds)]
-    _require_success(count_attempts(tallies, [command], python_environment()))
-
-
-def kill_servers(tallies: Tallies, project: Path, seed: int, seconds: float) -> None:
-    """Kill services for a while.
-
-    Args:
-        tallies: receives the attempts.
-        project: a project that was never disturbed.
-        seed: seed of the campaign.
-        seconds: after which no further kill begins.
-    """
-    command = _command("killed_servers", project, seed, seconds)
-    _require_success(count_attempts(tallies, [command], python_environment()))
 
 
 def kill_steps(tallies: Tallies, project: Path, seed: int, seconds: float) -> None:
@@ -128,8 +114,20 @@ def kill_steps(tallies: Tallies, project: Path, seed: int, seconds: float) -> No
     """
     cores = len(os.sched_getaffinity(0))
     commands = [_command("killed_steps", project, seed, first, cores, int(seconds)) for first in range(cores)]
-    one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    _require_success(count_attempts(tallies, commands, python_environment() | one_thread))
+    run_part(tallies, commands, OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+
+
+def run_part(tallies: Tallies, commands: list[list[str]], **variables: str) -> None:
+    """Count what a part of the campaign prints; a part that fails itself ends the campaign.
+
+    Args:
+        tallies: receives the attempts.
+        commands: its processes, which run at once.
+        variables: additions to their environment.
+    """
+    statuses = count_attempts(tallies, commands, python_environment() | variables)
+    if any(statuses):
+        raise SystemExit(f"{commands} ended with {statuses}")
 
 
 def write_page(tallies: Tallies, seed: int, seconds: float) -> None:
@@ -156,11 +154,6 @@ def write_page(tallies: Tallies, seed: int, seconds: float) -> None:
 
 def _command(part: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"campaign.{part}", *map(str, arguments)]
-
-
-def _require_success(statuses: list[int]) -> None:
-    if any(statuses):
-        raise SystemExit(f"a part of the campaign ended with {statuses}")
 
 
 def _report(message: str) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from campaign.outcomes import Attempt
 from campaign.small_project import TRAINED, python_environment
 from support.loopback import free_port
+from support.rest_service import worker_processes
 
 START_SECONDS = 120.0
 
@@ -74,8 +75,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return worker_processes(self.process.pid)
 
 
 @contextmanager
@@ -120,14 +120,14 @@ def kill_servers(model: Path, image: bytes, folder: Path, seed: int, deadline: f
     try:
         while time.monotonic() < deadline:
             generator = np.random.default_rng([seed, number])
-            workers = service.workers()
             with _clients(service, image) as statuses:
                 _wait_for_prediction(statuses)
                 time.sleep(float(generator.uniform(0.1, 1.5)))
                 if number % 3:
-                    os.kill(int(generator.choice(workers)), signal.SIGKILL)
+                    os.kill(int(generator.choice(service.workers())), signal.SIGKILL)
                     time.sleep(2.0)
                 else:
+                    workers = service.workers()  # one that takes the place of a killed one may be new
                     service.process.kill()
                     service.process.wait()
             # A request that the killed process had accepted has no answer; any other status is a fault.

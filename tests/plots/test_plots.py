@@ -15,6 +15,7 @@ from cxr.evaluation.stress_test import with_stress_test
 from cxr.plots.classification import plot_confusion
 from cxr.plots.evaluation import PLOT_NAMES, write_evaluation_plots
 from cxr.plots.style import PURPLE, Caption, save_png
+from cxr.plots.training import plot_training
 from support.simulated_predictions import changed_predictions, evaluated, predictions
 
 CAPTION = Caption("three_block", "kermany", "grouped split", False)
@@ -93,3 +94,18 @@ def test_a_test_set_of_one_class_is_drawn(tmp_path: Path) -> None:
     table = predictions(80)
     table = table[(table["split"] == "validation") | (table["label"] == "NORMAL")]
     assert len(draw(tmp_path, evaluated(table, resamples=100))) == len(PLOT_NAMES)
+
+
+@pytest.mark.parametrize("losses", [np.linspace(0.77, 0.62, 12), np.geomspace(1.5, 0.01, 12)], ids=["flat", "falling"])
+def test_the_curves_of_a_loss_stay_in_their_panel_and_clear_of_the_legend(losses: np.ndarray) -> None:
+    history = pd.DataFrame({"epoch": np.arange(1, 13), "loss": losses, "val_loss": losses * 0.98})
+    figure = plot_training(history, 11, Caption("shallow", "phantom", "grouped", phantom=True))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    frame = legend.get_window_extent()
+    for line in axes.lines[:2]:
+        points = axes.transData.transform(line.get_xydata())
+        assert axes.bbox.padded(-3).contains(*points.T[:, points[:, 1].argmax()])
+        assert not any(frame.contains(x, y) for x, y in points)

@@ -11,6 +11,12 @@ from cxr.steps.register import Register
 from support.model_folders import GPU, make_metadata, replace_evaluation, write_models, write_store
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of a run in the checkout are no input of a test."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_step_writes_the_decision_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folders = write_models(tmp_path, ["three_block", "shallow"])
     step = Register.build(

@@ -25,6 +25,12 @@ from support.model_folders import write_models, write_store
 NAME = "pneumonia-regions"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of a run in the checkout are no input of a test."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> DetectorFolders:
     write_store(tmp_path)

@@ -176,6 +176,12 @@ def run_service(
             thread.join()
 
 
+def worker_processes(service: int) -> list[int]:
+    """Ids of the workers of a service, those that still load the model included."""
+    children = Path(f"/proc/{service}/task/{service}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 class ServeCommand:
     """`cxr serve` on a free port."""
 
@@ -207,8 +213,7 @@ class ServeCommand:
 
     def workers(self) -> list[int]:
         """Ids of the processes that answer."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return worker_processes(self.process.pid)
 
     def kill(self) -> None:
         self.process.kill()

@@ -84,6 +84,15 @@ def stored_files(store: Store, number: int) -> set[str]:
     return {Path(file.path).name for file in files}
 
 
+def register_a_weak_model(uri: str, tmp_path: Path) -> ModelFolders:
+    """Make ``shallow`` the champion, and write ``three_block``, which is better and not registered yet."""
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    replace_evaluation(folders, "shallow", 1.0)
+    register(folders, uri, tmp_path / "registration", "shallow")
+    replace_evaluation(folders, "three_block", 5.0)
+    return folders
+
+
 @pytest.mark.parametrize(
     ("method", "number"),
     [
@@ -98,10 +107,7 @@ def test_the_next_registration_stores_the_decision_of_one_that_was_killed(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
 ) -> None:
     monkeypatch.setattr(aliases, "PATIENCE", 0.0)
-    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
-    replace_evaluation(folders, "shallow", 1.0)
-    register(folders, uri, tmp_path / "registration", "shallow")
-    replace_evaluation(folders, "three_block", 5.0)
+    folders, store = register_a_weak_model(uri, tmp_path), Store(uri)
     register_and_kill(method, number, folders, uri, "three_block")
     (_, cut_off) = read_promotion_log(store, NAME)
     assert (cut_off.candidate, cut_off.champion) == ("2", "2")
@@ -136,10 +142,7 @@ def test_a_decision_that_the_next_registration_does_not_repeat_is_marked_in_the_
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(aliases, "PATIENCE", 0.0)
-    folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
-    replace_evaluation(folders, "shallow", 1.0)
-    register(folders, uri, tmp_path / "registration", "shallow")
-    replace_evaluation(folders, "three_block", 5.0)
+    folders, store = register_a_weak_model(uri, tmp_path), Store(uri)
     register_and_kill("log_artifacts", 4, folders, uri, "three_block")
     if next_run == "another policy":
         values = settings(folders, uri, tmp_path / "registration", "three_block")

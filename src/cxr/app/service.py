@@ -16,8 +16,9 @@ from cxr.images.sandbox import SandboxedDecoder
 from cxr.models.backend import load_keras
 from cxr.serving.alias_watcher import AliasWatcher
 from cxr.serving.detector_source import ServedDetector, detector_folder_source
+from cxr.serving.model_folder import folder_source
 from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider, FolderDetectorProvider
-from cxr.serving.model_source import ServedModel, folder_source
+from cxr.serving.model_source import ServedModel
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:

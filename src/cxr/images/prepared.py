@@ -120,6 +120,5 @@ def _refuse_damage(images: NDArray[np.uint8], index: pd.DataFrame, folder: Path)
     if damaged:
         raise DataError(
             f"expected the pixels that `cxr preprocess` wrote, received {len(damaged)} damaged images in {folder}, "
-            f"the first of {damaged[0]}; run `dvc repro --force preprocess@{folder.name}`, and if they are damaged "
-            "again, rename the folder .dvc/cache first"
+            f"the first of {damaged[0]}; {REPEAT_STEP.replace('STAGE', f'preprocess@{folder.name}')}"
         )

@@ -17,6 +17,7 @@ ABOUT_GPUS = rb"[IWE]\d{4} .*\b(cudart_stub|cuda_platform)\.cc:\d+\]"
 """Beginnings of the lines; the second kind says nothing on a machine that has no NVIDIA GPU."""
 GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """Present where a driver of NVIDIA is loaded; the second one in Windows's Linux."""
+_STDERR = 2
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def without_startup_messages() -> Iterator[None]:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1"):
         yield
         return
-    harmless = re.compile(ABOUT_PROCESSORS if any(path.exists() for path in GPU_FILES) else _BOTH)
+    has_gpu = any(path.exists() for path in GPU_FILES)
+    harmless = re.compile(ABOUT_PROCESSORS if has_gpu else ABOUT_PROCESSORS + rb"|" + ABOUT_GPUS)
     sys.stderr.flush()
     try:
         terminal = os.dup(_STDERR)
@@ -47,7 +49,3 @@ def without_startup_messages() -> Iterator[None]:
             for line in lines:
                 if not harmless.match(line):
                     os.write(_STDERR, line)
-
-
-_STDERR = 2
-_BOTH = ABOUT_PROCESSORS + rb"|" + ABOUT_GPUS

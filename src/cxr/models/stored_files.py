@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
-from cxr.files import write_json
+from cxr.files import REPEAT_STEP, write_json
 
 DIGESTS_FILE = "digests.json"
 
@@ -46,7 +46,7 @@ def check_digest(path: Path) -> None:
         return
     expected = _read_digests(path.parent).get(path.name)
     if expected not in (None, sha256(path)):
-        raise DataError(f"expected {path.name} as it was written, received a damaged or changed {path}; {_REMEDY}")
+        raise DataError(f"expected {path.name} as it was written, received a damaged or changed {path}; {REPEAT_STEP}")
 
 
 def check_all_digests(folder: Path) -> None:
@@ -61,7 +61,7 @@ def check_all_digests(folder: Path) -> None:
     if damaged := damaged_files(folder):
         raise DataError(
             f"expected the files of {folder} as they were written, received damaged or changed {', '.join(damaged)}; "
-            f"{_REMEDY}"
+            f"{REPEAT_STEP}"
         )
 
 
@@ -103,7 +103,7 @@ def load_network(path: Path) -> Any:
         cause = str(error).rpartition("Exception encountered: ")[2].strip()
         reason = cause.partition("\n")[0].rstrip(",") or repr(error)
         raise DataError(
-            f"expected a network that Keras loads in safe mode, received {path} ({reason}); {_REMEDY}"
+            f"expected a network that Keras loads in safe mode, received {path} ({reason}); {REPEAT_STEP}"
         ) from error
 
 
@@ -128,10 +128,4 @@ def _read_digests(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"expected digests of the files beside it, received {path} ({error}); {_REMEDY}") from error
-
-
-_REMEDY = (
-    "restore the folder from a copy, or run the step that wrote it again (`dvc repro --force STAGE`); if the file is "
-    "damaged again, rename the folder .dvc/cache first"
-)
+        raise DataError(f"expected digests of the files beside it, received {path} ({error}); {REPEAT_STEP}") from error

@@ -47,8 +47,9 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None, caption: Captio
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
             axes.set_xlim(min(0.5, last - 0.5), last + 0.5)
             if name == "loss":
+                axes.margins(y=0.08)
                 axes.set_ylim(bottom=0)
-                axes.legend(loc="upper right")
+                axes.legend(loc="best")
             if position + 2 >= len(panels):  # nothing is below it
                 axes.set_xlabel("epoch")
     return figure

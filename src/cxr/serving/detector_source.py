@@ -13,15 +13,12 @@ from cxr.errors import MissingInputError
 from cxr.files import METADATA_FILE
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
+from cxr.serving.model_folder import evaluation_candidates, find_reference, first_with, folder_identity
 from cxr.serving.model_source import (
     ModelSource,
     alias_notice,
     drawn_image,
-    evaluation_candidates,
-    find_reference,
     first_alias,
-    first_with,
-    folder_identity,
     join_sentences,
     read_model_card,
     read_version,

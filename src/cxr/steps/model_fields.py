@@ -58,7 +58,8 @@ class FixedModelStep(ModelStep):
             MissingInputError: if a file or the local store doesn't exist, or the model isn't evaluated.
             RegistryError: if the store doesn't answer, or no version has the alias.
         """
-        from cxr.serving.model_source import folder_source, registry_source
+        from cxr.serving.model_folder import folder_source
+        from cxr.serving.model_source import registry_source
 
         if self.model is not None:
             return folder_source(self.model, self.evaluation, self.reference)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
 import math
 import time
@@ -13,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cxr.errors import RegistryError
-from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE
+from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE, read_json
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import check_all_digests, check_digest
 from cxr.tracking.background import BackgroundCall
@@ -52,7 +50,7 @@ def find_or_restore_run(store: Store, trained: Path, *, experiment: str) -> str:
         MLflow's id of the run.
     """
     metadata = ModelMetadata.read(trained)
-    run_id = _read_json(trained / TRAINING_FILE).get("run_id")
+    run_id = _read_facts(trained / TRAINING_FILE).get("run_id")
     if not run_id or not is_known_run(store, str(run_id)):
         run_id = _create_once(
             store,
@@ -81,7 +79,7 @@ def complete_run(store: Store, run_id: str, trained: Path) -> None:
     if run.data.tags.get(COMPLETE_TAG) == digest:
         return
     check_all_digests(trained)
-    metadata, evidence = ModelMetadata.read(trained), _read_json(trained / TRAINING_FILE)
+    metadata, evidence = ModelMetadata.read(trained), _read_facts(trained / TRAINING_FILE)
     history = _read_history(trained / HISTORY_FILE)
     # A run that logged its own parameters when it began does not get the metadata's as well.
     params = evidence.get("parameters") or ({} if run.data.params else _metadata_params(metadata))
@@ -227,7 +225,7 @@ def _seconds_until(history: list[tuple[int, dict[str, float]]], last_epoch: int)
 
 def _evaluation_figures(evaluation: Path) -> dict[str, float]:
     """Finite figures: ``validation_...`` and ``test_...`` at the threshold or of all methods, and the summary."""
-    metrics = _read_json(evaluation / METRICS_FILE)
+    metrics = _read_facts(evaluation / METRICS_FILE)
     values = {
         f"{split}_{name}": entry.get("value")
         for split in ("validation", "test")
@@ -237,7 +235,7 @@ def _evaluation_figures(evaluation: Path) -> dict[str, float]:
         from cxr.regions.evaluation import name_figures
 
         values |= name_figures(metrics)
-    values |= _read_json(evaluation / SUMMARY_FILE)
+    values |= _read_facts(evaluation / SUMMARY_FILE)
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
@@ -254,12 +252,7 @@ def _joint_digest(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty if there is no such file."""
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, as it was written; empty if there is no such file."""
     check_digest(path)
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise RegistryError(f"expected JSON, received {path}={error}; run the step that makes it again") from error
+    return read_json(path) if path.is_file() else {}

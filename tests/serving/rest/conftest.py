@@ -8,8 +8,8 @@ import pytest
 
 from cxr.images.reading_options import STRICT
 from cxr.images.sandbox import SandboxedDecoder
+from cxr.serving.model_folder import folder_source
 from cxr.serving.model_provider import FolderModelProvider
-from cxr.serving.model_source import folder_source
 from support.model_folders import ModelFolders, write_models
 from support.rest_service import RunningService, run_service
 

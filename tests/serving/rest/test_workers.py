@@ -23,7 +23,7 @@ from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from support.model_folders import ModelFolders, write_store
-from support.rest_service import PNG_HEADERS, ServeCommand, ServiceClient
+from support.rest_service import PNG_HEADERS, ServeCommand, ServiceClient, worker_processes
 from support.tracking_server import NAME, register_versions, wait_until
 
 SECRET = "a secret of some length"
@@ -131,6 +131,23 @@ def test_sigterm_first_ends_readiness_and_leaves_no_process_behind(
     assert "Traceback" not in command.text and SECRET not in command.text
     with pytest.raises(ConnectionError):
         client.request("GET", "/health")
+
+
+def test_workers_of_a_service_that_is_killed_while_they_load_end_at_once(
+    store: tuple[str, ModelFolders], tmp_path: Path
+) -> None:
+    """They hold its address: a service that is started in its place would find it in use."""
+    program = [sys.executable, "-m", "cxr.cli.main", "serve", "--tracking_uri", store[0], "--port", "0"]
+    with (tmp_path / "log").open("wb") as log:
+        service = subprocess.Popen([*program, "--workers", "2"], stderr=log)
+    wait_until(lambda: len(worker_processes(service.pid)) == 2, 60)
+    workers = worker_processes(service.pid)
+    service.kill()
+    service.wait()
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 60)
+    messages = (tmp_path / "log").read_text()
+    assert "worker" not in messages, "no worker has loaded the model, which it would have reported"
+    assert "Traceback" not in messages
 
 
 @pytest.mark.parametrize(

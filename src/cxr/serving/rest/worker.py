@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -68,9 +69,11 @@ def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.soc
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format=f"worker {number}: %(message)s")
     logging.getLogger("cxr").setLevel(logging.INFO)
+    loaded = threading.Event()
+    threading.Thread(target=_end_with_supervisor, args=(loaded,), name="start", daemon=True).start()
     try:
         with ExitStack() as stack:
-            _Worker(settings, number, shared_socket, connection).run(stack)
+            _Worker(settings, number, shared_socket, connection, loaded).run(stack)
     except CxrError as error:
         connection.send(StartFailure(str(error), error.exit_status))
     # Everything is closed by now. A normal exit would take seconds more, because it unloads TensorFlow.
@@ -78,12 +81,29 @@ def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.soc
     os._exit(0)
 
 
+def _end_with_supervisor(loaded: threading.Event) -> None:
+    """End this process if the supervisor is killed while the model is loaded, which takes seconds.
+
+    The worker holds the socket, and until it ends no other service can have the address.
+    """
+    if (supervisor := multiprocessing.parent_process()) is not None:
+        supervisor.join()
+    if not loaded.is_set():  # afterwards it obeys the supervisor: it finishes its requests first
+        os._exit(1)
+
+
 class _Worker:
     def __init__(
-        self, settings: ServiceSettings, number: int, shared_socket: socket.socket, connection: Connection
+        self,
+        settings: ServiceSettings,
+        number: int,
+        shared_socket: socket.socket,
+        connection: Connection,
+        loaded: threading.Event,
     ) -> None:
         self._settings, self._number = settings, number
         self._shared_socket, self._connection = shared_socket, connection
+        self._loaded = loaded
         self._store = Store(settings.tracking_uri)
         self._send_lock = threading.Lock()
 
@@ -142,13 +162,15 @@ class _Worker:
             server.stop()
 
         threading.Thread(target=self._obey_supervisor, args=(watchers, stop), name="supervisor", daemon=True).start()
+        self._loaded.set()
         server.serve_until_stopped()
 
     def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, list[AliasWatcher]]:
         """Load the classifier, and start the watcher of its alias if it has one."""
         from cxr.models.backend import load_keras
+        from cxr.serving.model_folder import folder_source
         from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
-        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version, folder_source
+        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
         from cxr.tracking.health import use_short_timeouts
 
         settings, watchers = self._settings, []
