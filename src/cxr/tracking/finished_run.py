@@ -135,7 +135,7 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
         new = {name: value for name, value in figures.items() if run.metrics.get(name) != value}
         add_metrics(store, run_id, epoch_metrics(new, 0, timestamp))
         client.log_artifacts(run_id, str(evaluation), "evaluation")
-        metadata, metrics = ModelMetadata.read(evaluation), _read_json(evaluation / METRICS_FILE)
+        metadata, metrics = ModelMetadata.read(evaluation), read_json(evaluation / METRICS_FILE)
         splits: dict[str, Any] = {split: metrics[split] for split in ("validation", "test") if split in metrics}
         log_inputs(store, run_id, split_inputs(metadata, splits))
         tags = {name: getattr(metadata, name) for name in ("threshold", "temperature", "threshold_rule")}
