@@ -93,6 +93,16 @@ def stack_without_sources() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def yaml_is_read_by_libyaml() -> Iterator[None]:
+    """KFP and the tests read long files with ``yaml.safe_load``, which in Python takes ten times as long."""
+    import yaml
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from cxr.yaml_text import parse_yaml
+
 
 def pointer_md5(pointer: Path) -> str | None:
     """Read the hash in a pointer file of DVC, such as ``data.dvc``.
@@ -19,7 +21,7 @@ def pointer_md5(pointer: Path) -> str | None:
         The hash; None if there is no readable pointer.
     """
     try:
-        values = yaml.safe_load(pointer.read_text(encoding="utf-8"))
+        values = parse_yaml(pointer.read_bytes())
         return str(values["outs"][0]["md5"])
     except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
         return None

@@ -17,6 +17,12 @@ import yaml
 from cxr.errors import MissingInputError, ParameterError
 from cxr.files import scratch_folder, whole_file
 from cxr.kubeflow.run_record import RECORD_LIMIT, record_bytes
+from cxr.yaml_text import parse_yaml_documents
+
+try:
+    from yaml import CSafeDumper as SafeDumper
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeDumper  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from kfp.dsl.base_component import BaseComponent
@@ -177,7 +183,7 @@ def read_package(path: Path) -> PipelinePackage:
             f"expected a compiled pipeline, received package={path} ({error.strerror}); run `cxr kubeflow compile`"
         ) from error
     try:
-        documents = list(yaml.safe_load_all(content)) if path.suffix in {".yaml", ".yml"} else []
+        documents = parse_yaml_documents(content) if path.suffix in {".yaml", ".yml"} else []
         pipeline = documents[0]
         name = str(pipeline["pipelineInfo"]["name"])
         argument_specs = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -225,12 +231,13 @@ def _write_package(pipeline: BaseComponent, output: Path) -> Path:
     Kubeflow repeats each part of a component in the record of a run. Its server reads YAML by other rules than
     Python's: an unquoted ``1e-05`` is a number there, and the run is refused when it starts.
     """
-    from kfp.compiler import Compiler
+    from google.protobuf.json_format import MessageToDict
 
+    documents = [MessageToDict(pipeline.pipeline_spec)]
+    if pipeline.platform_spec.platforms:
+        documents.append(MessageToDict(pipeline.platform_spec))
+    _remove_unused(documents[0])
     with whole_file(output) as partial:
-        Compiler().compile(pipeline, str(partial))
-        documents = list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
-        _remove_unused(documents[0])
         partial.write_text(yaml.dump_all(documents, Dumper=_QuotingDumper, width=1000), encoding="utf-8")
     return output
 
@@ -266,7 +273,7 @@ def _tasks(graph: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from component.get("dag", {}).get("tasks", {}).items()
 
 
-class _QuotingDumper(yaml.SafeDumper):
+class _QuotingDumper(SafeDumper):
     """Writes YAML in which every text that could be read as something else is quoted."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from cxr.yaml_text import parse_yaml_documents
 
 RECORD_LIMIT = 2**20
 """Bytes of a workflow above which Argo compresses its nodes (``MAX_WORKFLOW_SIZE``)."""
@@ -96,7 +96,7 @@ def task_records(package: Path) -> dict[str, TaskRecord]:
     Returns:
         Name of the task to its part of the record.
     """
-    graph, *platforms = yaml.safe_load_all(package.read_text(encoding="utf-8"))
+    graph, *platforms = parse_yaml_documents(package.read_bytes())
     kubernetes = platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platforms else {}
     executors = graph["deploymentSpec"]["executors"]
     return {

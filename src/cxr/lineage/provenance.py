@@ -14,6 +14,7 @@ import yaml
 
 from cxr.data.dvc_hashes import folder_md5, pointer_md5
 from cxr.errors import DataError
+from cxr.yaml_text import parse_yaml
 
 CODE_PATHS = ("src", "dvc.yaml", "pyproject.toml", "requirements")
 """Paths that hold code. If a commit has no changes here, it is the program that ran."""
@@ -200,7 +201,7 @@ def dvc_stage(lock: Path, folder: Path) -> str | None:
 @lru_cache(maxsize=4)
 def _stage_outputs(lock: str) -> dict[str, dict[str, str]]:
     """Stage to path to hash of its outputs; cached, because parsing a long lock file takes half a second."""
-    stages = yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]  # noqa: S506 (both are safe)
+    stages = parse_yaml(lock)["stages"]
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
 
 

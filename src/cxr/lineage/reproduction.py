@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cxr.data.dvc_hashes import pointer_md5
 from cxr.data.sources.opening import source_kind
 from cxr.data.sources.phantom import PhantomSource
@@ -25,6 +23,7 @@ from cxr.lineage.provenance import (
     run_git,
 )
 from cxr.lineage.version_lineage import Lineage
+from cxr.yaml_text import parse_yaml
 
 ENSEMBLE_STAGE = "ensemble"
 
@@ -161,7 +160,7 @@ def unrecorded_parameters(
     if not training.is_file() or not parameters.is_file():
         return {}
     used: Mapping[str, Any] = read_json(training).get("parameters") or {}
-    sections = yaml.safe_load(parameters.read_text(encoding="utf-8"))
+    sections = parse_yaml(parameters.read_bytes())
     own_section: Mapping[str, Any] = next(
         (sections[name][model] for name in ("models", "transfer") if model in (sections.get(name) or {})), {}
     )

@@ -12,6 +12,7 @@ import yaml
 
 from cxr.errors import ParameterError
 from cxr.steps.base import Step
+from cxr.yaml_text import parse_yaml
 
 
 def read_flags(
@@ -72,7 +73,7 @@ def read_flags(
 def _read_value(text: str) -> Any:
     if text == "null":
         return None
-    return yaml.safe_load(text) if text[:1] in {"[", "{"} else text
+    return parse_yaml(text) if text[:1] in {"[", "{"} else text
 
 
 def read_parameter_file(path: Path) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
         ParameterError: if the file is missing or is not a mapping of sections.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ParameterError([f"expected a parameter file, received params={path} ({error.strerror})"]) from error
     except yaml.YAMLError as error:
