@@ -44,7 +44,7 @@ dvc repro$(if $(1), $(1))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer regions test check audit format ui app gpu weights results benchmarks campaign server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test coverage check audit format ui app gpu weights results benchmarks campaign server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -63,8 +63,13 @@ transfer: .venv/weights.stamp ## Also train the networks on pretrained weights, 
 regions: .venv/run.stamp ## Also train the detectors of opacities, judge and register them
 	$(call dvc_repro,regions/dvc.yaml)
 
+PYTEST = pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: check ## Check style, types and layers, then run all tests
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
+	$(PYTEST)
+
+coverage: .venv/dev.stamp ## Run all tests and list the modules of which they run less than 85 percent
+	$(PYTEST) --cov --cov-report=
 	@echo "Coverage in percent, with branches; modules below 85:"
 	@coverage report --sort=cover | awk '$$1 == "TOTAL" || $$NF + 0 < 85 && /\.py/'
 

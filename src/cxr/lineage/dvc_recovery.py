@@ -58,9 +58,10 @@ def _keep_or_restore(lock: Path, project: Path) -> None:
     name = lock.relative_to(project)
     copy = project / COPIES / name
     content = lock.read_bytes()
+    if copy.is_file() and copy.read_bytes() == content:
+        return  # a copy is whole, and reading YAML as DVC does takes a quarter of a second
     if _is_whole(content):
-        if not copy.is_file() or copy.read_bytes() != content:
-            _write(copy, content)
+        _write(copy, content)
         return
     if _MERGE_CONFLICT.encode() in content:
         return
