@@ -10,10 +10,10 @@ import pytest
 
 from cxr.cli.main import main
 from cxr.promotion.candidates import RunFolders
-from cxr.tracking.registry import register
 from cxr.tracking.store import Store
 from support.model_folders import make_metadata, replace_evaluation, write_models, write_store
 from support.promotion_policies import EASY_POLICY
+from support.registrations import register
 
 NAME = "pneumonia-classifier"
 

@@ -1,14 +1,18 @@
-"""One model that is registered as a version, by this process or by others, and what the store has of it."""
+"""Models that are registered as versions, by this process or by others, and what the store has of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
 from cxr.promotion.candidates import RunFolders, find_candidates
+from cxr.promotion.report import Registration
+from cxr.tracking import registry
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.store import Store
 from cxr.tracking.versions import ensure_version
@@ -40,6 +44,18 @@ for name in names:
     print(version.version, is_new, flush=True)
 """
 """Register a model under each name; unless ``how`` is "at once", wait for a line before a version is created."""
+
+
+def register(store: Store, run: Any, **options: Any) -> Registration:
+    """Register the models of a run and store a decision of one small file.
+
+    A registration without stored files counts as cut off: the next one waits for them.
+    """
+    registration = registry.register(store, run, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "decision.json").write_text("{}")
+        registry.store_decision(store, registration, Path(folder))
+    return registration
 
 
 def begin(folders: ModelFolders, store: Store, name: str) -> str:

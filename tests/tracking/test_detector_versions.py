@@ -27,11 +27,11 @@ from cxr.results.model_result import read_metrics
 from cxr.serving.model_source import find_version
 from cxr.tracking.lineage_reader import read_lineage
 from cxr.tracking.model_package import DETECTOR_PACKAGE
-from cxr.tracking.registry import register
 from cxr.tracking.registry_reader import fetch_version
 from cxr.tracking.store import Store
 from support.detector_folders import DetectorFolders, region_policy
 from support.dicom_files import dicom_file
+from support.registrations import register
 
 NAME = "pneumonia-regions"
 COLUMNS = ["path", "x", "y", "width", "height", "score"]

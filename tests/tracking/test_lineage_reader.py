@@ -18,10 +18,10 @@ from cxr.errors import MissingInputError, ParameterError, RegistryError
 from cxr.lineage.provenance import file_digest
 from cxr.promotion.candidates import RunFolders
 from cxr.tracking.lineage_reader import fetch_record, read_lineage
-from cxr.tracking.registry import register
 from cxr.tracking.store import Store
 from support.model_folders import ModelFolders, make_metadata, write_models
 from support.promotion_policies import EASY_POLICY, promotion_policy
+from support.registrations import register
 
 NAME = "pneumonia-classifier"
 DATASET = {"name": "kermany", "kind": "patients", "source": "kermany224.tar", "licence": "CC BY 4.0"}

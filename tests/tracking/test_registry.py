@@ -26,7 +26,7 @@ from cxr.promotion.facts import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.model_package import PACKAGE
-from cxr.tracking.registry import register, store_decision
+from cxr.tracking.registry import store_decision
 from cxr.tracking.registry_reader import fetch_model, missing_files
 from cxr.tracking.store import Store
 from support.dicom_files import dicom_file
@@ -42,6 +42,7 @@ from support.model_folders import (
     write_models,
 )
 from support.promotion_policies import EASY_POLICY
+from support.registrations import register
 
 NAME = "pneumonia-classifier"
 

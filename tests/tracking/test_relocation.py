@@ -13,11 +13,11 @@ import pytest
 
 from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion.candidates import RunFolders
-from cxr.tracking.registry import register
 from cxr.tracking.registry_reader import missing_files
 from cxr.tracking.store import Store
 from support.model_folders import make_metadata, write_models, write_store
 from support.promotion_policies import EASY_POLICY
+from support.registrations import register
 
 NAME = "pneumonia-classifier"
 
