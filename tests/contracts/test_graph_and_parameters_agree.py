@@ -23,14 +23,26 @@ from support.dvc_stages import filled_stages
 GRAPHS = {"dvc.yaml": "", "transfer/dvc.yaml": "", "regions/dvc.yaml": "_regions"}
 """Graph to what follows the name of a stage in the name of its step."""
 
-ABOUT_VERSIONS = {"champion", "history", "lineage", "release", "reproduce", "rollback", "webhook", "serve"}
+ABOUT_VERSIONS = {
+    "approve",
+    "champion",
+    "history",
+    "lineage",
+    "release",
+    "reproduce",
+    "rollback",
+    "webhook",
+    "sbom",
+    "serve",
+    "sign",
+}
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
 OUTSIDE_THE_GRAPH = ABOUT_VERSIONS | {
-    "adopt", "app", "drift", "fetch", "graph", "judge", "outcome", "predict", "results", "tune"
+    "adopt", "app", "compare", "drift", "export", "fetch", "graph", "judge", "outcome", "predict", "results", "tune"
 }  # fmt: skip
 """adopt brings a model of another machine; fetch makes the raw data that data.dvc owns; outcome ends a run on a
-cluster; predict and judge use a version; results collects the figures of several runs; tune proposes values; drift
-watches what is served; app serves a page."""
+cluster; predict, judge and export use a version; results collects the figures of several runs; tune proposes values;
+drift and compare watch what is served; app serves a page."""
 
 
 @pytest.fixture(scope="module")

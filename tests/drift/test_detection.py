@@ -26,7 +26,7 @@ from cxr.inference.reference.features import STATISTICS
 from cxr.inference.reference.fitting import extract_posed_features, fit_reference
 from cxr.inference.reference.reference import ImageFeatures, Reference
 from cxr.inference.reference.refusals import find_refusal
-from cxr.serving.prediction_log import read_prediction_log
+from cxr.serving.prediction_log_reader import read_prediction_log
 from support.logged_predictions import (
     ALL_TIME,
     REFERENCE_FACTS,

@@ -13,7 +13,7 @@ from cxr.drift.detection import detect_drift
 from cxr.drift.report import ReportContext, write_report
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.inference.reference.reference import Reference
-from cxr.serving.prediction_log import logged_image_path, read_prediction_log
+from cxr.serving.prediction_log_reader import logged_image_path, read_prediction_log
 from support.logged_predictions import ALL_TIME, NOON, make_features, make_results, write_prediction_log
 from support.model_folders import make_metadata
 from support.window_limits import WINDOW_LIMITS

@@ -14,6 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cxr.cli.main import parse_step
+from cxr.steps.serve import Serve
 from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, containers, named, of_kind, overlay, pods, render
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "inference_service.schema.yaml").read_text(encoding="utf-8"))
@@ -141,6 +143,62 @@ def test_what_a_site_says_reaches_the_objects_and_restarts_the_server(tmp_path: 
     assert before["metadata"]["name"] != settings["metadata"]["name"]
     references = named(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert {"configMapRef": {"name": settings["metadata"]["name"]}} in references
+
+
+def production_with(folder: Path, *components: str) -> list[Object]:
+    """Render `production` with further components after the champion, as the README says."""
+    overlay_folder = shutil.copytree(KUBERNETES, folder / "kubernetes") / "overlays" / "production"
+    text = (overlay_folder / "kustomization.yaml").read_text(encoding="utf-8")
+    champion = "  - ../../components/champion\n"
+    added = champion + "".join(f"  - ../../components/{name}\n" for name in components)
+    assert champion in text
+    (overlay_folder / "kustomization.yaml").write_text(text.replace(champion, added), encoding="utf-8")
+    return render(overlay_folder)
+
+
+def serve_step(service: Object) -> Serve:
+    """The command of the service, as `cxr serve` reads it."""
+    step = parse_step(Serve, service["spec"]["predictor"]["containers"][0]["args"])
+    assert isinstance(step, Serve)
+    return step
+
+
+def test_a_shadow_logs_both_answers_to_a_volume_that_its_user_may_write_to(tmp_path: Path) -> None:
+    objects = production_with(tmp_path, "shadow")
+    for manifest in objects:
+        check(manifest)
+    service = named(objects, "InferenceService", "champion")
+    predictor, step = service["spec"]["predictor"], serve_step(service)
+    assert (step.alias, step.shadow) == ("champion", "challenger")
+    (mount,) = (entry for entry in predictor["containers"][0]["volumeMounts"] if entry["name"] == "predictions")
+    assert mount["mountPath"] == str(step.log_predictions)
+    (volume,) = (entry for entry in predictor["volumes"] if entry["name"] == "predictions")
+    claim = named(objects, "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"] and predictor["maxReplicas"] > 1
+    assert predictor["securityContext"]["fsGroup"] == predictor["securityContext"]["runAsUser"]
+    plain = named(overlay("production"), "InferenceService", "champion")
+    assert serve_step(plain).shadow is None, "without the component nothing changes"
+
+
+def test_a_canary_gets_a_part_of_the_requests_from_the_revision_with_the_champion(tmp_path: Path) -> None:
+    before = named(production_with(tmp_path / "before", "knative"), "InferenceService", "champion")
+    objects = production_with(tmp_path / "canary", "knative", "canary")
+    for manifest in (*objects, before):
+        check(manifest)
+    service = named(objects, "InferenceService", "champion")
+    for manifest, alias, percent in ((before, "champion", None), (service, "challenger", 10)):
+        assert manifest["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative"
+        assert serve_step(manifest).alias == alias
+        assert manifest["spec"]["predictor"].get("canaryTrafficPercent") == percent
+    assert serve_step(service).fallback == "champion"
+    predictor = service["spec"]["predictor"]
+    refused_by_knative = {"securityContext", "terminationGracePeriodSeconds", "restartPolicy", "hostNetwork"}
+    assert not refused_by_knative & set(predictor)
+    context = predictor["containers"][0]["securityContext"]
+    assert context["runAsNonRoot"] is True and context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["capabilities"] == {"drop": ["ALL"]} and context["allowPrivilegeEscalation"] is False
+    policy = named(objects, "NetworkPolicy", "champion-knative")["spec"]["ingress"][0]
+    assert {entry["port"] for entry in policy["ports"]} >= {8012, 8112}, "the ports of Knative's proxy"
 
 
 def test_terraform_writes_lines_that_the_overlay_reads() -> None:

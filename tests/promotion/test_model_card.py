@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from cxr.evaluation.stress_test import measure_stress
@@ -194,6 +196,31 @@ def test_a_short_card_keeps_purpose_and_figures_and_names_what_it_left_out(
 
 def test_it_is_written_from_plain_files(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:
     assert write_model_card(metadata, json.loads(json.dumps(metrics))) == write_model_card(metadata, metrics)
+
+
+def test_slices_are_shown_with_the_worst_one_first_and_small_ones_by_name(
+    metadata: ModelMetadata, metrics: dict[str, Any]
+) -> None:
+    plain = write_model_card(metadata, metrics)
+    assert "## Slices" not in plain and "Age, sex, scanner" in plain
+    table = predictions(400)
+    names = np.select([table.index < 12, table["subtype"] == "virus"], ["rare", "F"], "M")
+    table = table.assign(**{"slice.sex": pd.Categorical(names, ordered=True)})
+    report = without_nan(evaluated(table, resamples=100, slices=["sex"]).report)
+    text = write_model_card(metadata, {**metrics, "slices": report["slices"], "test": report["test"]})
+    section = text.partition("## Slices")[2].partition("\n## ")[0]
+    entries = {entry["slice"]: entry for entry in report["test"]["slices"]["measured"]}
+    lowest = f"{100 * entries['F']['sensitivity']['value']:.1f} %"
+    assert section.strip().startswith(f"Lowest sensitivity of a slice: {lowest} (")
+    assert f"| sex: F | {entries['F']['images']} | {entries['F']['patients']} | – | {lowest} (" in section
+    assert "| sex: M |" in section and "Too small for figures: sex: rare (" in section
+    assert "A figure needs 10 patients of its class" in section
+    assert "Age, sex, scanner" not in text and "Groups are known by sex only" in text
+    metrics |= {"slices": report["slices"], "test": report["test"]}
+    assert "%), sex: F. Groups" in write_model_card(metadata, metrics, limit=4500).partition("## Limits")[2]
+    none = without_nan(evaluated(table, resamples=100, slices=["sex"], slice_min_patients=500).report)
+    text = write_model_card(metadata, {**metrics, "slices": none["slices"], "test": none["test"]})
+    assert "No slice has the 500 patients with pneumonia" in text
 
 
 def test_the_stress_test_is_shown_with_its_lowest_figures(metadata: ModelMetadata, metrics: dict[str, Any]) -> None:

@@ -74,6 +74,23 @@ def test_the_first_champion_needs_files_device_and_limits_only() -> None:
 
 
 @pytest.mark.parametrize(
+    ("figure", "floor", "expected"),
+    [
+        (0.79, None, []),
+        (0.79, 0.8, ["worst_slice_sensitivity"]),
+        (0.81, 0.8, []),
+        (math.nan, 0.0, ["worst_slice_sensitivity"]),
+    ],
+)
+def test_a_floor_on_slices_holds_where_one_is_set(figure: float, floor: float | None, expected: list[str]) -> None:
+    policy = replace(POLICY, min_slice_sensitivity=floor)
+    challenger = replace(CHALLENGER, test_worst_slice_sensitivity=figure, test_worst_slice="sex: F")
+    assert broken(challenger, policy=policy) == expected
+    sentences = " ".join(rule.sentence for rule in decide(challenger, None, policy).rules)
+    assert ("worst slice (sex: F)" in sentences) == (floor is not None)
+
+
+@pytest.mark.parametrize(
     ("change", "rule"),
     [
         ({"gpu": False}, "gpu"),

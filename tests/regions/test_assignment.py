@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cxr.regions.anchors import decode_boxes, make_anchors
-from cxr.regions.assignment import IGNORED, NEGATIVE, assign_anchors, detection_targets
+from cxr.regions.assignment import IGNORED, NEGATIVE, assign_anchors, assign_batch
 from cxr.regions.overlap import intersection_over_union
+from support.detection_targets import target_arrays
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 
@@ -49,7 +50,7 @@ def test_every_opacity_of_any_shape_gets_an_anchor(seed):
 
 def test_boxes_without_area_get_no_anchor():
     boxes = np.float32([[5, 5, 5, 9], [8, 8, 24, 30]])
-    targets = detection_targets(make_anchors(32), [boxes])
+    targets = target_arrays(make_anchors(32), [boxes])
     assert 0 not in assign_anchors(make_anchors(32), boxes)
     assert np.isfinite(targets["box_deltas"]).all()
 
@@ -57,7 +58,7 @@ def test_boxes_without_area_get_no_anchor():
 def test_targets_of_positive_anchors_lead_to_the_boxes_and_others_are_zero():
     anchors = make_anchors(96)
     boxes = np.float32([[10, 12, 40, 50], [55, 20, 80, 70]])
-    targets = detection_targets(anchors, [boxes, NO_BOXES])
+    targets = target_arrays(anchors, [boxes, NO_BOXES])
     classes, deltas = targets["class_logits"][0], targets["box_deltas"][0]
     positive = classes == 1
     assert positive.sum() >= 4
@@ -72,9 +73,29 @@ def test_targets_of_positive_anchors_lead_to_the_boxes_and_others_are_zero():
 
 def test_an_image_without_boxes_is_negative_everywhere():
     anchors = make_anchors(96)
-    targets = detection_targets(anchors, [NO_BOXES, np.float32([[10, 12, 40, 50]]), NO_BOXES])
+    targets = target_arrays(anchors, [NO_BOXES, np.float32([[10, 12, 40, 50]]), NO_BOXES])
     assert targets["image_logit"].tolist() == [[0], [1], [0]]
     for image in (0, 2):
         assert not targets["class_logits"][image].any()
         assert not targets["box_deltas"][image].any()
     assert {array.dtype for array in targets.values()} == {np.dtype(np.float32)}
+
+
+def test_all_batches_have_the_same_shape_and_a_byte_per_anchor():
+    anchors = make_anchors(96)
+    boxes = np.float32([[10, 12, 40, 50], [55, 20, 80, 70]])
+    batches = [assign_batch(anchors, image_boxes, 3) for image_boxes in ([boxes, NO_BOXES], [NO_BOXES, boxes[:1]])]
+    for batch in batches:
+        assert batch["assigned"].dtype == np.int8 and batch["assigned"].shape == (2, len(anchors))
+        assert batch["boxes"].shape == (2, 3, 4)
+
+
+def test_images_with_more_boxes_than_a_byte_counts_keep_them_all():
+    corners = np.random.default_rng(5).uniform(0, 80, (200, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + 12], axis=1)
+    anchors = make_anchors(96)
+    assert assign_batch(anchors, [boxes], len(boxes))["assigned"].max() > 150
+    targets = target_arrays(anchors, [boxes])
+    positive = targets["class_logits"][0] == 1
+    decoded = decode_boxes(targets["box_deltas"][0, positive, :4], anchors[positive])
+    np.testing.assert_allclose(intersection_over_union(decoded, boxes).max(axis=1), 1, atol=1e-3)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxr.images.recipes import RECIPES, Fit, Recipe, apply_recipe, recipe_named
 from cxr.regions.placement import MIN_VISIBLE_SHARE, augment_boxes, to_original, to_prepared
-from cxr.training.augmentation import Augmentation, augment_with_matrices
+from cxr.training.augmentation import Augmentation, apply_changes, draw_changes
 
 Grey = NDArray[np.uint8]
 SHAPES = [(500, 700), (900, 410), (331, 332), (96, 97)]
@@ -130,7 +130,8 @@ def test_an_ellipse_is_where_its_box_moved(augmentation: Augmentation, seed: int
     height, width, count = 150, 180, 40
     box = np.array([60, 40, 100, 100], np.float32)
     images = np.repeat(draw_ellipse(height, width, box)[None, ..., None], count, axis=0)
-    moved, matrices = augment_with_matrices(images, augmentation, np.random.default_rng(seed))
+    changes = draw_changes(count, height, width, augmentation, np.random.default_rng(seed))
+    moved, matrices = apply_changes(images, changes), changes.matrices
     differences = []
     for image, matrix in zip(moved, matrices, strict=True):
         (placed,) = augment_boxes(box[None], matrix, height, width).boxes
@@ -151,7 +152,8 @@ def test_the_box_around_the_ellipse_fits_better_than_that_around_the_corners() -
     seed, height, width = 4, 200, 200
     box = np.array([70, 50, 120, 150], np.float32)
     images = np.repeat(draw_ellipse(height, width, box)[None, ..., None], 30, axis=0)
-    moved, matrices = augment_with_matrices(images, Augmentation(rotation=20), np.random.default_rng(seed))
+    changes = draw_changes(30, height, width, Augmentation(rotation=20), np.random.default_rng(seed))
+    moved, matrices = apply_changes(images, changes), changes.matrices
     too_large = []
     for image, matrix in zip(moved, matrices, strict=True):
         corners = np.array([[x, y, 1] for x in box[[0, 2]] for y in box[[1, 3]]], np.float64) - [0.5, 0.5, 0]
@@ -176,7 +178,7 @@ def test_a_box_that_augmentation_moves_out_of_the_image_vanishes() -> None:
 def test_each_box_moves_alone() -> None:
     generator = np.random.default_rng(7)
     boxes = np.sort(generator.uniform(0, 100, (6, 2, 2)), axis=1).reshape(6, 4).astype(np.float32)
-    (matrix,) = augment_with_matrices(np.zeros((1, 100, 100, 1), np.uint8), ALL, generator)[1]
+    (matrix,) = draw_changes(1, 100, 100, ALL, generator).matrices
     together = augment_boxes(boxes, matrix, 100, 100)
     for position, box in zip(together.index, together.boxes, strict=True):
         np.testing.assert_array_equal(augment_boxes(boxes[position : position + 1], matrix, 100, 100).boxes[0], box)

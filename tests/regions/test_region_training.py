@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cxr.data.boxes import AnnotatedImage, BoxAnnotations
-from cxr.errors import DataError, MissingInputError
+from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.models.metadata import ModelMetadata
 from cxr.regions.detection_task import DetectionLossSettings, DetectionTask
 from cxr.regions.overlap import intersection_over_union
@@ -23,12 +25,8 @@ EVERYTHING = {
     "epochs": 20, "phantom_epochs": 20, "optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine",
     "warmup_epochs": 1.0, "average_decay": 0.8, "augmentation": {"horizontal_flip": True, "shift": 0.03}, "seed": 1,
 }  # fmt: skip
-KILLED_IN = 3
+LAST_CHECKPOINT = 17
 LOW_SCORE = 0.15
-
-
-class KilledError(Exception):
-    """Represents a kill between two epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +36,25 @@ def drawn():
 
 
 @pytest.fixture(scope="module")
-def training(drawn, tmp_path_factory):
+def checkpoints(tmp_path_factory):
+    """Folder of what a kill in the epoch after the last checkpoint would have left."""
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def training(drawn, checkpoints, tmp_path_factory):
     """A session whose training was not killed, and its result."""
-    session = drawn.session(tmp_path_factory.mktemp("whole"), **EVERYTHING)
-    return session, session.train()
+    folder = tmp_path_factory.mktemp("whole")
+
+    def keep_checkpoint(row):
+        name = f"epoch-{LAST_CHECKPOINT:04d}"
+        if row["epoch"] == LAST_CHECKPOINT + 1:  # its own checkpoint is not written yet: this epoch has to be run again
+            while not (folder / name).is_dir():
+                time.sleep(0.01)
+            shutil.copytree(folder / name, checkpoints / name)
+
+    session = drawn.session(folder, **EVERYTHING)
+    return session, session.train(run_id="run", on_epoch=keep_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +80,23 @@ def test_a_detector_learns_where_rectangles_are(training):
         assert row["loss"] == pytest.approx(row["class_loss"] + row["box_loss"] + row["image_loss"], rel=1e-4)
 
 
-def test_a_killed_training_resumes_with_the_same_weights(drawn, training, tmp_path):
+def test_a_killed_training_resumes_with_the_same_weights(drawn, training, checkpoints):
     whole, expected = training
-
-    def kill(row):
-        if row["epoch"] == KILLED_IN:  # its checkpoint is not written yet: this epoch has to be run again
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        drawn.session(tmp_path, **EVERYTHING).train(run_id="run", on_epoch=kill)
-    resumed = drawn.session(tmp_path, **EVERYTHING)
+    resumed = drawn.session(checkpoints, **EVERYTHING)
     assert resumed.run_id == "run"
-    result = resumed.train()
+    epochs = []
+    result = resumed.train(on_epoch=lambda row: epochs.append(row["epoch"]))
+    assert epochs == [18, 19, 20]
     for row, expected_row in zip(result.history, expected.history, strict=True):
         for key in row.keys() - {"seconds", "ended"}:
             np.testing.assert_equal(row[key], expected_row[key], err_msg=key)
     for weights, expected_weights in zip(resumed.network.get_weights(), whole.network.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, expected_weights)
+
+
+def test_only_the_cpu_blurs_so_images_that_must_lie_on_the_device_are_not_blurred(drawn, tmp_path):
+    with pytest.raises(ParameterError, match=r"without blur.*on_device=always.*set on_device: auto"):
+        drawn.session(tmp_path, augmentation={"blur": 1.0}, on_device="always")
 
 
 def test_a_training_with_other_boxes_or_settings_does_not_resume(drawn, tmp_path):
@@ -107,11 +120,10 @@ def test_validation_does_not_depend_on_the_size_of_a_batch(drawn, training, tmp_
     losses = DetectionLossSettings(0.25, 2.0, 2.0, 0.5)
     on_planes = PreparedInputNetwork(session.network, RECIPE)
     rows = []
-    for batch_size in (1, 5, 12):  # with one image there are batches without any box
+    for batch_size in (1, 5):  # with one image there are batches without any box
         validation = drawn.session(tmp_path, batch_size=batch_size).validation
         rows.append(DetectionTask(validation, losses, session.detector).validation_metrics(on_planes))
-    for row in rows[1:]:
-        assert row == pytest.approx(rows[0], rel=1e-4)
+    assert rows[1] == pytest.approx(rows[0], rel=1e-4)
     parts = rows[0]["class_loss"] + 2 * rows[0]["box_loss"] + 0.5 * rows[0]["image_loss"]
     assert rows[0]["loss"] == pytest.approx(parts)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy
 
-from cxr.regions.anchors import encode_boxes, make_anchors
+from cxr.regions.anchors import make_anchors
 from cxr.regions.suppression import detect_boxes, suppress_overlapping
+from cxr.regions.targets import encode_boxes
 
 SIDE = 64
 ANCHORS = make_anchors(SIDE)
@@ -20,7 +22,7 @@ def outputs_for(*images: dict[int, tuple[float, list[float]]]) -> dict[str, np.n
     for number, image in enumerate(images):
         for anchor, (score, box) in image.items():
             logits[number, anchor] = np.log(score / (1 - score))
-            deltas[number, anchor] = encode_boxes(np.float32([box]), ANCHORS[anchor : anchor + 1])[0]
+            deltas[number, anchor] = convert_to_numpy(encode_boxes(np.float32(box), ANCHORS[anchor]))
     return {"class_logits": logits, "box_deltas": deltas}
 
 

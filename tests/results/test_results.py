@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr.errors import DataError
@@ -391,6 +392,31 @@ def test_uncertain_answers_appear_for_the_models_that_have_them(
     assert row["Sensitivity, certain answers"].startswith(f"{100 * test['sensitivity']['value']:.1f} %<br>[")
     table = page[page.index("### Uncertain answers") :]
     assert "**s1**" not in table[: table.index("\n### ")]
+
+
+def test_slices_appear_for_the_models_that_have_them(strong: Evaluation, weak: Evaluation, tmp_path: Path) -> None:
+    write_model(tmp_path, "s1", "shallow", weak)
+    assert "### Slices" not in run(tmp_path)
+    table = predictions(600)
+    wards = pd.Categorical(np.select([table.index % 3 == 0, table.index < 20], ["A", "C"], "B"), ordered=True)
+    slices = {"slices": ["ward"], "slice_min_patients": 10}
+    by_ward = evaluated(table.assign(**{"slice.ward": wards}), resamples=100, **slices)
+    write_model(tmp_path, "s2", "three_block", by_ward)
+    page, test = run(tmp_path), by_ward.report["test"]["slices"]
+    row = cells(page, "Slices", "**s2**")
+    assert row["Worst slice"] == f"ward: {test['worst']['slice']}"
+    assert row["Its sensitivity"].startswith(f"{100 * test['worst']['sensitivity']['value']:.1f} %<br>[")
+    section = page[page.index("### Slices") :].partition("\n### ")[0]
+    first, second = test["measured"]
+    assert (first["slice"], second["slice"]) == ("A", "B")
+    for name, entry in ((f"| ward: {part['slice']} | {part['images']} |", part) for part in (first, second)):
+        shown = [line for line in section.splitlines() if line.startswith(name)]
+        in_auroc, in_sensitivity, in_specificity = shown
+        assert f"{entry['auroc']['value']:.4f}<br>" in in_auroc
+        assert f"{100 * entry['sensitivity']['value']:.1f} %<br>" in in_sensitivity
+        assert f"{100 * entry['specificity']['value']:.1f} %<br>" in in_specificity
+    assert f"Too small for figures: ward: C ({test['too_small'][0]['images']})." in section
+    assert "**s1**" not in section
 
 
 def test_prediction_speed_names_its_device_if_it_differs(strong: Evaluation, tmp_path: Path) -> None:

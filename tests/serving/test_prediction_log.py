@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.errors import ParameterError
-from cxr.serving.prediction_log import PredictionLog, logged_image_path, read_prediction_log
+from cxr.errors import MissingInputError, ParameterError
+from cxr.serving.prediction_log import PredictionLog
+from cxr.serving.prediction_log_reader import logged_image_path, read_prediction_log
 from support.logged_predictions import (
     ALL_TIME,
     NOON,
@@ -28,6 +29,7 @@ from support.logged_predictions import (
     make_served_model,
     write_prediction_log,
 )
+from support.model_folders import make_metadata
 
 KEYS = {
     "id", "time", "version", "alias", "model", "label", "probability", "threshold", "refusal", "width", "height",
@@ -120,6 +122,39 @@ def test_damaged_lines_are_counted_and_left_out(tmp_path: Path) -> None:
     path.write_bytes(content[:-1])
     window = read_prediction_log(folder, *ALL_TIME)
     assert (len(window.rows), window.damaged) == (3, 1), "digits may be missing from a line without its line break"
+
+
+def test_an_answer_of_a_shadow_stands_beside_its_row_and_a_log_without_one_is_read_too(tmp_path: Path) -> None:
+    results, folder = make_results(make_features(3, 1), 1), tmp_path / "log"
+    write_prediction_log(folder, results)
+    plain = read_prediction_log(folder, *ALL_TIME).rows
+    assert plain["shadow_version"].isna().all() and plain["shadow_probability"].isna().all()
+    clock = Clock(NOON.replace(hour=23, minute=59))
+    log = PredictionLog(folder, keep_images=False, clock=clock)
+    rows = log.append(make_served_model(), results, make_images(3))
+    clock.now += timedelta(hours=1)
+    refused, predicted = make_results(make_features(2, 2), 2, refused=1)
+    shadow = make_served_model("4", "challenger", make_metadata("shallow").with_calibration(1.0, 0.4, "by hand"))
+    log.append_shadow(rows[0], shadow, refused)
+    log.append_shadow(rows[2], shadow, predicted)
+    assert {path.name[:10] for path in folder.iterdir()} == {"2026-11-20"}, "an answer stands in the file of its row"
+    window = read_prediction_log(folder, NOON + timedelta(hours=1), NOON + timedelta(days=1))
+    assert window.damaged == 0 and len(window.rows) == 3, "an answer of a shadow is no row"
+    with_shadow = window.rows.set_index("id")
+    assert with_shadow["shadow_version"].isna().tolist() == [False, True, False]
+    first, last = with_shadow.loc[rows[0].row_id], with_shadow.loc[rows[2].row_id]
+    assert (first["shadow_refusal"], first["shadow_version"], first["version"]) == ("turned", "4", "3")
+    assert math.isnan(first["shadow_probability"])
+    assert predicted.prediction is not None and results[2].prediction is not None
+    assert last["shadow_probability"] == predicted.prediction.probability
+    assert last["probability"] == results[2].prediction.probability
+    assert (last["shadow_model"], last["shadow_alias"]) == ("shallow", "challenger")
+
+
+def test_a_log_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(MissingInputError, match=r"expected the folder of a prediction log, received log=.*log\.jsonl"):
+        read_prediction_log(tmp_path / "log.jsonl", *ALL_TIME)
 
 
 def test_threads_write_complete_lines_to_one_file(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from cxr.evaluation.metrics import auroc, log_loss
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.models.prediction_sets import UNCERTAIN
-from cxr.models.stored_files import damaged_files
+from cxr.models.stored_files import damaged_files, record_digests
 from cxr.plots.evaluation import PLOT_NAMES
 from cxr.steps.ensemble import Ensemble
 from cxr.steps.parameters import merge_parameters
+from cxr.tables import write_table
 from support.half_lungs import MEMBERS, USED, ensemble_step
 from support.model_folders import CPU, ModelFolders, make_metadata
 
@@ -125,6 +126,30 @@ def test_an_ensemble_of_a_coverage_says_uncertain_as_its_evaluation_does(half_lu
     expected = {NORMAL: counts["normal"], PNEUMONIA: counts["pneumonia"], UNCERTAIN: counts["both"] + counts["none"]}
     assert labels == Counter({name: count for name, count in expected.items() if count})
     assert labels[UNCERTAIN] > 0
+
+
+def test_an_ensemble_has_the_slices_of_its_members_and_needs_them(half_lungs: HalfLungs, tmp_path: Path) -> None:
+    folders, _ = half_lungs
+    with pytest.raises(DataError, match=r"slices ward, received none of: ward; run `cxr evaluate` for each model"):
+        ensemble_step(folders, tmp_path / "refused", slices=["ward"]).execute()
+    assert not (tmp_path / "refused").exists()
+    evaluations = tmp_path / "evaluations"
+    shutil.copytree(folders.evaluations, evaluations)
+    for name in MEMBERS:
+        path = evaluations / name / "predictions.parquet"
+        table = pd.read_parquet(path)
+        wards = pd.Categorical(["B" if number % 3 else "A" for number in range(len(table))], ordered=True)
+        write_table(path, table.assign(**{"slice.ward": wards}))
+        record_digests(evaluations / name)
+    folder = tmp_path / "ensemble"
+    ensemble_step(replace(folders, evaluations=evaluations), folder, slices=["ward"]).execute()
+    test = json.loads((folder / "evaluation" / "metrics.json").read_text())["test"]
+    rows = pd.read_parquet(folder / "evaluation" / "predictions.parquet").query("split == 'test'")
+    threshold = ModelMetadata.read(folder / "model").threshold
+    for entry in test["slices"]["measured"]:
+        sick = rows[(rows["slice.ward"] == entry["slice"]) & (rows["label"] == PNEUMONIA)]
+        assert entry["sensitivity"]["value"] == pytest.approx((sick["probability"] >= threshold).mean())
+    assert [entry["slice"] for entry in test["slices"]["measured"]] == ["A", "B"]
 
 
 def test_only_named_members_are_joined_and_logged_once(half_lungs: HalfLungs, uri: str, tmp_path: Path) -> None:

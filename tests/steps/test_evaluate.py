@@ -200,6 +200,44 @@ def test_a_coverage_for_which_validation_is_too_small_is_refused_before_the_netw
     assert not (tmp_path / "evaluation").exists()
 
 
+def test_slices_come_from_manifest_and_patients_and_change_nothing_else(
+    pipeline: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    data, folder = tmp_path / "data", tmp_path / "evaluation"
+    data.mkdir()
+    paths = pd.read_parquet(pipeline / "splits" / "splits.parquet")[["path", "patient"]]
+    sexes = ["F" if number % 2 else "M" for number in range(len(paths) - 1)]
+    paths.assign(sex=[*sexes, ""], birth=paths["patient"]).to_csv(data / "patients.csv", index=False)
+    step(pipeline, folder, data=data, slices=["sex", "brightness"], slice_min_patients=1).execute()
+    report, plain = (json.loads((name / "metrics.json").read_text()) for name in (folder, evaluated))
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    test = predictions[predictions["split"] == "test"]
+    counts = {entry["slice"]: entry["images"] for entry in report["test"]["slices"]["measured"][:2]}
+    assert counts == test["slice.sex"].value_counts().to_dict() == {"M": 7, "F": 8}
+    assert sum(entry["column"] == "brightness" for entry in report["test"]["slices"]["measured"]) == 3
+    assert "birth" not in str(list(predictions)) and "sex" not in predictions
+    worst = report["test"]["slices"]["worst"]
+    assert (
+        json.loads((folder / "summary.json").read_text())["test_worst_slice_sensitivity"]
+        == (worst["sensitivity"]["value"])
+    )
+    for entry in (report, *(report[split] for split in ("validation", "test"))):
+        del entry["slices"]
+    assert {name: value for name, value in report.items() if name != "speed"} == {
+        name: value for name, value in plain.items() if name != "speed"
+    }
+    for name in ("card.json", "stress.json", "curves/roc.csv", "plots/scores.png"):
+        assert (folder / name).read_bytes() == (evaluated / name).read_bytes(), name
+
+
+def test_a_slice_of_no_column_is_refused_before_the_network_predicts(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copyfile(pipeline / "model" / "card.json", tmp_path / "model" / "card.json")
+    with pytest.raises(ParameterError, match=r"columns of bytes, .*size, brightness; .*received slices=sex"):
+        step(pipeline, tmp_path / "evaluation", trained=tmp_path / "model", slices=["sex"]).execute()
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_phantoms_have_their_own_number_of_changed_images(pipeline: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "model"
     drawn.mkdir()
@@ -266,6 +304,7 @@ def test_wrong_parameters_are_reported_together() -> None:
                 "sensitivities": [0.5, 1.5],
                 "resamples": 1,
                 "coverage": 1.0,
+                "slices": ["sex", "sex"],
                 "colour": "red",
             }
         )
@@ -276,6 +315,7 @@ def test_wrong_parameters_are_reported_together() -> None:
         "sensitivities=[0.5, 1.5]",
         "resamples=1",
         "coverage=1.0",
+        "slices=['sex', 'sex']",
         "unknown parameter colour",
     ):
         assert part in text

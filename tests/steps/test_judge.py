@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from cxr.cli.main import main
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
+from cxr.serving.model_source import load_version
 from cxr.tracking.store import Store
 from support.chest_models import LETTER, NAME, NAMES, Versions, write_versions
 from support.outside_images import draw_chests, write_class_folders
@@ -92,6 +93,11 @@ def test_a_table_of_nih_is_judged_and_logged_with_the_version(versions: Versions
     section = version.description.partition("## On other data")[2].partition("##")[0]
     assert re.search(r"nih \| 40<br>21 patients \| 2\.5 %", section)
     assert "On other data" not in client.get_model_version(NAME, "2").description
+    # What the page of `cxr app` shows.
+    cards = [
+        load_version(Store(versions.uri), NAME, number, "", preferred_alias="").model_card for number in ("1", "2")
+    ]
+    assert ["## On other data" in str(card) for card in cards] == [True, False]
     page = (folder / "JUDGEMENT.md").read_text(encoding="utf-8")
     assert "1 left out, class unknown: Effusion|Infiltration (1)" in page and "no_chest_film (1)" in page
 

@@ -104,12 +104,17 @@ def write_prediction_log(
     days: int = 1,
     last: datetime = NOON,
     pixels: bool = False,
+    shadow: ServedModel | None = None,
+    shadow_results: Sequence[PredictionResult | None] = (),
 ) -> Path:
-    """Log results on several days, of which ``last`` is the last one."""
+    """Log results on several days, of which ``last`` is the last one; those of a shadow are for the same images."""
     clock = Clock()
     log = PredictionLog(folder, keep_images=pixels, clock=clock)
     images = make_images(len(results))
     for day in range(days):
         clock.now = last - timedelta(days=days - 1 - day)
-        log.append(served or make_served_model(), results[day::days], images[day::days])
+        rows = log.append(served or make_served_model(), results[day::days], images[day::days])
+        for row, shadow_result in zip(rows, shadow_results[day::days], strict=False):
+            if shadow is not None and shadow_result is not None:
+                log.append_shadow(row, shadow, shadow_result)
     return folder

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.evaluation.calibration import apply_temperature
-from cxr.files import NETWORK_FILE
+from cxr.files import NETWORK_FILE, without_nan
 from cxr.images.decoding import decode_grey
 from cxr.images.recipes import Recipe, apply_recipe, to_network_input
 from cxr.inference.predictor import Predictor
@@ -181,6 +181,18 @@ def add_prediction_sets(evaluation: Path, normal_at_most: float, pneumonia_at_le
     sets = PredictionSets(0.95, normal_at_most, pneumonia_at_least, 24, 24)
     replace(ModelMetadata.read(evaluation), prediction_sets=sets).write(evaluation)
     return sets
+
+
+def add_slices(folders: ModelFolders, name: str, column: str, values: Sequence[str]) -> dict[str, Any]:
+    """Evaluate the same predictions with slices of a column, one value per image in turn; returns the report."""
+    folder = folders.evaluations / name
+    table = pd.read_parquet(folder / "predictions.parquet")
+    names = np.resize(np.array(values, dtype=object), len(table))
+    table[f"slice.{column}"] = pd.Categorical(names, sorted(set(values)), ordered=True)
+    evaluation = evaluated(table, resamples=20, rule="youden", slices=[column], slice_min_patients=2)
+    (folder / "metrics.json").write_text(json.dumps(without_nan(evaluation.report)))
+    (folder / "summary.json").write_text(json.dumps(without_nan(evaluation.summary())))
+    return evaluation.report
 
 
 def change_summary(folders: ModelFolders, name: str, **figures: float) -> None:

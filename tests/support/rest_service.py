@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.promotion.log import CHAMPION
+from cxr.serving.alias_watcher import AliasWatcher
 from cxr.serving.model_provider import AliasModelProvider, DetectorProvider, ModelProvider
 from cxr.serving.rest.application import build_application
 from cxr.serving.rest.inference import InferenceService
@@ -27,6 +28,8 @@ from cxr.serving.rest.metrics import ServiceMetrics
 from cxr.serving.rest.middleware import Readiness
 from cxr.serving.rest.server import HttpServer
 from cxr.serving.rest.settings import RequestLimits
+from cxr.serving.rest.shadow import ShadowPredictor
+from cxr.serving.rest.shadow_metrics import ShadowMetrics
 from cxr.serving.rest.supervisor import bind_socket
 from cxr.serving.rest.webhook import WebhookReceiver
 from cxr.steps.serve import Serve
@@ -35,6 +38,7 @@ from cxr.tracking.webhook_signature import SignatureCheck
 
 if TYPE_CHECKING:
     from cxr.serving.prediction_log import PredictionLog
+    from cxr.serving.shadow_provider import AliasShadowProvider
 
 JPEG_HEADERS, PNG_HEADERS, JSON_HEADERS = (
     {"Content-Type": content_type} for content_type in ("image/jpeg", "image/png", "application/json")
@@ -134,6 +138,7 @@ def run_service(
     secret: str | None = None,
     decoder: Any = None,
     prediction_log: PredictionLog | None = None,
+    shadows: AliasShadowProvider | None = None,
     wake: Callable[[], None] | None = None,
 ) -> Iterator[RunningService]:
     limits = limits or Serve().request_limits()
@@ -151,12 +156,20 @@ def run_service(
                 SandboxedDecoder(seconds=limits.read_seconds, max_bytes=limits.max_bytes, options=limits.options)
             )
         threads = stack.enter_context(ThreadPoolExecutor(2))
-        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log)
+        shadow = None
+        if shadows is not None:
+            shadow_metrics = ShadowMetrics(metrics.registry)
+            watcher = AliasWatcher(shadows, 3600.0)
+            shadow = ShadowPredictor(shadows, watcher, shadow_metrics, prediction_log, limits.max_pixels)
+            shadow.start(stack)
+        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log, shadow)
 
         def set_gauges() -> None:
             metrics.set_model(provider.current, provider.problem)
             if detectors is not None:
                 metrics.set_detector(detectors.current, detectors.problem)
+            if shadow is not None:
+                shadow.set_gauges()
 
         port = shared_socket.getsockname()[1]
         server = HttpServer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -19,6 +20,7 @@ from cxr.serving.detector_source import ServedDetector, detector_folder_source
 from cxr.serving.model_folder import folder_source
 from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider, FolderDetectorProvider
 from cxr.serving.model_source import ServedModel
+from cxr.tracking.signatures import TrustedKeys
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -49,24 +51,17 @@ class PageService:
         load_keras()
         self.settings = settings
         self._provider: AliasModelProvider | None = None
-        self._watcher: AliasWatcher | None = None
+        self._watchers: list[AliasWatcher] = []
         if settings.model is not None:
             self._loaded = folder_source(settings.model, settings.evaluation, settings.reference).load()
         else:
+            store = Store(settings.tracking_uri, trusted_keys=TrustedKeys.read(settings.require_signature))
             self._provider = AliasModelProvider(
-                Store(settings.tracking_uri), settings.registered_name, settings.alias, fallback=settings.fallback
+                store, settings.registered_name, settings.alias, fallback=settings.fallback
             )
             self._loaded = self._provider.current
-            self._watcher = AliasWatcher(self._provider, settings.seconds)
-            self._watcher.start()
+            self._watchers.append(AliasWatcher(self._provider, settings.seconds))
         self._detectors = self._open_detectors()
-        self._decoder = SandboxedDecoder(
-            seconds=settings.read_seconds,
-            max_bytes=settings.max_megabytes * 2**20,
-            options=ReadingOptions(
-                round(settings.max_megapixels * 1e6), settings.scale_16_bit, frozenset(settings.other_modalities)
-            ),
-        )
         self._log: PredictionLog | None = None
         if settings.log_predictions is not None:
             from cxr.serving.prediction_log import PredictionLog
@@ -74,8 +69,29 @@ class PageService:
             self._log = PredictionLog(settings.log_predictions, keep_images=settings.log_pixels)
         # One call of the network at a time: two at once would take as long and twice the memory.
         self._network_lock = threading.Lock()
-        # The first prediction compiles the networks.
-        self.predict(self._loaded, [self.decode(draw_example(EXAMPLES[0]))])
+        # If a step fails, no process and no thread is left: the next visit tries again.
+        with ExitStack() as resources:
+            self._decoder = resources.enter_context(
+                SandboxedDecoder(
+                    seconds=settings.read_seconds,
+                    max_bytes=settings.max_megabytes * 2**20,
+                    options=ReadingOptions(
+                        round(settings.max_megapixels * 1e6),
+                        settings.scale_16_bit,
+                        frozenset(settings.other_modalities),
+                    ),
+                )
+            )
+            # The first prediction compiles the networks.
+            self.predict(self._loaded, [self.decode(draw_example(EXAMPLES[0]))])
+            for watcher in self._watchers:
+                watcher.start()
+                resources.callback(watcher.stop)
+            self._resources = resources.pop_all()
+
+    def close(self) -> None:
+        """Stop following the registry, and end the processes that decode. A second call does nothing."""
+        self._resources.close()
 
     def _open_detectors(self) -> DetectorProvider | None:
         settings = self.settings
@@ -87,7 +103,7 @@ class PageService:
         provider = AliasDetectorProvider(
             self._provider.store, settings.regions_name, settings.alias, fallback=settings.fallback
         )
-        AliasWatcher(provider, settings.seconds).start()
+        self._watchers.append(AliasWatcher(provider, settings.seconds))
         return provider
 
     @property
@@ -108,9 +124,9 @@ class PageService:
     @property
     def problem(self) -> str | None:
         """Why another version than the one in the registry predicts or draws boxes; None if there is no problem."""
-        if self._provider is None or self._watcher is None:
+        if self._provider is None:
             return None
-        if self._watcher.registry_unreachable:
+        if self._watchers[0].registry_unreachable:
             return f"The model registry does not answer; version {self._provider.current.version} goes on."
         if self._provider.problem is None and self._detectors is not None and self._detectors.problem is not None:
             return f"Boxes: {self._detectors.problem}"
@@ -185,7 +201,7 @@ class PageService:
             return detector.draw_boxes([apply_recipe(detector.recipe, image.grey)], [image.grey.shape])[0]
 
 
-@st.cache_resource(show_spinner="Loading the model. The first time takes some seconds.")
+@st.cache_resource(show_spinner="Loading the model. The first time takes some seconds.", on_release=PageService.close)
 def shared_service(settings: AppSettings) -> PageService:
     """Load the model once for the whole server. A failure is not cached, so the next visit tries again.
 

@@ -17,6 +17,7 @@ class AppSettings:
         registered_name: name of the registered model.
         alias: alias whose version predicts.
         fallback: alias to use until a version has ``alias``; None for none.
+        require_signature: file of public keys that a version must be signed by; None asks for no signature.
         model: folder of a model that is used instead of a registered version; None for none.
         evaluation: folder of its evaluation; None finds it beside the models.
         reference: folder of the statistics of its training images; None finds it beside the models.
@@ -38,6 +39,7 @@ class AppSettings:
     registered_name: str
     alias: str
     fallback: str | None
+    require_signature: Path | None
     model: Path | None
     evaluation: Path | None
     reference: Path | None

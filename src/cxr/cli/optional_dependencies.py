@@ -15,6 +15,7 @@ INSTALLATIONS = {
     "train": ("training image (cxr-train)", "run.txt"),
     "kubeflow": ("environment of Kubeflow", "kubeflow.txt"),
     "serve": ("serving image (cxr-serve)", "serve.txt"),
+    "export": ("environment of exports", "export.txt"),
 }
 """Extra of this package to the installation that has it, and to its file of pinned packages."""
 

@@ -63,7 +63,7 @@ def detect_drift(
     on it, so only rows of this version count.
 
     Args:
-        rows: what :func:`cxr.serving.prediction_log.read_prediction_log` returns.
+        rows: what :func:`cxr.serving.prediction_log_reader.read_prediction_log` returns.
         version: number of the version (empty for a model from a folder) and name of the model.
         reference: statistics of its training images; None if the version has none.
         validation: its probabilities on validation; None if the version has none.

@@ -25,6 +25,7 @@ from cxr.evaluation.conformal import (
 from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc_band, roc_curve
 from cxr.evaluation.metrics import COUNTS, METRICS, Floats, auroc, compute_metrics, confusion, decision_metrics
 from cxr.evaluation.operating_point import OperatingPoint, ThresholdRule, choose_operating_point
+from cxr.evaluation.slices import SLICES, check_slices, measure_slices
 from cxr.files import read_json
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
@@ -56,6 +57,8 @@ class EvaluationSettings:
         bins: number of bins of the calibration error.
         coverage: wanted coverage of the prediction sets of each class, above 0 and below 1; None for labels without
             UNCERTAIN.
+        slices: columns whose slices are measured, see :mod:`cxr.evaluation.slices`; empty for none.
+        slice_min_patients: fewest patients of a class for a figure of a slice.
     """
 
     rule: ThresholdRule
@@ -65,6 +68,8 @@ class EvaluationSettings:
     seed: int
     bins: int
     coverage: float | None
+    slices: Sequence[str]
+    slice_min_patients: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class Evaluation:
             **{f"test_{name}_auroc": entry["auroc"]["value"] for name, entry in checks.items()},
             **self._stress_figures(),
             **self._prediction_set_figures(),
+            **self._slice_figures(),
             "threshold": self.operating_point.threshold,
             "temperature": self.temperature,
         }
@@ -128,6 +134,12 @@ class Evaluation:
         return {"coverage": self.prediction_sets.coverage} | {
             f"test_{name}": measured[name]["value"] for name in SUMMARY_OF_SETS
         }
+
+    def _slice_figures(self) -> dict[str, float]:
+        if SLICES not in self.report:
+            return {}
+        worst = self.report[TEST][SLICES]["worst"]
+        return {"test_worst_slice_sensitivity": np.nan if worst is None else worst["sensitivity"]["value"]}
 
     def with_entries(self, entries: Mapping[str, Any]) -> Evaluation:
         """Add entries to the report.
@@ -195,13 +207,26 @@ def check_model_fits(folder: Path, model: str, metadata: ModelMetadata, prepared
         raise DataError(
             f"expected the metadata of {model}, received model={metadata.model}; give the folder of {model}"
         )
+    check_split_fits(folder, metadata)
+    check_recipe_fits(metadata, prepared)
+
+
+def check_split_fits(folder: Path, metadata: ModelMetadata) -> None:
+    """Check that a model was trained on a split.
+
+    Args:
+        folder: folder of the split, with ``achieved.json``.
+        metadata: metadata of the trained model.
+
+    Raises:
+        DataError: if the digests differ.
+    """
     digest = read_json(folder / "achieved.json")["digest"]
     if digest != metadata.split_digest:
         raise DataError(
             f"expected the split that {metadata.model} was trained on (digest={metadata.split_digest}), "
             f"received splits={folder} with {digest=}; train the model again"
         )
-    check_recipe_fits(metadata, prepared)
 
 
 def check_recipe_fits(metadata: ModelMetadata, prepared: PreparedImages) -> None:
@@ -240,7 +265,8 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
 
     Args:
         predictions: one row per image with the columns path, group (patients), label, subtype, split and
-            probability_raw; rows of other splits than validation and test are ignored.
+            probability_raw, and those of :func:`cxr.evaluation.slices.assign_slices` if slices are wanted; rows of
+            other splits than validation and test are ignored.
         settings: how to evaluate.
 
     Returns:
@@ -251,6 +277,7 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
         ParameterError: if a class has too few validation images for the wanted coverage.
     """
     rows = _check_predictions(predictions)
+    check_slices(rows, settings.slices)
     resamples, seed, bins = settings.resamples, settings.seed, settings.bins
     validation = rows[rows["split"] == VALIDATION]
     labels = _labels(validation)
@@ -272,6 +299,8 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings) -> Evaluat
         "bootstrap": {"confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "unit": "patient"},
         "bins": bins,
     }
+    if settings.slices:
+        report[SLICES] = {"columns": list(settings.slices), "min_patients": settings.slice_min_patients}
     for split in (VALIDATION, TEST):
         report[split] = measure_images(rows[rows["split"] == split], point, further_points, sets, settings)
     test = rows[rows["split"] == TEST]
@@ -299,7 +328,7 @@ def measure_images(
         point: the threshold.
         further_points: further thresholds, at which sensitivity and specificity are reported.
         sets: prediction sets of the model; None if it has none.
-        settings: replicates and seed of the bootstrap, and bins of the calibration error.
+        settings: replicates and seed of the bootstrap, bins of the calibration error, and slices.
 
     Returns:
         Counts, and value, low and high of each measure; NaN where unknown.
@@ -360,7 +389,15 @@ def measure_images(
             if sets is None
             else {PREDICTION_SETS: {"counts": count_prediction_sets(probability, sets), **entries(PREDICTION_SETS)}}
         ),
+        **({SLICES: _measure_slices(rows, point, settings)} if settings.slices else {}),
     }
+
+
+def _measure_slices(rows: pd.DataFrame, point: OperatingPoint, settings: EvaluationSettings) -> dict[str, Any]:
+    return measure_slices(
+        rows, point.threshold, settings.slices,
+        min_patients=settings.slice_min_patients, resamples=settings.resamples, seed=settings.seed,
+    )  # fmt: skip
 
 
 def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:

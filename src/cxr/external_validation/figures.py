@@ -84,7 +84,7 @@ def measure_judgement(
     Returns:
         The figures.
     """
-    settings = EvaluationSettings("fixed", threshold, (), resamples, seed, bins, None)
+    settings = EvaluationSettings("fixed", threshold, (), resamples, seed, bins, None, (), 0)
     point = OperatingPoint("fixed", threshold, threshold, np.nan, np.nan, np.nan, np.nan)
     readable = rows[rows["error"] == ""].assign(split=TEST)
     parts = {ANSWERED: readable[readable["refusal"].isna()], ALL: readable}

@@ -93,11 +93,7 @@ class Predictor:
             raise MissingInputError(f"expected a network, received {path} (no such file); run `cxr train`")
         if metadata is None:
             metadata = ModelMetadata.read(folder)
-        if metadata.detector is not None:
-            raise DataError(
-                f"expected a classifier, received model={metadata.model} in {folder}, a detector, which draws boxes; "
-                "give the folder of a classifier"
-            )
+        expect_classifier(metadata, folder)
         if metadata.members:
             loaded = [cls.load(members / member.model, member.card) for member in metadata.weighted_members]
             return EnsemblePredictor(loaded, metadata)
@@ -159,7 +155,7 @@ class Predictor:
         """
         from cxr.evaluation.calibration import apply_temperature
 
-        temperature, _ = self._operating_point()
+        temperature, _ = self.operating_point()
         return np.asarray(apply_temperature(raw, temperature), dtype=np.float64)
 
     def prepare(self, inputs: Sequence[ImageInput]) -> NDArray[np.uint8]:
@@ -180,6 +176,14 @@ class Predictor:
     def recipes(self) -> tuple[Recipe, ...]:
         """Recipes by which an image is prepared for this predictor, each once."""
         return (self.recipe,)
+
+    @property
+    def network_and_head(self) -> tuple[Any, _Head | None]:
+        """The network without its last layer, and that layer's weights ``(features, units)`` and bias ``(units,)``.
+
+        The whole network and None if it doesn't end in a dense sigmoid or softmax of two.
+        """
+        return self._network, self._head
 
     @property
     def logit_head(self) -> tuple[Any, NDArray[np.float64]]:
@@ -225,7 +229,7 @@ class Predictor:
         Raises:
             MissingInputError: if the model isn't calibrated.
         """
-        _, threshold = self._operating_point()
+        _, threshold = self.operating_point()
         sets = self.metadata.prediction_sets
         predictions = []
         for value, probability in zip(raw, self.calibrated(raw), strict=True):
@@ -250,14 +254,19 @@ class Predictor:
             ImageError: if an image cannot be used; its detail names the image.
             MissingInputError: if the model isn't calibrated.
         """
-        self._operating_point()
+        self.operating_point()
         predictions: list[Prediction] = []
         for start in range(0, len(inputs), BATCH_SIZE):
             prepared = _prepare(self.recipes, inputs[start : start + BATCH_SIZE])
             predictions += self.calibrated_predictions(self.predict_raw(prepared))
         return predictions
 
-    def _operating_point(self) -> tuple[float, float]:
+    def operating_point(self) -> tuple[float, float]:
+        """Temperature and threshold.
+
+        Raises:
+            MissingInputError: if the model isn't calibrated.
+        """
         temperature, threshold = self.metadata.temperature, self.metadata.threshold
         if temperature is None or threshold is None:
             raise MissingInputError(
@@ -325,6 +334,23 @@ class EnsemblePredictor(Predictor):
         raise DataError(
             f"expected a single network for {name}, received the ensemble {self.metadata.model} of {names}; "
             "use predict, or one of its members"
+        )
+
+
+def expect_classifier(metadata: ModelMetadata, folder: Path) -> None:
+    """Refuse a detector.
+
+    Args:
+        metadata: metadata of a model.
+        folder: the model's folder, for the message.
+
+    Raises:
+        DataError: if the model is a detector.
+    """
+    if metadata.detector is not None:
+        raise DataError(
+            f"expected a classifier, received model={metadata.model} in {folder}, a detector, which draws boxes; "
+            "give the folder of a classifier"
         )
 
 

@@ -133,7 +133,7 @@ def requirements_digest(requirements: Path) -> str | None:
     Returns:
         64 hex digits of sha256; None if there is no such file.
     """
-    pins = _read_pins(requirements)
+    pins = read_pins(requirements)
     return None if pins is None else hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
 
@@ -150,7 +150,7 @@ def describe_environment(folder: Path) -> str | None:
     """
     candidates: list[tuple[int, str]] = []
     for name in REQUIREMENT_FILES:
-        pinned = _pinned_versions(_read_pins(folder / name) or [])
+        pinned = _pinned_versions(read_pins(folder / name) or [])
         if not pinned:
             continue
         installed = {package: version for package in pinned if (version := _installed_version(package)) is not None}
@@ -205,8 +205,15 @@ def _stage_outputs(lock: str) -> dict[str, dict[str, str]]:
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()}
 
 
-def _read_pins(requirements: Path) -> list[str] | None:
-    """Lines of a requirement file without comments and empty lines; None if there is no such file."""
+def read_pins(requirements: Path) -> list[str] | None:
+    """Read the lines of a requirement file.
+
+    Args:
+        requirements: the file.
+
+    Returns:
+        Lines without comments and empty lines, those with hashes too; None if there is no such file.
+    """
     try:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError:

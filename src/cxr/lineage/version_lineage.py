@@ -113,6 +113,8 @@ class Lineage:
                 "model": self._join_tags("model", "system", separator=", source system "),
                 "registered": self.registered,
                 "registered from": self._join_tags("registered_from", default="an unknown commit"),
+                "signed by key": self._join_tags("signed_by", default="not signed"),
+                "approval": self.tags.get("approval"),
                 "page": self.links.get("version"),
             },
             "data": {
@@ -146,11 +148,13 @@ class Lineage:
                 "files": self.links.get("evaluation") or self._join_tags("evaluation"),
                 "report": self.links.get("report") or self._join_tags("report"),
                 "threshold rule": self._join_tags("threshold_rule"),
+                "worst slice on test": self.tags.get("test_worst_slice"),
                 **{name: f"{value:.4f}" for name, value in self.measures.items()},
             },
             "documents": {
                 "model card": self.links.get("model_card") or self._join_tags("model_card"),
                 "record": self.links.get("record") or self._join_tags("record"),
+                "bill of materials": self._join_tags("sbom"),
             },
         }
         known = {name: {label: value for label, value in facts.items() if value} for name, facts in sections.items()}

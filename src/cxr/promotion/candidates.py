@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cxr.errors import MissingInputError, RegistryError
+from cxr.errors import MissingInputError, ParameterError, RegistryError
 from cxr.files import (
     METADATA_FILE,
+    METRICS_FILE,
     NETWORK_FILE,
     PREDICTIONS_FILE,
     REFERENCE_FILE,
@@ -18,6 +20,7 @@ from cxr.files import (
 )
 from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelMetadata, model_folders
 from cxr.models.stored_files import check_digest
+from cxr.promotion.facts import WORST_SLICE_SENSITIVITY, CommonPolicy
 from cxr.regions.files import IMAGES_FILE
 
 
@@ -73,6 +76,24 @@ class Candidate:
     metadata: ModelMetadata
     summary: Mapping[str, float]
     reference: Path | None = None
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether its evaluation measured slices, see :mod:`cxr.evaluation.slices`."""
+        return WORST_SLICE_SENSITIVITY in self.summary
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Read the figures of its evaluation.
+
+        Returns:
+            Content of ``metrics.json``.
+
+        Raises:
+            DataError: if the file is damaged.
+        """
+        path = self.evaluation / METRICS_FILE
+        check_digest(path)
+        return read_json(path)
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -155,6 +176,28 @@ def find_candidates(run: RunFolders) -> list[Candidate]:
             "train and evaluate them again on one split, or name those that belong together (include)"
         )
     return candidates
+
+
+def check_figures(candidates: Sequence[Candidate], policy: CommonPolicy) -> None:
+    """Check that the candidates were measured in everything that a policy limits.
+
+    Args:
+        candidates: models of a run.
+        policy: the limits.
+
+    Raises:
+        ParameterError: if the policy limits the sensitivity of slices, and a model was evaluated without any.
+    """
+    limit = next((limit for limit in policy.limits if limit.figure == WORST_SLICE_SENSITIVITY), None)
+    without = [candidate.name for candidate in candidates if not candidate.has_slices]
+    if limit is not None and without:
+        raise ParameterError(
+            [
+                f"expected evaluations with slices, received min_slice_sensitivity={limit.bound:g} and none for "
+                f"{', '.join(without)}; name columns in evaluate.slices and run `cxr evaluate` (`cxr ensemble`) again, "
+                f"or set {policy.SECTION}.min_slice_sensitivity to null"
+            ]
+        )
 
 
 def _model_files(evaluation: Path) -> Sequence[str]:

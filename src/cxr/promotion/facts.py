@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
 AUROC, SENSITIVITY, AVERAGE_PRECISION = "auroc", "sensitivity", "mean_average_precision"
@@ -22,6 +22,10 @@ detector on validation images."""
 
 FALSE_POSITIVES = 0.5
 """False positives per image at which the rules look at the sensitivity of a detector."""
+
+WORST_SLICE_SENSITIVITY, WORST_SLICE = "test_worst_slice_sensitivity", "test_worst_slice"
+"""Facts of a classifier, and tags of a version, about the slice with the lowest sensitivity on test; the first one is
+in the evaluation's summary, too."""
 
 PINNED = "pinned"
 """Tag by which a person keeps a version where it is; any value except false, no and 0."""
@@ -51,10 +55,16 @@ class CommonFacts(ABC):
 
     HEADINGS: ClassVar[Mapping[str, str]] = {}
     """Figures of the version, in the order of the report: attribute to heading."""
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Figures that a report leaves out if no version has them."""
     TAGS: ClassVar[Mapping[str, str]] = {}
     """Tags of figures that are not named as the attribute: attribute to tag."""
     REFERENCES: ClassVar[Mapping[str, str]] = {}
     """Figures on validation of the methods that the model is judged beside: attribute to name in sentences."""
+    TEXTS: ClassVar[tuple[str, ...]] = (
+        "model", "dataset", "dataset_kind", "device", "data_digest", "split_protocol", "split_digest"
+    )  # fmt: skip
+    """Facts that are tags of the same name."""
 
     model: str
     version: str
@@ -88,8 +98,7 @@ class CommonFacts(ABC):
             except ValueError:
                 return math.nan
 
-        texts = ("model", "dataset", "dataset_kind", "device", "data_digest", "split_protocol", "split_digest")
-        values: dict[str, Any] = {name: tags.get(name, "") for name in texts}
+        values: dict[str, Any] = {name: tags.get(name, "") for name in cls.TEXTS}
         values |= {name: figure(name) for name in cls.HEADINGS}
         return cls(
             **values,
@@ -108,6 +117,10 @@ class CommonFacts(ABC):
         """The figure of :attr:`HEADINGS` with this name; NaN if unknown."""
         return float(getattr(self, name))
 
+    def figure_source(self, name: str) -> str:
+        """The images that a figure belongs to if they are only some of a split; empty for a whole split."""
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for ``decision.json``."""
         values = asdict(self)
@@ -124,6 +137,8 @@ class VersionFacts(CommonFacts):
         test_sensitivity: sensitivity on the test images at the model's threshold; NaN if unknown.
         test_calibration_error: calibration error on the test images; NaN if unknown.
         validation_stress_auroc: mean AUROC on validation images under the changes of the stress test; NaN if unknown.
+        test_worst_slice_sensitivity: sensitivity on the test images of the worst slice; NaN if unknown.
+        test_worst_slice: that slice, e.g. ``"sex: female"``; empty if unknown.
     """
 
     HEADINGS: ClassVar[Mapping[str, str]] = {
@@ -132,17 +147,33 @@ class VersionFacts(CommonFacts):
         "test_auroc": "Test AUROC",
         "test_sensitivity": "Test sensitivity",
         "test_calibration_error": "Test calibration error",
+        WORST_SLICE_SENSITIVITY: "Test sensitivity of the worst slice",
     }
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({WORST_SLICE_SENSITIVITY})
+    TEXTS: ClassVar[tuple[str, ...]] = (*CommonFacts.TEXTS, WORST_SLICE)
 
     validation_auroc: float
     test_auroc: float
     test_sensitivity: float
     test_calibration_error: float
     validation_stress_auroc: float = math.nan
+    test_worst_slice_sensitivity: float = math.nan
+    test_worst_slice: str = ""
 
     def choice_figure(self, choose_by: ChooseBy) -> float:
         """The figure by which versions are chosen; NaN if unknown."""
         return self.validation_auroc if choose_by == "validation" else self.validation_stress_auroc
+
+    def figure_source(self, name: str) -> str:
+        """The images that a figure belongs to if they are only some of a split; empty for a whole split."""
+        return self.test_worst_slice if name == WORST_SLICE_SENSITIVITY else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values for ``decision.json``; without the worst slice if there are no slices."""
+        values = super().to_dict()
+        if not self.test_worst_slice:
+            del values[WORST_SLICE], values[WORST_SLICE_SENSITIVITY]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +271,7 @@ class CommonPolicy(ABC):
     Attributes:
         choose_by: figure on validation by which the challenger is chosen, and must be better than the champion.
         require_gpu: whether only GPU-trained versions may become champion.
+        require_approval: whether a version that keeps the rules waits until another user than its trainer approves it.
         min_gain: how much higher than the champion's that figure must be; a tie is never enough.
         margin: how much lower the first compared figure on test may be at the lower end of the difference's interval.
         confidence: share of the replicates inside an interval.
@@ -258,11 +290,32 @@ class CommonPolicy(ABC):
 
     choose_by: ChooseBy
     require_gpu: bool
+    require_approval: bool
     min_gain: float
     margin: float
     confidence: float
     resamples: int
     seed: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read the limits that a decision was based on.
+
+        Args:
+            values: what :meth:`to_dict` has returned.
+
+        Returns:
+            The policy.
+        """
+        limits: dict[str, Any] = {limit.name: values.get(limit.name) for limit in fields(cls) if limit.init}
+        return cls(**{**limits, "require_approval": bool(limits["require_approval"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values for ``decision.json``; what is not set or asked for is left out."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        if not self.require_approval:
+            del values["require_approval"]
+        return values
 
     @property
     @abstractmethod
@@ -295,6 +348,7 @@ class PromotionPolicy(CommonPolicy):
         max_calibration_error: highest calibration error on the test images.
         sensitivity_margin: as ``margin``, which is for the AUROC, for the sensitivity at the specificity.
         specificity: specificity that both models keep when their sensitivities are compared.
+        min_slice_sensitivity: lowest sensitivity on the test images of the worst slice; None for no limit.
     """
 
     SECTION: ClassVar[str] = "promotion"
@@ -307,6 +361,7 @@ class PromotionPolicy(CommonPolicy):
     max_calibration_error: float
     sensitivity_margin: float
     specificity: float
+    min_slice_sensitivity: float | None
 
     @property
     def choice_label(self) -> str:
@@ -318,11 +373,15 @@ class PromotionPolicy(CommonPolicy):
     @property
     def limits(self) -> tuple[FigureLimit, ...]:
         """Limits on the test images."""
-        return (
+        limits = (
             FigureLimit("AUROC", "test_auroc", self.min_auroc),
             FigureLimit("sensitivity", "test_sensitivity", self.min_sensitivity),
             FigureLimit("calibration error", "test_calibration_error", self.max_calibration_error, is_floor=False),
         )
+        if self.min_slice_sensitivity is None:
+            return limits
+        worst = FigureLimit("sensitivity of the worst slice", WORST_SLICE_SENSITIVITY, self.min_slice_sensitivity)
+        return (*limits, worst)
 
     @property
     def compared(self) -> Mapping[str, ComparedFigure]:

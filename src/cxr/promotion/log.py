@@ -8,15 +8,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-ALIASES = (CHAMPION, CHALLENGER)
-"""Aliases in the log: the version that is served, and the one that may be next."""
+CHAMPION, CHALLENGER, CANDIDATE = "champion", "challenger", "candidate"
+ALIASES = (CHAMPION, CHALLENGER, CANDIDATE)
+"""Aliases in the log: the version that is served, the one that may be next, and the one that waits for approval."""
 
-EntryKind = Literal["run", "person", "rollback", "release"]
-"""Who moved or left the aliases: a register run; a person in MLflow's page; ``cxr rollback``; ``cxr release``."""
+EntryKind = Literal["run", "person", "rollback", "release", "approval"]
+"""Who moved or left the aliases: a register run; a person in MLflow's page; ``cxr rollback``; ``cxr release``; a person
+who approved the version that waited."""
 
 AliasVersions = Mapping[str, str | None]
 """Alias to version; None, or a missing alias, means that no version has it."""
+
+
+def known_aliases(versions: AliasVersions) -> dict[str, str | None]:
+    """Select the aliases of the log, in its order.
+
+    Args:
+        versions: alias to version.
+
+    Returns:
+        The same for :data:`ALIASES`; the candidate only if there is one, because most logs never have one.
+    """
+    return {alias: versions.get(alias) for alias in ALIASES if alias != CANDIDATE or versions.get(alias) is not None}
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class PromotionEntry:
         figures: figures of the comparison, by name.
         applied: whether the registry is known to agree with ``after``.
         cut_off: whether a later registration missed the files of this decision: its run ended before it stored them.
+        trained_by: users that trained a version that began to wait for approval, or was approved.
+        approved_by: user that approved the version; empty if it was not approved.
     """
 
     number: int
@@ -50,6 +65,8 @@ class PromotionEntry:
     figures: Mapping[str, float] = field(default_factory=dict)
     applied: bool = False
     cut_off: bool = False
+    trained_by: tuple[str, ...] = ()
+    approved_by: str = ""
 
     @property
     def champion(self) -> str | None:
@@ -61,11 +78,17 @@ class PromotionEntry:
         """Whether the champion changed."""
         return self.before.get(CHAMPION) != self.champion
 
+    @property
+    def waiting(self) -> str | None:
+        """Version that waited for approval afterwards."""
+        return self.after.get(CANDIDATE)
+
     def to_json(self) -> str:
         """Write the entry as one line of JSON, without what the store keeps separately.
 
         That is ``number``, ``applied`` and ``cut_off``.
         """
+        approval = {"trained_by": self.trained_by, "approved_by": self.approved_by}
         return json.dumps(
             {
                 "time": self.time.isoformat(),
@@ -77,6 +100,7 @@ class PromotionEntry:
                 "candidate": self.candidate,
                 "reasons": self.reasons,
                 "figures": dict(self.figures),
+                **{name: value for name, value in approval.items() if value},
             }
         )
 
@@ -95,6 +119,7 @@ class PromotionEntry:
         """
         values: dict[str, Any] = json.loads(text)
         time, manual, reasons = values.pop("time"), values.pop("held"), values.pop("reasons")
+        trained_by = values.pop("trained_by", ())
         return cls(
             **values,
             number=number,
@@ -103,6 +128,7 @@ class PromotionEntry:
             reasons=tuple(reasons),
             applied=applied,
             cut_off=cut_off,
+            trained_by=tuple(trained_by),
         )
 
     def sentence(self) -> str:
@@ -116,12 +142,25 @@ class PromotionEntry:
                 "person": "set by hand",
                 "rollback": "rolled back",
                 "release": "released",
+                "approval": f"approved by {self.approved_by}, trained by {join_names(self.trained_by)}",
             }
             return f"{became}{instead} ({how[self.kind]})"
         stays = f"version {after} stayed champion" if after else "nobody is champion"
         if self.kind == "release":
             return f"{stays}; runs decide again"
+        waited = self.before.get(CANDIDATE)
+        if self.kind == "run" and self.waiting is not None and self.waiting == self.candidate:
+            instead = f" instead of version {waited}" if waited not in (None, self.waiting) else ""
+            return f"{stays}; version {self.candidate} waits for approval{instead}"
+        if self.kind == "person" and waited != self.waiting:
+            change = f"version {waited} waits no longer" if waited else f"version {self.waiting} was made candidate"
+            return f"{stays}; {change} (by hand)"
         return f"{stays}; version {self.candidate} was not promoted" if self.candidate else stays
+
+
+def join_names(users: Sequence[str]) -> str:
+    """Name users in a sentence."""
+    return " and ".join(users) or "an unknown user"
 
 
 EMPTY_LOG = PromotionEntry(0, datetime.min.replace(tzinfo=UTC), "person", "", {}, {}, applied=True)
@@ -148,10 +187,14 @@ class AliasState:
         return self.versions[CHAMPION]
 
     @property
+    def waiting(self) -> str | None:
+        """Version that waits for approval."""
+        return self.versions.get(CANDIDATE)
+
+    @property
     def before_last_entry(self) -> AliasState:
         """The state that the last entry's decision was based on, as far as that entry says."""
-        before = {alias: self.last_entry.before.get(alias) for alias in ALIASES}
-        return AliasState(EMPTY_LOG, before, self.last_entry.manual_aliases)
+        return AliasState(EMPTY_LOG, known_aliases(self.last_entry.before), self.last_entry.manual_aliases)
 
     def records(self, candidate: str, after: AliasVersions, reasons: Sequence[str] | None) -> bool:
         """Whether the log's last entry records a run's decision already: the same run again adds nothing.
@@ -162,7 +205,7 @@ class AliasState:
             reasons: sentences of the broken rules; None if no rule was looked at.
         """
         last = self.last_entry
-        same = (last.kind, last.candidate, dict(last.after)) == ("run", candidate, dict(after))
+        same = (last.candidate, dict(last.after)) == (candidate, dict(after)) and last.kind in ("run", "approval")
         return same and (reasons is None or last.reasons == tuple(reasons))
 
 
@@ -238,3 +281,39 @@ def previous_champion(entries: Sequence[PromotionEntry]) -> str | None:
         if not stack or stack[-1] != current:
             stack.append(current)
     return next((version for version in reversed(stack) if version != current), None)
+
+
+def began_to_wait(entries: Sequence[PromotionEntry]) -> PromotionEntry | None:
+    """Find the entry by which a run let the present candidate wait for approval.
+
+    Args:
+        entries: the log, oldest first.
+
+    Returns:
+        The entry; None if no version waits, or only a person has set the alias.
+    """
+    waiting, first = entries[-1].waiting if entries else None, None
+    if waiting is None or entries[-1].champion == waiting:
+        return None
+    for entry in reversed(entries):
+        if entry.waiting != waiting:
+            break
+        if entry.trained_by:
+            first = entry
+    return first
+
+
+def waiting_sentence(entry: PromotionEntry) -> str:
+    """Say which version waits for approval, since when, from whom, and what to do.
+
+    Args:
+        entry: the entry by which it began to wait.
+
+    Returns:
+        A sentence.
+    """
+    return (
+        f"Version {entry.waiting} waits since {entry.time:%Y-%m-%d %H:%M:%S} UTC for the approval of another user than "
+        f"{join_names(entry.trained_by)}, who trained it (registered by {entry.who}): "
+        f'`cxr approve {entry.waiting} --reason "..."`.'
+    )

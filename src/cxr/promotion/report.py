@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from cxr.files import write_json
 from cxr.promotion.comparison import VersionComparison
 from cxr.promotion.facts import AUROC, CommonFacts, CommonPolicy
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
-from cxr.promotion.rules import PromotionDecision
+from cxr.promotion.rules import APPROVAL, PromotionDecision
 from cxr.tables import write_table
 
 DECISION_FILE, PAGE_FILE, IMAGES_FILE = "decision.json", "decision.html", "comparison.parquet"
@@ -52,8 +53,18 @@ class Registration:
         """Whether a model of this run was trained on phantoms."""
         return any(facts.dataset_kind == "phantom" for facts in self.candidates)
 
+    @property
+    def headings(self) -> dict[str, str]:
+        """Figures of this run's models that are reported: attribute of the facts to heading."""
+        kind = self.policy.FACTS
+        return {
+            name: heading
+            for name, heading in kind.HEADINGS.items()
+            if name not in kind.OPTIONAL or any(not math.isnan(facts.figure(name)) for facts in self.candidates)
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values for ``decision.json``."""
+        """Convert to plain values for ``decision.json``; limits that are not set are left out."""
         return {
             "registered_name": self.registered_name,
             "tracking_uri": self.tracking_uri,
@@ -63,7 +74,7 @@ class Registration:
             "held": self.manual_aliases,
             "decision": asdict(self.decision) if self.decision else None,
             "match": self.comparison.to_dict() if self.comparison else None,
-            "policy": asdict(self.policy),
+            "policy": self.policy.to_dict(),
             "entry": self.entry,
             "notes": self.notes,
         }
@@ -78,13 +89,20 @@ class Registration:
             return f"{sentence} (promoted by this run)"
         if not decision.rules:
             return f"{sentence} (as before)"
+        if decision.waits:
+            return f"{sentence}; version {decision.candidate} waits for approval"
         return f"{sentence}; version {decision.candidate} was not promoted: {'; '.join(decision.reasons)}"
 
     def outcome(self) -> str:
         """Say the same for the top of a page that lists the reasons itself."""
         sentence = self._alias_sentence()
-        promoted = " Promoted by this run." if self.decision and self.decision.promote else ""
-        return f"{sentence[0].upper()}{sentence[1:]}.{promoted}"
+        outcome = ""
+        if self.decision and self.decision.promote:
+            is_approved = any(rule.name == APPROVAL for rule in self.decision.rules)
+            outcome = " Promoted with an approval." if is_approved else " Promoted by this run."
+        elif self.decision and self.decision.waits:
+            outcome = f" Version {self.decision.candidate} waits for approval."
+        return f"{sentence[0].upper()}{sentence[1:]}.{outcome}"
 
     def _alias_sentence(self) -> str:
         return f"challenger is {self._holder(CHALLENGER)}, champion is {self._holder(CHAMPION)}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cxr.models.metadata import NAME_SEPARATOR
 from cxr.promotion.facts import ChooseBy, CommonFacts, CommonPolicy, ComparedFigure, FigureLimit
+from cxr.promotion.log import join_names
 
 if TYPE_CHECKING:
     from cxr.evaluation.comparison import ModelComparison
@@ -23,6 +24,8 @@ Facts = TypeVar("Facts", bound=CommonFacts)
 
 ROUNDING = 1e-9
 """Smaller differences count as none: the last bits of a figure depend on the processor that computed it."""
+APPROVAL = "approval"
+"""Name of the last rule, which only an approval keeps."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,25 @@ class RuleResult:
 
 
 @dataclass(frozen=True)
+class Approval:
+    """What a second person says about a version that keeps all other rules.
+
+    Attributes:
+        approved_by: that user.
+        trained_by: users that trained the version.
+        reason: why it is approved.
+    """
+
+    approved_by: str
+    trained_by: tuple[str, ...]
+    reason: str
+
+    def sentence(self) -> str:
+        """Say in a clause who has approved whose version, and why."""
+        return f"approved by {self.approved_by}, trained by {join_names(self.trained_by)}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class PromotionDecision:
     """Whether the challenger becomes champion, and why.
 
@@ -61,6 +83,11 @@ class PromotionDecision:
     champion: str | None
     recommended: bool
     rules: tuple[RuleResult, ...]
+
+    @property
+    def waits(self) -> bool:
+        """Whether only the approval of another user is missing."""
+        return any(rule.name == APPROVAL and not rule.passed for rule in self.rules)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -90,6 +117,8 @@ def decide(
     *,
     comparison: VersionComparison | None = None,
     chosen_by_person: bool = False,
+    waiting: CommonFacts | None = None,
+    approval: Approval | None = None,
 ) -> PromotionDecision:
     """Decide whether a challenger becomes champion; a tie keeps the champion.
 
@@ -99,6 +128,8 @@ def decide(
         policy: the limits.
         comparison: both on the same images, if :func:`cxr.promotion.comparison.are_comparable`.
         chosen_by_person: whether a person has chosen the champion.
+        waiting: the version that waits for approval now; None if there is none.
+        approval: of the challenger, by another user than the ones that trained it; None if nobody has approved it.
 
     Returns:
         The decision with the result of every rule.
@@ -113,6 +144,8 @@ def decide(
     ]
     if champion is not None:
         rules += _check_against_champion(candidate, champion, comparison, policy)
+    if waiting is not None and waiting.version != candidate.version:
+        rules += _check_against_waiting(candidate, waiting, policy)
     suitable = all(rule.passed for rule in rules)
     person_decides = champion is not None and (chosen_by_person or champion.pinned)
     if champion is not None and person_decides:
@@ -122,6 +155,9 @@ def decide(
             sentence = f"version {champion.version} is pinned as champion; a run never overrules that"
         rules.append(RuleResult("person", False, how, "not chosen by a person", sentence))
     promote = suitable and not person_decides
+    if promote and policy.require_approval:
+        rules.append(_check_approval(candidate, approval))
+        promote = approval is not None
     champion_after = candidate.version if promote else champion.version if champion else None
     return PromotionDecision(promote, candidate.version, champion_after, suitable and person_decides, tuple(rules))
 
@@ -154,8 +190,31 @@ def _check_limit(candidate: CommonFacts, limit: FigureLimit) -> RuleResult:
     text, verb = f"{figure:.4f}", verbs[passed]
     if math.isnan(figure):
         text, verb = "unknown", "cannot be held against"
-    sentence = f"test {limit.label} {text} {verb} the {bound} of {limit.bound:.4f}"
+    source = candidate.figure_source(limit.figure)
+    label = f"{limit.label} ({source})" if source else limit.label
+    sentence = f"test {label} {text} {verb} the {bound} of {limit.bound:.4f}"
     return RuleResult(limit.figure.removeprefix("test_"), passed, figure, limit.bound, sentence)
+
+
+def _check_against_waiting(candidate: CommonFacts, waiting: CommonFacts, policy: CommonPolicy) -> list[RuleResult]:
+    """Whether the challenger may take the place of the version that waits: not if that one is as good on the split."""
+    is_same_split = (candidate.data_digest, candidate.split_digest) == (waiting.data_digest, waiting.split_digest)
+    if waiting.missing_files or not is_same_split:
+        return []
+    ours, theirs = candidate.choice_figure(policy.choose_by), waiting.choice_figure(policy.choose_by)
+    sentence = (
+        f"{policy.choice_label} {ours:.4f} against {theirs:.4f} of version {waiting.version}, which waits for "
+        "approval: approve that one, or remove its alias in MLflow's page"
+    )
+    passed = math.isnan(theirs) or ours > theirs + ROUNDING
+    return [RuleResult("better_than_candidate", passed, ours - theirs, 0.0, sentence)]
+
+
+def _check_approval(candidate: CommonFacts, approval: Approval | None) -> RuleResult:
+    command = f'`cxr approve {candidate.version} --reason "..."`'
+    sentence = approval.sentence() if approval else f"it waits for the approval of another user ({command})"
+    user = approval.approved_by if approval else ""
+    return RuleResult(APPROVAL, approval is not None, user, "another user than its trainer", sentence)
 
 
 def _check_against_references(candidate: CommonFacts, policy: CommonPolicy) -> list[RuleResult]:

@@ -60,24 +60,8 @@ def make_anchors(side: int) -> Boxes:
     return np.concatenate([_make_level(level, side) for level in LEVELS])
 
 
-def encode_boxes(boxes: Boxes, anchors: Boxes) -> Deltas:
-    """Compute the deltas that lead from each anchor to its box.
-
-    Args:
-        boxes: ``(boxes, 4)``, each with an area.
-        anchors: ``(boxes, 4)``, the anchor of each box.
-
-    Returns:
-        ``(boxes, 4)``.
-    """
-    centres, sizes = _centres_and_sizes(boxes)
-    anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
-    deltas = np.concatenate([(centres - anchor_centres) / anchor_sizes, np.log(sizes / anchor_sizes)], axis=-1)
-    return (deltas / DELTA_SCALES).astype(np.float32)
-
-
 def decode_boxes(deltas: Deltas, anchors: Boxes) -> Boxes:
-    """Compute the box of each anchor: the inverse of :func:`encode_boxes`.
+    """Compute the box of each anchor: the inverse of :func:`cxr.regions.targets.encode_boxes`.
 
     Args:
         deltas: ``(boxes, 4)``.
@@ -86,7 +70,8 @@ def decode_boxes(deltas: Deltas, anchors: Boxes) -> Boxes:
     Returns:
         ``(boxes, 4)``, not clipped to the image.
     """
-    anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    anchor_centres = anchors[:, :2] + anchor_sizes * np.float32(0.5)
     scaled = deltas * DELTA_SCALES
     centres = anchor_centres + scaled[:, :2] * anchor_sizes
     half_sizes = anchor_sizes * np.exp(np.minimum(scaled[:, 2:], _MAX_LOG_SIZE)) / 2
@@ -100,9 +85,3 @@ def _make_level(level: PyramidLevel, side: int) -> Boxes:
     sizes = side * level.size * np.asarray(SCALES)[:, np.newaxis, np.newaxis]
     half_sizes = (sizes / 2 * np.stack([np.power(RATIOS, -0.5), np.sqrt(RATIOS)], axis=-1)).reshape(-1, 2)
     return np.concatenate([centres - half_sizes, centres + half_sizes], axis=-1, dtype=np.float32).reshape(-1, 4)
-
-
-def _centres_and_sizes(boxes: Boxes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """``(boxes, 2)`` each: x and y of the centre, width and height."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    return boxes[:, :2] + sizes * np.float32(0.5), sizes

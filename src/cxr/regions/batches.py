@@ -1,4 +1,4 @@
-"""Batches of prepared images with the targets of the detector; boxes follow recipe and augmentation."""
+"""Batches of prepared images with boxes for the detector; boxes follow recipe and augmentation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from cxr.data.boxes import Boxes
 from cxr.evaluation.prediction import ImageRows
 from cxr.images.recipes import Recipe
 from cxr.regions.anchors import make_anchors
-from cxr.regions.assignment import detection_targets
+from cxr.regions.assignment import assign_batch
 from cxr.regions.placement import augment_boxes
-from cxr.training.augmentation import Augmentation, augment_with_matrices
+from cxr.regions.targets import detection_targets
+from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
 
 
@@ -62,6 +63,12 @@ class RegionBatches(Batches):
         )  # fmt: skip
         self.boxes = list(boxes)
         self.anchors = make_anchors(recipe.size)
+        self._most_boxes = max(map(len, self.boxes), default=0)
+
+    @property
+    def is_made_ahead(self) -> bool:
+        """Always: boxes take time, wherever the images lie."""
+        return True
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Read one batch.
@@ -70,17 +77,20 @@ class RegionBatches(Batches):
             index: number of the batch, from 0.
 
         Returns:
-            Images ``(batch, height, width, planes)`` uint8, and the targets of
-            :func:`cxr.regions.assignment.detection_targets`.
+            What :meth:`inputs` returns, and the result of :func:`cxr.regions.assignment.assign_batch` for the boxes,
+            moved by the same matrices as their images.
         """
         positions = self.positions(index)
-        images = self.images[self.rows[positions]]
         boxes = [self.boxes[position] for position in positions]
-        if self.augmentation is not None:
-            images, matrices = augment_with_matrices(images, self.augmentation, self.augmentation_generator(index))
+        changes = self.changes(index)
+        if changes is not None:
             size = self.recipe.size
             boxes = [
                 augment_boxes(image_boxes, matrix, size, size).boxes
-                for image_boxes, matrix in zip(boxes, matrices, strict=True)
+                for image_boxes, matrix in zip(boxes, changes.matrices, strict=True)
             ]
-        return images, detection_targets(self.anchors, boxes)
+        return self.inputs(positions, index), assign_batch(self.anchors, boxes, self._most_boxes)
+
+    def prepare_targets(self, targets: Any) -> Any:
+        """Make the targets of the detector's outputs; see :func:`cxr.regions.targets.detection_targets`."""
+        return detection_targets(targets, self.anchors)

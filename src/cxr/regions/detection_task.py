@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from cxr.evaluation.metrics import auroc
 from cxr.models.metadata import DetectorMetadata
-from cxr.regions.assignment import detection_targets
+from cxr.regions.assignment import ASSIGNED, assign_batch
 from cxr.regions.batches import RegionBatches
 from cxr.regions.losses import detection_losses
 from cxr.regions.operating_point import choose_region_operating_point
@@ -22,6 +22,7 @@ from cxr.regions.predictor import box_table, decode_outputs, detection_table
 from cxr.regions.suppression import DetectedBoxes
 from cxr.training.compilation import compile_network
 from cxr.training.plan import TrainingPlan
+from cxr.training.read_ahead import ReadAhead
 
 LOSS_NAMES = {"class_logits": "class_loss", "box_deltas": "box_loss", "image_logit": "image_loss"}
 """Output of the detector to the name of its loss in the history."""
@@ -80,11 +81,11 @@ class DetectionTask:
             plan: how it is trained.
             schedule: see :meth:`cxr.training.task.TrainingTask.compile`.
         """
-        arrays = detection_targets(self._validation.anchors, [np.empty((0, 4), np.float32)])
-        targets = {name: keras.ops.convert_to_tensor(array) for name, array in arrays.items()}
+        targets = assign_batch(self._validation.anchors, [np.empty((0, 4), np.float32)], most=0)
+        outputs = self._validation.prepare_targets(targets)
         compile_network(
             model, plan, schedule, loss=self._losses, loss_weights=self._loss_weights, metrics=None,
-            targets=targets, predictions={**targets, "box_deltas": targets["box_deltas"][..., :4]},
+            targets=targets, predictions={**outputs, "box_deltas": outputs["box_deltas"][..., :4]},
         )  # fmt: skip
 
     def training_metrics(self, logs: Mapping[str, float]) -> dict[str, float]:
@@ -101,17 +102,19 @@ class DetectionTask:
         sums, divisors = np.zeros(len(LOSS_NAMES)), np.zeros(len(LOSS_NAMES))
         detections: list[DetectedBoxes] = []
         logits: list[NDArray[np.float32]] = []
-        for number in range(len(batches)):
-            images, targets = batches[number]
-            outputs = {name: np.asarray(values) for name, values in model.predict_on_batch(images).items()}
-            detections += decode_outputs(outputs, batches.anchors, batches.recipe.size, self._detector)
-            logits.append(outputs["image_logit"][:, 0])
-            positive = (targets["class_logits"] == 1).sum()
-            divisors_of_batch = np.array([positive, positive, len(images)], np.float64)
-            means = [keras.ops.mean(self._losses[name](targets[name], outputs[name])) for name in LOSS_NAMES]
-            # A batch without boxes counts as having one positive anchor.
-            sums += np.maximum(divisors_of_batch, 1) * [float(keras.ops.convert_to_numpy(mean)) for mean in means]
-            divisors += divisors_of_batch
+        with ReadAhead(batches) as ahead:
+            for number in range(len(ahead)):
+                images, boxes = ahead[number]
+                outputs = {name: np.asarray(values) for name, values in model.predict_on_batch(images).items()}
+                detections += decode_outputs(outputs, batches.anchors, batches.recipe.size, self._detector)
+                logits.append(outputs["image_logit"][:, 0])
+                positive = (boxes[ASSIGNED] >= 0).sum()
+                divisors_of_batch = np.array([positive, positive, len(images)], np.float64)
+                targets = batches.prepare_targets(boxes)
+                means = [keras.ops.mean(self._losses[name](targets[name], outputs[name])) for name in LOSS_NAMES]
+                # A batch without boxes counts as having one positive anchor.
+                sums += np.maximum(divisors_of_batch, 1) * [float(keras.ops.convert_to_numpy(mean)) for mean in means]
+                divisors += divisors_of_batch
         losses = dict(zip(LOSS_NAMES, (sums / np.maximum(divisors, 1)).tolist(), strict=True))
         return {
             "loss": sum(self._loss_weights[output] * value for output, value in losses.items()),

@@ -25,7 +25,7 @@ def detection_losses(*, focal_balance: float, focal_focus: float) -> dict[str, C
             entropy.
 
     Returns:
-        Name of the output to its loss, for targets of :func:`cxr.regions.assignment.detection_targets`.
+        Name of the output to its loss, for targets of :func:`cxr.regions.targets.detection_targets`.
     """
 
     def class_loss(targets: Any, logits: Any) -> Any:  # a function, because Keras cannot save a partial one

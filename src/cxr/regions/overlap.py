@@ -22,15 +22,16 @@ def intersection_over_union(boxes: NDArray[np.floating[Any]], others: NDArray[np
     Returns:
         ``(boxes, others)`` in [0, 1]; 0 where both boxes are empty.
     """
-    first, second = boxes.astype(np.float64), others.astype(np.float64)
-    top_left = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])
-    bottom_right = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
-    intersection = _area(bottom_right - top_left)
-    union = _area(first[:, 2:] - first[:, :2])[:, np.newaxis] + _area(second[:, 2:] - second[:, :2]) - intersection
+    # One array per side of the boxes: NumPy is slow on arrays whose last axis has two places.
+    first, second = (np.ascontiguousarray(array.T, np.float64) for array in (boxes, others))
+    first, second = first[..., np.newaxis], second[:, np.newaxis]
+    (left, top), (right, bottom) = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    intersection = _area(left, top, right, bottom)
+    union = _area(*first) + _area(*second) - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _area(sizes: Floats) -> Floats:
-    """Multiply width and height, ``(..., 2)`` to ``(...)``; 0 where one is negative."""
-    positive = np.maximum(sizes, 0)
-    return positive[..., 0] * positive[..., 1]
+def _area(left: Floats, top: Floats, right: Floats, bottom: Floats) -> Floats:
+    """Multiply width and height; 0 where one is negative."""
+    area: Floats = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    return area

@@ -28,6 +28,7 @@ from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance
 from cxr.training.checkpoint import Checkpoint, fingerprint_training
 from cxr.training.device import Precision, prepare_device
+from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
 from cxr.training.loop import TrainingResult, fit
 from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan
 from cxr.training.split_data import SplitData
@@ -68,6 +69,7 @@ class RegionTrainingSettings:
     min_learning_rate: float
     gpu_batch_size: int | None
     gpu_precision: Precision
+    on_device: OnDevice
     balance: Balance
     augmentation: dict[str, float | bool]
     seed: int
@@ -122,7 +124,7 @@ class RegionTrainingSession:
             resume: whether to resume from the checkpoint of a killed run with the same settings.
 
         Raises:
-            ParameterError: if the settings do not suit the network or the recipe.
+            ParameterError: if the settings do not suit the network, the recipe or each other.
             DataError: if an image is not annotated, or train or validation has no box or only one class.
         """
         self._settings = settings
@@ -145,6 +147,8 @@ class RegionTrainingSession:
         sizes = manifest.set_index("path")[["height", "width"]]
         self._train = self._batches(TRAIN, annotations, sizes)
         self.validation = self._batches(VALIDATION, annotations, sizes)
+        feed_device(self._train, settings.on_device, on_gpu=device.on_gpu)
+        self._steps_per_execution = choose_steps_per_execution(self.network, on_gpu=device.on_gpu)
         self._checkpoint = Checkpoint(folder, self.fingerprint())
         self._state = self._checkpoint.load() if resume else None
         self.run_id = self._state.progress.run_id if self._state else None
@@ -169,7 +173,8 @@ class RegionTrainingSession:
         log.info("%s: all layers are trained on %d images", self.network.name, self._train.count)
         return fit(
             self.network, self._train, DetectionTask(self.validation, losses, self.detector), plan,
-            checkpoint=self._checkpoint, state=self._state, run_id=run_id, on_epoch=on_epoch,
+            steps_per_execution=self._steps_per_execution, checkpoint=self._checkpoint, state=self._state,
+            run_id=run_id, on_epoch=on_epoch,
         )  # fmt: skip
 
     def fingerprint(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from cxr.evaluation.slices import SLICE_MEASURES, SLICES, describe_too_small, slice_title
 from cxr.results import reported_tables, tables
 from cxr.results.formatting import UNKNOWN, format_known, format_measure, format_number, format_share, markdown_table
 from cxr.results.judgements import JUDGEMENTS_ENTRY, judgements_table
@@ -129,6 +130,7 @@ def _section(models: Sequence[ModelResult], note: str | None) -> str:
     parts += [
         "### By kind of pneumonia\n",
         tables.subtypes_table(models),
+        *_slices(models),
         "### At further sensitivities\n",
         tables.operating_points_table(models),
         *_stress_test(models),
@@ -166,6 +168,23 @@ def _uncertain_answers(models: Sequence[ModelResult]) -> list[str]:
         "is promised for each class, for images like those of validation.\n"
     )
     return ["### Uncertain answers\n", explanation, tables.prediction_sets_table(with_sets)] if with_sets else []
+
+
+def _slices(models: Sequence[ModelResult]) -> list[str]:
+    """Figures by slice, such as sex or scanner; empty if no model was evaluated with slices."""
+    measured = [result for result in models if SLICES in result.test]
+    if not measured:
+        return []
+    fewest = sorted({result.facts["metrics"][SLICES]["min_patients"] for result in measured})
+    explanation = (
+        "Test images that share a value of a column, at each model's own threshold. A figure needs "
+        f"{' or '.join(map(str, fewest))} patients of its class. The worst slice has the lowest sensitivity; the "
+        "lowest of several figures is low by chance, too.\n"
+    )
+    too_small = {slice_title(entry): entry for result in measured for entry in result.test[SLICES]["too_small"]}
+    note = f"Too small for figures: {describe_too_small([*too_small.values()])}.\n" if too_small else ""
+    tables_of_measures = (tables.slices_table(measured, measure) for measure in SLICE_MEASURES)
+    return ["### Slices\n", explanation, tables.worst_slices_table(measured), *tables_of_measures, note]
 
 
 def _selection_on_test(models: Sequence[ModelResult], protocol: str) -> list[str]:

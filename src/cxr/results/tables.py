@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr.evaluation.metrics import METRICS
+from cxr.evaluation.slices import SLICES, slice_title
 from cxr.results.formatting import (
     PREDICTION_SET_HEADINGS,
     SHARE,
@@ -133,6 +134,54 @@ def subtypes_table(models: Sequence[ModelResult]) -> str:
     ]
     headings = [f"{kind}: {measure_heading(measure)}" for kind, measure in columns]
     return markdown_table(["Model", *headings], rows) + "\nEach kind against all normal images.\n"
+
+
+def worst_slices_table(models: Sequence[ModelResult]) -> str:
+    """Write the slice with the lowest sensitivity of each model.
+
+    Args:
+        models: results of one data set and split, with slices.
+
+    Returns:
+        A Markdown table.
+    """
+    rows = []
+    for result in models:
+        worst = result.test[SLICES]["worst"]
+        cells = [UNKNOWN] * 4
+        if worst is not None:
+            counts = (f"{worst[key]:,}" for key in ("images", "patients"))
+            cells = [slice_title(worst), *counts, format_interval("sensitivity", worst["sensitivity"])]
+        rows.append([f"**{result.model}**", *cells])
+    return markdown_table(["Model", "Worst slice", "Images", "Patients", "Its sensitivity"], rows)
+
+
+def slices_table(models: Sequence[ModelResult], measure: str) -> str:
+    """Write one measure of each slice, one column per model.
+
+    Args:
+        models: results of one data set and split, with slices.
+        measure: one of :data:`cxr.evaluation.slices.SLICE_MEASURES`.
+
+    Returns:
+        A Markdown table; a slice that a model was not measured in is a dash, and one that no model was measured in is
+        left out. Empty if there is no slice.
+    """
+    by_model = [{slice_title(entry): entry for entry in result.test[SLICES]["measured"]} for result in models]
+    slices = {
+        title: entry for entries in by_model for title, entry in entries.items() if entry[measure]["value"] is not None
+    }
+    rows = [
+        [
+            title,
+            f"{entry['images']:,}",
+            f"{entry['patients']:,}",
+            *(format_measure(measure, entries.get(title, {})) for entries in by_model),
+        ]
+        for title, entry in slices.items()
+    ]
+    headings = [f"{measure_heading(measure)}, slice", "Images", "Patients"]
+    return markdown_table([*headings, *(f"**{result.model}**" for result in models)], rows) if rows else ""
 
 
 def operating_points_table(models: Sequence[ModelResult]) -> str:

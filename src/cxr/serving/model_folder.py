@@ -9,7 +9,7 @@ from pathlib import Path
 from cxr.errors import MissingInputError
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import METADATA_FILE, PREDICTIONS_FILE, REFERENCE_FILE
-from cxr.inference.predictor import Predictor
+from cxr.inference.predictor import Predictor, expect_classifier
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import EVALUATION_FOLDER, ModelMetadata
 from cxr.serving.model_source import PHANTOM_BANNER, ModelSource, ServedModel
@@ -33,8 +33,10 @@ def folder_source(model: Path, evaluation: Path | None, reference: Path | None) 
 
     Raises:
         MissingInputError: if a file is missing, or the model is not evaluated.
+        DataError: if it is a detector.
     """
     metadata = ModelMetadata.read(model)
+    expect_classifier(metadata, model)
     candidates = evaluation_candidates(model)
     evaluation_folder = evaluation or first_with(METADATA_FILE, candidates)
     if evaluation_folder is not None and (evaluation is not None or not metadata.calibrated):

@@ -20,6 +20,7 @@ from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
 from cxr.tracking.registry_reader import alias_versions, fetch_version
 from cxr.tracking.store import Store
+from cxr.tracking.version_record import read_recorded_card
 
 log = logging.getLogger(__name__)
 
@@ -185,9 +186,14 @@ def version_source(
         preferred_alias = alias
     return ModelSource(
         f"version {number} of {registered_name}",
-        f"{store.uri} {registered_name} {number} {found_alias}",
+        f"{store.uri} {registered_name} {number} {found_alias}{_name_keys(store)}",
         lambda: load(store, registered_name, number, found_alias, preferred_alias=preferred_alias),
     )
+
+
+def _name_keys(store: Store) -> str:
+    """Ids of the keys that a version must be signed by: what an unchecked version predicted is predicted again."""
+    return "" if store.trusted_keys is None else f" signed by {' '.join(sorted(store.trusted_keys.keys))}"
 
 
 def find_version(
@@ -271,8 +277,44 @@ def read_model_card(folder: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+def _newest_card(store: Store, registered_name: str, version: str) -> str | None:
+    """The model card of a version with what was measured after its registration, as by `cxr judge`; None without it."""
+    try:
+        with store.clear_errors(f"give the model card of version {version} of {registered_name}"):
+            return read_recorded_card(store, store.client.get_model_version(registered_name, version))
+    except RegistryError as error:  # a card is no reason to serve nothing: the version's own files have its first one
+        log.warning("the model card is that of the registration: %s", error)
+        return None
+
+
 def load_version(store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str) -> ServedModel:
-    """Load a version and check that it predicts.
+    """Load a version that answers, and check that it predicts.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        version: number of the version.
+        alias: the alias it was found by; empty if it was named by its number.
+        preferred_alias: the alias that was asked for; another one than ``alias`` adds a banner.
+
+    Returns:
+        The loaded version.
+
+    Raises:
+        RegistryError: if anything is wrong with the version.
+    """
+    served = load_checked_version(store, registered_name, version, alias, preferred_alias=preferred_alias)
+    alias_note = f", {alias}" if alias else ""
+    log.info("version %s of %s answers (%s%s)", version, registered_name, served.metadata.model, alias_note)
+    if served.reference is None:
+        log.warning("version %s has no reference: it also answers for images that are no chest radiographs", version)
+    return served
+
+
+def load_checked_version(
+    store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str
+) -> ServedModel:
+    """Load a version and check that it predicts, without a message that it answers.
 
     Args:
         store: the tracking store.
@@ -292,8 +334,8 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
         predictor = Predictor.load(folder)
         banner = version_banner(predictor.metadata, version, alias, preferred_alias)
         served = ServedModel(
-            version, alias, predictor, Reference.load(folder), ValidationScores.load(folder), read_model_card(folder),
-            banner,
+            version, alias, predictor, Reference.load(folder), ValidationScores.load(folder),
+            _newest_card(store, registered_name, version) or read_model_card(folder), banner,
         )  # fmt: skip
         return served, predictor.predict([drawn_image()])[0].probability
 
@@ -303,10 +345,6 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
             f"expected a probability from 0 to 1 for a drawn image, received {probability} from version {version} "
             f"of {registered_name}; register the model again"
         )
-    alias_note = f", {alias}" if alias else ""
-    log.info("version %s of %s answers (%s%s)", version, registered_name, served.metadata.model, alias_note)
-    if served.reference is None:
-        log.warning("version %s has no reference: it also answers for images that are no chest radiographs", version)
     return served
 
 

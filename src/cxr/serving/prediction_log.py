@@ -9,7 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,6 @@ import numpy as np
 from cxr.errors import ParameterError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
     from cxr.serving.model_source import ServedModel
@@ -29,18 +27,27 @@ log = logging.getLogger(__name__)
 IMAGES_FOLDER = "pixels"
 """Folder of the logged images, inside the log's folder."""
 LOG_SUFFIX = ".jsonl"
-STATISTIC_PREFIX = "film."
-"""Prefix of the columns with statistics of the images, in the table of rows."""
-COLUMNS = (
-    "id", "time", "version", "alias", "model", "label", "probability", "threshold", "refusal", "width", "height",
-)  # fmt: skip
-"""Columns of the table of rows, besides the statistics and ``embedding``."""
+SHADOW_OF = "shadow_of"
+"""Key of a line with the answer of a shadow: the id of the row that it belongs to."""
 EMBEDDING_DIGITS = 4
 """Significant digits of an embedding in the log."""
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class LoggedRow:
+    """A row of the log, to which the answer of a shadow can be added later.
+
+    Attributes:
+        row_id: its ``id``.
+        day: day of its file, UTC.
+    """
+
+    row_id: str
+    day: date
 
 
 class PredictionLog:
@@ -73,16 +80,21 @@ class PredictionLog:
 
     @property
     def lost_rows(self) -> int:
-        """Number of predictions of this process that could not be written."""
+        """Number of answers of this process that could not be written."""
         return self._lost_rows
 
-    def append(self, served: ServedModel, results: Sequence[PredictionResult], images: Sequence[DecodedImage]) -> None:
+    def append(
+        self, served: ServedModel, results: Sequence[PredictionResult], images: Sequence[DecodedImage]
+    ) -> list[LoggedRow]:
         """Write one row per image. Rows that cannot be written are counted; this method raises no OSError.
 
         Args:
             served: the model that predicted.
             results: its results.
             images: the images, in the same order.
+
+        Returns:
+            One row per image, in order, also of those that could not be written.
         """
         time = self._clock().astimezone(UTC)
         row_ids = [secrets.token_hex(8) for _ in results]
@@ -90,10 +102,8 @@ class PredictionLog:
             _make_row(row_id, time, served, result, image)
             for row_id, result, image in zip(row_ids, results, images, strict=True)
         ]
-        data = "".join(f"{json.dumps(row, allow_nan=False, separators=(',', ':'))}\n" for row in rows).encode()
         try:
-            with self._lock:
-                _append_lines(self._file(time.date()), data)
+            self._write_rows(time.date(), rows)
             if self.keep_images:
                 for row_id, image in zip(row_ids, images, strict=True):
                     _write_image(self.folder / IMAGES_FOLDER / f"{row_id}.png", image)
@@ -101,6 +111,27 @@ class PredictionLog:
             self._count_lost(len(rows), error)
         else:
             self._failing = False
+        return [LoggedRow(row_id, time.date()) for row_id in row_ids]
+
+    def append_shadow(self, row: LoggedRow, shadow: ServedModel, result: PredictionResult) -> None:
+        """Add the answer of a shadow to a row. An answer that cannot be written is counted; this raises no OSError.
+
+        Args:
+            row: the row of the version that answered the client.
+            shadow: the version that answered unseen.
+            result: its result for the same image.
+        """
+        try:
+            self._write_rows(row.day, [{SHADOW_OF: row.row_id, **_answer(shadow, result)}])
+        except OSError as error:
+            self._count_lost(1, error)
+        else:
+            self._failing = False
+
+    def _write_rows(self, day: date, rows: Sequence[dict[str, Any]]) -> None:
+        data = "".join(f"{json.dumps(row, allow_nan=False, separators=(',', ':'))}\n" for row in rows).encode()
+        with self._lock:
+            _append_lines(self._file(day), data)
 
     def _file(self, day: date) -> Path:
         """The file of this process and day. A forked process gets a file name of its own."""
@@ -116,73 +147,25 @@ class PredictionLog:
             log.warning("predictions are not logged to %s and answers go on: %s", self.folder, error.strerror)
 
 
-@dataclass(frozen=True)
-class LogWindow:
-    """The logged predictions of a span of time.
-
-    Attributes:
-        rows: one row per prediction, sorted by time: :data:`COLUMNS` (``time`` in UTC; None or NaN for a missing
-            value), ``film.NAME`` for each statistic, ``embedding`` (float32 arrays, or None).
-        damaged: number of lines that are cut off or no rows.
-    """
-
-    rows: pd.DataFrame
-    damaged: int
-
-
-def read_prediction_log(folder: Path, since: datetime, until: datetime) -> LogWindow:
-    """Read the predictions of a span of time. Files of other days are not opened.
-
-    Args:
-        folder: folder of the log.
-        since: start of the span (included), with its time zone.
-        until: end of the span (excluded), with its time zone.
-
-    Returns:
-        The rows of all processes, and the number of damaged lines.
-    """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    damaged = 0
-    for path in _files_between(folder, since, until):
-        with path.open("rb") as lines:
-            for line in lines:
-                row = _parse_row(line)
-                if row is None:
-                    damaged += 1
-                elif since <= row["time"] < until:
-                    rows.append(row)
-    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "embedding"])
-    table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-    for name in ("probability", "threshold"):
-        table[name] = table[name].astype(np.float64)
-    table["time"] = pd.to_datetime(table["time"], utc=True)
-    return LogWindow(table.sort_values("time", kind="stable", ignore_index=True), damaged)
-
-
-def logged_image_path(folder: Path, row_id: str) -> Path | None:
-    """Find the logged image of a row.
-
-    Args:
-        folder: folder of the log.
-        row_id: the row's ``id``.
-
-    Returns:
-        Path of its PNG; None if the image was not logged.
-    """
-    path = folder / IMAGES_FOLDER / f"{row_id}.png"
-    return path if path.is_file() else None
-
-
 def _make_row(
     row_id: str, time: datetime, served: ServedModel, result: PredictionResult, image: DecodedImage
 ) -> dict[str, Any]:
-    prediction, refusal, features = result.prediction, result.refusal, result.features
+    features = result.features
     height, width = image.grey.shape
     return {
         "id": row_id,
         "time": time.isoformat(timespec="milliseconds"),
+        **_answer(served, result),
+        "width": width,
+        "height": height,
+        "statistics": {name: _shortest(value) for name, value in features.statistics.items()} if features else None,
+        "embedding": [_rounded(value) for value in features.embedding] if features else None,
+    }
+
+
+def _answer(served: ServedModel, result: PredictionResult) -> dict[str, Any]:
+    prediction, refusal = result.prediction, result.refusal
+    return {
         "version": served.version or None,
         "alias": served.alias or None,
         "model": served.metadata.model,
@@ -190,10 +173,6 @@ def _make_row(
         "probability": prediction.probability if prediction else None,
         "threshold": prediction.threshold if prediction else None,
         "refusal": refusal.kind if refusal else None,
-        "width": width,
-        "height": height,
-        "statistics": {name: _shortest(value) for name, value in features.statistics.items()} if features else None,
-        "embedding": [_rounded(value) for value in features.embedding] if features else None,
     }
 
 
@@ -234,28 +213,3 @@ def _write_image(path: Path, image: DecodedImage) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-
-
-def _files_between(folder: Path, since: datetime, until: datetime) -> list[Path]:
-    moments = (since, until - timedelta(microseconds=1))
-    first_day, last_day = (moment.astimezone(UTC).date().isoformat() for moment in moments)
-    paths = folder.glob(f"????-??-??-*{LOG_SUFFIX}")
-    return sorted(path for path in paths if first_day <= path.name[:10] <= last_day)
-
-
-def _parse_row(line: bytes) -> dict[str, Any] | None:
-    """A line as a row of the table; None if it is damaged."""
-    try:
-        entry = json.loads(line)
-        time = datetime.fromisoformat(entry["time"]).astimezone(UTC)
-        statistics, embedding = entry.get("statistics") or {}, entry.get("embedding")
-        values = {name: entry.get(name) for name in COLUMNS}
-        columns = {
-            f"{STATISTIC_PREFIX}{name}": np.float64(value) for name, value in statistics.items() if value is not None
-        }
-        point = None if embedding is None else np.asarray(embedding, dtype=np.float32)
-        if not line.endswith(b"\n"):
-            return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return {**values, "time": time, **columns, "embedding": point}

@@ -59,6 +59,8 @@ class App(RegionsStep, ReadingStep):
         """
         from cxr.app.server import serve
         from cxr.tracking.health import use_short_timeouts
+        from cxr.tracking.signatures import TrustedKeys
 
+        TrustedKeys.read(self.require_signature)  # a wrong file is an error here, and not only on the page
         use_short_timeouts()
         serve(self.settings(), self.host, self.port)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from cxr.errors import DriftError, MissingInputError, RegistryError, TooFewError
-from cxr.steps.base import Input, Output
+from cxr.steps.base import Output
 from cxr.steps.drift_fields import WindowLimitsStep
-from cxr.steps.time_fields import DayOrMoment, read_moment, time_bounds
+from cxr.steps.model_fields import FixedModelStep
+from cxr.steps.registry_fields import REGISTRATION_KEYS
+from cxr.steps.window_fields import LogWindowStep
 
 if TYPE_CHECKING:
     from cxr.drift.report import ReportContext
@@ -23,41 +24,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _read_window_start(value: object) -> object:
-    """Read a length such as ``7d`` or ``12h`` as a timedelta, anything else as a day or moment."""
-    if isinstance(value, str) and value[-1:] in ("d", "h") and value[:-1].isdecimal():
-        return timedelta(**{{"d": "days", "h": "hours"}[value[-1]]: int(value[:-1])})
-    try:
-        return read_moment(value)
-    except ValueError:
-        raise ValueError("an age such as 7d or 12h, a day such as 2026-11-01, or a moment") from None
-
-
-class Drift(WindowLimitsStep):
+class Drift(WindowLimitsStep, FixedModelStep, LogWindowStep):
     """Compare logged predictions with training: exit status 0 no drift, 3 drift, 4 too few images to tell."""
 
     name: ClassVar[str] = "drift"
     follows: ClassVar[str] = "serve"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "drift")
-    ignored_keys: ClassVar[frozenset[str]] = frozenset({"include"})
+    ignored_keys: ClassVar[frozenset[str]] = REGISTRATION_KEYS
 
-    log: Annotated[
-        Path, Input("PredictionLog"), Field(description="Folder that predictions are logged to (cxr serve, cxr app).")
-    ]
     report: Annotated[Path, Output("DriftReport"), Field(description="Folder to write report.html and drift.json to.")]
 
     experiment: Annotated[
         str, Field(min_length=1, description="MLflow experiment; comparisons with phantoms go to one of their own.")
     ] = "drift"
     offline: Annotated[bool, Field(description="Log nothing to MLflow.")] = False
-    since: Annotated[
-        timedelta | DayOrMoment,
-        BeforeValidator(_read_window_start),
-        Field(description="Start of the window: its length (7d, 12h), or a day (UTC) or moment."),
-    ] = "7d"  # type: ignore[assignment]  # as it is shown and typed; validated like every value
-    until: Annotated[
-        DayOrMoment | None, Field(description="End of the window: a day (UTC; all of it) or moment; null is now.")
-    ] = None
     on_drift: Annotated[
         list[str] | None,
         Field(
@@ -67,18 +47,6 @@ class Drift(WindowLimitsStep):
     ] = None  # fmt: skip
 
     _previous_command: dict[str, Any] | None = PrivateAttr(None)
-
-    @model_validator(mode="after")
-    def _starts_before_it_ends(self) -> Self:
-        since, until = self.window()
-        if since >= until:
-            raise ValueError(f"expected since before until, received since={self.since}, until={self.until}")
-        return self
-
-    def window(self) -> tuple[datetime, datetime]:
-        """Return the start of the window and its end, which is exclusive; both UTC."""
-        until = datetime.now(UTC) if self.until is None else time_bounds(self.until)[1]
-        return (until - self.since if isinstance(self.since, timedelta) else time_bounds(self.since)[0]), until
 
     def execute(self) -> None:
         """Compare, log the metrics, run the command if it is due, and end with the exit status of the outcome.
@@ -109,7 +77,7 @@ class Drift(WindowLimitsStep):
         from cxr.drift.on_drift import entries_of_run
         from cxr.drift.report import ReportContext, write_report
         from cxr.models.backend import load_keras
-        from cxr.serving.prediction_log import logged_image_path, read_prediction_log
+        from cxr.serving.prediction_log_reader import logged_image_path, read_prediction_log
 
         since, until = self.window()
         window = read_prediction_log(self.log, since, until)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from cxr.steps.model_fields import FixedModelStep
+from cxr.steps.base import Step
 
 if TYPE_CHECKING:
     from cxr.drift.window_comparison import WindowLimits
 
 
-class WindowLimitsStep(FixedModelStep):
-    """A step that compares images with those that a model was trained on; the limits stand in the section ``drift``."""
+class WindowLimitsStep(Step):
+    """A step that compares images with those of the training; the limits stand in the section ``drift``."""
 
     films: Annotated[
         int, Field(ge=10, description="Smallest number of images that are compared; fewer are too few to tell.")

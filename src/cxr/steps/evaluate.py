@@ -43,7 +43,9 @@ class Evaluate(EvaluationStep):
         int, Field(ge=2, le=100_000, description="The same for drawn phantoms, whose figures say nothing anyway.")
     ] = 8
     manifest: Annotated[
-        Path, Input("Manifest"), Field(description="Folder of the manifest, for the check of shortcuts in file facts.")
+        Path,
+        Input("Manifest"),
+        Field(description="Folder of the manifest, for slices and the check of shortcuts in file facts."),
     ] = Path("artifacts/manifest")
 
     def run(self) -> None:
@@ -55,6 +57,7 @@ class Evaluate(EvaluationStep):
 
         load_keras()
 
+        from cxr.data.manifest.patients import read_patient_table
         from cxr.data.split_table import read_ratios
         from cxr.evaluation.evaluate import check_coverage, evaluate, evaluation_rows
         from cxr.evaluation.files import read_history
@@ -66,8 +69,9 @@ class Evaluate(EvaluationStep):
             predict_lungs_hidden,
             with_shortcut_checks,
         )
+        from cxr.evaluation.slices import assign_slices
         from cxr.evaluation.stress_test import draw_stress_sample, predict_changed_images, with_stress_test
-        from cxr.files import MANIFEST_FILE
+        from cxr.files import MANIFEST_FILE, PATIENTS_FILE
         from cxr.images.prepared import PreparedImages
         from cxr.inference.predictor import Predictor
         from cxr.models.metadata import ModelMetadata
@@ -80,6 +84,10 @@ class Evaluate(EvaluationStep):
         rows = evaluation_rows(splits, self.splits, self.model, metadata, prepared)
         check_coverage(rows, self.coverage)
         manifest = read_table(self.manifest / MANIFEST_FILE)
+        if self.slices:
+            table = self.data / PATIENTS_FILE
+            patients = read_patient_table(table) if table.is_file() else None
+            rows = assign_slices(rows, manifest, patients, self.slices)
         rows[METADATA_COLUMN] = metadata_baseline_scores(splits, manifest, rows, seed=self.seed)
         predictor = Predictor.load(self.trained)
         rows["probability_raw"], speed = predict_with_speed(

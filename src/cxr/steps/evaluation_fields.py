@@ -52,6 +52,19 @@ class EvaluationStep(TrackingStep):
             "are UNCERTAIN. null: labels are NORMAL or PNEUMONIA.",
         ),
     ] = None
+    slices: Annotated[
+        list[str],
+        Field(
+            description="Columns of the manifest or of patients.csv, e.g. [subtype, sex, scanner]: figures for the "
+            "images of each value, or third of the numbers. Empty: no slices."
+        ),
+    ] = Field(default=[])
+    slice_min_patients: Annotated[
+        int,
+        Field(
+            ge=1, le=100_000, description="Fewest patients of a class for a figure of a slice; else it is only named."
+        ),
+    ] = 10
     mistakes: Annotated[
         int, Field(ge=1, le=12, description="Images of each kind of mistake on the sheet of mistakes.")
     ] = 6
@@ -62,6 +75,13 @@ class EvaluationStep(TrackingStep):
         if not all(0 < value <= 1 for value in sensitivities):
             raise ValueError("a list of shares above 0 and at most 1")
         return sensitivities
+
+    @field_validator("slices")
+    @classmethod
+    def _different_columns(cls, slices: list[str]) -> list[str]:
+        if len(set(slices)) < len(slices) or "" in slices:
+            raise ValueError("a list of different columns")
+        return slices
 
     def settings(self) -> EvaluationSettings:
         """Collect how the model is evaluated."""

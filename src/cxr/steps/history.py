@@ -19,12 +19,15 @@ class History(RegistryStep):
 
     def run(self) -> None:
         """Print the entries, oldest first."""
+        from cxr.promotion.log import join_names
         from cxr.tracking.aliases import read_promotion_log
 
         entries = read_promotion_log(self.store, self.registered_name)
         shown = [entry for entry in entries if entry.moved or not self.moves]
         for entry in shown:
             self.show(f"{entry.number:4d}  {entry.time:%Y-%m-%d %H:%M:%S} UTC  {entry.sentence()}, by {entry.who}")
+            if entry.trained_by and entry.kind == "run":
+                self.show(f"      - trained by {join_names(entry.trained_by)}")
             for reason in entry.reasons:
                 self.show(f"      - {reason}")
             if entry.cut_off:

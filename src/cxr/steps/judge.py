@@ -13,7 +13,9 @@ from cxr.errors import RegistryError
 from cxr.images.reading_options import MAX_PIXELS
 from cxr.steps.base import Input, Output
 from cxr.steps.drift_fields import WindowLimitsStep
+from cxr.steps.model_fields import FixedModelStep
 from cxr.steps.reading_fields import ReadingStep
+from cxr.steps.registry_fields import REGISTRATION_KEYS
 
 if TYPE_CHECKING:
     from cxr.data.label_table import ImageLabels
@@ -29,13 +31,13 @@ def _name_keys_as_text(words: object) -> object:
     return {str(word): label for word, label in words.items()} if isinstance(words, Mapping) else words
 
 
-class Judge(WindowLimitsStep, ReadingStep):
+class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
     """Judge a model on labelled images from elsewhere, with its own threshold and calibration."""
 
     name: ClassVar[str] = "judge"
     follows: ClassVar[str] = "predict"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "reading", "drift", "judge")
-    ignored_keys: ClassVar[frozenset[str]] = frozenset({"experiment", "include", "since", "until", "on_drift"})
+    ignored_keys: ClassVar[frozenset[str]] = REGISTRATION_KEYS | {"experiment", "since", "until", "on_drift"}
 
     labels: Annotated[
         Path | None,

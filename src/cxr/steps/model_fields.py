@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxr.steps.base import Input
-from cxr.steps.registry_fields import RegistryStep
+from cxr.steps.registry_fields import VersionFilesStep
 
 if TYPE_CHECKING:
     from cxr.serving.model_source import ModelSource, ServedModel
@@ -19,7 +19,7 @@ Fallback = Annotated[
 ]
 
 
-class ModelStep(RegistryStep):
+class ModelStep(VersionFilesStep):
     """A step that predicts with the version that has an alias, or with a model of a folder."""
 
     model: Annotated[
@@ -39,6 +39,17 @@ class ModelStep(RegistryStep):
     ] = None
     alias: Annotated[str, Field(min_length=1, description="Alias of the version that predicts.")] = "champion"
     fallback: Fallback = None
+
+    @model_validator(mode="after")
+    def _sign_versions_only(self) -> Self:
+        folder = next((name for name in ("model", "regions_model") if getattr(self, name, None) is not None), None)
+        if folder is not None and self.require_signature is not None:
+            raise ValueError(
+                f"expected a registered version where a signature is required, received {folder}="
+                f"{getattr(self, folder)}, which has none, and require_signature={self.require_signature}; leave one "
+                "of them out"
+            )
+        return self
 
 
 class FixedModelStep(ModelStep):

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from cxr.errors import RegistryError
 from cxr.steps.base import TRAIN_IMAGE, FinalStatus
 from cxr.steps.tracking_fields import TrackingStep
 
@@ -46,13 +47,22 @@ class Outcome(TrackingStep):
         return json.dumps(status, default=str) if isinstance(status, Mapping) else status
 
     def run(self) -> None:
-        """Find out how the run ended, and log it."""
+        """Find out how the run ended, and log it with the versions that wait for approval."""
         from cxr.lineage.pipeline_run import PipelineRun
         from cxr.lineage.provenance import PIPELINE_RUN_VARIABLE
+        from cxr.promotion.log import waiting_sentence
+        from cxr.tracking.approvals import waiting_versions
         from cxr.tracking.pipeline_status import log_pipeline_status
 
         run_id = self.run_id or os.environ.get(PIPELINE_RUN_VARIABLE) or "without a name"
         run = PipelineRun.read(run_id, api=self.api, final_status=self.final_status)
         log.info(run.sentence())
         if self.store is not None:
-            log_pipeline_status(self.store, self.experiment, run)
+            waiting: list[str] = []
+            try:
+                waiting += [f"{name}: {waiting_sentence(entry)}" for name, entry in waiting_versions(self.store)]
+            except RegistryError as error:  # the report of a failure must not fail itself
+                log.warning("it is not known what waits for approval: %s", error)
+            for sentence in waiting:
+                log.info(sentence)
+            log_pipeline_status(self.store, self.experiment, run, waiting)

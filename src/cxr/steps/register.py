@@ -66,6 +66,13 @@ class Register(RegistrationStep):
     )
     min_auroc: float = Field(0.9, ge=0, le=1, description="Lowest AUROC on test for a champion.")
     min_sensitivity: float = Field(0.9, ge=0, le=1, description="Lowest sensitivity on test for a champion.")
+    min_slice_sensitivity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Lowest sensitivity on test of the slice that a champion does worst on; needs evaluate.slices. "
+        "null: no limit.",
+    )
     max_calibration_error: float = Field(
         0.15, ge=0, le=1, description="Highest calibration error on test for a champion."
     )

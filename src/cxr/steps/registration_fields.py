@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from cxr.steps.base import TRAIN_IMAGE, Input
+from cxr.steps.signature_fields import RequireSignature, SigningKeyFile
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
     from cxr.promotion.candidates import RunFolders
     from cxr.promotion.facts import AnyPolicy
+    from cxr.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,30 @@ class RegistrationStep(TrackingStep):
         Path, Input("Splits"), Field(description="Folder of the split that the models were judged on.")
     ] = Path("artifacts/splits")
     require_gpu: bool = Field(True, description="Whether only GPU-trained versions may become champion.")
+    require_approval: bool = Field(
+        False,
+        description="Whether a version that keeps the rules waits as `candidate`, until another user than the one that "
+        "trained it approves it (`cxr approve`).",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals of the differences.")
     resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap replicates over patients.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the bootstrap.")
+    signing_key: SigningKeyFile = None
+    require_signature: RequireSignature = None
+
+    @property
+    def store(self) -> Store | None:
+        """The tracking store, with the key that signs, and the keys that a champion must be signed by."""
+        from cxr.tracking.signatures import SigningKey, TrustedKeys
+        from cxr.tracking.store import Store
+
+        if self.offline or not self.tracking_uri:
+            return None
+        return Store(
+            self.tracking_uri,
+            signing_key=SigningKey.read(self.signing_key),
+            trusted_keys=TrustedKeys.read(self.require_signature),
+        )
 
     def values_of(self, settings: type[Any]) -> dict[str, Any]:
         """Collect the fields of this step that a dataclass has, too.

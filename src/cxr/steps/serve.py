@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxr.steps.model_fields import RegionsStep
 from cxr.steps.reading_fields import ReadingStep
@@ -25,6 +25,13 @@ class Serve(RegionsStep, ReadingStep):
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "reading", "serve")
     ignored_keys: ClassVar[frozenset[str]] = RegionsStep.ignored_keys | {"webhook_name"}
 
+    shadow: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Alias of a second version, e.g. challenger, that answers too, unseen; null for none.",
+        ),
+    ] = None
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two polls of the aliases.")] = 5.0
     keep_log: Annotated[
         bool,
@@ -69,6 +76,20 @@ class Serve(RegionsStep, ReadingStep):
     ] = None
     log_pixels: Annotated[bool, Field(description="Whether that log keeps the images, which are patient data.")] = False
 
+    @model_validator(mode="after")
+    def _shadow_is_another_version(self) -> Self:
+        if self.shadow is not None and self.model is not None:
+            raise ValueError(
+                f"expected shadow=null with the model of a folder, received shadow={self.shadow}, model={self.model}; "
+                "leave one of them out: a shadow is a version of the registered model"
+            )
+        if self.shadow is not None and self.shadow == self.alias:
+            raise ValueError(
+                f"expected a shadow other than the alias that answers, received shadow={self.shadow}, "
+                f"alias={self.alias}; name another alias, for example challenger"
+            )
+        return self
+
     def request_limits(self) -> RequestLimits:
         """The limits of a request."""
         from cxr.serving.rest.settings import RequestLimits
@@ -86,15 +107,20 @@ class Serve(RegionsStep, ReadingStep):
         """Answer requests until interrupted."""
         from cxr.serving.rest.settings import ServiceSettings
         from cxr.serving.rest.supervisor import Supervisor, bind_socket
+        from cxr.tracking.signatures import TrustedKeys
         from cxr.tracking.webhook_signature import read_secret
 
         if not read_secret(self.secret_variable):
             log.info("%s is not set: webhooks are rejected, and the aliases are polled", self.secret_variable)
+        if self.shadow is not None and self.log_predictions is None:
+            log.info("log_predictions is null: answers of the shadow are only counted, in /metrics")
         settings = ServiceSettings(
             tracking_uri=self.tracking_uri,
             registered_name=self.registered_name,
             alias=self.alias,
             fallback=self.fallback,
+            trusted_keys=TrustedKeys.read(self.require_signature),
+            shadow=self.shadow,
             model=self.model,
             evaluation=self.evaluation,
             reference=self.reference,

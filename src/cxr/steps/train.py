@@ -92,13 +92,6 @@ class Train(TrainingStep):
             description="Augmented views per image, beside the plain one, whose activations are kept.",
         ),
     ] = 2
-    on_device: Annotated[
-        Literal["auto", "always", "never"],
-        Field(
-            description="Whether all training images lie on the device; auto: on a GPU, if they take at most a quarter "
-            "of its memory and Keras computes with JAX or PyTorch."
-        ),
-    ] = "auto"
     balance: Annotated[
         Literal["none", "class_weights", "oversample"],
         Field(description="How the rarer class is balanced: class weights, repeated images, or not at all."),

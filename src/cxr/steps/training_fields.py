@@ -105,6 +105,13 @@ class TrainingStep(TrackingStep):
         Literal["float32", "mixed_float16", "mixed_bfloat16"],
         Field(description="Precision of the computation on a GPU; weights are always kept in float32."),
     ] = "float32"
+    on_device: Annotated[
+        Literal["auto", "always", "never"],
+        Field(
+            description="Whether all training images lie on the device; auto: on a GPU, if they take at most a quarter "
+            "of its memory and Keras computes with JAX or PyTorch."
+        ),
+    ] = "auto"
     augmentation: Annotated[
         dict[str, float | bool],
         Field(

@@ -17,6 +17,7 @@ from cxr.tracking.finished_run import complete_run
 from cxr.tracking.health import unreachable
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, is_known_run, logged_steps
 from cxr.tracking.store import Store, experiment_name
+from cxr.tracking.users import USER_TAG, current_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -262,7 +263,7 @@ def _start_run(
         if attempt is not None:
             _close_killed(store, experiment, attempt, continued=own_id)
         if own_id is None:
-            identity = {} if attempt is None else {ATTEMPT_TAG: attempt}
+            identity = {USER_TAG: current_user(store)} | ({} if attempt is None else {ATTEMPT_TAG: attempt})
             own_id = str(client.create_run(store.experiment_id(experiment), tags=identity, run_name=name).info.run_id)
         client.update_run(own_id, status="RUNNING")
         add_tags_and_params(store, own_id, tags=tags, params=params)

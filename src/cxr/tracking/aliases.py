@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from cxr.errors import RegistryError
-from cxr.lineage.provenance import PIPELINE_RUN_VARIABLE
 from cxr.promotion.log import (
     ALIASES,
+    CANDIDATE,
     CHAMPION,
     EMPTY_LOG,
     AliasState,
     AliasVersions,
     EntryKind,
     PromotionEntry,
+    known_aliases,
     previous_champion,
 )
 from cxr.tracking.health import first_line, hide_passwords
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
 from cxr.tracking.store import Store
+from cxr.tracking.users import author
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Aliases:
     def current(self) -> dict[str, str | None]:
         """Read the registry: alias to version, None if no version has it."""
         aliases = self._client.get_registered_model(self._name).aliases
-        return {alias: str(aliases[alias]) if alias in aliases else None for alias in ALIASES}
+        return known_aliases({str(alias): str(version) for alias, version in aliases.items()})
 
     def synchronize(self) -> AliasState:
         """Make log and registry agree: record what a person has moved, and complete moves that were cut off.
@@ -96,7 +95,7 @@ class Aliases:
                         time.sleep(0.2)
                         continue
                     log.warning("completing entry %d of the promotion log, left half done", last.number)
-                    self._set(current, _aliases_after(last))
+                    self._set(current, last.after)
                 self.log.mark_applied(last.number)
                 continue
             entry = _persons_entry(last, current)
@@ -132,6 +131,8 @@ class Aliases:
         candidate: str | None = None,
         reasons: Sequence[str] = (),
         figures: Mapping[str, float] | None = None,
+        trained_by: Sequence[str] = (),
+        approved_by: str = "",
     ) -> PromotionEntry | None:
         """Write the next entry and let the aliases follow it.
 
@@ -143,11 +144,13 @@ class Aliases:
             candidate: version that the decision was about.
             reasons: sentences.
             figures: figures of the comparison, by name.
+            trained_by: users that trained a version that begins to wait for approval, or is approved.
+            approved_by: user that approved the candidate.
 
         Returns:
             The entry; None if another process has written the next entry meanwhile: synchronize and decide again.
         """
-        after = {**state.versions, **versions}
+        after = known_aliases({**state.versions, **versions})
         entry = PromotionEntry(
             state.last_entry.number + 1,
             datetime.now(UTC),
@@ -159,6 +162,8 @@ class Aliases:
             candidate,
             tuple(reasons),
             dict(figures or {}),
+            trained_by=tuple(trained_by),
+            approved_by=approved_by,
         )
         if not self.log.append(entry):
             return None
@@ -219,12 +224,12 @@ class Aliases:
         raise self.busy("try again")
 
     def decision_without_files(self) -> PromotionEntry | None:
-        """Find the entry of the last run's decision if its files are not stored, or not all of them.
+        """Find the entry of the last decision, by a run or an approval, if its files are not all stored.
 
         Returns:
             The entry; None if the files are stored, or its version was deleted.
         """
-        last = next((entry for entry in reversed(self.log.entries()) if entry.kind == "run"), None)
+        last = next((entry for entry in reversed(self.log.entries()) if entry.kind in ("run", "approval")), None)
         return last if last is not None and self._lacks_files(last) else None
 
     def mark_cut_off(self, entry: PromotionEntry) -> None:
@@ -319,36 +324,22 @@ def read_promotion_log(store: Store, registered_name: str) -> list[PromotionEntr
         return Aliases(store, registered_name).history()
 
 
-def _aliases_after(entry: PromotionEntry) -> dict[str, str | None]:
-    return {alias: entry.after.get(alias) for alias in ALIASES}
-
-
 def _is_half_done(last: PromotionEntry, current: AliasVersions) -> bool:
     """Whether a process has written the last entry and not moved all aliases yet."""
-    after = _aliases_after(last)
-    moves = all(current[alias] in (last.before.get(alias), after[alias]) for alias in ALIASES)
+    after = known_aliases(last.after)
+    moves = all(current.get(alias) in (last.before.get(alias), after.get(alias)) for alias in ALIASES)
     return not last.applied and current != after and moves
 
 
 def _persons_entry(last: PromotionEntry, current: AliasVersions) -> PromotionEntry | None:
     """The entry about aliases that a person has moved since the last entry; None if nobody has."""
-    after = _aliases_after(last)
-    moved = {alias for alias in ALIASES if current[alias] != after[alias]}
+    after = known_aliases(last.after)
+    moved = {alias for alias in ALIASES if current.get(alias) != after.get(alias)}
     if not moved:
         return None
-    manual = {*last.manual_aliases} - moved | {alias for alias in moved if current[alias] is not None}
+    # The candidate is not served: a person who sets or removes that alias ties no run.
+    set_by_hand = {alias for alias in moved - {CANDIDATE} if current.get(alias) is not None}
+    manual = {*last.manual_aliases} - moved | set_by_hand
     return PromotionEntry(
         last.number + 1, datetime.now(UTC), "person", "a person", after, current, tuple(sorted(manual))
     )
-
-
-def author() -> str:
-    """Name the author of an entry: the pipeline run if one is set, else account and machine."""
-    run = os.environ.get(PIPELINE_RUN_VARIABLE)
-    if run:
-        return f"pipeline run {run}"
-    try:
-        account = getpass.getuser()
-    except (KeyError, OSError):  # containers run under user numbers that have no name
-        account = f"user {os.getuid()}"
-    return f"{account} on {socket.gethostname()}"

@@ -20,6 +20,7 @@ from cxr.tracking.content import read_content
 from cxr.tracking.dataset_inputs import log_inputs, split_inputs, training_input
 from cxr.tracking.run_data import add_metrics, add_tags_and_params, epoch_metrics, flatten, is_known_run, logged_steps
 from cxr.tracking.store import Store, experiment_name
+from cxr.tracking.users import USER_TAG, current_user
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,8 @@ def _create_once(
                         client.delete_run(run_id)
                 return chosen
             if not run_ids:
-                run = client.create_run(experiment_id, start_time, {**tags, FILES_TAG: digest}, name)
+                identity = {FILES_TAG: digest, USER_TAG: current_user(store)}
+                run = client.create_run(experiment_id, start_time, {**tags, **identity}, name)
                 run_ids = {str(run.info.run_id)}
             previous = run_ids
             time.sleep(seconds)

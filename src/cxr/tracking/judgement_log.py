@@ -25,7 +25,7 @@ from cxr.tracking.version_record import update_card
 from cxr.tracking.versions import FINGERPRINT
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def log_judgement(store: Store, lineage: Lineage, folder: Path) -> None:
@@ -47,7 +47,7 @@ def log_judgement(store: Store, lineage: Lineage, folder: Path) -> None:
     client = store.connect()
     summary = read_json(folder / SUMMARY_FILE)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", str(summary["data"])).strip("-.") or "data"
-    parent = f"{JUDGEMENTS_ENTRY}/{lineage.tags.get(FINGERPRINT, lineage.version)[:12]}"
+    parent = _folder(lineage.tags, lineage.version)
     beginning = f"{JUDGEMENTS_ENTRY}/{name}/"
     figures = {f"{beginning}{measure}": value for measure, value in judgement_figures(summary).items()}
     with store.clear_errors(f"take the judgement of {lineage.title} on {summary['data']}"):
@@ -59,8 +59,8 @@ def log_judgement(store: Store, lineage: Lineage, folder: Path) -> None:
         for key in lineage.tags:
             if key.startswith(beginning) and key not in figures:  # of an earlier judgement, and unknown now
                 client.delete_model_version_tag(lineage.name, lineage.version, key)
-        summaries = _read_summaries(store, client, lineage.run_id, parent)
-        update_card(store, client.get_model_version(lineage.name, lineage.version), summaries)
+        version = client.get_model_version(lineage.name, lineage.version)
+        update_card(store, version, read_judgements_of(store, version))
 
 
 def _input(summary: Mapping[str, Any]) -> InputData:
@@ -85,9 +85,24 @@ def judgement_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _read_summaries(store: Store, client: MlflowClient, run_id: str, parent: str) -> list[dict[str, Any]]:
-    """Summaries of all judgements of a version, by name of the data set."""
+def read_judgements_of(store: Store, version: ModelVersion) -> list[dict[str, Any]]:
+    """Read the judgements of a version.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model, whose run is there.
+
+    Returns:
+        Content of the ``summary.json`` of each, by name of the data set.
+    """
+    client, run_id = store.client, version.run_id
     location = client.get_run(run_id).info.artifact_uri
-    names = sorted(entry.path for entry in client.list_artifacts(run_id, parent) if entry.is_dir)
+    folders = client.list_artifacts(run_id, _folder(version.tags, str(version.version)))
+    names = sorted(entry.path for entry in folders if entry.is_dir)
     with scratch_folder() as scratch:
         return [read_json(download_files(store, location, f"{name}/{SUMMARY_FILE}", scratch)) for name in names]
+
+
+def _folder(tags: Mapping[str, str], version: str) -> str:
+    """Folder among the artifacts of a version's run with one folder per judgement."""
+    return f"{JUDGEMENTS_ENTRY}/{tags.get(FINGERPRINT, version)[:12]}"

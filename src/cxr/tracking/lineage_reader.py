@@ -38,7 +38,7 @@ def read_lineage(store: Store, registered_name: str, version: str) -> Lineage:
         RegistryError: if the store does not answer.
     """
     store.connect_existing()
-    resolved, aliases = _resolve(store, registered_name, version)
+    resolved, aliases = resolve_version(store, registered_name, version)
     tags = {str(key): str(value) for key, value in resolved.tags.items()}
     run = _read_run(store, resolved.run_id)
     record = f"{RECORDS}/{tags.get('record', '').rpartition('/')[2]}"
@@ -87,8 +87,21 @@ def fetch_record(store: Store, lineage: Lineage, folder: Path) -> Path | None:
         ) from error
 
 
-def _resolve(store: Store, name: str, version: str) -> tuple[ModelVersion, list[str]]:
-    """The version of a number or alias, and all its aliases."""
+def resolve_version(store: Store, name: str, version: str) -> tuple[ModelVersion, list[str]]:
+    """Find the version of a number or alias.
+
+    Args:
+        store: the tracking store, connected.
+        name: the registered model.
+        version: number or alias.
+
+    Returns:
+        The version, and all its aliases.
+
+    Raises:
+        ParameterError: if there is no such version.
+        RegistryError: if the store does not answer.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

@@ -6,12 +6,15 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
 
 import cxr
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import MODEL_CARD_FILE, scratch_folder
+from cxr.lineage.provenance import CONTAINER_IMAGE_FOLDER
+from cxr.lineage.sbom import SBOM_FILE, write_sbom
 from cxr.models.backend import backend_name
 from cxr.models.stored_files import DIGESTS_FILE, record_digests, sha256
 from cxr.promotion.candidates import Candidate
@@ -54,8 +57,21 @@ BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "to
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
-def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: str) -> str:
-    """Write an MLflow model that predicts without this package being installed.
+@dataclass(frozen=True)
+class PackageFacts:
+    """What the registry must know of the written files of a version.
+
+    Attributes:
+        digests: SHA-256 of ``digests.json``, the file with the digests of the model's files.
+        has_sbom: whether they have a bill of materials.
+    """
+
+    digests: str
+    has_sbom: bool
+
+
+def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: str) -> PackageFacts:
+    """Write an MLflow model that predicts without this package being installed, and the bill of materials beside it.
 
     Args:
         candidate: the model.
@@ -64,7 +80,7 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
         model_id: MLflow's id of the model.
 
     Returns:
-        The SHA-256 of ``digests.json``, the file with the digests of the model's files.
+        What the registry must know of the files.
     """
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
@@ -105,7 +121,9 @@ def save_package(candidate: Candidate, folder: Path, *, run_id: str, model_id: s
             model_config={"paths": True},
             mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
         )
-        return sha256(model / DIGESTS_FILE)
+        folders = [place / "requirements" for place in (Path(), CONTAINER_IMAGE_FOLDER)]
+        has_sbom = write_sbom(candidate.metadata.environment, folders, folder / SBOM_FILE)
+        return PackageFacts(sha256(model / DIGESTS_FILE), has_sbom)
 
 
 def requirements() -> list[str]:

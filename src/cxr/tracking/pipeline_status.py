@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cxr.lineage.pipeline_run import PipelineRun
 from cxr.tracking.store import Store
 
@@ -14,13 +16,14 @@ NO_NAMES = {"succeeded": "none", "failed": "Kubeflow does not say where", "unkno
 """Outcome to the tag ``failed`` of a run without names of failed tasks."""
 
 
-def log_pipeline_status(store: Store, experiment: str, run: PipelineRun) -> str:
+def log_pipeline_status(store: Store, experiment: str, run: PipelineRun, waiting: Sequence[str]) -> str:
     """Log how a pipeline run ended; the same run is logged once.
 
     Args:
         store: the tracking store.
         experiment: name of the experiment of the trainings; pipeline runs have one beside it.
         run: the outcome of the run.
+        waiting: sentences about versions that wait for approval.
 
     Returns:
         MLflow's id of its run.
@@ -33,7 +36,8 @@ def log_pipeline_status(store: Store, experiment: str, run: PipelineRun) -> str:
         experiment_id = store.experiment_id(f"{experiment}: pipeline runs")
         matches = client.search_runs([experiment_id], f"tags.{RUN_TAG} = '{run.run_id}'")
         failed_names = ", ".join(run.failed) or NO_NAMES[run.outcome]
-        tags = {RUN_TAG: run.run_id, "failed": failed_names, "mlflow.note.content": run.sentence()}
+        note = "\n\n".join([run.sentence(), *waiting])
+        tags = {RUN_TAG: run.run_id, "failed": failed_names, "mlflow.note.content": note}
         entry = matches[0] if matches else client.create_run(experiment_id, tags=tags, run_name=run.name or run.run_id)
         for key, value in tags.items():
             client.set_tag(entry.info.run_id, key, value)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cxr.errors import RegistryError
-from cxr.files import scratch_folder
+from cxr.errors import DataError, RegistryError
+from cxr.files import read_json, scratch_folder
 from cxr.promotion.log import PromotionEntry
+from cxr.tables import read_table, write_table
 from cxr.tracking.artifact_download import download_files
+from cxr.tracking.health import first_line
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -157,6 +159,32 @@ class PromotionLog:
         """
         return f"runs:/{self.run_id}/{_decision_folder(number)}"
 
+    def read_decision_file(self, number: int, name: str) -> dict[str, Any]:
+        """Read a file of a decision.
+
+        Args:
+            number: position of the decision's entry.
+            name: the file, in JSON.
+
+        Returns:
+            Its content.
+
+        Raises:
+            RegistryError: if it is gone.
+        """
+        from mlflow.exceptions import MlflowException
+
+        path = f"{_decision_folder(number)}/{name}"
+        with scratch_folder() as scratch:
+            location = self._store.client.get_run(self.run_id).info.artifact_uri
+            try:
+                return read_json(download_files(self._store, location, path, scratch))
+            except (MlflowException, OSError) as error:
+                raise RegistryError(
+                    f"cannot read {path} of the promotion log: {first_line(error)}; restore the file, or run "
+                    "`cxr register` again with another policy or model"
+                ) from error
+
     def has_predictions(self, version: str) -> bool:
         """Whether the predictions of a version are stored.
 
@@ -176,7 +204,7 @@ class PromotionLog:
         """
         with scratch_folder() as scratch:
             path = scratch / PREDICTIONS_FILE
-            table.to_parquet(path, index=False)
+            write_table(path, table)
             self._store.client.log_artifact(self.run_id, str(path), _version_folder(version))
 
     def load_predictions(self, version: str) -> pd.DataFrame | None:
@@ -186,11 +214,9 @@ class PromotionLog:
             version: number of the version.
 
         Returns:
-            The table of :meth:`save_predictions`; None if none was stored, or not to its end, by a process that was
+            The table of :meth:`save_predictions`; None if none was stored, or it is damaged, as by a process that was
             killed.
         """
-        import pandas as pd
-
         if not self.has_predictions(version):
             return None
         path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
@@ -198,8 +224,8 @@ class PromotionLog:
             location = self._store.client.get_run(self.run_id).info.artifact_uri
             copy = download_files(self._store, location, path, scratch)
             try:
-                return pd.read_parquet(copy)
-            except (OSError, ValueError):
+                return read_table(copy)
+            except DataError:
                 return None
 
     def _mark(self, number: int, mark: str) -> None:

@@ -12,6 +12,7 @@ from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
 from cxr.promotion.facts import CommonFacts
 from cxr.tracking.artifact_download import artifact_repository, download_files
 from cxr.tracking.health import explain, first_line
+from cxr.tracking.signatures import SIGNATURE_FILE
 from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -104,7 +105,10 @@ def fetch_model(store: Store, version: ModelVersion, folder: Path) -> Path:
 
     Raises:
         RegistryError: if files are gone or changed; an incomplete version must not be served.
+        UnverifiedVersionError: if the store asks for signatures, and this version is not signed as it is.
     """
+    if store.trusted_keys is not None:  # before anything of the version is read
+        return fetch_package(store, version, folder) / MODEL_PATH
     missing = _absent_files(store, version)
     if missing:
         raise RegistryError(
@@ -114,6 +118,34 @@ def fetch_model(store: Store, version: ModelVersion, folder: Path) -> Path:
     model = _download(store, version, "", folder)
     _check_digests(version, model)
     return model
+
+
+def fetch_package(store: Store, version: ModelVersion, folder: Path) -> Path:
+    """Copy all files of a version, also those that only MLflow reads.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+        folder: an empty folder that exists.
+
+    Returns:
+        The folder that ``mlflow.pyfunc.load_model`` reads.
+
+    Raises:
+        RegistryError: if a file cannot be read from the store, or is not as it was registered.
+        UnverifiedVersionError: if the store asks for signatures, and this version is not signed as it is.
+    """
+    title, keys = f"version {version.version} of {version.name}", store.trusted_keys
+    if keys is not None:  # an unsigned version is not even copied
+        with store.clear_errors(f"list the files of {title}"):
+            entries = artifact_repository(store, files_location(store, version)).list_artifacts()
+        if SIGNATURE_FILE not in {entry.path for entry in entries}:
+            raise keys.unsigned(title)
+    package = download_package_file(store, version, "", folder)
+    if keys is not None:
+        keys.check(package, title)
+    _check_digests(version, package / MODEL_PATH)  # also against files that were signed as another version
+    return package
 
 
 def missing_files(store: Store, version: ModelVersion) -> tuple[str, ...]:
@@ -180,7 +212,8 @@ def _check_digests(version: ModelVersion, folder: Path) -> None:
     expected = version.tags.get(DIGESTS)
     if expected is None:
         return
-    digests_are_whole = sha256(folder / DIGESTS_FILE) == expected
+    digests = folder / DIGESTS_FILE
+    digests_are_whole = digests.is_file() and sha256(digests) == expected
     damaged = damaged_files(folder) if digests_are_whole else [DIGESTS_FILE]
     if damaged:
         raise DamagedVersionError(
@@ -190,22 +223,39 @@ def _check_digests(version: ModelVersion, folder: Path) -> None:
         )
 
 
-def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:
+def download_package_file(store: Store, version: ModelVersion, path: str, folder: Path) -> Path:
+    """Copy a file of a version; a signature is not checked.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+        path: the file or folder among the version's files; empty for all.
+        folder: where to copy it to.
+
+    Returns:
+        Where the copy is.
+
+    Raises:
+        RegistryError: if it cannot be read from the store.
+    """
     from mlflow.exceptions import MlflowException
 
-    path = f"{MODEL_PATH}/{name}".rstrip("/")
     try:
-        return download_files(store, _location(store, version), path, folder)
+        return download_files(store, files_location(store, version), path, folder)
     except (MlflowException, OSError) as error:
         raise RegistryError(
-            f"cannot read {path} of version {version.version} of {version.name}: {first_line(error)}; try again; if "
-            "the file is gone, restore it, or register the model again (`cxr register`)"
+            f"cannot read {path or 'the files'} of version {version.version} of {version.name}: {first_line(error)}; "
+            "try again; if the file is gone, restore it, or register the model again (`cxr register`)"
         ) from error
+
+
+def _download(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:
+    return download_package_file(store, version, f"{MODEL_PATH}/{name}".rstrip("/"), folder)
 
 
 def _list_files(store: Store, version: ModelVersion) -> set[str]:
     """Files inside the version's model folder, relative to it, at any depth."""
-    repository = artifact_repository(store, _location(store, version))
+    repository = artifact_repository(store, files_location(store, version))
     files, folders = set(), [MODEL_PATH]
     while folders:
         for entry in repository.list_artifacts(folders.pop()):
@@ -216,8 +266,16 @@ def _list_files(store: Store, version: ModelVersion) -> set[str]:
     return files
 
 
-def _location(store: Store, version: ModelVersion) -> str:
-    """Where the version's files are. For "models:/NAME/VERSION" MLflow would ask its global store."""
+def files_location(store: Store, version: ModelVersion) -> str:
+    """Find out where the files of a version are.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        MLflow's address of the folder. For "models:/NAME/VERSION" MLflow would ask its global store.
+    """
     if version.model_id:
         return str(store.client.get_logged_model(version.model_id).artifact_location)
     return str(store.client.get_model_version_download_uri(version.name, version.version))

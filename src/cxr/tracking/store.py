@@ -18,6 +18,8 @@ from cxr.tracking.relocation import ARTIFACTS_FOLDER, StorePlace, correct_addres
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from cxr.tracking.signatures import SigningKey, TrustedKeys
+
 SQLITE = "sqlite:///"
 DAMAGED_FILE = "if the file is damaged, restore it from a backup or name another store"
 REPEAT = "run the step again: what is there already is not logged twice"
@@ -35,15 +37,22 @@ class Store:
         file: absolute path of a local store's file; None for a server.
         artifact_location: folder for the artifacts of a local store's experiments; None for a server, which decides
             itself.
+        signing_key: key that signs new versions; None signs none.
+        trusted_keys: keys that a version must be signed by before it is loaded; None asks for no signature.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(
+        self, uri: str, *, signing_key: SigningKey | None = None, trusted_keys: TrustedKeys | None = None
+    ) -> None:
         """Take the address.
 
         Args:
             uri: address of the store.
+            signing_key: key that signs new versions; None signs none.
+            trusted_keys: keys that a version must be signed by before it is loaded; None asks for no signature.
         """
         self.uri = uri
+        self.signing_key, self.trusted_keys = signing_key, trusted_keys
         self.is_server = uri.startswith(("http://", "https://"))
         self.file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
         # MLflow's own default would be in the working folder of whichever process asks.

@@ -96,7 +96,12 @@ def keep_record(
     return VersionRecord(tags, write_model_card(metadata, metrics, origin=origin, limit=DESCRIPTION_LIMIT))
 
 
-def update_card(store: Store, version: ModelVersion, judgements: Sequence[Mapping[str, Any]]) -> None:
+def update_card(
+    store: Store,
+    version: ModelVersion,
+    judgements: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
     """Write the description of a version, and the model card of its record, anew with its judgements on other data.
 
     A version of an earlier program, without a record, keeps its description.
@@ -105,27 +110,69 @@ def update_card(store: Store, version: ModelVersion, judgements: Sequence[Mappin
         store: the tracking store.
         version: a version of the registered model.
         judgements: content of the ``summary.json`` of each.
+        metrics: figures to record in place of the recorded ones; None keeps those.
 
     Raises:
         RegistryError: if the files of the version cannot be read.
     """
-    record = version.tags.get("record")
-    if record is None:
+    recorded = read_recorded_metrics(store, version) if metrics is None else metrics
+    if recorded is None:
         return
-    run_id, _, path = record.removeprefix("runs:/").partition("/")
-    run = store.client.get_run(run_id)
-    metadata = read_metadata(store, version)
-    with scratch_folder() as scratch:
-        metrics = read_json(download_files(store, run.info.artifact_uri, f"{path}/{METRICS_FILE}", scratch))
-        metrics |= {JUDGEMENTS_ENTRY: list(judgements)}
-        folder = scratch / "card"
-        folder.mkdir()
-        (folder / MODEL_CARD_FILE).write_text(write_model_card(metadata, metrics), encoding="utf-8")
+    run_id, path = _split_record(version.tags["record"])
+    experiment_id, metadata = store.client.get_run(run_id).info.experiment_id, read_metadata(store, version)
+    with_judgements = {**recorded, **({JUDGEMENTS_ENTRY: list(judgements)} if judgements else {})}
+    with scratch_folder() as folder:
+        (folder / MODEL_CARD_FILE).write_text(write_model_card(metadata, with_judgements), encoding="utf-8")
+        if metrics is not None:
+            (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         store.client.log_artifacts(run_id, str(folder), path)
-    links = run_pages(str(run.info.experiment_id), run_id, path)
+    links = run_pages(str(experiment_id), run_id, path)
     origin = "\n".join(f"- {line}" for line in _origin_lines(metadata, version.tags, links))
-    description = write_model_card(metadata, metrics, origin=origin, limit=DESCRIPTION_LIMIT)
+    description = write_model_card(metadata, with_judgements, origin=origin, limit=DESCRIPTION_LIMIT)
     store.client.update_model_version(version.name, version.version, description)
+
+
+def read_recorded_metrics(store: Store, version: ModelVersion) -> dict[str, Any] | None:
+    """Read the figures in the record of a version.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        Content of ``metrics.json``, with the stress test; None for a version of an earlier program, without a record.
+    """
+    if "record" not in version.tags:
+        return None
+    with scratch_folder() as scratch:
+        return read_json(_download_recorded(store, version, METRICS_FILE, scratch))
+
+
+def read_recorded_card(store: Store, version: ModelVersion) -> str | None:
+    """Read the model card in the record of a version, which has what was measured after its registration, too.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        Markdown; None for a version of an earlier program, without a record.
+    """
+    if "record" not in version.tags:
+        return None
+    with scratch_folder() as scratch:
+        return _download_recorded(store, version, MODEL_CARD_FILE, scratch).read_text(encoding="utf-8")
+
+
+def _download_recorded(store: Store, version: ModelVersion, name: str, folder: Path) -> Path:
+    run_id, path = _split_record(version.tags["record"])
+    return download_files(store, store.client.get_run(run_id).info.artifact_uri, f"{path}/{name}", folder)
+
+
+def _split_record(record: str) -> tuple[str, str]:
+    """The run and the folder among its artifacts that the tag ``record`` names."""
+    run_id, _, path = record.removeprefix("runs:/").partition("/")
+    return run_id, path
 
 
 def model_card(metadata: ModelMetadata, evaluation: Path) -> str:

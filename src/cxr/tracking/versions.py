@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.errors import RegistryError
 from cxr.files import METADATA_FILE, scratch_folder
+from cxr.lineage.sbom import SBOM_FILE
 from cxr.models.metadata import ModelMetadata
 from cxr.promotion.candidates import Candidate
 from cxr.promotion.facts import is_pinned
@@ -19,6 +20,7 @@ from cxr.tracking.health import explain
 from cxr.tracking.model_package import PYTHON, save_package
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import DIGESTS, missing_files
+from cxr.tracking.signatures import SIGNED_BY
 from cxr.tracking.store import Store
 from cxr.tracking.version_record import keep_record
 
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"
 """Tag of a version and of its MLflow model: digest of the content that they were created from."""
+SBOM = "sbom"
+"""Tag of a version: MLflow's address of its bill of materials."""
 TASK = "task"
 """Tag of a version of a detector, with the value :data:`DETECTION`; versions of classifiers have no such tag."""
 DETECTION = "detection"
@@ -115,6 +119,12 @@ def ensure_version(store: Store, name: str, candidate: Candidate, run_id: str) -
         version = _with_new_figures(store, version, candidate)
     if is_new:
         log.info("registered %s as version %s of %s", candidate.name, version.version, name)
+    elif store.signing_key is not None and version.tags.get(SIGNED_BY) != store.signing_key.key_id:
+        # Its files come from the store. Only a person can say that they are to be trusted.
+        log.warning(
+            "version %s of %s was registered before and is not signed with this key; if you trust its files, run "
+            "`cxr sign %s`", version.version, name, version.version,
+        )  # fmt: skip
     return store.client.get_model_version(name, version.version), is_new
 
 
@@ -128,14 +138,14 @@ def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate)
 
 def _create_version(store: Store, name: str, candidate: Candidate, run_id: str, fingerprint: str) -> ModelVersion:
     client = store.client
-    model_id, digest = _upload(store, candidate, run_id, fingerprint)
+    model_id, package_tags = _upload(store, candidate, run_id, fingerprint)
     record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
     return client.create_model_version(
         name,
         # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
         source=client.get_logged_model(model_id).artifact_location,
         run_id=run_id,
-        tags=_tags(candidate, fingerprint) | record.tags | {DIGESTS: digest},
+        tags=_tags(candidate, fingerprint) | record.tags | package_tags,
         description=record.description,
         model_id=model_id,
     )
@@ -246,11 +256,11 @@ def _finish_models(store: Store, version: ModelVersion, run_id: str, fingerprint
             _mark_failed(store, model)
 
 
-def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> tuple[str, str]:
-    """Store the files as an MLflow model that is pending and belongs to the run.
+def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> tuple[str, dict[str, str]]:
+    """Store the files, signed if the store has a key, as an MLflow model that is pending and belongs to the run.
 
     Returns:
-        MLflow's id of the model, and the value of the version's tag :data:`DIGESTS`.
+        MLflow's id of the model, and the version's tags about its files.
     """
     from mlflow.entities import LoggedModelStatus
 
@@ -267,10 +277,14 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
     )
     with scratch_folder() as scratch:
         folder = scratch / "saved"
-        digest = save_package(candidate, folder, run_id=run_id, model_id=model.model_id)
+        facts = save_package(candidate, folder, run_id=run_id, model_id=model.model_id)
+        tags = {DIGESTS: facts.digests} | ({SBOM: f"models:/{model.model_id}/{SBOM_FILE}"} if facts.has_sbom else {})
+        if store.signing_key is not None:
+            store.signing_key.sign(folder)
+            tags[SIGNED_BY] = store.signing_key.key_id
         client.log_model_artifacts(model.model_id, str(folder))
         _check_upload(store, str(model.model_id), folder)
-    return str(model.model_id), digest
+    return str(model.model_id), tags
 
 
 def _check_upload(store: Store, model_id: str, folder: Path) -> None:

@@ -92,11 +92,13 @@ class DrawnChanges:
     """The random changes of a batch.
 
     Attributes:
+        augmentation: the ranges that they were drawn from.
         matrices: ``(batch, 2, 3)`` float64, the result of :func:`affine_matrices`.
         flips: ``(batch,)``, True for images that are mirrored.
         photometric_draws: ``(batch, 5)`` numbers in [-1, 1], see :func:`change_grey_levels`.
     """
 
+    augmentation: Augmentation
     matrices: NDArray[np.float64]
     flips: NDArray[np.bool_]
     photometric_draws: NDArray[np.float64]
@@ -123,7 +125,7 @@ def draw_changes(
     photometric_draws = generator.uniform(-1.0, 1.0, (count, 5))
     flips = (draws[:, 6] < 0) & augmentation.horizontal_flip
     matrices = affine_matrices(draws[:, :6], flips, augmentation, height, width)
-    return DrawnChanges(matrices, flips, photometric_draws)
+    return DrawnChanges(augmentation, matrices, flips, photometric_draws)
 
 
 def grey_level_factors(augmentation: Augmentation, draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,21 +164,19 @@ def augment(images: NDArray[np.uint8], augmentation: Augmentation, generator: np
     Raises:
         ValueError: if the images are not a four-dimensional uint8 array with 1 to 4 planes.
     """
-    return augment_with_matrices(images, augmentation, generator)[0]
+    count, height, width = images.shape[:3]
+    return apply_changes(images, draw_changes(count, height, width, augmentation, generator))
 
 
-def augment_with_matrices(
-    images: NDArray[np.uint8], augmentation: Augmentation, generator: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Change each image as :func:`augment` does, and say how it was moved, so that boxes can follow.
+def apply_changes(images: NDArray[np.uint8], changes: DrawnChanges) -> NDArray[np.uint8]:
+    """Change each image of a batch as :func:`draw_changes` has drawn.
 
     Args:
         images: as for :func:`augment`.
-        augmentation: ranges.
-        generator: source of the random numbers.
+        changes: the changes.
 
     Returns:
-        The changed images, and the result of :func:`affine_matrices` for them, ``(batch, 2, 3)``.
+        As :func:`augment`.
 
     Raises:
         ValueError: as :func:`augment`.
@@ -186,16 +186,14 @@ def augment_with_matrices(
             "expected uint8 images (batch, height, width, planes) with 1 to 4 planes, "
             f"received shape={images.shape}, dtype={images.dtype}"
         )
-    count, height, width = images.shape[:3]
-    changes = draw_changes(count, height, width, augmentation, generator)
-    if augmentation.interpolates:
+    if changes.augmentation.interpolates:
         moved = _warp(images, changes.matrices)
     else:
         moved = np.where(changes.flips[:, None, None, None], images[:, :, ::-1], images)
-    if augmentation.changes_grey_levels:
-        for image, image_draws in zip(moved, changes.photometric_draws, strict=True):
-            image[..., 0] = change_grey_levels(np.ascontiguousarray(image[..., 0]), augmentation, image_draws)
-    return moved, changes.matrices
+    if changes.augmentation.changes_grey_levels:
+        for image, draws in zip(moved, changes.photometric_draws, strict=True):
+            image[..., 0] = change_grey_levels(np.ascontiguousarray(image[..., 0]), changes.augmentation, draws)
+    return moved
 
 
 def _warp(images: NDArray[np.uint8], matrices: NDArray[np.float64]) -> NDArray[np.uint8]:

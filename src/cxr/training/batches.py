@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cxr.evaluation.prediction import ImageRows
 from cxr.images.recipes import Recipe
-from cxr.training.augmentation import Augmentation, augment, draw_changes, grey_level_factors
+from cxr.training.augmentation import Augmentation, DrawnChanges, apply_changes, draw_changes, grey_level_factors
 from cxr.training.prepared_input import GREY_LEVEL_FACTORS, MATRICES, PARTNERS, PLANES, ROWS, SHARES
 
 Balance = Literal["none", "class_weights", "oversample"]
@@ -78,6 +78,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         self.augments_on_device = False
         self.stays_on_device = False
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+
+    @property
+    def is_made_ahead(self) -> bool:
+        """Whether threads make batches ahead; to name images takes less time than passing a batch between threads."""
+        return not self.stays_on_device
 
     @property
     def count(self) -> int:
@@ -144,22 +149,45 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             ``(batch, height, width, planes)`` uint8; or a mapping of what
             :func:`cxr.training.prepared_input.network_input` takes.
         """
+        changes = self.changes(index)
         if not (self.augments_on_device or self.stays_on_device):
             images = self.images[self.rows[positions]]
-            if self.augmentation is not None:
-                images = augment(images, self.augmentation, self.augmentation_generator(index))
-            return images
+            return images if changes is None else apply_changes(images, changes)
         inputs: dict[str, NDArray[Any]] = (
             {ROWS: positions.astype(np.int32)} if self.stays_on_device else {PLANES: self.images[self.rows[positions]]}
         )
-        if self.augmentation is not None:
-            size = self.recipe.size
-            changes = draw_changes(len(positions), size, size, self.augmentation, self.augmentation_generator(index))
+        if changes is not None:
             inputs[MATRICES] = changes.matrices.astype(np.float32)
-            if self.augmentation.changes_grey_levels:
-                factors = grey_level_factors(self.augmentation, changes.photometric_draws)
+            if changes.augmentation.changes_grey_levels:
+                factors = grey_level_factors(changes.augmentation, changes.photometric_draws)
                 inputs[GREY_LEVEL_FACTORS] = factors.astype(np.float32)
         return inputs
+
+    def changes(self, index: int) -> DrawnChanges | None:
+        """Draw the random changes of a batch of the current epoch; they depend on seed, epoch and number alone.
+
+        Args:
+            index: number of the batch, from 0.
+
+        Returns:
+            The changes; None without augmentation.
+        """
+        if self.augmentation is None:
+            return None
+        count, size = len(self.positions(index)), self.recipe.size
+        generator = np.random.default_rng([self.seed, self.epoch, 1, index])
+        return draw_changes(count, size, size, self.augmentation, generator)
+
+    def prepare_targets(self, targets: Any) -> Any:
+        """Make of a batch's targets, on the device, what the loss compares with the network's outputs.
+
+        Args:
+            targets: as :meth:`__getitem__` returns them.
+
+        Returns:
+            The same; batches of boxes have more to do.
+        """
+        return targets
 
     def device_images(self) -> NDArray[np.uint8] | None:
         """Read the images that lie on the device while the network trains.
@@ -179,17 +207,6 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             ``(batch,)`` int64.
         """
         return self.order()[index * self.batch_size : (index + 1) * self.batch_size]
-
-    def augmentation_generator(self, index: int) -> np.random.Generator:
-        """Make the source of the random changes of a batch of the current epoch.
-
-        Args:
-            index: number of the batch, from 0.
-
-        Returns:
-            A generator that depends on seed, epoch and number alone.
-        """
-        return np.random.default_rng([self.seed, self.epoch, 1, index])
 
     def class_weights(self) -> NDArray[np.float64]:
         """Compute weights that give both classes the same total weight.

@@ -132,7 +132,7 @@ def fit(
     previous = previous or PreviousPhase()
     trained = AveragedNetwork(model, plan.average_decay) if plan.average_decay else model
     schedule = learning_rate_schedule(plan, len(train))
-    on_planes = PreparedInputNetwork(trained, train.recipe, train.device_images())
+    on_planes = PreparedInputNetwork(trained, train.recipe, train.device_images(), train.prepare_targets)
     task.compile(on_planes, plan, schedule)
     on_planes.steps_per_execution = min(steps_per_execution, len(train))
     if state:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -77,18 +77,26 @@ class PreparedInputNetwork(keras.Model):  # type: ignore[misc]  # keras ships no
         images: variable with the images that lie on the device, or None.
     """
 
-    def __init__(self, network: keras.Model, recipe: Recipe, images: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        recipe: Recipe,
+        images: NDArray[np.uint8] | None = None,
+        prepare_targets: Callable[[Any], Any] | None = None,
+    ) -> None:
         """Remember the network, and copy images to the device.
 
         Args:
             network: as the attribute, or a part of a network that takes activations.
             recipe: as the attribute.
             images: ``(images, height, width, planes)``; None if each batch brings its own.
+            prepare_targets: makes the loss's targets of a batch's, by Keras operations; None if they are the same.
         """
         # Without casting, the network gets its inputs in float32 and casts them itself where precision is mixed.
         super().__init__(name=f"{network.name}_on_planes", autocast=False)
         self.network = network
         self.recipe = recipe
+        self._prepare_targets = prepare_targets
         self.images = None
         if images is not None:
             self.images = self.add_weight(
@@ -100,6 +108,13 @@ class PreparedInputNetwork(keras.Model):  # type: ignore[misc]  # keras ships no
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Predict as the network."""
         return self.network(network_input(inputs, self.recipe, self.images), training=training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Any:
+        """Compare the outputs with the prepared targets."""
+        targets = y if self._prepare_targets is None else self._prepare_targets(y)
+        return super().compute_loss(x, targets, y_pred, sample_weight, training)
 
 
 def _has_8_bits(array: Any) -> bool:

@@ -32,7 +32,7 @@ class ReadAhead(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no 
         # One worker: Keras reads in the order of the batches, without its queue.
         super().__init__(workers=1, use_multiprocessing=False)
         self.batches = batches
-        self._threads = 0 if batches.stays_on_device else threads
+        self._threads = threads if batches.is_made_ahead else 0
         self._pool = ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="batches")
         self._pending: dict[tuple[int, int], Future[tuple[Any, ...]]] = {}
 

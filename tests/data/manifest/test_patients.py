@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
+from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patient_table, read_patients
 from cxr.errors import DataError, ImageError
 
 NAMES = {
@@ -69,6 +69,17 @@ def test_a_table_maps_paths_to_patients(tmp_path: Path) -> None:
     assert read_patients(table) == {
         "NORMAL/a.png": PatientRow("007", None),
         "PNEUMONIA/b.png": PatientRow("NA", "virus"),
+    }
+
+
+def test_further_columns_of_the_table_are_kept_as_text(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("path,patient,age,scanner\nNORMAL/a.png, 007 ,4,\nPNEUMONIA/b.png,NA,0.5,B\n", encoding="utf-8")
+    assert read_patient_table(table).to_dict("list") == {
+        "path": ["NORMAL/a.png", "PNEUMONIA/b.png"],
+        "patient": ["007", "NA"],
+        "age": ["4", "0.5"],
+        "scanner": ["", "B"],
     }
 
 

@@ -112,6 +112,24 @@ def read_patients(path: Path) -> dict[str, PatientRow]:
     Raises:
         DataError: if a column is missing, a path is listed twice, or a patient or subtype is wrong.
     """
+    table = read_patient_table(path)
+    subtypes = table["subtype"] if "subtype" in table else [""] * len(table)
+    rows = zip(table["path"], table["patient"], subtypes, strict=True)
+    return {name: PatientRow(patient, subtype or None) for name, patient, subtype in rows}
+
+
+def read_patient_table(path: Path) -> pd.DataFrame:
+    """Read the same table with all its columns, such as age, sex or scanner.
+
+    Args:
+        path: the CSV file of :func:`read_patients`.
+
+    Returns:
+        One row per image, all cells as text, empty where unknown.
+
+    Raises:
+        DataError: as :func:`read_patients`.
+    """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
@@ -120,8 +138,9 @@ def read_patients(path: Path) -> dict[str, PatientRow]:
         ) from error
     if missing := [name for name in ("path", "patient") if name not in table]:
         raise DataError(f"expected the columns path, patient[, subtype], received {path} without {missing}; add them")
-    paths, patients = table["path"].tolist(), table["patient"].str.strip().tolist()
-    subtypes = table["subtype"].tolist() if "subtype" in table else [""] * len(paths)
+    table["patient"] = table["patient"].str.strip()
+    paths, patients = table["path"].tolist(), table["patient"].tolist()
+    subtypes = table["subtype"].tolist() if "subtype" in table else []
     repeated_paths = table["path"][table["path"].duplicated()].tolist()
     paths_without_patient = [name for name, patient in zip(paths, patients, strict=True) if not patient]
     unknown_subtypes = sorted(set(subtypes) - {"", *SUBTYPES})
@@ -131,5 +150,4 @@ def read_patients(path: Path) -> dict[str, PatientRow]:
             f"with paths twice={repeated_paths[:10]}, without patient={paths_without_patient[:10]}, "
             f"subtypes={unknown_subtypes[:10]}; correct the table"
         )
-    rows = zip(paths, patients, subtypes, strict=True)
-    return {name: PatientRow(patient, subtype or None) for name, patient, subtype in rows}
+    return table

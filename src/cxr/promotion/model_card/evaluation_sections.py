@@ -46,7 +46,7 @@ def figures_section(metrics: Mapping[str, Any]) -> str:
     subtypes = test.get("subtypes", {})
     subtype_rows = [
         [SUBTYPES.get(name, name), str(entry.get("images", "")),
-         *(_with_interval(measure, entry.get(measure)) for measure in ("sensitivity", "auroc"))]
+         *(with_interval(measure, entry.get(measure)) for measure in ("sensitivity", "auroc"))]
         for name, entry in subtypes.items()
     ]  # fmt: skip
     if subtype_rows:
@@ -133,7 +133,7 @@ def calibration_section(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> 
     """
     test = split_metrics(metrics, "test")
     before, after = (
-        _with_interval("calibration_error", test.get(key, {}).get("calibration_error"))
+        with_interval("calibration_error", test.get(key, {}).get("calibration_error"))
         for key in ("uncalibrated_at_half", "at_threshold")
     )
     temperature = NOT_STATED if metadata.temperature is None else f"{metadata.temperature:.4f}"
@@ -158,8 +158,8 @@ def shortcut_section(metrics: Mapping[str, Any]) -> str:
     fact_names = ", ".join(checks.get("metadata", {}).get("facts") or ["size in bytes, width, height, mean grey"])
     return "\n".join(
         [
-            f"- File facts alone ({fact_names}; no image): AUROC {_with_interval('auroc', facts)}.",
-            f"- The model with the lungs blacked out: AUROC {_with_interval('auroc', hidden)}.",
+            f"- File facts alone ({fact_names}; no image): AUROC {with_interval('auroc', facts)}.",
+            f"- The model with the lungs blacked out: AUROC {with_interval('auroc', hidden)}.",
             "",
             "Both would be near 0.5 if nothing but the lungs told the classes apart. Far above 0.5 means that the "
             "classes also differ in scanner, export or position, and that part of the figures above may come from "
@@ -184,7 +184,7 @@ def stress_section(metrics: Mapping[str, Any]) -> str:
     titles = {change["key"]: change["title"] for change in test["changes"]}
     entries = {"Unchanged": test["unchanged"], "Mean over the changes": test["mean"]}
     entries |= {change["title"]: change for change in test["changes"]}
-    rows = [[title, *(_with_interval(name, entry[name]) for name in measures)] for title, entry in entries.items()]
+    rows = [[title, *(with_interval(name, entry[name]) for name in measures)] for title, entry in entries.items()]
     lowest = "; ".join(
         f"{measure_heading(name)} {_cells(name, test['worst'][name])[0]} "
         f"({titles.get(test['worst'][name]['change'], NOT_STATED)})"
@@ -244,7 +244,15 @@ def _cells(name: str, entry: Mapping[str, float | None] | None) -> tuple[str, st
     return format_value(name, value), f"{format_value(name, low).removesuffix(' %')} to {format_value(name, high)}"
 
 
-def _with_interval(name: str, entry: Mapping[str, float | None] | None) -> str:
-    """A figure with its interval in brackets."""
+def with_interval(name: str, entry: Mapping[str, float | None] | None) -> str:
+    """Write a figure with its interval in brackets.
+
+    Args:
+        name: name of the measure.
+        entry: value, low and high; None if it was not measured.
+
+    Returns:
+        For example ``"95.1 % (93.0 to 96.8 %)"``.
+    """
     value, interval = _cells(name, entry)
     return f"{value} ({interval})" if interval else value

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr.data.fetching import kermany
+from cxr.evaluation.slices import SLICES
 from cxr.files import MODEL_CARD_FILE
 from cxr.lineage.provenance import DIRTY_SUFFIX
 from cxr.models.metadata import ModelMetadata
@@ -30,6 +31,7 @@ from cxr.promotion.model_card.region_sections import (
     strata_section,
     unmarked_section,
 )
+from cxr.promotion.model_card.slices_section import slices_section, worst_slice_sentence
 from cxr.regions.image_tables import WITH_PNEUMONIA
 from cxr.results.judgements import JUDGEMENTS_ENTRY
 
@@ -93,6 +95,7 @@ def write_model_card(
         sets, judgements = metadata.prediction_sets, metrics.get(JUDGEMENTS_ENTRY)
         judged = [
             _Section("Figures on test images", figures_section(metrics)),
+            *([_Section("Slices", slices_section(metrics), 6)] if SLICES in metrics else []),
             _Section("Threshold", threshold_section(metadata, metrics), 1),
             *([] if sets is None else [_Section("Uncertain answers", prediction_sets_section(sets, metrics), 1)]),
             _Section("Honesty checks", shortcut_section(metrics)),
@@ -208,9 +211,13 @@ def _limits(metadata: ModelMetadata, metrics: Mapping[str, Any]) -> str:
             lines.append("- No readers were compared.")
         else:
             lines.append(f"- {where} images of another hospital were used to judge it, and no readers were compared.")
-        lines.append("- Age, sex, scanner and other illness of single patients are not known; neither is fairness.")
+        if SLICES not in metrics:
+            lines.append("- Age, sex, scanner and other illness of single patients are not known; neither is fairness.")
         labels = "Labels" if metadata.detector is None else "Boxes"
         lines.append(f"- {labels} are the data set's own; their errors are not measured.")
+    if SLICES in metrics:
+        columns = ", ".join(metrics[SLICES]["columns"])
+        lines.append(f"- {worst_slice_sentence(metrics)} Groups are known by {columns} only.")
     if (metadata.git_commit or DIRTY_SUFFIX).endswith(DIRTY_SUFFIX):
         lines.append("- The commit does not hold all of the code that trained it, or is unknown.")
     return "\n".join(lines)

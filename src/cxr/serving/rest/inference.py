@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from cxr.serving.detector_source import ServedDetector
     from cxr.serving.model_provider import DetectorProvider, ModelProvider
     from cxr.serving.model_source import ServedModel
-    from cxr.serving.prediction_log import PredictionLog
+    from cxr.serving.prediction_log import LoggedRow, PredictionLog
     from cxr.serving.rest.metrics import ServiceMetrics
+    from cxr.serving.rest.shadow import ShadowPredictor
 
 MAX_BATCH_IMAGES = 16
 """Most decoded images of a request in memory at once."""
@@ -61,6 +63,7 @@ class InferenceService:
         limits: RequestLimits,
         metrics: ServiceMetrics,
         prediction_log: PredictionLog | None,
+        shadow: ShadowPredictor | None,
     ) -> None:
         """Connect the parts.
 
@@ -71,10 +74,11 @@ class InferenceService:
             limits: limits of a request.
             metrics: counts images and results.
             prediction_log: logs predictions; None to log none.
+            shadow: lets another version answer, unseen; None for none.
         """
         self.provider, self.detectors = provider, detectors
         self._decoder, self._limits, self._metrics = decoder, limits, metrics
-        self._prediction_log = prediction_log
+        self._prediction_log, self._shadow = prediction_log, shadow
 
     def predict(self, images: Sequence[bytes | ImageError], *, regions: bool) -> ServiceAnswer:
         """Predict all images of a request with the same version.
@@ -86,6 +90,10 @@ class InferenceService:
         Returns:
             The version and the detector, and one result per image.
         """
+        with self._shadow.request_running() if self._shadow is not None else nullcontext():
+            return self._predict_images(images, regions=regions)
+
+    def _predict_images(self, images: Sequence[bytes | ImageError], *, regions: bool) -> ServiceAnswer:
         served = self.provider.current
         detector = self.detectors.current if regions and self.detectors is not None else None
         results: dict[int, ImageResult] = {}
@@ -135,13 +143,22 @@ class InferenceService:
             return {}
         with self._metrics.time_phase("network"):
             results = predict_checked(served.predictor, [checked for _, checked in batch.values()])
-        if self._prediction_log is not None:
-            self._prediction_log.append(served, results, [image for image, _ in batch.values()])
+        self._log_and_shadow(served, results, [image for image, _ in batch.values()])
         answers = {
             index: _add_warnings(_image_result(served, result), batch[index][0])
             for index, result in zip(batch, results, strict=True)
         }
         return answers if detector is None else answers | self._draw_boxes(detector, batch, answers)
+
+    def _log_and_shadow(
+        self, served: ServedModel, results: Sequence[PredictionResult], images: Sequence[DecodedImage]
+    ) -> None:
+        """Log the results, and let the shadow answer for the same images later."""
+        rows: Sequence[LoggedRow | None] = [None] * len(images)
+        if self._prediction_log is not None:
+            rows = self._prediction_log.append(served, results, images)
+        if self._shadow is not None:
+            self._shadow.submit(served, results, images, rows)
 
     def _draw_boxes(
         self, detector: ServedDetector, batch: _Batch, answers: dict[int, ImageResult]

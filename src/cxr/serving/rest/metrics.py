@@ -136,8 +136,8 @@ class ServiceMetrics:
         if served is self._served:
             return
         if self._served is not None:
-            _gauge_of(self.workers, self._served).set(0)
-        _gauge_of(self.workers, served).set(1)
+            version_gauge(self.workers, self._served).set(0)
+        version_gauge(self.workers, served).set(1)
         self.reloaded.set(served.since.timestamp())
         self._served = served
 
@@ -162,9 +162,9 @@ class ServiceMetrics:
         if detector is self._detector:
             return
         if self._detector is not None:
-            _gauge_of(self.detectors, self._detector).set(0)
+            version_gauge(self.detectors, self._detector).set(0)
         if detector is not None:
-            _gauge_of(self.detectors, detector).set(1)
+            version_gauge(self.detectors, detector).set(1)
         self._detector = detector
 
     def export(self) -> bytes:
@@ -183,5 +183,6 @@ class ServiceMetrics:
         return generate_latest(registry)
 
 
-def _gauge_of(gauge: Gauge, served: ServedVersion) -> Gauge:
+def version_gauge(gauge: Gauge, served: ServedVersion) -> Gauge:
+    """Take the gauge of a version, from a gauge with the labels version, alias and model."""
     return gauge.labels(served.version, served.alias, served.metadata.model)

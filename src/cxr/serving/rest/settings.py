@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.images.reading_options import ReadingOptions
+from cxr.tracking.signatures import TrustedKeys
 
 MEBIBYTE = 1 << 20
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,6 +53,8 @@ class ServiceSettings:
         registered_name: name of the registered model.
         alias: the preferred alias of the version that answers.
         fallback: the alias to serve until a version gets ``alias``; None for none.
+        trusted_keys: keys that a version must be signed by before it is loaded; None asks for no signature.
+        shadow: the alias of a second version, which answers unseen; None for none.
         model: folder of a model that answers instead of a registered version; None for none.
         evaluation: folder of its evaluation; None to find it.
         reference: folder of its refusal reference; None to find it.
@@ -73,6 +76,8 @@ class ServiceSettings:
     registered_name: str
     alias: str
     fallback: str | None
+    trusted_keys: TrustedKeys | None
+    shadow: str | None
     model: Path | None
     evaluation: Path | None
     reference: Path | None

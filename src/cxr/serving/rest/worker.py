@@ -24,6 +24,9 @@ from cxr.tracking.store import Store
 if TYPE_CHECKING:
     from cxr.serving.alias_watcher import AliasChange, AliasWatcher
     from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
+    from cxr.serving.prediction_log import PredictionLog
+    from cxr.serving.rest.metrics import ServiceMetrics
+    from cxr.serving.rest.shadow import ShadowPredictor
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +107,7 @@ class _Worker:
         self._settings, self._number = settings, number
         self._shared_socket, self._connection = shared_socket, connection
         self._loaded = loaded
-        self._store = Store(settings.tracking_uri)
+        self._store = Store(settings.tracking_uri, trusted_keys=settings.trusted_keys)
         self._send_lock = threading.Lock()
 
     def run(self, stack: ExitStack) -> None:
@@ -140,19 +143,27 @@ class _Worker:
             [name for name in names if name], lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
         )
         threads = stack.enter_context(ThreadPoolExecutor(parallel_requests, thread_name_prefix="predictions"))
-        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log)
+        shadow = self._open_shadow(provider, metrics, prediction_log, watchers)
+        service = InferenceService(provider, detectors, decoder, limits, metrics, prediction_log, shadow)
 
         def set_gauges() -> None:
             metrics.set_model(provider.current, provider.problem)
             if detectors is not None:
                 metrics.set_detector(detectors.current, detectors.problem)
+            if shadow is not None:
+                shadow.set_gauges()
+
+        def start_answering() -> None:
+            self._send(READY)
+            if shadow is not None:  # it is loaded only now, so that the service does not start later because of it
+                shadow.start(stack)
 
         server = HttpServer(
             build_application(service, limits, metrics, webhooks, threads, readiness),
             self._shared_socket,
             settings.end_seconds,
             every_second=set_gauges,
-            on_listening=lambda: self._send(READY),
+            on_listening=start_answering,
             on_closed=lambda: self._send(CLOSED),
         )
 
@@ -214,6 +225,31 @@ class _Worker:
         if provider.current is not None and provider.current.banner and self._number == 0:
             log.warning("%s", provider.current.banner)
         return provider
+
+    def _open_shadow(
+        self,
+        champion: ModelProvider,
+        metrics: ServiceMetrics,
+        prediction_log: PredictionLog | None,
+        watchers: list[AliasWatcher],
+    ) -> ShadowPredictor | None:
+        """Prepare the shadow, if there is to be one, and add the watcher of its alias. Nothing is loaded yet."""
+        from cxr.serving.alias_watcher import AliasWatcher
+        from cxr.serving.rest.shadow import ShadowPredictor
+        from cxr.serving.rest.shadow_metrics import ShadowMetrics
+        from cxr.serving.shadow_provider import AliasShadowProvider
+
+        settings = self._settings
+        if settings.shadow is None:
+            return None
+        provider = AliasShadowProvider(self._store, settings.registered_name, settings.shadow, champion)
+        # A watcher of its own: the exchange of the champion never waits until a shadow is loaded. It reports no moves,
+        # because the champion's watcher reports those of all aliases.
+        watcher = AliasWatcher(provider, settings.poll_seconds)
+        watchers.append(watcher)
+        return ShadowPredictor(
+            provider, watcher, ShadowMetrics(metrics.registry), prediction_log, settings.limits.max_pixels
+        )
 
     def _watch(self, provider: AliasProvider[Any], stack: ExitStack) -> AliasWatcher:
         """Start a watcher of a provider's alias. Worker 0 also reports the changes."""

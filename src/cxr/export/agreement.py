@@ -1,0 +1,122 @@
+"""The gate of an export: the file and the model itself on the validation images of the model's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.data.split_table import SPLIT_SUMMARY_FILE, VALIDATION
+from cxr.errors import MissingInputError
+from cxr.evaluation.evaluate import check_split_fits
+from cxr.export.onnx_file import OnnxNetwork
+from cxr.export.probability_network import input_names
+from cxr.files import SPLITS_FILE
+from cxr.images.preparation import prepare_images
+from cxr.images.prepared import PreparedImages
+from cxr.images.reading_options import VALIDATED
+from cxr.images.recipes import Recipe
+from cxr.inference.predictor import Predictor
+from cxr.tables import read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference of a probability at which an export is accepted."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the comparison of a file with its model has shown.
+
+    Attributes:
+        images: number of compared images.
+        largest_difference: largest difference of a calibrated probability; NaN if one of both is no number.
+        changed_labels: images on the other side of the threshold.
+    """
+
+    images: int
+    largest_difference: float
+    changed_labels: int
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every probability is the same to within :data:`MAX_DIFFERENCE`."""
+        return self.largest_difference <= MAX_DIFFERENCE
+
+
+def prepare_validation_images(
+    predictor: Predictor, data: Path, splits: Path, scratch: Path, *, workers: int | None
+) -> dict[Recipe, PreparedImages]:
+    """Prepare the validation images of a model's training from the raw images.
+
+    Args:
+        predictor: the model.
+        data: folder of the raw images.
+        splits: folder of the split that the model was trained on.
+        scratch: an empty folder for the prepared images.
+        workers: threads; None for one per core.
+
+    Returns:
+        Each recipe of the model to the prepared images, all in the same order.
+
+    Raises:
+        MissingInputError: if the split, or an image of it, is not there.
+        DataError: if the model was trained on another split, or an image is not the one that was split.
+        ImageError: if an image cannot be decoded.
+    """
+    absent = [name for name in (SPLITS_FILE, SPLIT_SUMMARY_FILE) if not (splits / name).is_file()]
+    if absent:
+        raise MissingInputError(
+            f"expected a split, received splits={splits} without {', '.join(absent)}; name the folder of the split "
+            "that the version was trained on (`cxr reproduce` says how to make it again)"
+        )
+    check_split_fits(splits, predictor.metadata)
+    rows = read_table(splits / SPLITS_FILE)
+    rows = rows[rows["split"] == VALIDATION]
+    missing = [path for path in rows["path"] if not (data / path).is_file()]
+    if missing:
+        raise MissingInputError(
+            f"expected the {len(rows):,} validation images of {splits} in {data}, received {len(missing):,} missing "
+            f"ones, the first {missing[0]}; name the folder of the raw images as --images, or run `dvc pull`"
+        )
+    # A file with the digest of the split was accepted when it was split, whatever its size.
+    options = replace(VALIDATED, max_pixels=np.iinfo(np.int32).max)
+    return {
+        recipe: prepare_images(
+            data, rows["path"].tolist(), recipe, scratch / name,
+            workers=workers, sha256=rows["sha256"].tolist(), options=options,
+        )
+        for recipe, name in zip(predictor.recipes, input_names(predictor.recipes), strict=True)
+    }  # fmt: skip
+
+
+def compare_with_model(
+    network: OnnxNetwork, predictor: Predictor, prepared: Mapping[Recipe, PreparedImages], *, batch_size: int
+) -> Agreement:
+    """Compare calibrated probabilities.
+
+    Args:
+        network: the exported file.
+        predictor: the model that it was made from.
+        prepared: each recipe of the model to the same images.
+        batch_size: images per call.
+
+    Returns:
+        The comparison.
+    """
+    names = dict(zip(predictor.recipes, input_names(predictor.recipes), strict=True))
+    count = len(next(iter(prepared.values())).images)
+    expected, received = np.empty(count), np.empty(count)
+    for start in range(0, count, batch_size):
+        span = slice(start, start + batch_size)
+        batch: dict[Recipe, NDArray[np.uint8]] = {recipe: np.array(prepared[recipe].images[span]) for recipe in names}
+        expected[span] = predictor.calibrated(predictor.predict_raw(batch, batch_size))
+        received[span] = network.probabilities({names[recipe]: images for recipe, images in batch.items()})
+    _, threshold = predictor.operating_point()
+    changed_labels = int(((received >= threshold) != (expected >= threshold)).sum())
+    return Agreement(count, float(np.abs(received - expected).max()), changed_labels)
