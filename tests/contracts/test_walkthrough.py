@@ -30,6 +30,7 @@ def test_it_runs_and_reads_a_prediction(notebook: Any, tmp_path: Path, monkeypat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # pages that ran in this process may have set it
     executed = nbformat.from_dict(notebook)
     NotebookClient(executed, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]

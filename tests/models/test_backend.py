@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
-
-import pytest
 
 FAKE_KERAS = """
 import os, sys
@@ -33,19 +30,3 @@ def test_keras_is_imported_with_warnings_only_and_stderr_stays_as_it_is(tmp_path
 
 def test_a_log_level_of_the_environment_is_kept(tmp_path):
     assert stderr_of_loading(tmp_path, TF_CPP_MIN_LOG_LEVEL="3") == "something is wrong\n3\nafter\n"
-
-
-@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
-def test_with_jax_a_network_is_saved_and_loaded_without_tensorflow_and_its_lines(tmp_path):
-    code = """
-from cxr.models.backend import load_keras
-load_keras()
-import keras
-keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("network.keras")
-print(keras.saving.load_model("network.keras").count_params())
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path,
-        env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert (process.stdout, process.stderr) == ("3\n", "")

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_keras() -> None:
-    """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another.
-
-    With another backend TensorFlow cannot be imported afterwards.
-    """
+    """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if backend_name() == "tensorflow" and "keras" not in sys.modules:
         with without_startup_messages():
@@ -31,10 +28,6 @@ def load_keras() -> None:
 
             tf.config.list_physical_devices()  # without this, the first network would look for GPUs, and report none
     else:
-        if backend_name() != "tensorflow":
-            # Keras imports TensorFlow where it is installed, only to ask whether a value is one of its tensors. That
-            # takes seconds and writes to the terminal. With None here Python says that there is no such module.
-            sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # the types do not know of None
         import_without_garbage_collection("keras")
     # It warns of each network of an ensemble that another one was compiled before ("retracing").
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
