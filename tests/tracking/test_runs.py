@@ -179,6 +179,18 @@ def test_the_data_sets_of_a_model_are_inputs_of_its_run_once_and_can_be_searched
     assert match.info.run_id == run_id
 
 
+def test_models_of_one_split_with_other_numbers_of_training_images_show_their_own(store: Store, tmp_path: Path) -> None:
+    dataset, shown = {"name": "phantom", "kind": "phantom"}, []
+    for images in (64, 401):
+        training = {"device": CPU, "seconds": 1.5, "epochs_run": 3, "train_images": images}
+        folders = write_models(tmp_path / str(images), dataset=dataset, training=training)
+        trained, evaluation = folders.models / "three_block", folders.evaluations / "three_block"
+        run_id = log_evaluation(store, trained, evaluation, experiment="pneumonia")
+        inputs = {entry.tags[0].value: entry.dataset for entry in store.client.get_run(run_id).inputs.dataset_inputs}
+        shown.append(json.loads(inputs["training"].profile)["num_rows"])
+    assert shown == [64, 401]
+
+
 def test_a_model_from_the_cache_is_logged_once_from_its_files(store: Store, tmp_path: Path) -> None:
     folders = write_models(tmp_path)
     trained, evaluation = folders.models / "three_block", folders.evaluations / "three_block"

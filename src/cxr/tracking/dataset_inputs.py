@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cxr.models.metadata import ModelMetadata
@@ -91,7 +91,12 @@ def training_input(metadata: ModelMetadata) -> list[InputData]:
     """
     trainings = [metadata.training, *(member.card.training for member in metadata.weighted_members)]
     numbers = {training["train_images"] for training in trainings if training.get("train_images")}
-    return split_inputs(metadata, {"train": {"images": numbers.pop()} if len(numbers) == 1 else {}})
+    if len(numbers) != 1:
+        return split_inputs(metadata, {"train": {}})
+    (images,) = numbers
+    (data,) = split_inputs(metadata, {"train": {"images": images}})
+    # MLflow keeps one entry per name and digest: a part of the split must not take the entry of another part.
+    return [replace(data, digest=hashlib.sha256(f"{data.digest} {images}".encode()).hexdigest())]
 
 
 def log_inputs(store: Store, run_id: str, inputs: Sequence[InputData]) -> None:
