@@ -121,7 +121,5 @@ def _summary(
             "largest_allowed": MAX_DIFFERENCE,
             "changed_labels": agreement.changed_labels,
         },
-        "packages": {
-            name: packages.version(name) for name in ("keras", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
-        },
+        "packages": {name: packages.version(name) for name in PACKAGES},
     }

@@ -86,6 +86,8 @@ def test_uncertain_stands_in_rows_table_summary_and_terminal(
     assert json.loads(summary.read_text())["labels"][UNCERTAIN] == len(uncertain)
     lines = list(score_to_text(source, ScoringModel(with_sets), **options))
     assert sum(f"  {UNCERTAIN}  " in line for line in lines) == len(uncertain)
+    assert lines[0] == "Labels follow the coverage of 0.9, not the threshold."
+    assert next(iter(score_to_text(source, ScoringModel(predictor), **options))).startswith("file ")
 
 
 def test_a_broken_file_is_a_row_with_the_reason_and_does_not_affect_others(

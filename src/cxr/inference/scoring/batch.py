@@ -294,7 +294,7 @@ def score_to_text(
         batch_size: images per network call.
 
     Yields:
-        A heading, then one line per file.
+        A heading, then one line per file. Before the heading, a line if labels follow a coverage.
 
     Raises:
         DataError: after the last line, if no image got a prediction.
@@ -303,6 +303,8 @@ def score_to_text(
     """
     width = max(4, *(len(printable_name(file.path)) for file in source.files))
     version = (f"{model.version or '-'} ({model.alias})" if model.alias else model.version) or "-"
+    if (sets := model.predictor.metadata.prediction_sets) is not None:
+        yield f"Labels follow the coverage of {sets.coverage:g}, not the threshold."
     yield f"{'file':<{width}}  {'label':<9}  probability  threshold  version"
     errors: list[str] = []
     warnings: Counter[str] = Counter()

@@ -55,10 +55,7 @@ class ServiceMetrics:
         self.in_flight = Gauge(
             "cxr_images_in_flight", "Images of the running requests.", multiprocess_mode="livesum", registry=registry
         )
-        self.workers = Gauge(
-            "cxr_workers", "Workers that answer with this version.", ("version", "alias", "model"),
-            multiprocess_mode="livesum", registry=registry,
-        )  # fmt: skip
+        self.workers = VersionGauge("cxr_workers", "Workers that answer with this version.", registry)
         self.reloaded = Gauge(
             "cxr_last_reload_timestamp_seconds", "When a worker last began to answer with a version.",
             multiprocess_mode="livemax", registry=registry,
@@ -72,17 +69,12 @@ class ServiceMetrics:
             registry=registry,
         )  # fmt: skip
         self.regions = Counter("cxr_regions", "Boxes that the detector drew.", ("version",), registry=registry)
-        self.detectors = Gauge(
-            "cxr_detector_workers", "Workers that draw boxes with this version.", ("version", "alias", "model"),
-            multiprocess_mode="livesum", registry=registry,
-        )  # fmt: skip
+        self.detectors = VersionGauge("cxr_detector_workers", "Workers that draw boxes with this version.", registry)
         self.detectors_behind = Gauge(
             "cxr_detector_workers_behind", "Workers that do not draw boxes with the version that has the alias.",
             multiprocess_mode="livesum", registry=registry,
         )  # fmt: skip
         self.replaced = Counter("cxr_workers_replaced", "Workers that ended and were replaced.", registry=registry)
-        self._served: ServedModel | None = None
-        self._detector: ServedDetector | None = None
 
     @contextmanager
     def time_phase(self, phase: str) -> Iterator[None]:
@@ -133,13 +125,8 @@ class ServiceMetrics:
             problem: why the version that has the alias does not answer; None if it does.
         """
         self.behind.set(problem is not None)
-        if served is self._served:
-            return
-        if self._served is not None:
-            version_gauge(self.workers, self._served).set(0)
-        version_gauge(self.workers, served).set(1)
+        self.workers.move_to(served)
         self.reloaded.set(served.since.timestamp())
-        self._served = served
 
     def count_regions(self, detector: ServedDetector, regions: Sequence[RegionResult]) -> None:
         """Count the boxes of an image.
@@ -159,13 +146,7 @@ class ServiceMetrics:
             problem: why the version that has the alias draws no boxes; None if it does.
         """
         self.detectors_behind.set(problem is not None)
-        if detector is self._detector:
-            return
-        if self._detector is not None:
-            version_gauge(self.detectors, self._detector).set(0)
-        if detector is not None:
-            version_gauge(self.detectors, detector).set(1)
-        self._detector = detector
+        self.detectors.move_to(detector)
 
     def export(self) -> bytes:
         """Write the metrics in Prometheus' text format.
@@ -183,6 +164,31 @@ class ServiceMetrics:
         return generate_latest(registry)
 
 
-def version_gauge(gauge: Gauge, served: ServedVersion) -> Gauge:
-    """Take the gauge of a version, from a gauge with the labels version, alias and model."""
-    return gauge.labels(served.version, served.alias, served.metadata.model)
+class VersionGauge:
+    """The number of workers that use a version, with the labels version, alias and model."""
+
+    def __init__(self, name: str, description: str, registry: CollectorRegistry) -> None:
+        """Create the gauge; this worker uses no version yet.
+
+        Args:
+            name: name of the metric.
+            description: what it counts.
+            registry: the registry of the worker's metrics.
+        """
+        self._gauge = Gauge(
+            name, description, ("version", "alias", "model"), multiprocess_mode="livesum", registry=registry
+        )
+        self._current: ServedVersion | None = None
+
+    def move_to(self, served: ServedVersion | None) -> None:
+        """Count this worker at another version.
+
+        Args:
+            served: the version that it uses now; None for none.
+        """
+        if served is self._current:
+            return
+        for version, value in ((self._current, 0), (served, 1)):
+            if version is not None:
+                self._gauge.labels(version.version, version.alias, version.metadata.model).set(value)
+        self._current = served

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from cxr.serving.rest.metrics import SECONDS_BUCKETS, version_gauge
+from cxr.serving.rest.metrics import SECONDS_BUCKETS, VersionGauge
 
 if TYPE_CHECKING:
     from cxr.serving.model_source import ServedModel
@@ -41,15 +41,11 @@ class ShadowMetrics:
             "cxr_shadow_images_waiting", "Images that wait for the shadow.", multiprocess_mode="livesum",
             registry=registry,
         )  # fmt: skip
-        self.workers = Gauge(
-            "cxr_shadow_workers", "Workers with this version as the shadow.", ("version", "alias", "model"),
-            multiprocess_mode="livesum", registry=registry,
-        )  # fmt: skip
+        self.workers = VersionGauge("cxr_shadow_workers", "Workers with this version as the shadow.", registry)
         self.behind = Gauge(
             "cxr_shadow_workers_behind", "Workers that could not load the version with the shadow's alias.",
             multiprocess_mode="livesum", registry=registry,
         )  # fmt: skip
-        self._shadow: ServedModel | None = None
 
     def set_shadow(self, shadow: ServedModel | None, problem: str | None, waiting: int) -> None:
         """Set the gauges.
@@ -61,10 +57,4 @@ class ShadowMetrics:
         """
         self.behind.set(problem is not None)
         self.waiting.set(waiting)
-        if shadow is self._shadow:
-            return
-        if self._shadow is not None:
-            version_gauge(self.workers, self._shadow).set(0)
-        if shadow is not None:
-            version_gauge(self.workers, shadow).set(1)
-        self._shadow = shadow
+        self.workers.move_to(shadow)
