@@ -141,6 +141,7 @@ def test_errors_of_an_action_name_it_by_both_words(capsys):
     assert main.main(["kubeflow", "status", "--colour", "red", "--runs", "0"]) == 2
     err = capsys.readouterr().err
     assert "cxr kubeflow status: " in err and "colour='red'" in err and "runs='0'" in err
+    assert err.count("kubeflow status: ") == len(err.splitlines()), "once in each line"
 
 
 def test_help_lists_the_steps_and_says_that_it_is_not_for_diagnosis(capsys):

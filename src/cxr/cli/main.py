@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_command(step_class, step_arguments)
     except CxrError as error:
         for line in str(error).splitlines():
-            sys.stderr.write(f"cxr {name}: {line}\n")
+            sys.stderr.write(f"cxr {name}: {line.removeprefix(f'{name}: ')}\n")  # problems of parameters begin with it
         return error.exit_status
     except ModuleNotFoundError as error:
         explanation = explain_missing_package(error)
