@@ -44,7 +44,7 @@ dvc repro$(if $(1), $(1))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro transfer regions test coverage check audit format site metrics-diff ui app gpu weights onnx pacs results benchmarks campaign server generate images kubeflow-local lock clean
+.PHONY: help run repro transfer regions test test-exhaustive coverage check audit format site metrics-diff ui app gpu weights onnx pacs results benchmarks campaign server generate images kubeflow-local lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 24
@@ -65,8 +65,11 @@ regions: .venv/run.stamp ## Also train the detectors of opacities, judge and reg
 
 PYTEST = pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test: check ## Check style, types and layers, then run all tests
-	$(PYTEST)
+test: check ## Check style, types and layers, then run the tests of every behaviour
+	$(PYTEST) -m "not exhaustive"
+
+test-exhaustive: .venv/dev.stamp ## Run the tests that `make test` leaves out: whole sweeps, and the long way through all commands
+	$(PYTEST) -m exhaustive
 
 coverage: .venv/dev.stamp ## Run all tests and list the modules of which they run less than 85 percent
 	$(PYTEST) --cov --cov-report=

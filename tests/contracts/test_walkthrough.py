@@ -1,8 +1,13 @@
-"""The notebook runs as it is, and holds no outputs in git."""
+"""The notebook runs as it is, and holds no outputs in git.
+
+`make test` asks whether its cells are Python and name what the package has; `make test-exhaustive` runs it.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,16 @@ def test_it_is_valid_and_holds_no_outputs(notebook: Any) -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
+def test_its_cells_are_python_and_import_what_exists(notebook: Any) -> None:
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    names = [(node.module, alias.name) for node in imports for alias in node.names if node.module is not None]
+    assert {module.partition(".")[0] for module, _ in names} >= {"cxr"}
+    for module, name in names:
+        assert hasattr(import_module(module), name), f"{module} has no {name}"
+
+
+@pytest.mark.exhaustive
 def test_it_runs_and_reads_a_prediction(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient

@@ -80,4 +80,10 @@ def test_continuous_integration_runs_the_same_commands_as_a_person() -> None:
     commands = [step["run"] for step in read("ci.yml")["jobs"]["test"]["steps"] if "run" in step]
     assert commands == [".ci/run"]
     text = (repository / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.findall(r"^make (\S+)$", text, re.MULTILINE) == ["test", "audit"]
+    assert re.findall(r"^make (\S+)$", text, re.MULTILINE) == ["test", "test-exhaustive", "audit"]
+
+
+def test_each_test_is_selected_by_exactly_one_of_the_two_test_commands() -> None:
+    makefile = (FOLDER.parents[1] / "Makefile").read_text(encoding="utf-8")
+    selections = re.findall(r"^(test\S*):.*\n\t\$\(PYTEST\)(.*)$", makefile, re.MULTILINE)
+    assert selections == [("test", ' -m "not exhaustive"'), ("test-exhaustive", " -m exhaustive")]

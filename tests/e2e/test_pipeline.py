@@ -1,4 +1,7 @@
-"""The whole job as a person runs it: DVC runs every step on a small drawn data set."""
+"""The whole job as a person runs it: DVC runs every step on a small drawn data set.
+
+`make test` runs the first graph. The two beside it, with the same kinds of stages, run in `make test-exhaustive`.
+"""
 
 from __future__ import annotations
 
@@ -191,6 +194,7 @@ TRANSFER = {
 }  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_transfer_networks_have_a_graph_of_their_own_and_join_the_others(project, repository):
     import keras
 
@@ -231,6 +235,7 @@ DETECTORS = {
 }  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_detectors_have_a_graph_of_their_own_and_are_judged_beside_a_classifier(project, repository):
     shutil.copytree(repository / "regions", project / "regions", ignore=shutil.ignore_patterns("dvc.lock"))
     params = yaml.safe_load((project / "params.yaml").read_text())
@@ -255,6 +260,7 @@ def test_detectors_have_a_graph_of_their_own_and_are_judged_beside_a_classifier(
     assert "Running stage" not in run(project, "dvc", "repro", "regions/dvc.yaml")
 
 
+@pytest.mark.exhaustive  # tests/steps/test_regions.py asks the step without DVC
 def test_detectors_of_a_data_set_without_boxes_are_refused_in_one_sentence(project, tmp_path):
     boxes = project / "data" / "boxes.json"
     boxes.rename(tmp_path / "boxes.json")

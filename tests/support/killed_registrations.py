@@ -1,7 +1,8 @@
 """Registrations that are killed before each call that writes to the store, and completed by the next one.
 
-Run as ``python -m support.killed_registrations WORK EVERY VALUES``; it prints one line of JSON per registration. All
-packages are imported once; each registration is a process of its own, forked before any store is open.
+Run as ``python -m support.killed_registrations WORK KILLS VALUES``, the last two as JSON; it prints one line of JSON
+per registration. KILLS may hold ``every``, to kill before each n-th call alone, or ``most`` and ``seed``, to draw
+calls. All packages are imported once; each registration is a process of its own, forked before any store is open.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,13 @@ def write_line(values: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def main(work: Path, every: int, values: dict[str, Any]) -> None:
+def chosen(calls: int, *, every: int = 1, most: int | None = None, seed: int = 0) -> Sequence[int]:
+    """Numbers of the calls before which a registration is killed; the first is 1."""
+    numbers = range(1, calls + 1, every)
+    return numbers if most is None else sorted(random.Random(seed).sample(numbers, most))
+
+
+def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
     """Print the calls and the outcome of a whole registration, then those of killed ones, each completed by another."""
     aliases.PATIENCE = promotion_log.PATIENCE = 0.0
     is_server = str(values["tracking_uri"]).startswith("http")
@@ -142,7 +150,7 @@ def main(work: Path, every: int, values: dict[str, Any]) -> None:
     round_number = 0
     _, calls = registration(0)
     write_line({"calls": calls, "content": outcome()})
-    for number in range(1, len(calls) + 1, every):
+    for number in chosen(len(calls), **kills):
         round_number = number
         if not is_server:
             shutil.rmtree(work)
@@ -154,4 +162,4 @@ def main(work: Path, every: int, values: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     assert mlflow.pyfunc is not None
-    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))

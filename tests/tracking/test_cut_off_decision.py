@@ -1,4 +1,7 @@
-"""A registration that was killed before its decision was stored is completed by the next one."""
+"""A registration that was killed before its decision was stored is completed by the next one.
+
+`make test` kills before the alias moves and before the decision's files, `make test-exhaustive` at other points too.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from cxr.tracking import aliases
 from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.store import Store
 from support.model_folders import ModelFolders, replace_evaluation, write_models
+from support.sweeps import exhaustive
 
 NAME = "pneumonia-classifier"
 KILLED_PROCESS = """
@@ -97,10 +101,12 @@ def register_a_weak_model(uri: str, tmp_path: Path) -> ModelFolders:
     ("method", "number"),
     [
         ("set_registered_model_alias", 1),
-        ("set_registered_model_alias", 2),
-        ("log_param", 2),  # the entry itself is the first one; this one says that the aliases have followed
         ("log_artifacts", 4),  # the decision's files, after the training, the evaluation and the record
-        ("set_model_version_tag", 1),
+        *exhaustive(
+            ("set_registered_model_alias", 2),
+            ("log_param", 2),  # the entry itself is the first one; this one says that the aliases have followed
+            ("set_model_version_tag", 1),
+        ),
     ],
 )
 def test_the_next_registration_stores_the_decision_of_one_that_was_killed(
@@ -125,6 +131,7 @@ def test_the_next_registration_stores_the_decision_of_one_that_was_killed(
     assert again["entry"] is None and len(read_promotion_log(store, NAME)) == 2
 
 
+@pytest.mark.exhaustive  # the first test kills registrations that promote
 def test_a_refused_challenger_gets_its_decision_from_the_next_registration(uri: str, tmp_path: Path) -> None:
     folders, store = write_models(tmp_path, ["three_block", "shallow"]), Store(uri)
     replace_evaluation(folders, "shallow", 5.0)
@@ -137,7 +144,7 @@ def test_a_refused_challenger_gets_its_decision_from_the_next_registration(uri: 
     assert entry.reasons and "decision" in store.client.get_model_version(NAME, "2").tags
 
 
-@pytest.mark.parametrize("next_run", ["another policy", "other models", "a rollback between"])
+@pytest.mark.parametrize("next_run", ["another policy", *exhaustive("other models", "a rollback between")])
 def test_a_decision_that_the_next_registration_does_not_repeat_is_marked_in_the_log(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

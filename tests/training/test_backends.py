@@ -1,4 +1,7 @@
-"""Every network predicts the same on another Keras backend, and trains there without TensorFlow."""
+"""Every network predicts the same on another Keras backend, and trains there without TensorFlow.
+
+`make test` compares two networks, of which one has pretrained weights; `make test-exhaustive` compares all.
+"""
 
 from __future__ import annotations
 
@@ -49,19 +52,24 @@ def take_statistics(network: keras.Model, images: np.ndarray) -> None:
     network(images[..., : network.input_shape[-1]], training=True)
 
 
+@pytest.mark.parametrize(
+    "networks",
+    [("three_block", "mobilenetv2"), pytest.param(NETWORKS, marks=pytest.mark.exhaustive)],
+    ids=["two", "all"],
+)
 @pytest.mark.parametrize("backend", OTHERS)
-def test_same_weights_give_the_same_probabilities_on_another_backend(backend, tmp_path):
+def test_same_weights_give_the_same_probabilities_on_another_backend(backend, networks, tmp_path):
     images = np.random.default_rng(5).random((4, SIDE, SIDE, 3), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
     expected = {}
-    for number, name in enumerate(NETWORKS):
+    for number, name in enumerate(networks):
         keras.utils.set_random_seed(number)
         network = build_network(name, (SIDE, SIDE, 1 if name == "three_block" else 3))
         take_statistics(network, images)
         network.save(tmp_path / f"{name}.keras")
         expected[name] = np.asarray(network(images[..., : network.input_shape[-1]], training=False))
-    run_on_backend(backend, tmp_path, ["-c", PREDICT, str(tmp_path), *NETWORKS])
-    for name in NETWORKS:
+    run_on_backend(backend, tmp_path, ["-c", PREDICT, str(tmp_path), *networks])
+    for name in networks:
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-4, err_msg=name)
         assert np.ptp(expected[name][:, -1]) > 0, name
 
