@@ -25,6 +25,7 @@ from support import bad_images
 from support.chest_models import BACTERIAL, HEALTHY, NAME, Versions, write_versions
 from support.dicom_files import dicom_file
 from support.model_folders import THRESHOLD, add_prediction_sets, write_store
+from support.sweeps import exhaustive
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def test_a_model_of_a_folder_predicts_and_is_named_as_no_version(versions, monke
     assert "▲ PNEUMONIA" in upload(page, ("ill.jpeg", BACTERIAL))
 
 
-@pytest.mark.parametrize("neither", [True, False])
+@pytest.mark.parametrize("neither", [True, *exhaustive(False)])
 def test_a_model_with_prediction_sets_says_uncertain_wherever_the_threshold_is(
     versions, monkeypatch, tmp_path, neither
 ):

@@ -52,6 +52,7 @@ def open_version(page: Page, uri: str, version: str) -> None:
     page.get_by_role("heading", name=f"Version {version}").wait_for()
 
 
+@pytest.mark.exhaustive  # tests/tracking/test_aliases.py sets the alias as the page does
 def test_the_alias_that_a_person_sets_in_the_page_stands(
     page: Page,
     server_uri: str,

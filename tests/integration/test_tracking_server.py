@@ -148,6 +148,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.exhaustive  # tests/tracking/test_aliases.py lets processes decide at once
 def test_two_runs_that_finish_at_once_promote_one_and_both_are_in_the_log(server_uri: str, tmp_path: Path) -> None:
     processes = []
     for number in (1, 2):  # equally good, so that the second one is a tie

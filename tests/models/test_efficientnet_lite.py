@@ -19,6 +19,7 @@ from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
 from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 from cxr.models.torch_weights import read_torch_weights
+from support.sweeps import exhaustive
 from support.torch_files import write_torch_file
 
 SIZES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
@@ -82,7 +83,7 @@ def test_lite0_answers_as_the_original(side, total, norm, logits):
     assert dict(zip(best.tolist(), all_logits[best], strict=True)) == pytest.approx(logits, abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", SIZES[1:])
+@pytest.mark.parametrize("architecture", [SIZES[1], *exhaustive(SIZES[2])])
 def test_larger_sizes_name_the_class_that_lite0_names(architecture):
     """They were trained apart; with a wrong padding or stride they would not agree."""
     assert np.argmax(features_and_logits(architecture, 224)[1]) == 905
@@ -92,8 +93,7 @@ def test_larger_sizes_name_the_class_that_lite0_names(architecture):
     ("architecture", "numbers", "blocks", "shortcuts", "dropout"),
     [
         ("efficientnet_lite0", 3_413_024, 16, 9, 0.2),
-        ("efficientnet_lite1", 4_189_344, 21, 14, 0.2),
-        ("efficientnet_lite2", 4_869_168, 21, 14, 0.3),
+        *exhaustive(("efficientnet_lite1", 4_189_344, 21, 14, 0.2), ("efficientnet_lite2", 4_869_168, 21, 14, 0.3)),
     ],
 )
 def test_size_has_its_blocks_and_a_head_of_one_dropout(architecture, numbers, blocks, shortcuts, dropout):
@@ -203,7 +203,7 @@ def test_rewritten_arrays_of_the_network_are_taken(tmp_path, lite0_arrays):
     np.testing.assert_array_equal(gamma, lite0_arrays["_bn1.weight"])
 
 
-@pytest.mark.parametrize("architecture", SIZES[:2])
+@pytest.mark.parametrize("architecture", [SIZES[0], *exhaustive(SIZES[1])])
 def test_a_missing_package_is_an_error_that_says_what_to_type(monkeypatch, architecture):
     build_network(architecture, SHAPE)
     path = [folder for folder in sys.path if not (Path(folder) / module_of(architecture)).exists()]

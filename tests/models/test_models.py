@@ -7,6 +7,7 @@ import pytest
 
 from cxr.errors import ParameterError
 from cxr.models.networks import NETWORKS, build_network
+from support.sweeps import exhaustive
 
 
 def counts(model):
@@ -29,10 +30,11 @@ def test_network_has_the_parameters_of_its_source(architecture, shape, parameter
     assert model.output_shape == (None, outputs)
 
 
-def test_every_network_is_flat_so_that_heatmaps_survive_saving():
+@pytest.mark.parametrize("networks", [("three_block", "mobilenetv2"), *exhaustive((NETWORKS,))], ids=["two", "all"])
+def test_every_network_is_flat_so_that_heatmaps_survive_saving(networks):
     import keras
 
-    for architecture in NETWORKS:
+    for architecture in networks:
         model = build_network(architecture, (96, 96, 3))
         assert not [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
         assert model.input_shape == (None, 96, 96, 3)

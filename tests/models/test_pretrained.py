@@ -13,6 +13,7 @@ from cxr.errors import ParameterError
 from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
 from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
+from support.sweeps import exhaustive
 
 SHAPE = (64, 64, 3)
 SCALED = {
@@ -37,8 +38,10 @@ def mobilenet_file(tmp_path_factory) -> Path:
     ("architecture", "shape", "parameters", "units"),
     [
         ("resnet50v2", (300, 300, 3), 23_564_800 + 10 * 10 * 2048 * 128 + 128 + 33_024 + 65_792 + 257, (128, 256, 256)),
-        ("vgg16", (224, 224, 3), 14_714_688 + 512 * 1024 + 1024 + 524_800 + 513, (1024, 512)),
-        ("resnet50", (224, 224, 3), 23_587_712 + 2048 * 1024 + 1024 + 524_800 + 513, (1024, 512)),
+        *exhaustive(
+            ("vgg16", (224, 224, 3), 14_714_688 + 512 * 1024 + 1024 + 524_800 + 513, (1024, 512)),
+            ("resnet50", (224, 224, 3), 23_587_712 + 2048 * 1024 + 1024 + 524_800 + 513, (1024, 512)),
+        ),
     ],
 )
 def test_network_of_a_source_has_its_head(architecture, shape, parameters, units):
@@ -49,7 +52,7 @@ def test_network_of_a_source_has_its_head(architecture, shape, parameters, units
     assert dropouts == ([0.2, 0.2, 0.2] if architecture == "resnet50v2" else [])
 
 
-@pytest.mark.parametrize("architecture", sorted(SCALED))
+@pytest.mark.parametrize("architecture", ["vgg16", "mobilenetv2", *exhaustive("densenet121", "resnet50", "resnet50v2")])
 def test_input_is_scaled_as_the_published_weights_expect(architecture):
     """A grey image in [0, 1] reaches the backbone as Keras's own preprocessing would give it."""
     grey = np.repeat(np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64, 1), 3, axis=-1)

@@ -22,7 +22,9 @@ from cxr.regions.suppression import detect_boxes
 from support.detection_targets import target_arrays
 from support.other_backend import run_on_backend
 from support.short_backbone import short_lite0
+from support.sweeps import exhaustive
 
+BACKBONES = ["efficientnet_lite0", *exhaustive(*sorted({*DETECTOR_BACKBONES} - {"efficientnet_lite0"}))]
 SIDE = 96
 SMALL = {"squeeze_excitation": False, "weights": "none", "channels": 32, "convolutions": 1, "dropout": 0.0}
 OTHERS = [
@@ -118,7 +120,7 @@ def test_a_batch_without_boxes_trains_and_lowers_the_scores(training):
 
 
 @pytest.mark.parametrize("squeeze_excitation", [False, True])
-@pytest.mark.parametrize("backbone", DETECTOR_BACKBONES)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_anchor_starts_with_one_logit_of_the_prior_probability(backbone, squeeze_excitation):
     keras.utils.set_random_seed(2)
     options = SMALL | {"squeeze_excitation": squeeze_excitation, "convolutions": 2, "dropout": 0.2}
@@ -134,7 +136,7 @@ def test_every_anchor_starts_with_one_logit_of_the_prior_probability(backbone, s
     assert not any(isinstance(layer, keras.Model) for layer in detector.layers)
 
 
-@pytest.mark.parametrize("backbone", DETECTOR_BACKBONES)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_levels_of_the_pyramid_have_their_strides(backbone):
     detector = build_detector(backbone, (SIDE, SIDE, 3), **SMALL)
     sides = [detector.get_layer(f"head_p{level}_lateral").input.shape[1] for level in (3, 4, 5)]
@@ -174,6 +176,7 @@ def test_input_and_backbone_that_do_not_suit_are_refused_with_every_reason():
         build_detector("resnet50v2", (96, 96, 1), **SMALL)
 
 
+@pytest.mark.exhaustive  # tests/training/test_backends.py compares classifiers, on the same backbones
 @pytest.mark.parametrize("backend", OTHERS)
 def test_same_weights_give_the_same_boxes_on_another_backend_and_train_there(backend, training, tmp_path):
     detector, _, images, boxes = training

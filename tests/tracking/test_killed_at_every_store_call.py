@@ -19,6 +19,7 @@ import pytest
 from support.killed_registrations import KILLED
 from support.loopback import MlflowServer
 from support.model_folders import ModelFolders, replace_evaluation, write_models, write_store
+from support.sweeps import exhaustive
 
 
 def settings(folders: ModelFolders, uri: str, *included: str) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def differences(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["few", "all"])
+@pytest.mark.parametrize("few", [True, *exhaustive(False)], ids=["few", "all"])
 def test_a_promotion_killed_before_any_writing_call_is_completed_by_the_next_registration(
     tmp_path: Path, few: bool
 ) -> None:

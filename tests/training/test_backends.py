@@ -19,6 +19,7 @@ from cxr.models.networks import NETWORKS, build_network
 from cxr.steps import load_step
 from support.other_backend import run_on_backend
 from support.short_backbone import short_backbone
+from support.sweeps import exhaustive
 
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
@@ -54,7 +55,7 @@ def take_statistics(network: keras.Model, images: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "networks",
-    [("three_block", "mobilenetv2"), pytest.param(NETWORKS, marks=pytest.mark.exhaustive)],
+    [("three_block", "mobilenetv2"), *exhaustive((NETWORKS,))],
     ids=["two", "all"],
 )
 @pytest.mark.parametrize("backend", OTHERS)

@@ -17,6 +17,7 @@ from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import fit
 from cxr.training.session import TrainingPhase
 from support.short_backbone import short_backbone
+from support.sweeps import exhaustive
 from support.training_settings import training_plan
 
 RECIPE = recipe_named("s4_resize", size=48)
@@ -55,7 +56,7 @@ def short_mobilenet():
 
 
 @pytest.mark.usefixtures("short_mobilenet")
-@pytest.mark.parametrize("unfrozen", [0, 6])
+@pytest.mark.parametrize("unfrozen", [6, *exhaustive(0)])
 def test_a_split_network_trains_with_the_losses_of_the_whole(tmp_path, unfrozen):
     plan = training_plan("adam", 1e-3, epochs=3, seed=5)
     whole = network_with_frozen_layers(unfrozen)
@@ -75,7 +76,9 @@ def test_a_split_network_trains_with_the_losses_of_the_whole(tmp_path, unfrozen)
     assert expected.history[0]["val_loss"] != expected.history[-1]["val_loss"]
 
 
-@pytest.mark.parametrize("architecture", sorted(PRETRAINED_NETWORKS))
+@pytest.mark.parametrize(
+    "architecture", ["efficientnet_lite0", *exhaustive(*sorted({*PRETRAINED_NETWORKS} - {"efficientnet_lite0"}))]
+)
 def test_nothing_that_training_changes_is_in_the_frozen_part(architecture):
     network = network_with_frozen_layers(5, architecture)
     parts = split_frozen_part(network)

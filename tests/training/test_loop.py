@@ -17,6 +17,7 @@ from cxr.training.classification import predict_batches
 from cxr.training.device import describe_device
 from cxr.training.loop import fit
 from support.patch_images import network, on_planes, train_and_task
+from support.sweeps import exhaustive
 from support.training_settings import training_plan
 
 
@@ -24,7 +25,7 @@ class KilledError(Exception):
     """Represents a kill between two epochs."""
 
 
-@pytest.mark.parametrize("architecture", ["three_block", "residual_separable"])
+@pytest.mark.parametrize("architecture", ["three_block", *exhaustive("residual_separable")])
 def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(tmp_path, architecture, monkeypatch):
     # One block has every kind of layer that the four of the source have; TensorFlow takes long to trace those.
     monkeypatch.setattr(residual_separable, "BLOCKS", residual_separable.BLOCKS[:1])

@@ -22,6 +22,7 @@ from cxr.training.session import TrainingSession
 from cxr.training.split_data import SplitData
 from cxr.training.trained_model import TrainedModel
 from support.short_backbone import LAYERS, short_backbone
+from support.sweeps import exhaustive
 from support.training_settings import training_settings
 
 RECIPE = recipe_named("s4_resize", size=32)
@@ -198,7 +199,7 @@ def test_the_average_of_a_network_with_frozen_layers_is_of_its_trained_part(data
         np.testing.assert_array_equal(weights, expected_weights)
 
 
-@pytest.mark.parametrize("cut", ["never", "always"])
+@pytest.mark.parametrize("cut", ["always", *exhaustive("never")])
 def test_a_stressed_monitor_measures_each_validation_image_under_one_change(data, settings, tmp_path, cut):
     prepared, split = data
     session = TrainingSession(replace(settings, monitor="stressed_loss", cut=cut), *data, tmp_path, resume=True)

@@ -215,6 +215,7 @@ np.savez(folder / "end.npz", np.array(losses), *weights)
 """
 
 
+@pytest.mark.exhaustive  # test_backends trains on another backend, with less of the recipe
 @pytest.mark.usefixtures("one_block")
 @pytest.mark.parametrize(
     "backend",
