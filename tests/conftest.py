@@ -113,6 +113,23 @@ def yaml_is_read_by_libyaml() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def figures_are_blank() -> Iterator[None]:
+    """Few tests look at a figure; those ask for ``figures_are_drawn``."""
+    from support.figures import blank_figures
+
+    with blank_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def figures_are_drawn() -> Iterator[None]:
+    from support.figures import drawn_figures
+
+    with drawn_figures():
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -90,6 +90,7 @@ def test_a_changed_value_and_the_metrics_that_it_moves_are_in_the_tables(
     assert git(project, "tag") == ""
 
 
+@pytest.mark.exhaustive  # of the two commits above, too, only what differs is in the tables
 def test_without_a_difference_the_tables_are_empty(metrics_diff: ModuleType, project: Path, tmp_path: Path) -> None:
     words = ["--repository", str(project), "--base", "main", "--head", "text", "--output", str(tmp_path / "diff")]
     assert metrics_diff.main(words) == 0

@@ -18,6 +18,8 @@ from support.logged_predictions import ALL_TIME, NOON, make_features, make_resul
 from support.model_folders import make_metadata
 from support.window_limits import WINDOW_LIMITS
 
+pytestmark = pytest.mark.usefixtures("figures_are_drawn")
+
 
 def write_drifted_report(
     folder: Path, training: Reference | None, validation: ValidationScores, *, pixels: bool

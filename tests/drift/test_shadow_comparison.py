@@ -36,6 +36,8 @@ from support.logged_predictions import ALL_TIME, NOON, make_features, make_serve
 from support.model_folders import make_metadata
 from support.window_limits import WINDOW_LIMITS
 
+pytestmark = pytest.mark.usefixtures("figures_are_drawn")
+
 REFUSED_IMAGE = None
 """In place of a probability."""
 THRESHOLD, SHADOW_THRESHOLD = 0.5, 0.4

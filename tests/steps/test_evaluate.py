@@ -23,6 +23,7 @@ from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.plots.evaluation import PLOT_NAMES
 from cxr.steps.evaluate import Evaluate
+from support.figures import drawn_figures
 from support.model_folders import HISTORY, RECIPE, make_metadata, small_network
 
 SPLIT_DIGEST = "5" * 64
@@ -84,7 +85,8 @@ def step(pipeline: Path, evaluation: Path, **changes: Any) -> Evaluate:
 def evaluated(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation without the raw images; read only."""
     folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
-    step(pipeline, folder, data=pipeline / "missing").execute()
+    with drawn_figures():
+        step(pipeline, folder, data=pipeline / "missing").execute()
     return folder
 
 

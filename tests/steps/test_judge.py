@@ -18,6 +18,7 @@ from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
 from cxr.serving.model_source import load_version
 from cxr.tracking.store import Store
 from support.chest_models import LETTER, NAME, NAMES, Versions, write_versions
+from support.figures import drawn_figures
 from support.outside_images import draw_chests, write_class_folders
 from support.s3_server import S3Server, set_keys
 
@@ -59,7 +60,8 @@ def write_nih_set(root: Path) -> tuple[Path, Path]:
 def test_a_table_of_nih_is_judged_and_logged_with_the_version(versions: Versions, tmp_path: Path) -> None:
     archive, table = write_nih_set(tmp_path)
     folder = tmp_path / "out"
-    assert judge(versions, "--data", archive, "--labels", table, "--version", 1, "--judgement", folder) == 0
+    with drawn_figures():
+        assert judge(versions, "--data", archive, "--labels", table, "--version", 1, "--judgement", folder) == 0
     report = read(folder)
     assert report["labels"]["known"] == {NORMAL: 19, PNEUMONIA: 21}
     assert report["labels"]["unknown"] == {"Effusion|Infiltration": 1}

@@ -24,6 +24,7 @@ from cxr.tracking.store import Store
 from cxr.tracking.users import current_user
 from support.model_folders import ModelFolders, replace_evaluation, write_models, write_store
 from support.promotion_policies import EASY_POLICY
+from support.sweeps import exhaustive
 
 NAME = "pneumonia-classifier"
 WITH_APPROVAL = replace(EASY_POLICY, require_approval=True)
@@ -251,9 +252,7 @@ def test_without_the_parameter_nothing_waits_any_more(registry: Registry) -> Non
     ("method", "next_command"),
     [
         ("set_registered_model_alias", "approve"),
-        ("log_param", "register"),
-        ("log_artifacts", "approve"),
-        ("set_model_version_tag", "register"),
+        *exhaustive(("log_param", "register"), ("log_artifacts", "approve"), ("set_model_version_tag", "register")),
     ],
 )
 def test_an_approval_that_was_killed_is_completed(

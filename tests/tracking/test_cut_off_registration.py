@@ -16,9 +16,10 @@ from cxr.tracking.store import Store
 from support.loopback import Gate, MlflowServer
 from support.model_folders import write_models
 from support.registrations import begin, ensure, model_id, start_registration, states, versions
+from support.sweeps import exhaustive
 
 
-@pytest.mark.parametrize("sent", [3_000, 20_000])
+@pytest.mark.parametrize("sent", [20_000, *exhaustive(3_000)])
 def test_an_upload_cut_off_leaves_no_version_and_the_next_registration_is_whole(
     server: MlflowServer, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:
@@ -62,7 +63,7 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     assert states(Store(server.uri), name) == ["FAILED", "READY"]
 
 
-@pytest.mark.parametrize("gone", ["model.keras", "card.json", "everything"])
+@pytest.mark.parametrize("gone", ["model.keras", *exhaustive("card.json", "everything")])
 def test_a_version_whose_files_are_gone_is_reported_never_served_and_registered_again(
     server: MlflowServer, tmp_path: Path, gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,7 +122,7 @@ def test_a_version_created_just_before_its_process_was_killed_becomes_ready(
     assert states(Store(server.uri), name) == ["READY"]
 
 
-@pytest.mark.parametrize("damage", ["lost", "shortened"])
+@pytest.mark.parametrize("damage", ["shortened", *exhaustive("lost")])
 def test_a_store_that_keeps_less_than_it_was_given_is_refused(
     server: MlflowServer, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.store import Store
 from support.model_folders import write_models, write_store
+from support.sweeps import exhaustive
 from support.tracking_server import WebhookServer
 
 
@@ -55,6 +56,7 @@ def test_a_deleted_experiment_comes_back_with_its_runs(local_store: Store, tmp_p
     assert log_model() == run_id
 
 
+@pytest.mark.exhaustive  # the command is the same with the address of a server
 def test_a_deleted_experiment_on_a_server_comes_back(server: WebhookServer) -> None:
     store, name = Store(server.uri), "deleted on a server"
     store.client.delete_experiment(store.experiment_id(name))
@@ -67,7 +69,7 @@ def test_a_deleted_experiment_on_a_server_comes_back(server: WebhookServer) -> N
     train()
 
 
-@pytest.mark.parametrize("deleted", ["experiment", "run"])
+@pytest.mark.parametrize("deleted", ["run", *exhaustive("experiment")])
 def test_a_deleted_promotion_log_comes_back_with_its_entries(local_store: Store, deleted: str) -> None:
     name, client = "pneumonia-classifier", local_store.client
     client.create_registered_model(name)

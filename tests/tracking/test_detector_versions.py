@@ -71,6 +71,7 @@ def expected_boxes(folders: DetectorFolders, images: list[Path]) -> pd.DataFrame
     return boxes
 
 
+@pytest.mark.exhaustive  # test_registry asks a version of a classifier there
 def test_a_version_draws_the_boxes_of_the_detector_in_a_process_without_the_package(
     registered: DetectorFolders, store: Store, images: list[Path], tmp_path: Path
 ) -> None:
