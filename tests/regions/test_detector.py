@@ -77,6 +77,8 @@ def compile_for_test(detector: keras.Model) -> None:
             layer.momentum = 0.5
     losses = detection_losses(focal_balance=0.25, focal_focus=2.0)
     detector.compile(keras.optimizers.Adam(3e-3), losses, jit_compile=False)
+    # If the variables were created while TensorFlow traces the first step, it would trace the step again.
+    detector.optimizer.build(detector.trainable_variables)
 
 
 @pytest.fixture(scope="module", params=[1], ids=["seed1"])
