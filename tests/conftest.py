@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from support.loopback import Gate
     from support.model_folders import ModelFolders
     from support.tracking_server import WebhookServer
+    from support.trained_models import SmallTraining
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Each core has its worker: further threads would only wait for each other, spinning.
@@ -156,10 +157,22 @@ def _real(name: str) -> Path:
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 phantoms in the published layout; read only, copy before changing."""
     from cxr.data.phantom.dataset import draw_dataset
+    from support.shared_folders import made_once
 
-    folder = tmp_path_factory.mktemp("phantoms") / "data"
-    draw_dataset(folder, images=60, seed=1)
-    return folder
+    return made_once(tmp_path_factory, "phantoms", lambda folder: draw_dataset(folder, images=60, seed=1))
+
+
+@pytest.fixture(scope="session")
+def small_training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
+    """A network trained on the phantoms; read only, copy before changing."""
+    from support.shared_folders import made_once
+    from support.trained_models import SmallTraining, train_small_model
+
+    def train(root: Path) -> None:
+        root.mkdir()
+        train_small_model(root, phantom_folder)
+
+    return SmallTraining(made_once(tmp_path_factory, "small-training", train), phantom_folder)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from cxr.models.networks import build_network
 from cxr.models.stored_files import damaged_files
 from support.detector_folders import detector_metadata
 from support.model_folders import RECIPE, ModelFolders, make_metadata, small_network, write_models
+from support.sweeps import exhaustive
 
 SEED = 3
 
@@ -173,7 +174,7 @@ def without_dense_end() -> keras.Model:
     return keras.Model(image, keras.layers.Activation("sigmoid")(x))
 
 
-@pytest.mark.parametrize("build", [normalised, without_dense_end, lambda: small_network(SEED, outputs=2)])
+@pytest.mark.parametrize("build", [normalised, *exhaustive(without_dense_end, lambda: small_network(SEED, outputs=2))])
 def test_networks_with_other_ends_and_beginnings_are_converted(build: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(SEED)
     predictor = Predictor(build(), make_metadata().with_calibration(0.5, 0.6, "by hand"))

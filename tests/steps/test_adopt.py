@@ -23,14 +23,14 @@ from cxr.cli.main import main
 from cxr.lineage.model_origin import MODEL_FILES
 from cxr.models.networks import build_network
 from cxr.models.stored_files import DIGESTS_FILE, damaged_files
-from support.trained_models import MODEL, SmallTraining, train_small_model
+from support.trained_models import MODEL, SmallTraining
 
 GPU = {"kind": "gpu", "name": "NVIDIA H200", "backend": "jax", "framework": "jax 0.11.2", "driver": "580.159.04"}
 
 
 @pytest.fixture(scope="module")
-def training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
-    return train_small_model(tmp_path_factory.mktemp("training"), phantom_folder)
+def training(small_training: SmallTraining) -> SmallTraining:
+    return small_training
 
 
 @pytest.fixture

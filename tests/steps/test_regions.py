@@ -29,7 +29,7 @@ from cxr.steps.validate import Validate
 from cxr.tracking.store import Store
 from support.model_folders import write_store
 from support.short_backbone import short_lite0
-from support.trained_models import MODEL, SmallTraining, train_small_model
+from support.trained_models import MODEL, SmallTraining
 
 NAME = "small_detector"
 TRAINING = {
@@ -70,10 +70,10 @@ class SmallDetection:
 
 
 @pytest.fixture(scope="module")
-def small(phantom_folder, tmp_path_factory) -> SmallDetection:
+def small(small_training, phantom_folder, tmp_path_factory) -> SmallDetection:
     """A classifier with its evaluation, and a trained detector; read only."""
-    root = tmp_path_factory.mktemp("regions")
-    classification = train_small_model(root, phantom_folder)
+    root = shutil.copytree(small_training.root, tmp_path_factory.mktemp("regions"), dirs_exist_ok=True)
+    classification = SmallTraining(root, phantom_folder)
     common = {"data": phantom_folder, "manifest": classification.manifest}
     Evaluate.build(
         {**common, "model": MODEL, "trained": classification.trained, "prepared": classification.prepared,

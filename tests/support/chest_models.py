@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def chest_network(seed: int, steepness: float) -> Any:
     return model
 
 
+@cache
 def chest_reference() -> Reference:
     """A reference fitted on the drawn chests, each moved and exposed a little differently."""
     generator = np.random.default_rng(0)

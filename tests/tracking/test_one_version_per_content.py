@@ -19,6 +19,7 @@ from cxr.tracking.store import Store
 from support.loopback import MlflowServer
 from support.model_folders import ModelFolders, write_models
 from support.registrations import begin, ensure, read_line, start_registration, states, versions, write_line
+from support.sweeps import exhaustive
 
 ROUNDS = 3
 
@@ -104,7 +105,7 @@ def leave_copy(folders: ModelFolders, store: Store, name: str) -> tuple[str, Any
     return run_id, first
 
 
-@pytest.mark.parametrize("use", ["none", "alias", "pinned", "log"])
+@pytest.mark.parametrize("use", ["none", "alias", *exhaustive("pinned", "log")])
 def test_a_copy_left_by_a_killed_process_is_deleted_unless_somebody_uses_it(
     server: MlflowServer, tmp_path: Path, use: str
 ) -> None:

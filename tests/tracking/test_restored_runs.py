@@ -21,6 +21,7 @@ from cxr.tracking.finished_run import COMPLETE_TAG, FILES_TAG, find_or_restore_r
 from cxr.tracking.store import Store
 from support.loopback import Gate, MlflowServer
 from support.model_folders import ModelFolders, write_models
+from support.sweeps import exhaustive
 
 START = 1_700_000_000.0
 ROWS = [
@@ -133,7 +134,7 @@ def test_runs_created_in_the_same_moment_become_one(server: MlflowServer, tmp_pa
         assert runs(Store(server.uri), experiment) == list(run_ids)
 
 
-@pytest.mark.parametrize("sent", [2_000, 8_000, 14_000, 24_000])
+@pytest.mark.parametrize("sent", [8_000, *exhaustive(2_000, 14_000, 24_000)])
 def test_a_run_whose_restoration_was_cut_off_anywhere_is_completed(
     server: MlflowServer, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:

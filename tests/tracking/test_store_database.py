@@ -21,6 +21,7 @@ from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.registry_reader import alias_versions
 from cxr.tracking.store import Store
 from support.model_folders import write_store
+from support.sweeps import exhaustive
 
 NAME = "pneumonia-classifier"
 OLD_REVISION = "27a6a02d2cf1"
@@ -142,11 +143,12 @@ def protect() -> Iterator[Callable[[Path], None]]:
                 path.chmod(path.stat().st_mode | 0o200)
 
 
+@pytest.mark.parametrize("points", [("300000",), *exhaustive((("1", "300000", 1),))], ids=["one", "all"])
 def test_a_store_whose_making_is_killed_is_not_there_and_the_next_process_makes_it(
-    tmp_path: Path, scratch: Path
+    tmp_path: Path, scratch: Path, points: tuple[int | str, ...]
 ) -> None:
     project = tmp_path / "project"
-    for point in ("1", "300000", 1):
+    for point in points:
         kill_while_connecting(project, scratch, point)
         assert "mlflow.db" not in names(project)
     store = connect(project / "mlflow.db")
@@ -154,13 +156,14 @@ def test_a_store_whose_making_is_killed_is_not_there_and_the_next_process_makes_
     assert names(project) == ["mlflow.db", "mlflow.db.lock"] and not names(scratch)
 
 
+@pytest.mark.parametrize("points", [(2,), *exhaustive((("300000", 1, 2),))], ids=["one", "all"])
 def test_a_store_whose_upgrade_is_killed_is_as_it_was_and_the_next_process_upgrades_it(
-    tmp_path: Path, scratch: Path
+    tmp_path: Path, scratch: Path, points: tuple[int | str, ...]
 ) -> None:
     project = tmp_path / "project"
     file = write_old_store(project, runs=3)
     former, content = file.read_bytes(), dump(file)
-    for point in ("300000", 1, 2):
+    for point in points:
         kill_while_connecting(project, scratch, point)
         assert file.read_bytes() == former
     file.chmod(0o660)
