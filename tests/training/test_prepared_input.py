@@ -175,6 +175,7 @@ for values in ({"augments_on_device": True}, {"augments_on_device": True, "stays
 """
 
 
+@pytest.mark.exhaustive  # test_backends trains a network there
 @pytest.mark.parametrize(
     "backend",
     [
