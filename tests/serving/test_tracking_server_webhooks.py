@@ -97,6 +97,7 @@ def test_an_outage_is_reported_once_and_the_moved_alias_is_followed_after_it(
     assert sum(message == "the registry answers again" for message in messages) == 1, messages
 
 
+@pytest.mark.exhaustive  # the first test follows an alias in one process
 def test_serve_and_webhook_work_together_and_no_worker_survives_a_killed_service(
     server: WebhookServer, tmp_path: Path
 ) -> None:

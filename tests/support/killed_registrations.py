@@ -27,6 +27,7 @@ from cxr.steps.register import Register
 from cxr.tracking import aliases, promotion_log
 from cxr.tracking.aliases import Aliases
 from cxr.tracking.store import Store
+from support.figures import blank_figures
 
 WRITES = ("create_", "log_", "set_", "delete_", "finalize_", "update_")
 """Beginnings of the names of calls that change a store: kills before two calls that only read leave the same store."""
@@ -162,4 +163,5 @@ def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     assert mlflow.pyfunc is not None
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))
+    with blank_figures():
+        main(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))

@@ -21,6 +21,8 @@ from support.loopback import MlflowServer
 from support.model_folders import ModelFolders, replace_evaluation, write_models, write_store
 from support.sweeps import exhaustive
 
+FEW = 2
+
 
 def settings(folders: ModelFolders, uri: str, *included: str) -> dict[str, Any]:
     """Fields of the step, with limits that every model keeps."""
@@ -74,7 +76,7 @@ def test_a_promotion_killed_before_any_writing_call_is_completed_by_the_next_reg
     Register(**settings(folders, uri, "shallow")).execute()
     replace_evaluation(folders, "three_block", 5.0)
     seed = random.randrange(10**6)
-    kills = {"most": 3, "seed": seed} if few else {}
+    kills = {"most": FEW, "seed": seed} if few else {}
     rounds = killed_registrations(work, kills, settings(folders, uri, "three_block"))
     whole = rounds[0]["content"]
     assert whole["aliases"] == {"champion": "2", "challenger": "2"}
@@ -85,7 +87,7 @@ def test_a_promotion_killed_before_any_writing_call_is_completed_by_the_next_reg
     stored = {f"decisions/0002/{name}" for name in ("decision.json", "decision.html", "comparison.parquet")}
     assert stored <= set(log[5])
     calls = len(rounds[0]["calls"])
-    assert calls > 15 and len(rounds) == 1 + (3 if few else calls)
+    assert calls > 15 and len(rounds) == 1 + (FEW if few else calls)
     assert differences(rounds) == {}, f"seed {seed}"
 
 

@@ -135,6 +135,7 @@ def test_the_detector_of_the_registry_is_named_and_followed(
         assert service.client.get("/version")["regions_model"]["version"] == "2"
 
 
+@pytest.mark.exhaustive  # test_workers starts the command, and the test above follows the registry
 def test_the_workers_draw_boxes_as_soon_as_a_detector_is_registered(tmp_path: Path) -> None:
     uri = write_store(tmp_path)
     register_versions(tmp_path / "run", uri)

@@ -214,6 +214,7 @@ def test_a_version_that_cannot_be_loaded_is_no_shadow(
     assert f"version {broken}" in provider.problem and provider.problem.endswith("no shadow answers")
 
 
+@pytest.mark.exhaustive  # test_workers starts the command, and a test above follows the registry
 def test_the_command_starts_without_a_shadow_and_takes_it_up_when_its_alias_appears(
     command: ServeCommand, store: tuple[str, ModelFolders], tmp_path: Path
 ) -> None:

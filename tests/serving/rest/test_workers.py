@@ -24,6 +24,7 @@ from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from support.model_folders import ModelFolders, write_store
 from support.rest_service import PNG_HEADERS, ServeCommand, ServiceClient, worker_processes
+from support.sweeps import exhaustive
 from support.tracking_server import NAME, register_versions, wait_until
 
 SECRET = "a secret of some length"
@@ -154,7 +155,7 @@ def test_workers_of_a_service_that_is_killed_while_they_load_end_at_once(
     ("arguments", "status", "message"),
     [
         (("--model", "nowhere"), 2, "nowhere"),
-        (("--tracking_uri", "sqlite:///nowhere.db"), 2, "nowhere.db"),
+        *exhaustive((("--tracking_uri", "sqlite:///nowhere.db"), 2, "nowhere.db")),
     ],
 )
 def test_a_failing_start_gives_one_error_and_its_exit_status(
