@@ -197,6 +197,7 @@ def unmarked(small, tmp_path_factory) -> dict[str, Path]:
     return {"unmarked_manifest": manifest, "unmarked_splits": root / "splits", "unmarked_prepared": root / "prepared"}
 
 
+@pytest.mark.exhaustive  # tests/regions/test_region_evaluation.py judges images without boxes
 def test_images_without_boxes_are_measured_as_far_as_possible(small, unmarked, tmp_path):
     alone = {"classifier": None, "classifier_evaluation": None, "tracking_uri": ""}
     small.evaluation(tmp_path / "a", **alone, **unmarked).execute()
