@@ -172,6 +172,7 @@ def test_without_the_stress_test_everything_else_is_the_same(pipeline: Path, eva
     assert plain == {key: value for key, value in stressed.items() if "stress" not in key} != stressed
 
 
+@drawn_figures()
 def test_a_coverage_adds_prediction_sets_to_card_report_and_mlflow_and_changes_nothing_else(
     pipeline: Path, evaluated: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_coverage_for_which_validation_is_too_small_is_refused_before_the_netw
     assert not (tmp_path / "evaluation").exists()
 
 
+@drawn_figures()
 def test_slices_come_from_manifest_and_patients_and_change_nothing_else(
     pipeline: Path, evaluated: Path, tmp_path: Path
 ) -> None:
