@@ -34,8 +34,8 @@ REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 LONGEST = (
-    "test_parity", "e2e", "test_killed_at_every", "test_walkthrough", "test_region_training", "test_detector.py",
-    "test_backends", "integration", "test_session", "test_loop.py", "test_frozen_split",
+    "test_parity", "test_killed_at_every", "e2e", "test_walkthrough", "integration", "test_region_training",
+    "test_backends", "test_cut_off_decision", "test_detector.py", "test_regions.py", "test_session", "test_loop.py",
 )  # fmt: skip
 """Files that take minutes begin first: no worker is left with one at the end."""
 TOGETHER = ("tests/integration/",)

@@ -100,6 +100,7 @@ def test_each_epoch_lowers_the_loss_and_says_its_parts_and_the_precision(trainin
         assert row["loss"] == pytest.approx(row["class_loss"] + row["box_loss"] + row["image_loss"], rel=1e-4)
 
 
+@pytest.mark.exhaustive  # tests/training/test_session.py kills the same loop with a classifier
 def test_a_killed_training_resumes_with_the_same_weights(drawn, training, checkpoints):
     whole, expected = training
     resumed = drawn.session(checkpoints, **EVERYTHING)
