@@ -184,15 +184,15 @@ def test_two_processes_give_what_one_gives_even_if_one_is_killed(on_devices, val
 
     port = free_port()
     first, killed = start(0, port, ["-m", "cxr.cli.main"]), start(1, port, ["-c", KILLED_IN_EPOCH_2])
-    assert killed.wait(200) == -signal.SIGKILL
-    message = first.communicate(timeout=200)[1]
+    assert killed.wait(400) == -signal.SIGKILL
+    message = first.communicate(timeout=400)[1]
     assert first.returncode == 1, message
     assert "expected all 2 processes to train to the end" in message
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"], "there is no half output"
 
     port = free_port()
     processes = [start(number, port, ["-m", "cxr.cli.main"]) for number in (0, 1)]
-    logs = [process.communicate(timeout=200)[1] for process in processes]
+    logs = [process.communicate(timeout=400)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     assert "training goes on after epoch 1" in logs[0]
     assert "6 on each of 2 devices of 2 processes" in logs[0]

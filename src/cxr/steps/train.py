@@ -43,8 +43,8 @@ class Train(TrainingStep):
         Field(
             ge=1,
             le=64,
-            description="Devices of this machine that divide each batch, more than 1 only with KERAS_BACKEND=jax; null: "
-            "all GPUs with JAX, else one device.",
+            description="Devices of this machine that divide each batch, more than 1 only with Keras's backend JAX; "
+            "null: all GPUs with JAX, else one device.",
         ),
     ] = None
     phantom_train_images: Annotated[

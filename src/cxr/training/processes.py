@@ -97,37 +97,32 @@ class ProcessGroup:
         """Meet the other processes, and part from them when all have come to the end; one process alone does nothing.
 
         Raises:
-            TrainingError: if they do not meet in time, or another process has ended before.
+            TrainingError: if another process has ended before the training.
         """
         if self.count == 1:
             yield
             return
         import jax
 
+        # If they do not meet in time, JAX itself ends the process.
+        log.info("process %d of %d waits for the others at %s", self.number, self.count, self.address)
         try:
             jax.distributed.initialize(
                 self.address, self.count, self.number, initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=END_SECONDS,
             )  # fmt: skip
-        except RuntimeError as error:
-            raise TrainingError(
-                f"expected {self.count} processes to meet at {self.address} within {START_SECONDS} s, received "
-                f"{_first_line(error)}; start all of them, and look at the log of process 0"
-            ) from error
-        log.info("process %d of %d has met the others", self.number, self.count)
-        try:
             yield
             jax.distributed.shutdown()
         except BaseException as error:
             # At its normal exit, JAX would first wait for the other processes, and then crash.
             atexit.register(_leave, getattr(error, "exit_status", 1))
-            if isinstance(error, jax.errors.JaxRuntimeError) or _LOST_CONNECTION in str(error):
-                raise TrainingError(
-                    f"expected all {self.count} processes to train to the end, received {_first_line(error)} in "
-                    f"process {self.number}; the log of the process that ended first has the cause. Start all of them "
-                    "again: training goes on after the last finished epoch"
-                ) from error
-            raise
+            if not isinstance(error, jax.errors.JaxRuntimeError) and _LOST_CONNECTION not in str(error):
+                raise
+            raise TrainingError(
+                f"expected all {self.count} processes to train to the end, received {_first_line(error)} in process "
+                f"{self.number}; the log of the process that ended first has the cause. Start all of them again: "
+                "training goes on after the last finished epoch"
+            ) from error
 
     def from_first(self, produce: Callable[[], bytes]) -> bytes:
         """Give all processes what the first one has.
@@ -192,7 +187,8 @@ ONE_PROCESS = ProcessGroup()
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+    line = str(error).strip().partition("\n")[0]
+    return line[max(0, line.find(_LOST_CONNECTION)) :]
 
 
 def _leave(status: int) -> None:
