@@ -90,12 +90,15 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    """A training whose result depends on all images of a batch: by normalisation, mixing, weights and averages."""
+    """A training whose result depends on all images of a batch: by normalisation, mixing, weights and averages.
+
+    The training images lie on the devices, and validation images are sent to them.
+    """
     folders = write_training_folders(tmp_path_factory.mktemp("folders"), train=TRAIN_IMAGES, validation=10)
     return {name: str(folder) for name, folder in folders.items()} | {
         "model": "small", "architecture": "shallow", "tracking_uri": "", "epochs": EPOCHS, "batch_size": BATCH_SIZE,
         "batch_normalisation": True, "dropout": 0.3, "balance": "class_weights", "mixup": 0.2, "average_decay": 0.9,
-        "augmentation": {"zoom": 0.1, "horizontal_flip": True}, "optimizer": "sgd", "learning_rate": 0.05,
+        "augmentation": {"zoom": 0.1, "gamma": 0.2}, "on_device": "always", "optimizer": "sgd", "learning_rate": 0.05,
     }  # fmt: skip
 
 

@@ -129,7 +129,10 @@ class TrainingSession:
         )  # fmt: skip
         self.device, self.batch_size = device.facts, device.batch_size
         self.devices = devices
-        devices.check_batch_size("batch_size", self.batch_size)
+        uses_gpu_size = device.on_gpu and settings.gpu_batch_size is not None
+        devices.check_batch_size("gpu_batch_size" if uses_gpu_size else "batch_size", self.batch_size)
+        same = fingerprint_training(settings, prepared.recipe, data, [self.batch_size])
+        devices.processes.expect_same(same, "parameters and data")
         with devices.scope():
             self.network = build_network(
                 settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
@@ -142,7 +145,6 @@ class TrainingSession:
         feed_device(self._train_batches, settings.on_device, on_gpu=device.on_gpu)
         self._steps_per_execution = choose_steps_per_execution(self.network, on_gpu=device.on_gpu)
         self._resume = resume
-        devices.processes.expect_same(self.fingerprint(), "parameters and data")
         states = [state for number in range(len(self.phases)) if (state := self._saved_state(number)) is not None]
         self.run_id: str | None = states[-1].progress.run_id if states else None
 
