@@ -15,7 +15,7 @@ from cxr.training.device import make_deterministic
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import fit
-from cxr.training.session import TrainingPhase
+from cxr.training.phases import TrainingPhase
 from support.short_backbone import short_backbone
 from support.sweeps import exhaustive
 from support.training_settings import training_plan

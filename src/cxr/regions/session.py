@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,14 @@ from cxr.training.checkpoint import Checkpoint, fingerprint_training
 from cxr.training.device import Precision, prepare_device
 from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
 from cxr.training.loop import TrainingResult, fit
-from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan
+from cxr.training.plan import (
+    LearningRateRule,
+    Monitor,
+    OptimizerName,
+    Schedule,
+    TrainingPlan,
+    learning_rate_factor,
+)
 from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
@@ -55,6 +62,7 @@ class RegionTrainingSettings:
     max_boxes: int
     optimizer: OptimizerName
     learning_rate: float
+    learning_rate_rule: LearningRateRule
     weight_decay: float
     schedule: Schedule
     warmup_epochs: float
@@ -170,6 +178,8 @@ class RegionTrainingSession:
             **{name: getattr(settings, name) for name in DetectionLossSettings.__dataclass_fields__}
         )
         plan = settings.plan(phantom=self._data.dataset.kind == "phantom")
+        factor = learning_rate_factor(settings.learning_rate_rule, self._batch_size / settings.batch_size)
+        plan = replace(plan, learning_rate=factor * plan.learning_rate)
         log.info("%s: all layers are trained on %d images", self.network.name, self._train.count)
         return fit(
             self.network, self._train, DetectionTask(self.validation, losses, self.detector), plan,

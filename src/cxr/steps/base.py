@@ -210,14 +210,7 @@ class Step(BaseModel):
             DiskFullError: if a disk has no room for the outputs.
             AccessError: if this user may not read an input or write an output.
         """
-        missing = [
-            f"expected {field} ({artifact.kind}) to exist, received {field}={getattr(self, field)}; "
-            "run the step that makes it, or `dvc repro`"
-            for field, artifact in self.artifacts().items()
-            if isinstance(artifact, Input) and not artifact.optional and not getattr(self, field).exists()
-        ]
-        if missing:
-            raise MissingInputError("\n".join(missing))
+        self.check_inputs()
         outputs = {
             field: Path(getattr(self, field))
             for field, artifact in self.artifacts().items()
@@ -237,6 +230,21 @@ class Step(BaseModel):
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024) / 2**20
         )
         log.info("%s done: %.1f s, peak memory %.0f MiB", self.name, time.perf_counter() - started, peak)
+
+    def check_inputs(self) -> None:
+        """Check that all inputs exist.
+
+        Raises:
+            MissingInputError: listing those that do not.
+        """
+        missing = [
+            f"expected {field} ({artifact.kind}) to exist, received {field}={getattr(self, field)}; "
+            "run the step that makes it, or `dvc repro`"
+            for field, artifact in self.artifacts().items()
+            if isinstance(artifact, Input) and not artifact.optional and not getattr(self, field).exists()
+        ]
+        if missing:
+            raise MissingInputError("\n".join(missing))
 
 
 def _describe_problem(step_class: type[Step], problem: Any) -> str:

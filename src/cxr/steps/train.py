@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,6 +11,7 @@ from cxr.models.networks import check_architecture, option_problems
 from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE
 from cxr.steps.training_fields import TrainingStep
 from cxr.training.parameter_checks import combination_problems
+from cxr.training.processes import ProcessGroup
 
 if TYPE_CHECKING:
     from cxr.training.session import TrainingSettings
@@ -36,6 +38,15 @@ class Train(TrainingStep):
             description="Mix pairs of training images and their labels, with shares from Beta(mixup, mixup); 0: none.",
         ),
     ] = 0.0
+    devices: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=64,
+            description="Devices of this machine that divide each batch, more than 1 only with Keras's backend JAX; "
+            "null: all GPUs with JAX, else one device.",
+        ),
+    ] = None
     phantom_train_images: Annotated[
         int | None,
         Field(
@@ -115,17 +126,35 @@ class Train(TrainingStep):
 
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__})
 
+    def execute(self) -> None:
+        """Run the step; of the processes of one training, the first alone has outputs."""
+        if ProcessGroup.read(os.environ).is_first:
+            super().execute()
+        else:
+            self.check_inputs()
+            self.run()
+
     def run(self) -> None:
         """Read split and images, train, write network, metadata, history and facts about the training."""
-        self.check_store()
+        processes = ProcessGroup.read(os.environ)
+        if processes.is_first:
+            self.check_store()
         from cxr.models.backend import load_keras
 
         load_keras()
         from cxr.images.prepared import PreparedImages
+        from cxr.training.data_parallel import choose_devices
         from cxr.training.session import TrainingSession
         from cxr.training.split_data import SplitData
 
         data = SplitData.read(self.manifest, self.splits)
         prepared = PreparedImages.open(self.prepared, self.recipe)
-        session = TrainingSession(self.settings(), prepared, data, self.checkpoints, resume=self.resume)
-        self.train_and_write(session, prepared, data, mirrored=self.mirrored)
+        with processes.joined():
+            devices = choose_devices(self.devices, processes)
+            session = TrainingSession(
+                self.settings(), prepared, data, self.checkpoints, resume=self.resume, devices=devices
+            )
+            if processes.is_first:
+                self.train_and_write(session, prepared, data, mirrored=self.mirrored)
+            else:
+                session.train()

@@ -52,6 +52,13 @@ class TrainingStep(TrackingStep):
         float,
         Field(gt=0, le=1, description="Learning rate of the first epoch; with warm-up or a schedule the highest."),
     ] = 1e-3
+    learning_rate_rule: Annotated[
+        Literal["constant", "linear", "sqrt"],
+        Field(
+            description="How learning rates grow on a GPU with gpu_batch_size: not at all, with gpu_batch_size / "
+            "batch_size, or with its square root."
+        ),
+    ] = "constant"
     weight_decay: Annotated[
         float,
         Field(ge=0, le=1, description="Weight decay of adamw; biases and parameters of normalisation have none."),
@@ -72,7 +79,7 @@ class TrainingStep(TrackingStep):
             "averages, and they are saved; 0: no average.",
         ),
     ] = 0.0
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per batch.")] = 32
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="Images per batch, of all devices together.")] = 32
     epochs: Annotated[int, Field(ge=1, le=10_000, description="Maximum of epochs on radiographs of patients.")] = 30
     phantom_epochs: Annotated[
         int,
@@ -99,7 +106,8 @@ class TrainingStep(TrackingStep):
         ),
     ] = "none"
     gpu_batch_size: Annotated[
-        int | None, Field(ge=1, le=4096, description="Images per batch on a GPU; null takes batch_size.")
+        int | None,
+        Field(ge=1, le=4096, description="Images per batch on GPUs, of all together; null takes batch_size."),
     ] = None
     gpu_precision: Annotated[
         Literal["float32", "mixed_float16", "mixed_bfloat16"],

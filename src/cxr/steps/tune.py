@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FIXED = WITHOUT_EFFECT | {
     "model", "system", "architecture", "augmentation", "monitor", "seed", "epochs", "phantom_epochs",
-    "phantom_train_images", "fine_tune_epochs", "mirrored",
+    "phantom_train_images", "fine_tune_epochs", "mirrored", "devices",
 }  # fmt: skip
 """Parameters of a training that all trials share: they would make trials incomparable, have no single value, or take
 effect only after training."""

@@ -103,6 +103,17 @@ class DrawnChanges:
     flips: NDArray[np.bool_]
     photometric_draws: NDArray[np.float64]
 
+    def select(self, rows: NDArray[np.int64] | slice) -> DrawnChanges:
+        """Take the changes of some images.
+
+        Args:
+            rows: positions in the batch, or a slice of it.
+
+        Returns:
+            Their changes, in this order.
+        """
+        return DrawnChanges(self.augmentation, self.matrices[rows], self.flips[rows], self.photometric_draws[rows])
+
 
 def draw_changes(
     count: int, height: int, width: int, augmentation: Augmentation, generator: np.random.Generator

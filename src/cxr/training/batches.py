@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cxr.evaluation.prediction import ImageRows
 from cxr.images.recipes import Recipe
 from cxr.training.augmentation import Augmentation, DrawnChanges, apply_changes, draw_changes, grey_level_factors
+from cxr.training.data_parallel import ONE_DEVICE, DeviceGroup
 from cxr.training.prepared_input import GREY_LEVEL_FACTORS, MATRICES, PARTNERS, PLANES, ROWS, SHARES
 
 Balance = Literal["none", "class_weights", "oversample"]
@@ -23,7 +24,8 @@ Balance = Literal["none", "class_weights", "oversample"]
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
     """Batches whose order and augmentation depend on seed and epoch alone.
 
-    A run that is killed and resumed therefore sees the same batches as one that was not.
+    A run that is killed and resumed therefore sees the same batches as one that was not. Where several processes
+    train, each reads its own part of every batch; the parts make up the batch that a single one would read.
 
     Attributes:
         epoch: number of the current epoch, from 0; set it before each pass.
@@ -45,6 +47,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         balance: Balance,
         mixup: float,
         seed: int,
+        devices: DeviceGroup = ONE_DEVICE,
     ) -> None:
         """Describe the batches; no image is read yet.
 
@@ -53,7 +56,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             rows: ``(m,)`` row numbers of the images to use.
             labels: ``(m,)``, 0 for NORMAL and 1 for PNEUMONIA.
             recipe: recipe of the images; it defines how planes become channels.
-            batch_size: images per batch.
+            batch_size: images per batch, of all devices together.
             outputs: number of outputs of the network: 1 (sigmoid) or 2 (softmax).
             shuffle: whether each epoch has a new random order.
             augmentation: ranges of random changes; None for none.
@@ -61,6 +64,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
                 ``"oversample"`` repeats images of the rarer class, drawn anew each epoch.
             mixup: parameter alpha of :meth:`mix`; 0 mixes nothing.
             seed: seed of order, augmentation, oversampling and mixing.
+            devices: the devices that divide each batch among themselves.
         """
         super().__init__(workers=1, use_multiprocessing=False)
         self.images = images
@@ -74,6 +78,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         self.balance = balance
         self.mixup = mixup
         self.seed = seed
+        self.devices = devices
         self.epoch = 0
         self.augments_on_device = False
         self.stays_on_device = False
@@ -95,31 +100,31 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         return -(-self.count // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Read one batch.
+        """Read one batch, or the part of it that belongs to this process.
 
         Args:
             index: number of the batch, from 0.
 
         Returns:
-            What :meth:`inputs` returns; labels ``(batch, outputs)`` float32; and, with class weights, weights
-            ``(batch,)`` float32.
+            What :meth:`inputs` returns, as :meth:`cxr.training.data_parallel.DeviceGroup.divide` passes it on; labels
+            ``(batch, outputs)`` float32; and, with class weights, weights ``(batch,)`` float32.
         """
         positions = self.positions(index)
+        own = self.devices.own_rows(len(positions))
         labels = self.labels[positions]
         targets = labels[:, None] if self.outputs == 1 else np.eye(2)[labels]
         judged = [targets.astype(np.float32)]
         if self.balance == "class_weights":
             judged.append(self.class_weights()[labels].astype(np.float32))
-        inputs = self.inputs(positions, index)
-        if not self.mixup:
-            return inputs, *judged
-        partners, shares = self.mixture(len(positions), index)
-        mixed = []
-        for array in judged:
-            share = shares.reshape(-1, *[1] * (array.ndim - 1))
-            mixed.append(share * array + (1 - share) * array[partners])
-        images = inputs if isinstance(inputs, dict) else {PLANES: inputs}
-        return {**images, PARTNERS: partners, SHARES: shares}, *mixed
+        inputs = self.inputs(positions[own], index)
+        if self.mixup:
+            partners, shares = self.mixture(len(positions), index)
+            for number, array in enumerate(judged):
+                share = shares.reshape(-1, *[1] * (array.ndim - 1))
+                judged[number] = share * array + (1 - share) * array[partners]
+            images = inputs if isinstance(inputs, dict) else {PLANES: inputs}
+            inputs = {**images, PARTNERS: partners[own], SHARES: shares[own]}
+        return self.devices.divide(inputs, len(positions)), *(array[own] for array in judged)
 
     def mixture(self, count: int, index: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Draw what each image is mixed with (mixup, Zhang et al. 2017, arXiv:1710.09412).
@@ -142,7 +147,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         """Read images, and augment them or say how the device augments them.
 
         Args:
-            positions: ``(batch,)`` positions in ``rows``.
+            positions: ``(batch,)`` positions in ``rows``, of this process's part of the batch.
             index: number of the batch; with seed and epoch it decides the augmentation.
 
         Returns:
@@ -170,13 +175,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
             index: number of the batch, from 0.
 
         Returns:
-            The changes; None without augmentation.
+            The changes of this process's part; None without augmentation.
         """
         if self.augmentation is None:
             return None
         count, size = len(self.positions(index)), self.recipe.size
         generator = np.random.default_rng([self.seed, self.epoch, 1, index])
-        return draw_changes(count, size, size, self.augmentation, generator)
+        return draw_changes(count, size, size, self.augmentation, generator).select(self.devices.own_rows(count))
 
     def prepare_targets(self, targets: Any) -> Any:
         """Make of a batch's targets, on the device, what the loss compares with the network's outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import shutil
@@ -11,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import keras
@@ -108,6 +109,34 @@ class TrainingState:
         """
         assign_variables(model.variables, self.model)
         assign_variables(optimizer.variables, self.optimizer)
+
+    def to_bytes(self) -> bytes:
+        """Pack the state for other processes."""
+        content = io.BytesIO()
+        arrays = {
+            f"{name} {number}": array
+            for name in ("model", "optimizer", "best")
+            for number, array in enumerate(getattr(self, name))
+        }
+        np.savez(content, progress=np.array(json.dumps(asdict(self.progress))), **arrays)
+        return content.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Unpack what :meth:`to_bytes` has packed.
+
+        Args:
+            content: the bytes.
+
+        Returns:
+            The state.
+        """
+        lists: dict[str, Arrays] = {"model": [], "optimizer": [], "best": []}
+        with np.load(io.BytesIO(content)) as stored:
+            progress = TrainingProgress(**json.loads(str(stored["progress"])))
+            for key in stored.files[1:]:
+                lists[key.partition(" ")[0]].append(stored[key])
+        return cls(progress, **lists)
 
 
 @dataclass(frozen=True)

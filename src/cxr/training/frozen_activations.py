@@ -48,7 +48,7 @@ class ActivationBatches(Batches):
         super().__init__(
             images.images, images.rows, images.labels, images.recipe,
             batch_size=images.batch_size, outputs=images.outputs, shuffle=images.shuffle,
-            balance=images.balance, mixup=0.0, seed=images.seed,
+            balance=images.balance, mixup=0.0, seed=images.seed, devices=images.devices,
         )  # fmt: skip
         self.activations = tuple(activations)
         self.seconds = seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from cxr.training.checkpoint import (
     copy_variables,
 )
 from cxr.training.compilation import learning_rate_schedule
+from cxr.training.data_parallel import DividedInputNetwork
 from cxr.training.plan import TrainingPlan, higher_is_better
 from cxr.training.prepared_input import PreparedInputNetwork
 from cxr.training.read_ahead import ReadAhead
@@ -58,7 +60,7 @@ class TrainingResult:
     Attributes:
         history: one row of metrics per epoch: epoch (from 1), loss and other metrics of the task on the training images
             as measured during the epoch, its metrics of validation with ``val_``, learning_rate (of the last step),
-            seconds (training alone), ended (when the epoch ended, in seconds since 1970).
+            seconds (training alone), devices (how many trained), ended (when the epoch ended, in seconds since 1970).
         best_epoch: epoch (from 1) whose weights the network now has.
         best: monitored metric of that epoch.
         stopped: why training ended before its last epoch, or "".
@@ -69,6 +71,8 @@ class TrainingResult:
             a checkpoint.
         steps_per_execution: batches that one call of the compiled step trains on.
         on_device: whether all training images lay on the device.
+        batch_size: images per batch, of all devices together.
+        devices: number of devices that trained in this process's epochs.
     """
 
     history: list[dict[str, float]]
@@ -81,6 +85,8 @@ class TrainingResult:
     other_seconds: float
     steps_per_execution: int
     on_device: bool
+    batch_size: int
+    devices: int
 
     @property
     def other_share(self) -> float | None:
@@ -132,13 +138,15 @@ def fit(
     previous = previous or PreviousPhase()
     trained = AveragedNetwork(model, plan.average_decay) if plan.average_decay else model
     schedule = learning_rate_schedule(plan, len(train))
-    on_planes = PreparedInputNetwork(trained, train.recipe, train.device_images(), train.prepare_targets)
+    devices = train.devices
+    network_class = PreparedInputNetwork if devices.count == 1 else DividedInputNetwork
+    on_planes = network_class(trained, train.recipe, train.device_images(), train.prepare_targets)
     task.compile(on_planes, plan, schedule)
     on_planes.steps_per_execution = min(steps_per_execution, len(train))
     if state:
         state.restore(trained, on_planes.optimizer)
         progress, best = state.progress, state.best
-        log.info("training goes on after epoch %d", progress.epoch)
+        log.info("training goes on after epoch %d%s", progress.epoch, _describe_change(progress, devices.count))
     else:
         progress = TrainingProgress(plan.learning_rate, previous.epochs, previous.best, previous.best_epoch)
         best = copy_variables(model.variables)
@@ -164,8 +172,12 @@ def fit(
                 learning_rate = float(keras.ops.convert_to_numpy(schedule(last_step)))
             row, seconds = _train_epoch(on_planes, batches, task, progress, learning_rate, bar)
             with trained.averages_as_weights() if plan.average_decay else nullcontext():
-                row |= {f"val_{name}": value for name, value in task.validation_metrics(on_planes).items()}
-                row |= {"learning_rate": learning_rate, "seconds": seconds, "ended": round(time.time(), 3)}
+                measured = task.validation_metrics(on_planes)
+                row |= {f"val_{name}": value for name, value in measured.items()}
+                row |= {"learning_rate": learning_rate, "seconds": seconds, "devices": devices.count}
+                row |= {"ended": round(time.time(), 3)}
+                # All processes decide from the same numbers: their processors may round differently.
+                row = json.loads(devices.processes.from_first(json.dumps(row).encode))
                 _show(row, task.shown, bar)
                 progress.history.append(row)
                 progress.epoch += 1
@@ -185,6 +197,8 @@ def fit(
         other_seconds=other_seconds,
         steps_per_execution=on_planes.steps_per_execution,
         on_device=train.stays_on_device,
+        batch_size=train.batch_size,
+        devices=devices.count,
     )  # fmt: skip
 
 
@@ -215,6 +229,12 @@ def _train_epoch(
             f"lower the learning rate (learning_rate={learning_rate:g})"
         )
     return row, seconds
+
+
+def _describe_change(progress: TrainingProgress, devices: int) -> str:
+    """Say that the devices are not those of the last epoch, which rounding shows."""
+    before = int(progress.history[-1]["devices"])
+    return "" if before == devices else f", with devices={devices} after devices={before}: the last digits will differ"
 
 
 def _show(row: dict[str, float], metrics: Sequence[str], bar: Any) -> None:

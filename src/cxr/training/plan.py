@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine"]
+LearningRateRule = Literal["constant", "linear", "sqrt"]
 Monitor = Literal["loss", "auroc", "stressed_loss", "stressed_auroc", "mean_average_precision"]
 """Validation metrics that can decide. The stressed ones are measured on images under acquisition changes, and the last
 one belongs to detectors."""
+
+
+def learning_rate_factor(rule: LearningRateRule, batches: float) -> float:
+    """Choose the factor of a learning rate for larger batches.
+
+    Args:
+        rule: ``"linear"`` (Goyal et al. 2017, arXiv:1706.02677, for SGD), ``"sqrt"`` (Malladi et al. 2022,
+            arXiv:2205.10287, for Adam and RMSprop), or ``"constant"``.
+        batches: size of a batch, divided by the size that the learning rate was chosen for.
+
+    Returns:
+        The factor.
+    """
+    return {"constant": 1.0, "linear": batches, "sqrt": math.sqrt(batches)}[rule]
 
 
 def is_stressed(monitor: Monitor) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +15,26 @@ import keras
 from cxr.errors import ParameterError
 from cxr.images.prepared import PreparedImages
 from cxr.models.networks import build_network
-from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Balance, Batches
 from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState, fingerprint_training
 from cxr.training.classification import ClassificationTask
+from cxr.training.data_parallel import ONE_DEVICE, DeviceGroup
 from cxr.training.device import Precision, prepare_device
 from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import PreviousPhase, TrainingResult, fit
-from cxr.training.plan import Monitor, OptimizerName, Schedule, TrainingPlan, is_stressed
+from cxr.training.phases import TrainingPhase, plan_phases
+from cxr.training.plan import (
+    LearningRateRule,
+    Monitor,
+    OptimizerName,
+    Schedule,
+    is_stressed,
+    learning_rate_factor,
+)
 from cxr.training.split_data import SplitData
 
 log = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ class TrainingSettings:
     architecture: str
     optimizer: OptimizerName
     learning_rate: float
+    learning_rate_rule: LearningRateRule
     weight_decay: float
     schedule: Schedule
     warmup_epochs: float
@@ -75,44 +84,26 @@ class TrainingSettings:
     seed: int
 
 
-@dataclass(frozen=True)
-class TrainingPhase:
-    """Epochs in which the same layers are trained.
-
-    Attributes:
-        name: which layers are trained, for the log.
-        plan: how they are trained.
-        unfrozen: number of layers of the backbone that are trained, counted from its end; None for all.
-    """
-
-    name: str
-    plan: TrainingPlan
-    unfrozen: int | None
-
-    def freeze(self, network: keras.Model) -> None:
-        """Set which layers training changes. Frozen batch normalisation works as in prediction.
-
-        Args:
-            network: the network.
-        """
-        layers = backbone_layers(network)
-        first_trained = 0 if self.unfrozen is None else len(layers) - self.unfrozen
-        for position, layer in enumerate(layers):
-            layer.trainable = position >= first_trained
-
-
 class TrainingSession:
     """One training, ready to start or to resume.
 
     Attributes:
         network: the network; after :meth:`train` with the weights of its best epoch.
         device: the device, as :func:`cxr.training.device.describe_device` gives it.
+        devices: the devices that divide each batch among themselves.
         phases: the planned phases.
         run_id: tracking run that a killed training logged to, or None.
     """
 
     def __init__(
-        self, settings: TrainingSettings, prepared: PreparedImages, data: SplitData, folder: Path, *, resume: bool
+        self,
+        settings: TrainingSettings,
+        prepared: PreparedImages,
+        data: SplitData,
+        folder: Path,
+        *,
+        resume: bool,
+        devices: DeviceGroup = ONE_DEVICE,
     ) -> None:
         """Build the network and check the settings; nothing that takes long is done yet.
 
@@ -121,10 +112,12 @@ class TrainingSession:
             prepared: prepared images.
             data: split of the images.
             folder: where checkpoints and activations are kept until the caller removes it.
-            resume: whether to resume from checkpoints of a killed run with the same settings.
+            resume: whether to resume from checkpoints of a killed run with the same settings, on any number of devices.
+            devices: the devices that divide each batch among themselves.
 
         Raises:
-            ParameterError: if the settings do not suit the network or the recipe.
+            ParameterError: if the settings do not suit the network, the recipe or the devices.
+            TrainingError: if the processes do not have the same settings and data.
         """
         self.settings = settings
         self.prepared = prepared
@@ -135,14 +128,19 @@ class TrainingSession:
             gpu_precision=settings.gpu_precision,
         )  # fmt: skip
         self.device, self.batch_size = device.facts, device.batch_size
-        # Images are mixed, activations are not.
-        cuts_by_itself = settings.cut == "auto" and not device.on_gpu and not settings.mixup
-        self.stores_activations = settings.cut == "always" or cuts_by_itself
-        self.network = build_network(
-            settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
-            batch_normalisation=settings.batch_normalisation, weights=settings.weights,
-        )  # fmt: skip
-        self.phases = plan_phases(settings, self.network, phantom=data.dataset.kind == "phantom")
+        self.devices = devices
+        uses_gpu_size = device.on_gpu and settings.gpu_batch_size is not None
+        devices.check_batch_size("gpu_batch_size" if uses_gpu_size else "batch_size", self.batch_size)
+        same = fingerprint_training(settings, prepared.recipe, data, [self.batch_size])
+        devices.processes.expect_same(same, "parameters and data")
+        with devices.scope():
+            self.network = build_network(
+                settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
+                batch_normalisation=settings.batch_normalisation, weights=settings.weights,
+            )  # fmt: skip
+        factor = learning_rate_factor(settings.learning_rate_rule, self.batch_size / settings.batch_size)
+        self.phases = plan_phases(settings, self.network, factor, phantom=data.dataset.kind == "phantom")
+        self.stores_activations = self._stores_activations(on_gpu=device.on_gpu)
         self._train_batches, self._validation_batches, self._changed_batches = self._batches()
         feed_device(self._train_batches, settings.on_device, on_gpu=device.on_gpu)
         self._steps_per_execution = choose_steps_per_execution(self.network, on_gpu=device.on_gpu)
@@ -164,6 +162,11 @@ class TrainingSession:
         Returns:
             The history of all phases and the best epoch.
         """
+        log.info("%s: %s", self.network.name, self._describe_batches())
+        with self.devices.scope():
+            return self._train(run_id, on_epoch)
+
+    def _train(self, run_id: str | None, on_epoch: Callable[[dict[str, float]], None] | None) -> TrainingResult:
         results: list[TrainingResult] = []
         previous = PreviousPhase()
         activation_seconds = 0.0
@@ -185,7 +188,8 @@ class TrainingSession:
             log.info("%s: %s", self.network.name, phase.name)
             result = fit(
                 trained_part, train, ClassificationTask(validation, changed), phase.plan,
-                steps_per_execution=self._steps_per_execution, checkpoint=self._checkpoint(number), state=state,
+                steps_per_execution=self._steps_per_execution,
+                checkpoint=self._checkpoint(number) if self.devices.processes.is_first else None, state=state,
                 previous=previous, random_layers=self.network.layers, run_id=run_id, on_epoch=on_epoch,
             )  # fmt: skip
             if parts and not is_finished:
@@ -203,13 +207,15 @@ class TrainingSession:
             other_seconds=sum(result.other_seconds for result in results),
             steps_per_execution=max(result.steps_per_execution for result in results),
             on_device=any(result.on_device for result in results),
+            batch_size=self.batch_size,
+            devices=self.devices.count,
         )
 
     def fingerprint(self) -> str:
-        """Compute the digest of everything that this training depends on.
+        """Compute the digest of everything that this training depends on, but for the last digits.
 
         Returns:
-            Hexadecimal SHA-256.
+            Hexadecimal SHA-256; the same for any number of devices.
         """
         environment = [
             self.batch_size,
@@ -226,7 +232,42 @@ class TrainingSession:
         return Checkpoint(self.folder / f"phase-{number}", self._digest(number))
 
     def _saved_state(self, number: int) -> TrainingState | None:
-        return self._checkpoint(number).load() if self._resume else None
+        if not self._resume:
+            return None
+
+        def load() -> bytes:
+            state = self._checkpoint(number).load()
+            return b"" if state is None else state.to_bytes()
+
+        processes = self.devices.processes
+        if processes.count == 1:
+            return self._checkpoint(number).load()
+        # Process 0 may be the only one with the disk that holds the checkpoints.
+        content = processes.from_first(load)
+        return TrainingState.from_bytes(content) if content else None
+
+    def _stores_activations(self, *, on_gpu: bool) -> bool:
+        """Whether activations of frozen layers are kept on disk."""
+        settings, processes = self.settings, self.devices.processes
+        if all(phase.unfrozen is None for phase in self.phases):
+            return False
+        if settings.cut == "always" and processes.count > 1:
+            raise ParameterError(
+                [
+                    "expected cut=auto or never for training in several processes, which share no disk, received "
+                    f"cut=always, processes={processes.count}; set cut to never"
+                ]
+            )
+        # Images are mixed, activations are not.
+        cuts_by_itself = settings.cut == "auto" and not on_gpu and not settings.mixup and processes.count == 1
+        return settings.cut == "always" or cuts_by_itself
+
+    def _describe_batches(self) -> str:
+        count, processes = self.devices.count, self.devices.processes.count
+        if count == 1:
+            return f"batches of {self.batch_size} images"
+        where = f"{count} devices" if processes == 1 else f"{count} devices of {processes} processes"
+        return f"batches of {self.batch_size} images, {self.batch_size // count} on each of {where}"
 
     @staticmethod
     def _is_finished(state: TrainingState, phase: TrainingPhase, previous: PreviousPhase) -> bool:
@@ -238,6 +279,7 @@ class TrainingSession:
         settings, prepared = self.settings, self.prepared
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
+            "devices": self.devices,
             "outputs": self.network.output_shape[-1],
             "seed": settings.seed,
         }
@@ -256,68 +298,3 @@ class TrainingSession:
             for images in (prepared.images, ChangedImages(prepared.images))
         )
         return train, validation, changed if is_stressed(settings.monitor) else None
-
-
-def plan_phases(settings: TrainingSettings, network: keras.Model, *, phantom: bool) -> list[TrainingPhase]:
-    """Plan the phases of a training.
-
-    A network with pretrained weights is trained with its backbone frozen, and then, if ``fine_tune_epochs`` is above
-    0, with the last layers of the backbone unfrozen. Any other network is trained as a whole, and so is every network
-    if ``freeze_backbone`` is False.
-
-    Args:
-        settings: what the network depends on.
-        network: the network.
-        phantom: whether the images are drawn phantoms, which have their own number of epochs.
-
-    Returns:
-        One or two phases.
-
-    Raises:
-        ParameterError: if more layers are to be unfrozen than the backbone has, or none for fine-tuning.
-    """
-    max_epochs = settings.phantom_epochs if phantom else 10_000
-    shared = {name: getattr(settings, name) for name in TrainingPlan.__dataclass_fields__}
-    plan = TrainingPlan(**shared | {"epochs": min(settings.epochs, max_epochs)})
-    layers = backbone_layers(network)
-    problems = unfreezing_problems(settings, len(layers))
-    if problems:
-        raise ParameterError(problems)
-    if not layers or settings.weights == NO_WEIGHTS or not settings.freeze_backbone:
-        return [TrainingPhase("all layers are trained", plan, None)]
-    phases = [TrainingPhase("the backbone is frozen", plan, 0)]
-    if settings.fine_tune_epochs:
-        fine_tuning = replace(
-            plan,
-            optimizer=settings.fine_tune_optimizer,
-            learning_rate=settings.fine_tune_learning_rate,
-            epochs=min(settings.fine_tune_epochs, max_epochs),
-        )
-        count = settings.unfrozen_layers
-        phases.append(TrainingPhase(f"the last {count} layers of the backbone are trained too", fine_tuning, count))
-    return phases
-
-
-def unfreezing_problems(settings: TrainingSettings, layers: int) -> list[str]:
-    """Find what is wrong with the layers to unfreeze.
-
-    Args:
-        settings: what the network depends on.
-        layers: number of layers of the backbone.
-
-    Returns:
-        One sentence per problem.
-    """
-    problems = []
-    count, epochs, name = settings.unfrozen_layers, settings.fine_tune_epochs, settings.architecture
-    if count > layers:
-        problems.append(
-            f"expected unfrozen_layers of at most {layers}, the layers of the backbone of {name}, "
-            f"received unfrozen_layers={count}"
-        )
-    if epochs and not count:
-        problems.append(
-            f"expected unfrozen_layers of at least 1 for fine-tuning {name}, received unfrozen_layers=0, "
-            f"fine_tune_epochs={epochs}; set one of the two"
-        )
-    return problems

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ class TrainedModel:
         Returns:
             ``device``, ``epochs_run``, ``best_epoch``, ``stopped``, ``seconds`` (training alone),
             ``images_per_second``, ``train_images``, ``trainable_parameters``, ``steps_per_execution``, ``on_device``,
-            and ``other_share``, the share of the epochs' time that is not training.
+            ``other_share``, the share of the epochs' time that is not training; ``batch_size`` of all devices together,
+            ``device_batch_size``, ``devices``, and ``device_changes``, the epochs from which on a resumed training had
+            another number of devices.
         """
         seconds, other_share = self.result.train_seconds, self.result.other_share
         return {
@@ -65,6 +68,14 @@ class TrainedModel:
             "steps_per_execution": self.result.steps_per_execution,
             "on_device": self.result.on_device,
             "other_share": None if other_share is None else round(other_share, 4),
+            "batch_size": self.result.batch_size,
+            "device_batch_size": self.result.batch_size // self.result.devices,
+            "devices": self.result.devices,
+            "device_changes": [
+                {"epoch": int(row["epoch"]), "devices": int(row["devices"])}
+                for before, row in pairwise(self.result.history)
+                if row["devices"] != before["devices"]
+            ],
         }
 
     def write(

@@ -18,7 +18,8 @@ from cxr.images.prepared import PreparedImages
 from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
 from cxr.training.loop import TrainingResult
-from cxr.training.session import TrainingSession, TrainingSettings, unfreezing_problems
+from cxr.training.phases import unfreezing_problems
+from cxr.training.session import TrainingSession, TrainingSettings
 from cxr.training.split_data import SplitData
 from cxr.tuning.search import epoch_reporter
 from cxr.tuning.space import Space, values_to_check
