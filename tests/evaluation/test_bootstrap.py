@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.evaluation import metrics
-from cxr.evaluation.bootstrap import bootstrap, bootstrap_band, draw_weights
+from cxr.evaluation.bootstrap import ARRAYS, bootstrap, bootstrap_band, draw_weights
 
 
 def test_images_of_a_patient_are_drawn_together() -> None:
@@ -19,10 +19,12 @@ def test_images_of_a_patient_are_drawn_together() -> None:
     assert weights.std() > 0
 
 
-def test_the_same_seed_gives_the_same_draws_whatever_the_batch() -> None:
+def test_the_same_seed_gives_the_same_draws_whatever_the_blocks() -> None:
     groups = np.arange(20)
     whole = np.concatenate(list(draw_weights(groups, resamples=30, seed=5)))
-    parts = np.concatenate(list(draw_weights(groups, resamples=30, seed=5, batch=7)))
+    blocks = list(draw_weights(groups, resamples=30, seed=5, max_bytes=7 * ARRAYS * 20 * 8))
+    parts = np.concatenate(blocks)
+    assert [len(block) for block in blocks] == [7, 7, 7, 7, 2]
     other_seed = np.concatenate(list(draw_weights(groups, resamples=30, seed=6)))
     assert (whole == parts).all()
     assert (whole != other_seed).any()
