@@ -6,7 +6,6 @@ A table has one row per image with the columns :data:`SPLIT_COLUMNS`; :mod:`cxr.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pandas as pd
 from cxr.data.dataset import CLASSES
 from cxr.errors import DataError
 from cxr.files import SPLITS_FILE, read_json, write_json
-from cxr.tables import write_table
+from cxr.tables import digest_of_lines, write_table
 
 SPLIT_SUMMARY_FILE = "achieved.json"
 STRATA_FILE = "achieved.csv"
@@ -41,22 +40,27 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     Raises:
         DataError: listing every offending path, patient, group or image.
     """
-    accepted = manifest[manifest["status"] == "accepted"] if "status" in manifest else manifest
+    columns = ["path", "patient", "sha256", "duplicate_group"]
+    accepted = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
     problems = []
-    assigned_paths, accepted_paths = set(splits["path"]), set(accepted["path"])
     repeated = splits.loc[splits["path"].duplicated(), "path"].unique()
     unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
     for expectation, offenders in (
-        ("every accepted image to be assigned; not assigned", accepted_paths - assigned_paths),
-        ("only accepted images to be assigned; assigned without being accepted", assigned_paths - accepted_paths),
+        (
+            "every accepted image to be assigned; not assigned",
+            accepted.loc[~accepted["path"].isin(splits["path"]), "path"].unique(),
+        ),
+        (
+            "only accepted images to be assigned; assigned without being accepted",
+            splits.loc[~splits["path"].isin(accepted["path"]), "path"].unique(),
+        ),
         ("every image to be assigned once; assigned more than once", repeated),
         ("every image in train, validation, test or excluded; elsewhere", unknown),
     ):
         if len(offenders):
             problems.append(_describe_offenders(expectation, offenders))
 
-    facts = accepted[["path", "patient", "sha256", "duplicate_group"]]
-    used = splits.loc[splits["split"].isin(USED_SPLITS), ["path", "label", "group", "split"]].merge(facts, on="path")
+    used = splits.loc[splits["split"].isin(USED_SPLITS), ["path", "label", "group", "split"]].merge(accepted, on="path")
     for column in ("group", "patient", "sha256", "duplicate_group"):
         rows_with_value = used[used[column].notna() & (used[column] != "")]
         counts = rows_with_value.groupby(column)["split"].nunique()
@@ -100,11 +104,9 @@ def summarize_split(splits: pd.DataFrame) -> dict[str, Any]:
     images = splits["split"].value_counts()
     shares = {split: round(int(images.get(split, 0)) / len(used), 6) for split in USED_SPLITS} if len(used) else {}
     patients = splits.groupby("split")["group"].nunique()
-    rows = splits[["path", "sha256", "split"]].to_numpy()
-    lines = sorted(f"{path}\t{sha256}\t{split}" for path, sha256, split in rows)
     excluded = splits.loc[splits["split"] == EXCLUDED, "reason"].value_counts()
     return {
-        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "digest": digest_of_lines(splits[["path", "sha256", "split"]], separator="\t", ending=""),
         "images": {split: int(images.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
         "patients": {split: int(patients.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
         "shares": shares,

@@ -16,7 +16,7 @@ MAX_BLOCK_BYTES = 256 * 2**20
 MAX_BLOCK_REPLICATES = 250
 """Largest number of replicates that are computed at once: more would not be faster."""
 ARRAYS = 10
-"""Arrays of (replicates, images) float64 that a statistic has in memory at once; those of an evaluation are the most."""
+"""Arrays of (replicates, images) float64 that the metrics of an evaluation have in memory at once, at most."""
 
 Statistic = Callable[[Floats], Mapping[str, Floats]]
 """Weights (replicates, images) to values (replicates, ...), by name."""
@@ -65,9 +65,7 @@ class BootstrapResult:
     groups: int
 
 
-def draw_weights(
-    groups: ArrayLike, *, resamples: int, seed: int, max_bytes: int = MAX_BLOCK_BYTES
-) -> Iterator[Floats]:
+def draw_weights(groups: ArrayLike, *, resamples: int, seed: int, max_bytes: int = MAX_BLOCK_BYTES) -> Iterator[Floats]:
     """Draw patients with replacement, as many as there are, and count how often each image is drawn.
 
     The replicates come in blocks, so that memory does not grow with their number, nor with images times replicates.
