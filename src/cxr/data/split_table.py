@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import CLASSES
@@ -43,29 +44,33 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     columns = ["path", "patient", "sha256", "duplicate_group"]
     accepted = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
     problems = []
-    repeated = splits.loc[splits["path"].duplicated(), "path"].unique()
+    # Numbers in place of paths: two sets of all paths would take a gigabyte for a few million images.
+    path_numbers, _ = pd.factorize(pd.concat([accepted["path"], splits["path"]], ignore_index=True))
+    accepted_numbers, assigned_numbers = path_numbers[: len(accepted)], path_numbers[len(accepted) :]
+    is_assigned = np.isin(accepted_numbers, assigned_numbers)
+    is_accepted = np.isin(assigned_numbers, accepted_numbers)
     unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
     for expectation, offenders in (
+        ("every accepted image to be assigned; not assigned", accepted["path"][~is_assigned].unique()),
+        ("only accepted images to be assigned; assigned without being accepted", splits["path"][~is_accepted].unique()),
         (
-            "every accepted image to be assigned; not assigned",
-            accepted.loc[~accepted["path"].isin(splits["path"]), "path"].unique(),
+            "every image to be assigned once; assigned more than once",
+            splits["path"][splits["path"].duplicated()].unique(),
         ),
-        (
-            "only accepted images to be assigned; assigned without being accepted",
-            splits.loc[~splits["path"].isin(accepted["path"]), "path"].unique(),
-        ),
-        ("every image to be assigned once; assigned more than once", repeated),
         ("every image in train, validation, test or excluded; elsewhere", unknown),
     ):
         if len(offenders):
             problems.append(_describe_offenders(expectation, offenders))
 
-    used = splits.loc[splits["split"].isin(USED_SPLITS), ["path", "label", "group", "split"]].merge(accepted, on="path")
+    row_of_number = np.zeros(len(path_numbers), dtype=np.int64)
+    row_of_number[accepted_numbers] = np.arange(len(accepted))
+    is_used = splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted
+    used = splits.loc[is_used, ["label", "group", "split"]]
+    rows = row_of_number[assigned_numbers[is_used]]
     for column in ("group", "patient", "sha256", "duplicate_group"):
-        rows_with_value = used[used[column].notna() & (used[column] != "")]
-        counts = rows_with_value.groupby(column)["split"].nunique()
-        if (counts > 1).any():
-            problems.append(_describe_offenders(f"every {column} in one split; in several", counts.index[counts > 1]))
+        values = used["group"] if column == "group" else accepted[column].iloc[rows]
+        if len(names := _in_several_splits(values, used["split"])):
+            problems.append(_describe_offenders(f"every {column} in one split; in several", names))
     for split in USED_SPLITS:
         absent = set(CLASSES) - set(used.loc[used["split"] == split, "label"])
         if absent:
@@ -137,24 +142,39 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns label, subtype (``"all"``: the whole class), split, images, patients, share.
     """
-    used = splits[splits["split"].isin(USED_SPLITS)]
-    both_levels = pd.concat([used.assign(subtype="all"), used], ignore_index=True)
+    used = splits.loc[splits["split"].isin(USED_SPLITS), ["label", "subtype", "split", "group"]]
+    used["group"] = pd.factorize(used["group"])[0]
+    whole_class = used.groupby(["label", "split"])["group"].agg(["size", "nunique"]).reset_index()
+    counts = pd.concat(
+        [
+            whole_class.assign(subtype="all"),
+            used.groupby(["label", "subtype", "split"])["group"].agg(["size", "nunique"]).reset_index(),
+        ]
+    )
     rows: list[dict[str, Any]] = []
-    for label, subtype in sorted({(row.label, row.subtype) for row in both_levels.itertuples()}):
-        stratum = both_levels[(both_levels["label"] == label) & (both_levels["subtype"] == subtype)]
-        for split in USED_SPLITS:
-            in_split = stratum[stratum["split"] == split]
+    for (label, subtype), stratum in counts.groupby(["label", "subtype"]):
+        in_split = stratum.set_index("split")[["size", "nunique"]].reindex(list(USED_SPLITS), fill_value=0)
+        for split, images, patients in in_split.itertuples():
+            share = round(int(images) / int(in_split["size"].sum()), 6)
             rows.append(
                 {
                     "label": label,
                     "subtype": subtype,
                     "split": split,
-                    "images": len(in_split),
-                    "patients": int(in_split["group"].nunique()),
-                    "share": round(len(in_split) / len(stratum), 6),
+                    "images": int(images),
+                    "patients": int(patients),
+                    "share": share,
                 }
             )
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
+
+
+def _in_several_splits(values: pd.Series, split: pd.Series) -> pd.Index:
+    """The values that occur in more than one split; ``""`` and a missing value are none."""
+    numbers, names = pd.factorize(values.mask(values == ""))
+    splits, _ = pd.factorize(split)
+    pairs = np.unique((numbers * len(USED_SPLITS) + splits)[numbers >= 0])
+    return names[np.bincount(pairs // len(USED_SPLITS), minlength=len(names)) > 1]
 
 
 def _describe_offenders(expectation: str, offenders: Collection[Any], limit: int = 20) -> str:

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr.data.manifest import hash_neighbours
-from cxr.data.manifest.hash_neighbours import HASH_BITS, HashPart, divide_hash, near_pairs, read_codes
+from cxr.data.manifest.hash_neighbours import (
+    HASH_BITS,
+    HashPart,
+    count_comparisons,
+    divide_hash,
+    near_pairs,
+    read_codes,
+)
 
 SEED = 3
 LIMIT = 8
@@ -93,10 +100,9 @@ def test_near_hashes_agree_in_a_part(count: int, distance: int) -> None:
     assert parts == [HashPart(0, 0, 0)] or sum(part.radius + 1 for part in parts) == distance + 1
 
 
-@pytest.mark.parametrize(("count", "times_fewer"), [(100_000, 50), (1_000_000, 150), (10_000_000, 2_000)])
+@pytest.mark.parametrize(("count", "times_fewer"), [(100_000, 50), (1_000_000, 150), (10_000_000, 1_000)])
 def test_far_fewer_hashes_are_compared_than_all_pairs(count: int, times_fewer: int) -> None:
-    looked_up = sum(part.differences * (1 + count / 2**part.width / 2) for part in divide_hash(count, LIMIT))
-    assert looked_up * count < count**2 / 2 / times_fewer
+    assert count_comparisons(count, divide_hash(count, LIMIT)) < count**2 / 2 / times_fewer
 
 
 def test_hashes_are_read_as_they_are_written() -> None:

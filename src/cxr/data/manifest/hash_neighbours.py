@@ -96,11 +96,21 @@ def divide_hash(count: int, distance: int) -> list[HashPart]:
         The parts that take the least time: one without bits, which means to compare all hashes with one another, if
         there are few of them or the distance is large.
     """
+    divisions = [[HashPart(0, 0, 0)], *(_equal_parts(number, distance) for number in _PART_COUNTS)]
+    return min(divisions, key=lambda parts: count_comparisons(count, parts))
 
-    def cost(parts: list[HashPart]) -> float:
-        return sum(part.differences * (_LOOKUP_COST + 0.5**part.width * count / 2) for part in parts)
 
-    return min([[HashPart(0, 0, 0)], *(_equal_parts(number, distance) for number in _PART_COUNTS)], key=cost)
+def count_comparisons(count: int, parts: Sequence[HashPart]) -> float:
+    """Estimate how often two hashes of many random ones are compared.
+
+    Args:
+        count: number of hashes.
+        parts: the parts that they are cut into.
+
+    Returns:
+        Number of comparisons, each look-up counted as the comparisons that it takes the time of.
+    """
+    return count * sum(part.differences * (_LOOKUP_COST + 0.5**part.width * count / 2) for part in parts)
 
 
 def near_pairs(codes: Codes, distance: int) -> Iterator[Pairs]:
