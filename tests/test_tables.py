@@ -31,7 +31,9 @@ def test_the_digest_of_lines_is_that_of_the_sorted_text(lines_at_once: int, monk
     monkeypatch.setattr(tables, "_LINES", lines_at_once)
     paths = ["b", "a é", "a", "ab", "𝔸", "\uffee"]
     table = pd.DataFrame({"path": paths, "digest": ["1", None, "3", "4", "5", "6"]})
-    text = "".join(sorted(f"{path}\0{digest or ''}\n" for path, digest in zip(paths, table["digest"], strict=True)))
+    text = "".join(
+        sorted(f"{path}\0{digest}\n" for path, digest in zip(paths, table["digest"].fillna(""), strict=True))
+    )
     expected = hashlib.sha256(text.encode()).hexdigest()
     assert digest_of_lines(table, separator="\0", ending="\n") == expected
     assert digest_of_lines(table[::-1], separator="\0", ending="\n") == expected
