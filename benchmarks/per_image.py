@@ -1,10 +1,9 @@
 """What one image costs in the steps, in time of one core and in memory: the figures behind docs/scale.md.
 
-Run it with ``python benchmarks/per_image.py [FOLDER or TAR] [--whole FOLDER or TAR]``. Without a source it takes the
-full-size sample beside the repository if it is there, else it draws phantoms; how alike images are is shown by the
-whole public set if it is there, else by the same images. Time is the processor's, the shortest of some tries, so
-that other work on the machine changes it little. What grows with the number of rows is measured at two sizes; the slope
-counts.
+Run it with ``python benchmarks/per_image.py [FOLDER or TAR]``. Without a source it takes the full-size sample beside
+the repository if it is there, else it draws phantoms. Time is the processor's, the shortest of some tries, so that
+other work on the machine changes it little. What grows with the number of rows is measured at two sizes; the slope
+counts. ``duplicates.py`` and ``intervals.py`` measure what does not grow in proportion.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import hashlib
 import shutil
 import tempfile
 import time
-import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,16 +26,12 @@ import yaml
 from cxr.data.checks import acceptance, expectations
 from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
 from cxr.data.checks.rules import CheckBounds
-from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, DatasetCard
+from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, DatasetCard
 from cxr.data.exploration.report import write_report
 from cxr.data.manifest.builder import build_manifest
-from cxr.data.manifest.duplicates import find_hash_neighbours
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.data.splitting import assign_splits
-from cxr.evaluation.bootstrap import BATCH
-from cxr.evaluation.evaluate import EvaluationSettings, evaluate
-from cxr.images.decoding import MAX_BYTES, ImageLimits, decode_grey
-from cxr.images.perceptual_hash import perceptual_hash
+from cxr.images.decoding import MAX_BYTES, ImageLimits
 from cxr.images.reading_options import STRICT
 from cxr.images.recipes import recipe_named
 from cxr.models.backend import load_keras
@@ -72,7 +66,6 @@ def main() -> None:
     """Print one line per cost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
-    parser.add_argument("--whole", type=Path, default=WHOLE if WHOLE.exists() else None)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
@@ -92,8 +85,6 @@ def main() -> None:
         floor = core_seconds(lambda: [read_hash_and_decode(file) for file in files], TIMES)
         line("of it: read, hash and decode to grey once", 1e3 * floor / count, "ms")
         of_rows(manifest, data, Path(scratch))
-        of_pairs(data if arguments.whole is None else unpacked(arguments.whole, Path(scratch) / "whole"))
-    of_intervals()
     of_networks()
 
 
@@ -231,53 +222,6 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
     size = (scratch / f"report{ROWS[1]}" / "exploration.html").stat().st_size / 2**20
     line(f"validate, the page of {ROWS[1]:,} images", size, "MiB")
     line("resplit, a row", 1e3 * slope(lambda rows: assign_splits(tables[rows], **SPLIT_PARAMETERS)), "ms")
-
-
-def of_pairs(data: Path, images: int = 16_000) -> None:
-    """Print what comparing two hashes costs, and how often it leads to a closer look.
-
-    Args:
-        data: folder of images of many patients.
-        images: hashes that are compared with one another.
-    """
-    hashes = [f"{code:016x}" for code in np.random.default_rng(0).integers(0, 2**63, images)]
-    seconds = core_seconds(lambda: find_hash_neighbours(hashes, NEAR_DISTANCE), TIMES)
-    line("validate, compare two hashes", 1e9 * seconds / (images * (images - 1) / 2), "ns")
-    hashes = [perceptual_hash(decode_grey(path.read_bytes())) for path in sorted(data.rglob("*.jpeg"))]
-    share = len(find_hash_neighbours(hashes, NEAR_DISTANCE)) / (len(hashes) * (len(hashes) - 1) / 2)
-    line(f"validate, near pairs among {len(hashes):,} films", 1e6 * share, "of a million")
-
-
-def of_intervals(images: int = 4_000) -> None:
-    """Print what an image costs when a model is judged, without the network.
-
-    Args:
-        images: images on each of the two sides, validation and test.
-    """
-    generator = np.random.default_rng(0)
-    sick = generator.random(2 * images) < 0.7
-    rows = pd.DataFrame(
-        {
-            "path": [f"{place}.jpeg" for place in range(2 * images)],
-            "group": [f"p{place // 2}" for place in range(2 * images)],
-            "label": np.where(sick, PNEUMONIA, NORMAL),
-            "subtype": np.where(sick, "bacteria", "normal"),
-            "split": np.where(np.arange(2 * images) < images, "validation", "test"),
-            "probability_raw": np.clip(generator.normal(0.3 + 0.4 * sick, 0.2), 0, 1),
-        }
-    )
-    resamples = 2_000
-
-    def evaluate_with(replicates: int) -> None:
-        evaluate(rows, EvaluationSettings("sensitivity", 0.95, (), replicates, seed=0, bins=15, coverage=None))
-
-    tracemalloc.start()
-    evaluate_with(BATCH)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    seconds = core_seconds(lambda: evaluate_with(resamples // 4)) * 4
-    line("evaluate, intervals of an image", 1e3 * seconds / (2 * images), "ms")
-    line("evaluate, memory for a test image", peak / images, "bytes")
 
 
 def of_networks(batches: int = 2) -> None:

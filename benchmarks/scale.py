@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from cxr.data.fetching.kermany import COUNTS, KAGGLE_BYTES
-from cxr.data.manifest.duplicates import FINE_STRUCTURE_SIDE
+from cxr.data.manifest.fine_structure import FINE_STRUCTURE_SIDE
+from cxr.data.manifest.hash_neighbours import count_comparisons, divide_hash
 from cxr.images.recipes import recipe_named
 from cxr.kubeflow.components import component_images
 from cxr.kubeflow.container_settings import ContainerSettings
@@ -33,8 +34,8 @@ UNITS = {"ns": 1e-9, "ms": 1e-3, "of a million": 1e-6, "bytes": 1.0, "MiB": 2.0*
 QUANTITY = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 GIGABYTE = 1e9
 LIMIT = "limit"
-PAIR = 16
-"""Bytes of one near pair: two positions."""
+SECTIONS = ("per_image", "duplicates", "intervals")
+"""Scripts that print costs in lines of what, how much and unit."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,14 @@ def measured(page: str) -> dict[str, float]:
         SystemExit: if a section is missing.
     """
     sections = {match[1]: match[2] for match in re.finditer(r"## `(\w+)\.py`(.*?)(?=\n## |\Z)", page, re.DOTALL)}
-    absent = {"per_image", "preprocessing"} - set(sections)
+    absent = {*SECTIONS, "preprocessing"} - set(sections)
     if absent:
         raise SystemExit(f"expected docs/benchmarks.md with {sorted(absent)}; run `make benchmarks`")
     units = "|".join(UNITS)
     costs = {
         re.sub(r" among .*", "", match[1].strip()): float(match[2].replace(",", "")) * UNITS[match[3]]
-        for match in re.finditer(rf"^(\w.*?)\s{{2,}}([\d.,]+) ({units})$", sections["per_image"], re.MULTILINE)
+        for name in SECTIONS
+        for match in re.finditer(rf"^(\w.*?)\s{{2,}}([\d.,]+) ({units})$", sections[name], re.MULTILINE)
     }
     rates = re.finditer(r"^(s\d_\w+)\s+([\d.]+)", sections["preprocessing"], re.MULTILINE)
     return costs | {match[1]: 1 / float(match[2]) for match in rates}
@@ -153,11 +155,18 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
         return lambda n: n * seconds / 3600
 
     look, compare = cost["validate, look at an image"], cost["validate, compare two hashes"]
+    share, compare_pair = cost["validate, near pairs"], cost["validate, compare a near pair"]
+    distance = params["validate"]["near_distance"]
     rows = [
         Row("validate: inspect every image", linear(look), hours("validate")),
         Row(
-            "validate: compare all hashes, on one core",
-            lambda n: n * n / 2 * compare / 3600,
+            "validate: find near hashes, on one core",
+            lambda n: count_comparisons(int(n), divide_hash(int(n), distance)) * compare / 3600,
+            hours("validate", cores=1),
+        ),
+        Row(
+            "validate: compare near pairs, on one core",
+            lambda n: n * n / 2 * share * compare_pair / 3600,
             hours("validate", cores=1),
         ),
         Row(
@@ -194,21 +203,18 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
         ],
     )
 
-    share, row = cost["validate, near pairs"], cost["validate, a row of the manifest in memory"]
+    row = cost["validate, a row of the manifest in memory"]
     yield Table(
         "Memory, in GB",
         LIMIT,
         [
             Row("validate: the manifest", lambda n: n * row / GIGABYTE, memory("validate")),
-            Row("validate: near pairs", lambda n: n * n / 2 * share * PAIR / GIGABYTE, memory("validate")),
-            Row(
-                "validate: thumbnails of images in near pairs, at most",
-                lambda n: n * 2 * FINE_STRUCTURE_SIDE**2 / GIGABYTE,
-                memory("validate"),
-            ),
             Row(
                 "evaluate: intervals",
-                lambda n: n * test * cost["evaluate, memory for a test image"] / GIGABYTE,
+                lambda n: (
+                    (cost["evaluate, a block of replicates"] + n * test * cost["evaluate, memory for a test image"])
+                    / GIGABYTE
+                ),
                 memory("evaluate"),
             ),
         ],
@@ -230,6 +236,10 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
             *(
                 Row(f"prepared images of {name}", lambda n, size=size: n * size / GIGABYTE)
                 for name, size in prepared.items()
+            ),
+            Row(
+                "validate: thumbnails of images in near pairs, at most",
+                lambda n: n * 2 * FINE_STRUCTURE_SIDE**2 / GIGABYTE,
             ),
             Row(f"cluster: raw images copied to {tasks} tasks", lambda n: tasks * n * raw / GIGABYTE),
             Row("cluster: prepared images copied to train and evaluate", lambda n: n * reads / GIGABYTE),

@@ -20,6 +20,8 @@ SCRIPTS = (
     "whole_job.py",
     "preprocessing.py",
     "per_image.py",
+    "duplicates.py",
+    "intervals.py",
     "scoring.py",
     "serving.py",
     "export.py",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cxr import tables
 from cxr.errors import DataError, MissingInputError
 from cxr.files import read_json, write_json
-from cxr.tables import read_table, write_table
+from cxr.tables import digest_of_lines, read_table, write_table
 
 
 def draw_table() -> pd.DataFrame:
@@ -22,6 +24,20 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_table(tmp_path / "table.parquet", draw_table())
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.parquet"), draw_table())
     assert list(read_table(tmp_path / "table.parquet", ["path"])) == ["path"]
+
+
+@pytest.mark.parametrize("lines_at_once", [2, 100])
+def test_the_digest_of_lines_is_that_of_the_sorted_text(lines_at_once: int, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "_LINES", lines_at_once)
+    paths = ["b", "a é", "a", "ab", "𝔸", "\uffee"]
+    table = pd.DataFrame({"path": paths, "digest": ["1", None, "3", "4", "5", "6"]})
+    text = "".join(
+        sorted(f"{path}\0{digest}\n" for path, digest in zip(paths, table["digest"].fillna(""), strict=True))
+    )
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert digest_of_lines(table, separator="\0", ending="\n") == expected
+    assert digest_of_lines(table[::-1], separator="\0", ending="\n") == expected
+    assert digest_of_lines(table, separator="\0", ending="") != expected
 
 
 def test_a_changed_value_is_found_by_its_checksum(tmp_path: Path) -> None:

@@ -38,11 +38,24 @@ def test_the_page_holds_what_the_script_writes(scale, params, cost):
     assert scale.page(written, params, cost) == written, "run `python benchmarks/scale.py`"
 
 
-def test_pairs_grow_with_the_square_and_the_rest_in_proportion(scale, params, cost):
+def test_near_pairs_grow_with_the_square_and_the_rest_in_proportion(scale, params, cost):
     once, twice = (needs(scale, params, cost, images) for images in (50_000, 100_000))
     squares = {what for what in once if twice[what] == pytest.approx(4 * once[what])}
-    assert squares == {"validate: compare all hashes, on one core", "validate: near pairs"}
-    assert all(twice[what] == pytest.approx(2 * once[what]) for what in set(once) - squares)
+    assert squares == {"validate: compare near pairs, on one core"}
+    others = {"validate: find near hashes, on one core", "evaluate: intervals"}
+    assert all(twice[what] == pytest.approx(2 * once[what]) for what in set(once) - squares - others)
+
+
+def test_near_hashes_are_found_in_far_less_time_than_the_square(scale, params, cost):
+    find = "validate: find near hashes, on one core"
+    few, many = (needs(scale, params, cost, images)[find] for images in (100_000, 10_000_000))
+    assert 100 * few < many < 1000 * few
+
+
+def test_intervals_take_a_block_and_what_an_image_takes(scale, params, cost):
+    few, some, many = (needs(scale, params, cost, images)["evaluate: intervals"] for images in (0, 1_000, 2_000))
+    assert few == pytest.approx(cost["evaluate, a block of replicates"] / scale.GIGABYTE)
+    assert many - some == pytest.approx(some - few)
 
 
 def test_what_exceeds_a_limit_is_named_until_the_limit_is_raised(scale, params, cost):

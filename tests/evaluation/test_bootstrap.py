@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from cxr.evaluation import bootstrap as bootstrap_module
 from cxr.evaluation import metrics
-from cxr.evaluation.bootstrap import bootstrap, bootstrap_band, draw_weights
+from cxr.evaluation.bootstrap import ARRAYS, bootstrap, bootstrap_band, draw_weights
 
 
 def test_images_of_a_patient_are_drawn_together() -> None:
@@ -19,13 +22,57 @@ def test_images_of_a_patient_are_drawn_together() -> None:
     assert weights.std() > 0
 
 
-def test_the_same_seed_gives_the_same_draws_whatever_the_batch() -> None:
+def test_the_same_seed_gives_the_same_draws_whatever_the_blocks() -> None:
     groups = np.arange(20)
     whole = np.concatenate(list(draw_weights(groups, resamples=30, seed=5)))
-    parts = np.concatenate(list(draw_weights(groups, resamples=30, seed=5, batch=7)))
+    blocks = list(draw_weights(groups, resamples=30, seed=5, max_bytes=7 * ARRAYS * 20 * 8))
+    parts = np.concatenate(blocks)
+    assert [len(block) for block in blocks] == [7, 7, 7, 7, 2]
     other_seed = np.concatenate(list(draw_weights(groups, resamples=30, seed=6)))
     assert (whole == parts).all()
     assert (whole != other_seed).any()
+
+
+def test_the_intervals_do_not_depend_on_the_blocks(monkeypatch) -> None:
+    generator = np.random.default_rng(4)
+    target = np.arange(300) % 2
+    probability = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0, 1)
+
+    def intervals() -> np.ndarray:
+        result = bootstrap(
+            lambda weights: metrics.compute_metrics(target, probability, 0.5, weights, bins=15),
+            target, np.arange(300) // 2, resamples=100, seed=1,
+        )  # fmt: skip
+        band = bootstrap_band(
+            lambda weights: metrics.roc_rates(target, probability, weights),
+            target, np.arange(300) // 2, [0.1, 0.5], resamples=100, seed=1,
+        )  # fmt: skip
+        return np.concatenate([*([entry.value, entry.low, entry.high] for entry in result.intervals.values()), *band])
+
+    whole = intervals()
+    monkeypatch.setattr(bootstrap_module, "MAX_BLOCK_REPLICATES", 3)
+    np.testing.assert_allclose(intervals(), whole, rtol=0, atol=1e-12)
+
+
+def test_a_block_takes_no_more_memory_than_it_is_given() -> None:
+    images = 20_000
+    target = np.arange(images) % 2
+    probability = np.random.default_rng(6).random(images)
+    max_bytes = 30 * ARRAYS * images * 8
+    blocks = draw_weights(np.arange(images), resamples=60, seed=0, max_bytes=max_bytes)
+    tracemalloc.start()
+    for weights in blocks:
+        metrics.compute_metrics(target, probability, 0.5, weights, bins=15)
+        metrics.roc_rates(target, probability, weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(weights) == 30
+    assert 0.5 * max_bytes < peak < max_bytes
+
+
+def test_one_replicate_is_the_least() -> None:
+    blocks = list(draw_weights(np.arange(10), resamples=3, seed=0, max_bytes=1))
+    assert [block.shape for block in blocks] == [(1, 10)] * 3
 
 
 def test_copies_of_patients_do_not_narrow_the_interval() -> None:

@@ -39,12 +39,11 @@ def patient_groups(manifest: pd.DataFrame) -> pd.Series:
         For each row the smallest patient key of its group, with the manifest's index.
     """
     codes, keys = pd.factorize(manifest["patient"], sort=True)
-    patients = pd.Series(codes, index=manifest.index)
     pairs = []
     for column in ("sha256", "duplicate_group"):
-        shared = manifest.loc[manifest[column].fillna("") != "", column]
-        first = patients[shared.index].groupby(shared).transform("first")
-        pairs.append(np.column_stack([first, patients[shared.index]]))
+        is_shared = (manifest[column].fillna("") != "") & manifest[column].duplicated(keep=False)
+        patients = pd.Series(codes[is_shared.to_numpy(dtype=bool)])
+        shared = manifest.loc[is_shared, column].reset_index(drop=True)
+        pairs.append(np.column_stack([patients.groupby(shared).transform("first"), patients]))
     groups = connect_pairs(len(keys), np.concatenate(pairs))
-    group_of = dict(zip(keys, keys[groups], strict=True))
-    return manifest["patient"].map(lambda patient: group_of[patient])
+    return pd.Series(keys[groups[codes]], index=manifest.index, name="patient").astype(manifest["patient"].dtype)

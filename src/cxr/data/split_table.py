@@ -6,17 +6,17 @@ A table has one row per image with the columns :data:`SPLIT_COLUMNS`; :mod:`cxr.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import CLASSES
 from cxr.errors import DataError
 from cxr.files import SPLITS_FILE, read_json, write_json
-from cxr.tables import write_table
+from cxr.tables import digest_of_lines, write_table
 
 SPLIT_SUMMARY_FILE = "achieved.json"
 STRATA_FILE = "achieved.csv"
@@ -41,27 +41,36 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     Raises:
         DataError: listing every offending path, patient, group or image.
     """
-    accepted = manifest[manifest["status"] == "accepted"] if "status" in manifest else manifest
+    columns = ["path", "patient", "sha256", "duplicate_group"]
+    accepted = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
     problems = []
-    assigned_paths, accepted_paths = set(splits["path"]), set(accepted["path"])
-    repeated = splits.loc[splits["path"].duplicated(), "path"].unique()
+    # Numbers in place of paths: two sets of all paths would take a gigabyte for a few million images.
+    path_numbers, _ = pd.factorize(pd.concat([accepted["path"], splits["path"]], ignore_index=True))
+    accepted_numbers, assigned_numbers = path_numbers[: len(accepted)], path_numbers[len(accepted) :]
+    is_assigned = np.isin(accepted_numbers, assigned_numbers)
+    is_accepted = np.isin(assigned_numbers, accepted_numbers)
     unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
     for expectation, offenders in (
-        ("every accepted image to be assigned; not assigned", accepted_paths - assigned_paths),
-        ("only accepted images to be assigned; assigned without being accepted", assigned_paths - accepted_paths),
-        ("every image to be assigned once; assigned more than once", repeated),
+        ("every accepted image to be assigned; not assigned", accepted["path"][~is_assigned].unique()),
+        ("only accepted images to be assigned; assigned without being accepted", splits["path"][~is_accepted].unique()),
+        (
+            "every image to be assigned once; assigned more than once",
+            splits["path"][splits["path"].duplicated()].unique(),
+        ),
         ("every image in train, validation, test or excluded; elsewhere", unknown),
     ):
         if len(offenders):
             problems.append(_describe_offenders(expectation, offenders))
 
-    facts = accepted[["path", "patient", "sha256", "duplicate_group"]]
-    used = splits.loc[splits["split"].isin(USED_SPLITS), ["path", "label", "group", "split"]].merge(facts, on="path")
+    row_of_number = np.zeros(len(path_numbers), dtype=np.int64)
+    row_of_number[accepted_numbers] = np.arange(len(accepted))
+    is_used = splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted
+    used = splits.loc[is_used, ["label", "group", "split"]]
+    rows = row_of_number[assigned_numbers[is_used]]
     for column in ("group", "patient", "sha256", "duplicate_group"):
-        rows_with_value = used[used[column].notna() & (used[column] != "")]
-        counts = rows_with_value.groupby(column)["split"].nunique()
-        if (counts > 1).any():
-            problems.append(_describe_offenders(f"every {column} in one split; in several", counts.index[counts > 1]))
+        values = used["group"] if column == "group" else accepted[column].iloc[rows]
+        if len(names := _in_several_splits(values, used["split"])):
+            problems.append(_describe_offenders(f"every {column} in one split; in several", names))
     for split in USED_SPLITS:
         absent = set(CLASSES) - set(used.loc[used["split"] == split, "label"])
         if absent:
@@ -100,11 +109,9 @@ def summarize_split(splits: pd.DataFrame) -> dict[str, Any]:
     images = splits["split"].value_counts()
     shares = {split: round(int(images.get(split, 0)) / len(used), 6) for split in USED_SPLITS} if len(used) else {}
     patients = splits.groupby("split")["group"].nunique()
-    rows = splits[["path", "sha256", "split"]].to_numpy()
-    lines = sorted(f"{path}\t{sha256}\t{split}" for path, sha256, split in rows)
     excluded = splits.loc[splits["split"] == EXCLUDED, "reason"].value_counts()
     return {
-        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "digest": digest_of_lines(splits[["path", "sha256", "split"]], separator="\t", ending=""),
         "images": {split: int(images.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
         "patients": {split: int(patients.get(split, 0)) for split in (*USED_SPLITS, EXCLUDED)},
         "shares": shares,
@@ -135,24 +142,39 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns label, subtype (``"all"``: the whole class), split, images, patients, share.
     """
-    used = splits[splits["split"].isin(USED_SPLITS)]
-    both_levels = pd.concat([used.assign(subtype="all"), used], ignore_index=True)
+    used = splits.loc[splits["split"].isin(USED_SPLITS), ["label", "subtype", "split", "group"]]
+    used["group"] = pd.factorize(used["group"])[0]
+    whole_class = used.groupby(["label", "split"])["group"].agg(["size", "nunique"]).reset_index()
+    counts = pd.concat(
+        [
+            whole_class.assign(subtype="all"),
+            used.groupby(["label", "subtype", "split"])["group"].agg(["size", "nunique"]).reset_index(),
+        ]
+    )
     rows: list[dict[str, Any]] = []
-    for label, subtype in sorted({(row.label, row.subtype) for row in both_levels.itertuples()}):
-        stratum = both_levels[(both_levels["label"] == label) & (both_levels["subtype"] == subtype)]
-        for split in USED_SPLITS:
-            in_split = stratum[stratum["split"] == split]
+    for (label, subtype), stratum in counts.groupby(["label", "subtype"]):
+        in_split = stratum.set_index("split")[["size", "nunique"]].reindex(list(USED_SPLITS), fill_value=0)
+        for split, images, patients in in_split.itertuples():
+            share = round(int(images) / int(in_split["size"].sum()), 6)
             rows.append(
                 {
                     "label": label,
                     "subtype": subtype,
                     "split": split,
-                    "images": len(in_split),
-                    "patients": int(in_split["group"].nunique()),
-                    "share": round(len(in_split) / len(stratum), 6),
+                    "images": int(images),
+                    "patients": int(patients),
+                    "share": share,
                 }
             )
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
+
+
+def _in_several_splits(values: pd.Series, split: pd.Series) -> pd.Index:
+    """The values that occur in more than one split; ``""`` and a missing value are none."""
+    numbers, names = pd.factorize(values.mask(values == ""))
+    splits, _ = pd.factorize(split)
+    pairs = np.unique((numbers * len(USED_SPLITS) + splits)[numbers >= 0])
+    return names[np.bincount(pairs // len(USED_SPLITS), minlength=len(names)) > 1]
 
 
 def _describe_offenders(expectation: str, offenders: Collection[Any], limit: int = 20) -> str:

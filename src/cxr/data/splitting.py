@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES, OFFICIAL_SPLITS
 from cxr.data.grouping import patient_groups
@@ -32,6 +33,9 @@ UNKNOWN = "unknown"
 NOT_SAMPLED = "not sampled"
 SHARED_WITH_TEST = "patient or picture also in the official test set"
 """Reasons why an image is excluded."""
+
+MANIFEST_COLUMNS = ("path", "status", "sha256", "label", "subtype", "patient", "duplicate_group", "official_split")
+"""Columns of the manifest that a split is made from."""
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +89,9 @@ def assign_splits(
         unsampled = rows.index[unassigned].difference(_sample_rows(rows[unassigned], sample, seed))
         rows.loc[unsampled, ["split", "reason"]] = [EXCLUDED, NOT_SAMPLED]
         unassigned = rows["split"] == ""
-    hashes = rows.loc[unassigned, "group"].map(lambda key: unit_hash(f"{seed}:{key}"))
+    hashes = _hash_groups(rows.loc[unassigned, "group"], f"{seed}:")
     edges = [train, 1.0] if protocol == "official" else [train, train + validation, 1.0]
-    splits_by_hash = np.minimum(np.searchsorted(edges, hashes.to_numpy(), side="right"), len(edges) - 1)
+    splits_by_hash = np.minimum(np.searchsorted(edges, hashes, side="right"), len(edges) - 1)
     rows.loc[unassigned, "split"] = np.array(USED_SPLITS, dtype=object)[splits_by_hash]
     splits = rows[list(SPLIT_COLUMNS)].reset_index(drop=True)
     if protocol == "grouped":
@@ -132,6 +136,13 @@ def largest_deviation(splits: pd.DataFrame, ratios: Sequence[float], min_patient
     )
 
 
+def _hash_groups(groups: pd.Series, prefix: str) -> NDArray[np.float64]:
+    """Hash of the group of each row, each group hashed once."""
+    codes, keys = pd.factorize(groups)
+    hashes = np.fromiter((unit_hash(f"{prefix}{key}") for key in keys), dtype=np.float64, count=len(keys))
+    return hashes[codes]
+
+
 def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
     if len(ratios) != 3 or min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-6:
         raise ParameterError(
@@ -145,8 +156,9 @@ def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _accepted_rows(manifest: pd.DataFrame) -> pd.DataFrame:
-    rows = manifest[manifest["status"] == "accepted"] if "status" in manifest else manifest
-    rows = rows.sort_values("path").reset_index(drop=True)
+    columns = [name for name in MANIFEST_COLUMNS if name in manifest]
+    rows = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
+    rows = rows.sort_values("path", ignore_index=True)
     rows["subtype"] = rows["subtype"].fillna(UNKNOWN).replace("", UNKNOWN)
     incomplete = rows[~rows["label"].isin(CLASSES) | (rows["patient"].fillna("") == "")]
     if rows.empty or len(incomplete):
@@ -183,7 +195,7 @@ def _sample_rows(rows: pd.DataFrame, sample: Mapping[str, int | None], seed: int
     if problems:
         raise ParameterError(problems)
     # Not the hash of the split: with it, the first patients would all be training patients.
-    ordered = rows.assign(hash=rows["group"].map(lambda key: unit_hash(f"sample:{seed}:{key}")))
+    ordered = rows.assign(hash=_hash_groups(rows["group"], f"sample:{seed}:"))
     ordered = ordered.sort_values(["hash", "path"])
     sampled: list[int] = []
     for label, of_label in ordered.groupby("label"):

@@ -11,8 +11,12 @@ from numpy.typing import ArrayLike
 from cxr.evaluation.metrics import Floats
 
 CONFIDENCE = 0.95
-BATCH = 250
-"""Number of replicates computed at once: 250 replicates of 900 images take 2 MB per array."""
+MAX_BLOCK_BYTES = 256 * 2**20
+"""Memory of the replicates that are computed at once, in bytes. One replicate is the least, whatever it takes."""
+MAX_BLOCK_REPLICATES = 250
+"""Largest number of replicates that are computed at once: more would not be faster."""
+ARRAYS = 10
+"""Arrays of (replicates, images) float64 that the metrics of an evaluation have in memory at once, at most."""
 
 Statistic = Callable[[Floats], Mapping[str, Floats]]
 """Weights (replicates, images) to values (replicates, ...), by name."""
@@ -61,14 +65,16 @@ class BootstrapResult:
     groups: int
 
 
-def draw_weights(groups: ArrayLike, *, resamples: int, seed: int, batch: int = BATCH) -> Iterator[Floats]:
+def draw_weights(groups: ArrayLike, *, resamples: int, seed: int, max_bytes: int = MAX_BLOCK_BYTES) -> Iterator[Floats]:
     """Draw patients with replacement, as many as there are, and count how often each image is drawn.
+
+    The replicates come in blocks, so that memory does not grow with their number, nor with images times replicates.
 
     Args:
         groups: (images,), patient group of each image.
         resamples: total number of replicates.
-        seed: seed of the draw; the same seed gives the same replicates with every ``batch``.
-        batch: number of replicates per yielded array.
+        seed: seed of the draw; the same seed gives the same replicates whatever the blocks.
+        max_bytes: memory that a statistic may take for a block; see :data:`MAX_BLOCK_BYTES`.
 
     Yields:
         (replicates, images) counts as float64.
@@ -77,9 +83,11 @@ def draw_weights(groups: ArrayLike, *, resamples: int, seed: int, batch: int = B
     count = int(member.max()) + 1 if member.size else 0
     generator = np.random.default_rng(seed)
     share = np.full(count, 1 / count) if count else np.zeros(0)
-    for start in range(0, resamples, batch):
-        drawn = generator.multinomial(count, share, size=min(batch, resamples - start))
-        yield drawn[:, member].astype(np.float64)
+    of_one_replicate = ARRAYS * max(1, member.size) * np.dtype(np.float64).itemsize
+    block = int(np.clip(max_bytes // of_one_replicate, 1, MAX_BLOCK_REPLICATES))
+    for start in range(0, resamples, block):
+        drawn = generator.multinomial(count, share, size=min(block, resamples - start))
+        yield drawn.astype(np.float64)[:, member]
 
 
 def bootstrap(

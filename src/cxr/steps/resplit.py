@@ -64,10 +64,10 @@ class Resplit(Step):
     def run(self) -> None:
         """Read the manifest, split it, check the split, write it."""
         from cxr.data.split_table import check_split, write_split
-        from cxr.data.splitting import assign_splits
+        from cxr.data.splitting import MANIFEST_COLUMNS, assign_splits
 
         parameters = self.model_dump(include=set(self.parameters()), mode="json")
-        manifest = read_table(self.manifest / MANIFEST_FILE)
+        manifest = read_table(self.manifest / MANIFEST_FILE, columns=MANIFEST_COLUMNS)
         splits = assign_splits(manifest, **parameters)
         check_split(splits, manifest)
         write_split(splits, parameters, self.splits)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tarfile
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 import pytest
 
-from cxr.data.manifest.duplicates import find_hash_neighbours, find_near_duplicates, fine_structure
+from cxr.data.grouping import connect_pairs
+from cxr.data.manifest.duplicates import find_near_duplicates
+from cxr.data.manifest.fine_structure import fine_structure
+from cxr.data.manifest.hash_neighbours import near_pairs, read_codes
 from cxr.images.decoding import decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
 from support import bad_images
@@ -45,23 +47,43 @@ def test_images_with_the_same_coarse_structure_are_not_the_same() -> None:
     fine = [bad_images.draw_image(seed).astype(np.float32) for seed in range(1, 9)]
     fine = [image - cv2.GaussianBlur(image, (0, 0), 8) for image in fine]
     chests = [np.clip(outline + 0.3 * image, 0, 255).astype(np.uint8) for image in fine]
-    candidates = find_hash_neighbours([perceptual_hash(chest) for chest in chests], 16)
-    assert len(candidates) > 0
+    codes = read_codes([perceptual_hash(chest) for chest in chests])
+    assert any(len(pairs) for pairs in near_pairs(codes, 16))
     assert find_pairs(chests, distance=64) == []
 
 
-def test_candidates_are_all_pairs_within_the_distance() -> None:
-    generator = np.random.default_rng(0)
-    codes = [int(code) for code in generator.integers(0, 2**63, 40)]
-    codes += [code ^ (1 << int(bit)) ^ 1 for code, bit in zip(codes, generator.integers(1, 63, 40), strict=True)]
-    codes += [2**64 - 1, 0]
-    for distance in (0, 1, 2, 30, 64):
-        expected = [
-            [low, high]
-            for low, high in combinations(range(len(codes)), 2)
-            if (codes[low] ^ codes[high]).bit_count() <= distance
-        ]
-        assert find_hash_neighbours([f"{code:016x}" for code in codes], distance).tolist() == expected
+def test_an_image_that_is_no_candidate_is_not_read() -> None:
+    images = [bad_images.draw_image(seed) for seed in range(6)]
+    images.append(changed_copies(images[2])["half"])
+    read: list[int] = []
+
+    def load(position: int) -> np.ndarray:
+        read.append(position)
+        return images[position]
+
+    hashes = [perceptual_hash(image) for image in images]
+    assert find_near_duplicates(hashes, load, distance=8) == [(2, 6)]
+    assert len(read) == len(set(read)), "an image is read once"
+    assert len(read) < len(images)
+
+
+def test_many_images_of_one_hash_are_joined_by_few_pairs() -> None:
+    """Nearly black images share a hash; equal ones are joined to the first one, different ones to none."""
+    black = np.zeros((80, 80), dtype=np.uint8)
+    dot, line = black.copy(), black.copy()
+    dot[30:32, 30:32] = 3
+    line[60, 10:40] = 3
+    images = [dot, line] * 300 + [bad_images.draw_image()]
+    hashes = ["8" + "0" * 15] * 600 + [perceptual_hash(images[-1])]
+    pairs = find_near_duplicates(hashes, images.__getitem__, distance=8)
+    assert pairs == sorted((position % 2, position) for position in range(2, 600))
+
+
+def test_a_copy_of_equal_images_is_connected_to_all_of_them() -> None:
+    image = bad_images.draw_image(3)
+    images = [bad_images.draw_image(0), image, image, changed_copies(image)["brighter"], image]
+    groups = connect_pairs(len(images), find_pairs(images))
+    assert groups.tolist() == [0, 1, 1, 1, 1]
 
 
 def test_no_image_and_one_image_have_no_pairs() -> None:

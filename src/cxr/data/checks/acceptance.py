@@ -53,7 +53,7 @@ def write_summary(manifest: pd.DataFrame, digest: str, card: DatasetCard, folder
         folder: an existing folder.
     """
     card.write(folder)
-    accepted = manifest[manifest["status"] == "accepted"]
+    accepted = manifest.loc[manifest["status"] == "accepted", ["patient", "label", "subtype", "official_split"]]
     left_out = manifest.loc[manifest["status"] != "accepted", ["path", "problem", "detail", "status"]]
     left_out.to_csv(folder / QUARANTINE_FILE, index=False)
     summary: dict[str, Any] = {

@@ -72,7 +72,8 @@ class BaselineStatistics:
         Returns:
             The statistics; quarantined files are left out.
         """
-        accepted = manifest[manifest["status"] == "accepted"]
+        columns = [name for name in _SAMPLE_COLUMNS if name != "aspect"]
+        accepted = manifest.loc[manifest["status"] == "accepted", columns]
         sample = accepted.assign(aspect=accepted["width"] / accepted["height"])[_SAMPLE_COLUMNS]
         return cls(card, digest, sample.reset_index(drop=True))
 

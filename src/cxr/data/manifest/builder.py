@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
-from cxr.data.grouping import connect_pairs
+from cxr.data.manifest.copies import add_copies
 from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
 from cxr.data.manifest.listing import list_image_files, parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
@@ -27,7 +26,7 @@ from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_im
 from cxr.images.file_types import is_named_as_image
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.reading_options import VALIDATED
-from cxr.tables import read_table, write_table
+from cxr.tables import digest_of_lines, read_table, write_table
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
 FileNaming = Literal["kermany", "any"]
@@ -71,6 +70,10 @@ MANIFEST_DTYPES: dict[str, str] = {
 """Columns of the manifest and their types: unknown text and numbers are missing values, never 0."""
 
 
+_TABLE_ROWS = 2**14
+"""Images whose rows are turned into a table together: as Python objects, a row takes ten times the memory."""
+
+
 def default_policy() -> dict[str, ProblemAction]:
     """Give the action for each kind of problem where the policy does not name one.
 
@@ -96,8 +99,7 @@ def build_manifest(
     """Inspect every file of a data folder.
 
     The folder holds ``train``, ``val`` and ``test`` with the class folders in each, or the class folders
-    directly. Each thread holds one image at a time. Of each image the row stays in memory and, if its hash is near
-    that of another image, its fine structure of 8 KiB.
+    directly. Each thread holds one image at a time. Of each image, the row stays in memory.
 
     Args:
         data: the data folder.
@@ -128,24 +130,35 @@ def build_manifest(
     if not names:
         folders = " and ".join(CLASSES)
         raise SourceError(f"expected images in folders {folders}, received data={data} without any; run `cxr fetch`")
+    tables = []
     pool = ThreadPoolExecutor(workers or os.cpu_count())
+    bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
     try:
-        facts = pool.map(lambda name: inspect_image(data / name, limits), names)
-        bar = tqdm(facts, total=len(names), desc="images", unit="image", disable=None if progress else True)
-        rows = [_make_row(name, facts, naming, patients, actions) for name, facts in zip(names, bar, strict=True)]
+        for start in range(0, len(names), _TABLE_ROWS):
+            rows = []
+            block = names[start : start + _TABLE_ROWS]
+            for name, facts in zip(
+                block, pool.map(lambda name: inspect_image(data / name, limits), block), strict=True
+            ):
+                rows.append(_make_row(name, facts, naming, patients, actions))
+                bar.update()
+            tables.append(pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]}))
     finally:
         pool.shutdown(cancel_futures=True)
-    frame = pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]})
+        bar.close()
+    frame = pd.concat(tables, ignore_index=True)
+    tables.clear()
 
     def load(position: int) -> NDArray[np.uint8]:
         content = read_bytes(data / names[position])
         return decode_grey(content, replace(VALIDATED, max_pixels=limits.options.max_pixels))
 
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
-    _add_duplicates(frame, partial(find, correlation=near_correlation), load)
-    official = frame["official_split"].mask(frame["official_split"] == "")
-    frame["splits_of_patient"] = official.groupby(frame["patient"]).transform("nunique")
-    return frame.astype(MANIFEST_DTYPES)[list(MANIFEST_DTYPES)].sort_values("path", ignore_index=True)
+    add_copies(frame, partial(find, correlation=near_correlation), load)
+    frame = frame[list(MANIFEST_DTYPES)].astype(MANIFEST_DTYPES)
+    if frame["path"].is_monotonic_increasing:  # only names that are not UTF-8 can change the order of the listing
+        return frame
+    return frame.sort_values("path", ignore_index=True)
 
 
 def content_digest(frame: pd.DataFrame) -> str:
@@ -157,8 +170,7 @@ def content_digest(frame: pd.DataFrame) -> str:
     Returns:
         Hexadecimal sha256 over the sorted pairs of path and sha256.
     """
-    pairs = sorted(zip(frame["path"], frame["sha256"].fillna(""), strict=True))
-    return hashlib.sha256("".join(f"{path}\0{digest}\n" for path, digest in pairs).encode()).hexdigest()
+    return digest_of_lines(frame[["path", "sha256"]], separator="\0", ending="\n")
 
 
 def write_manifest(frame: pd.DataFrame, folder: Path) -> Path:
@@ -274,25 +286,3 @@ def _look_up_patient(name: str, patients: Mapping[str, PatientRow] | None) -> Im
     if name not in patients:
         raise ImageError("misnamed", f"expected a row of {PATIENTS_FILE} with path={name}; add one")
     return ImageName(None, patients[name].subtype, "", 0, patients[name].patient, stem)
-
-
-def _add_duplicates(
-    frame: pd.DataFrame,
-    find_pairs: Callable[[Sequence[str], Callable[[int], NDArray[np.uint8]]], list[tuple[int, int]]],
-    load: Callable[[int], NDArray[np.uint8]],
-) -> None:
-    """Add how often a content occurs, the groups of files that show one image, and the labels in each group."""
-    frame["copies"] = frame.groupby("sha256")["path"].transform("size")
-    frame["labels_of_hash"] = frame.groupby("sha256")["label"].transform("nunique")
-    # A group is named after its smallest digest, so that its name depends on no path and no order.
-    images = frame.loc[frame["phash"] != "", ["sha256", "phash"]].drop_duplicates("sha256").sort_values("sha256")
-    rows, digests = images.index.tolist(), images["sha256"].to_numpy()
-    pairs = find_pairs(images["phash"].tolist(), lambda position: load(rows[position]))
-    smallest_digest = dict(zip(digests, digests[connect_pairs(len(images), pairs)], strict=True))
-    image = frame["sha256"].map(smallest_digest).astype("string").fillna(frame["sha256"])
-    group_name = image.str[:16]
-    contents = frame.groupby(image)["sha256"].transform("nunique")
-    files = frame.groupby(image)["path"].transform("size")
-    frame["near_group"] = ("near-" + group_name).where(contents > 1, "")
-    frame["duplicate_group"] = ("same-" + group_name).where(files > 1, "")
-    frame["labels_of_group"] = frame.groupby(image)["label"].transform("nunique")

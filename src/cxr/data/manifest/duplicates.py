@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-FINE_STRUCTURE_SIDE = 64
+from cxr.data.manifest.fine_structure import FineStructures
+from cxr.data.manifest.hash_neighbours import Codes, Pairs, near_pairs, read_codes
 
 MIN_CORRELATION = 0.9
 """Re-encoded, resized or brightened copies reach 0.96 to 1. Of all 17 million pairs of different images of the
 Kermany set, the most similar pair reaches 0.85 and the next one 0.79."""
 
-_BLUR = 3.0
-_BLOCK = 512
-
-
-def find_hash_neighbours(hashes: Sequence[str], distance: int) -> NDArray[np.int64]:
-    """Find the pairs of hashes that differ in few bits.
-
-    Args:
-        hashes: ``n`` hashes of :func:`cxr.images.perceptual_hash.perceptual_hash`.
-        distance: largest number of differing bits, of 64; for re-encoded, resized or brightened copies it is 0 to 6.
-
-    Returns:
-        int64 ``(pairs, 2)``: positions, the smaller first, sorted.
-    """
-    codes = np.array([int(code, 16) for code in hashes], dtype=np.uint64)
-    pairs = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(codes), _BLOCK):
-        rows = codes[start : start + _BLOCK, None]
-        near = np.argwhere(np.bitwise_count(rows ^ codes[None, start:]) <= distance) + start
-        pairs.append(near[near[:, 0] < near[:, 1]])
-    return np.concatenate(pairs)
-
-
-def fine_structure(grey: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Reduce an image to its fine structure (ribs, vessels, marks), without brightness and contrast.
-
-    The coarse structure of all chests is alike. What is left after a blurred copy is subtracted differs between images.
-
-    Args:
-        grey: uint8 ``(height, width)``.
-
-    Returns:
-        float16 ``(4096,)``: 64x64 pixels as a vector of length 1, or all 0 for an image of one grey level.
-    """
-    small = cv2.resize(grey, (FINE_STRUCTURE_SIDE, FINE_STRUCTURE_SIDE), interpolation=cv2.INTER_AREA)
-    detail = small.astype(np.float32)
-    detail -= cv2.GaussianBlur(detail, (0, 0), _BLUR)
-    length = float(np.linalg.norm(detail))
-    unit_vector: NDArray[np.float16] = (detail.ravel() / max(length, 1e-6)).astype(np.float16)
-    return unit_vector
+_BLOCK = 2**16
+"""Candidates in memory at once."""
+_STRUCTURES = 512
+"""Images, and pairs of images, whose fine structures are in memory at once: 8 MiB for 512 of them as float32."""
 
 
 def find_near_duplicates(
@@ -70,9 +32,12 @@ def find_near_duplicates(
 ) -> list[tuple[int, int]]:
     """Find pairs that show the same image: near by hash, then confirmed by the correlation of their fine structure.
 
+    Of images with the same hash and the same fine structure, such as copies of a nearly black one, the first one stands
+    for all: the others are paired with it, and not with one another. So their pairs do not grow with the square.
+
     Args:
         hashes: ``n`` hashes of :func:`cxr.images.perceptual_hash.perceptual_hash`.
-        load: gives the grey image, uint8 ``(height, width)``, of a position; called for candidates only,
+        load: gives the grey image, uint8 ``(height, width)``, of a position; called once for each candidate,
             from several threads.
         distance: largest number of differing bits of a candidate.
         correlation: smallest correlation of the fine structure of a pair.
@@ -80,27 +45,70 @@ def find_near_duplicates(
         progress: whether to show a progress bar on stderr.
 
     Returns:
-        Positions of the confirmed pairs, the smaller first, sorted.
+        Positions of confirmed pairs, the smaller first, sorted. A chain of pairs connects all copies of an image.
     """
-    candidates = find_hash_neighbours(hashes, distance)
-    members, rows = np.unique(candidates, return_inverse=True)
-    rows = rows.reshape(candidates.shape)
-    structures = np.zeros((len(members), FINE_STRUCTURE_SIDE**2), dtype=np.float16)
-
-    def fill(row: int) -> None:
-        structures[row] = fine_structure(load(int(members[row])))
-
-    hidden = None if progress else True
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
-        filled = pool.map(fill, range(len(members)))
-        for _ in tqdm(filled, total=len(members), desc="near duplicates", unit="image", disable=hidden):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    codes, code_of = np.unique(read_codes(hashes), return_inverse=True)
     confirmed: list[tuple[int, int]] = []
-    for start in range(0, len(candidates), _BLOCK):
-        first, second = (structures[rows[start : start + _BLOCK, side]].astype(np.float32) for side in (0, 1))
+    with FineStructures(len(hashes), load, workers=workers, progress=progress) as structures:
+        first_of = _first_of_equal_images(code_of, structures)
+        firsts = np.flatnonzero(first_of == np.arange(len(first_of)))
+        copies = np.flatnonzero(first_of != np.arange(len(first_of)))
+        confirmed += _confirm(np.column_stack([first_of[copies], copies]), structures, correlation)
+        for pairs in _candidates(codes, code_of[firsts], distance):
+            confirmed += _confirm(np.sort(firsts[pairs], axis=1), structures, correlation)
+    return sorted(confirmed)
+
+
+def _first_of_equal_images(code_of: NDArray[np.int64], structures: FineStructures) -> NDArray[np.int64]:
+    """For each image the first one with the same hash and the same fine structure: itself if there is none."""
+    first_of = np.arange(len(code_of))
+    by_code = np.argsort(code_of, kind="stable")
+    sharing = by_code[np.bincount(code_of)[code_of[by_code]] > 1]
+    code, firsts = -1, dict[bytes, int]()
+    for start in range(0, len(sharing), _STRUCTURES):
+        images = sharing[start : start + _STRUCTURES]
+        for image, structure in zip(images.tolist(), structures.read(images), strict=True):
+            if code_of[image] != code:
+                code, firsts = int(code_of[image]), {}
+            first_of[image] = firsts.setdefault(hashlib.sha256(structure.tobytes()).digest(), image)
+    return first_of
+
+
+def _candidates(codes: Codes, code_of: NDArray[np.int64], distance: int) -> Iterator[Pairs]:
+    """Pairs of images with the same hash or near hashes, as positions in ``code_of``; each pair once."""
+    by_code = np.argsort(code_of, kind="stable")
+    counts = np.bincount(code_of, minlength=len(codes))
+    starts = np.cumsum(counts) - counts
+    shared = np.flatnonzero(counts > 1)
+    for first, second in _products(starts, counts, np.column_stack([shared, shared])):
+        yield by_code[np.column_stack([first, second])[first < second]]
+    for pairs in near_pairs(codes, distance):
+        for first, second in _products(starts, counts, pairs):
+            yield by_code[np.column_stack([first, second])]
+
+
+def _products(
+    starts: NDArray[np.int64], counts: NDArray[np.int64], pairs: Pairs
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All pairs of a member of one run and a member of another, for each pair of runs, a block at a time."""
+    first, second = pairs.T
+    ends = np.cumsum(counts[first] * counts[second])
+    total = int(ends[-1]) if len(ends) else 0
+    for start in range(0, total, _BLOCK):
+        number = np.arange(start, min(start + _BLOCK, total))
+        pair = np.searchsorted(ends, number, side="right")
+        row, column = np.divmod(ends[pair] - 1 - number, counts[second[pair]])
+        yield starts[first[pair]] + row, starts[second[pair]] + column
+
+
+def _confirm(pairs: Pairs, structures: FineStructures, correlation: float) -> list[tuple[int, int]]:
+    """The pairs whose fine structures correlate."""
+    confirmed: list[tuple[int, int]] = []
+    for start in range(0, len(pairs), _STRUCTURES):
+        block = pairs[start : start + _STRUCTURES]
+        images, rows = np.unique(block, return_inverse=True)
+        vectors = structures.read(images).astype(np.float32)
+        first, second = (vectors[rows.reshape(block.shape)[:, side]] for side in (0, 1))
         is_same = np.einsum("ij,ij->i", first, second) >= correlation
-        confirmed += [(int(low), int(high)) for low, high in candidates[start : start + _BLOCK][is_same]]
+        confirmed += [(int(low), int(high)) for low, high in block[is_same]]
     return confirmed
