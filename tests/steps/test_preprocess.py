@@ -33,7 +33,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     table = pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "status"])
     table.loc[2, "status"] = "quarantined"
     table.to_parquet(manifest / "manifest.parquet")
-    return {"data": data, "manifest": manifest, "prepared": tmp_path / "prepared"}
+    return {"data": data, "manifest": manifest, "prepared": tmp_path / "prepared", "cache": tmp_path / "cache"}
 
 
 def test_it_prepares_the_accepted_images(folders: dict[str, Path]) -> None:

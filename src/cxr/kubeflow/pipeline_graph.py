@@ -153,6 +153,8 @@ class PipelineGraph:
             raise ParameterError(problems)
         if self.settings.tracking_uri is not None and "tracking_uri" in step_class.model_fields:
             values["tracking_uri"] = self.settings.tracking_uri
+        if "cache_gigabytes" in step_class.model_fields:
+            values["cache_gigabytes"] = 0.0  # the disk of a container ends with its task
         # Building the step reports a wrong value now and not on the cluster.
         step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values})
         return changed_values(step_class, values)
