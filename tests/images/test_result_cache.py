@@ -195,6 +195,15 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_work(
     assert "not kept for the next run" in caplog.text
 
 
+def test_a_cache_leaves_room_on_the_disk(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cxr.images.result_packs._FREE_BYTES", 10**18)
+    assert Counted(tmp_path / "cache").reverse(files) == expected(files)
+    assert not list((tmp_path / "cache").rglob("*.pack"))
+    assert "No space left on device" in caplog.text
+
+
 @pytest.fixture
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Write a pack every 300 bytes."""

@@ -7,10 +7,12 @@ counts as not kept. So the folder can be deleted at any time, and several proces
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import mmap
 import os
+import shutil
 import struct
 import threading
 import uuid
@@ -20,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxr.files import whole_file
 
@@ -31,6 +34,8 @@ _END = struct.Struct("<QI4s")
 _MARK = b"cxr1"
 _PACK_BYTES = 64_000_000
 """Bytes of new results that are collected in memory before a pack is written. A killed run loses at most these."""
+_FREE_BYTES = 2_000_000_000
+"""Room on the disk that is left to the outputs of the steps."""
 
 
 class ResultFolder:
@@ -104,6 +109,9 @@ class ResultFolder:
         table = np.zeros(len(names), dtype=_TABLE_ROW)
         offset = 0
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._folder).free < _FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with whole_file(path) as partial, partial.open("wb") as file:
                 for row, name in enumerate(names):
                     content = results[name]
@@ -124,7 +132,7 @@ class ResultFolder:
 class _Pack:
     """One pack, mapped into memory."""
 
-    def __init__(self, path: Path, content: mmap.mmap, table: np.ndarray) -> None:
+    def __init__(self, path: Path, content: mmap.mmap, table: NDArray[np.void]) -> None:
         self.path = path
         self.used = False
         self._content = content
