@@ -17,7 +17,7 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class ResultFolder:
             folder: the folder; it need not exist. None keeps nothing.
         """
         self._folder = folder
-        self._packs = [] if folder is None else list(_open_packs(folder))
+        self._packs: Sequence[_Pack] = () if folder is None else tuple(_open_packs(folder))
         self._new: dict[bytes, bytes] = {}
         self._new_bytes = 0
         self._lock = threading.Lock()
@@ -64,9 +64,10 @@ class ResultFolder:
         """
         short_name = _short_name(name)
         with self._lock:
-            result = self._new.get(short_name)
-        found = (result, *(pack.find(short_name) for pack in self._packs)) if result is None else (result,)
-        return next((content for content in found if content is not None), None)
+            result, packs = self._new.get(short_name), self._packs
+        if result is not None:
+            return result
+        return next((kept for pack in packs if (kept := pack.find(short_name)) is not None), None)
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep a result.
@@ -126,7 +127,7 @@ class ResultFolder:
         if pack is not None:
             pack.used = True
             with self._lock:
-                self._packs = [*self._packs, pack]
+                self._packs = (*self._packs, pack)
 
 
 class _Pack:
