@@ -47,10 +47,10 @@ class Counted:
     def reverse(self, files: list[Path]) -> list[bytes]:
         """Reverse each file in one run."""
         with self._cache as cache:
-            kept: KeptResults[bytes] = cache.results(
-                MODULE, "reversed", key=self._key, to_bytes=lambda result: result, from_bytes=lambda kept: kept
+            results: KeptResults[bytes] = cache.results(
+                MODULE, "reversed", key=self._key, to_bytes=lambda result: result, from_bytes=lambda stored: stored
             )
-            return [kept.compute(path, self._read, self._work)[1] for path in files]
+            return [results.compute(path, self._read, self._work)[1] for path in files]
 
     def _read(self, path: Path) -> bytes:
         self.read.append(path.name)
@@ -218,6 +218,6 @@ def test_packs_are_written_during_the_run(files: list[Path], tmp_path: Path) -> 
 def test_the_digest_is_that_of_the_content(files: list[Path], tmp_path: Path) -> None:
     for _ in range(2):
         with ResultCache(tmp_path / "cache", 10**9, str) as cache:
-            kept = cache.results(MODULE, "sizes", key="", to_bytes=lambda size: b"%d" % size, from_bytes=int)
-            digests = [kept.compute(path, Path.read_bytes, len)[0] for path in files]
+            sizes = cache.results(MODULE, "sizes", key="", to_bytes=lambda size: b"%d" % size, from_bytes=int)
+            digests = [sizes.compute(path, Path.read_bytes, len)[0] for path in files]
         assert digests == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]

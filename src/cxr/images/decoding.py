@@ -184,21 +184,21 @@ def kept_facts(limits: ImageLimits, cache: ResultCache) -> KeptResults[ImageFact
     return cache.results(__name__, "facts", key=key, to_bytes=_facts_to_bytes, from_bytes=_facts_from_bytes)
 
 
-def inspect_image(path: Path, limits: ImageLimits, kept: KeptResults[ImageFacts] | None = None) -> ImageFacts:
+def inspect_image(path: Path, limits: ImageLimits, known: KeptResults[ImageFacts] | None = None) -> ImageFacts:
     """Collect the facts of one image file. A bad image is described and raises no error.
 
     Args:
         path: the file.
         limits: limits that the image must keep.
-        kept: facts of earlier runs with these limits.
+        known: facts of earlier runs with these limits.
 
     Returns:
         The facts, with all problems found.
     """
-    kept = kept or kept_facts(limits, NO_CACHE)
+    known = known or kept_facts(limits, NO_CACHE)
     read = partial(read_bytes, max_bytes=limits.max_bytes)
     try:
-        digest, facts = kept.compute(path, read, partial(_inspect_content, path, limits), variant=path.suffix)
+        digest, facts = known.compute(path, read, partial(_inspect_content, path, limits), variant=path.suffix)
         return replace(facts, sha256=digest)
     except ImageError as error:
         facts = _facts_without_loading(path) if error.problem == "too_large" else ImageFacts()
@@ -227,8 +227,8 @@ def _facts_to_bytes(facts: ImageFacts) -> bytes | None:
     return json.dumps(astuple(facts)).encode() if facts.readable else None
 
 
-def _facts_from_bytes(kept: bytes) -> ImageFacts:
-    facts = ImageFacts(*json.loads(kept))
+def _facts_from_bytes(content: bytes) -> ImageFacts:
+    facts = ImageFacts(*json.loads(content))
     return replace(facts, problems=tuple((problem, detail) for problem, detail in facts.problems))
 
 

@@ -70,14 +70,14 @@ def prepare_images(
             f"expected at least one image and each once, received images={len(paths)}, repeated={repeated}; "
             "run `cxr validate` again"
         )
-    kept = cache.results(
+    known = cache.results(
         __name__,
         recipe.name,
         key=f"{options.to_text()} {json.dumps(recipe.to_dict(), sort_keys=True)}",
         to_bytes=lambda pixels: pixels.tobytes(),
         from_bytes=lambda content: np.frombuffer(content, np.uint8).reshape(recipe.size, recipe.size, recipe.planes),
     )
-    work = partial(_prepare_image, data, recipe, options, kept)
+    work = partial(_prepare_image, data, recipe, options, known)
     size = len(paths) * recipe.size**2 * recipe.planes
     expect_free_space(folder, size, f"{len(paths):,} images prepared with {recipe.name}")
     expected_digests = [None] * len(paths) if sha256 is None else sha256
@@ -162,7 +162,7 @@ def _prepare_image(
     data: Path,
     recipe: Recipe,
     options: ReadingOptions,
-    kept: KeptResults[NDArray[np.uint8]],
+    known: KeptResults[NDArray[np.uint8]],
     path: str,
     expected_digest: str | None,
 ) -> tuple[str, NDArray[np.uint8]]:
@@ -176,7 +176,7 @@ def _prepare_image(
             )
 
     try:
-        return kept.compute(
+        return known.compute(
             data / path, read_bytes, lambda content: apply_recipe(recipe, decode_grey(content, options)),
             check=expect_digest,
         )  # fmt: skip

@@ -60,27 +60,27 @@ class KeptResults(Generic[Result]):
             The hexadecimal sha256 of the content, and the result.
         """
         state = _state(path)
-        known = None if state is None else self.digests.find(state)
-        if known is not None:
-            digest = known.decode()
+        known_digest = None if state is None else self.digests.find(state)
+        if known_digest is not None:
+            digest = known_digest.decode()
             if check is not None:
                 check(digest)
-            kept = self.results.find(digest + variant)
-            if kept is not None:
-                return digest, self.from_bytes(kept)
+            stored = self.results.find(digest + variant)
+            if stored is not None:
+                return digest, self.from_bytes(stored)
         content = read(path)
         digest = hashlib.sha256(content).hexdigest()
         if state is not None and _state(path) == state:
             self.digests.keep(state, digest.encode())
         if check is not None:
             check(digest)
-        kept = self.results.find(digest + variant)
-        if kept is not None:
-            return digest, self.from_bytes(kept)
+        stored = self.results.find(digest + variant)
+        if stored is not None:
+            return digest, self.from_bytes(stored)
         result = work(content)
-        kept = self.to_bytes(result)
-        if kept is not None:
-            self.results.keep(digest + variant, kept)
+        stored = self.to_bytes(result)
+        if stored is not None:
+            self.results.keep(digest + variant, stored)
         return digest, result
 
 

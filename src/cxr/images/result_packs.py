@@ -67,7 +67,7 @@ class ResultFolder:
             result, packs = self._new.get(short_name), self._packs
         if result is not None:
             return result
-        return next((kept for pack in packs if (kept := pack.find(short_name)) is not None), None)
+        return next((stored for pack in packs if (stored := pack.find(short_name)) is not None), None)
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep a result.

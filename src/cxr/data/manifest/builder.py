@@ -148,7 +148,7 @@ def build_manifest(
         "thumbnails",
         key=options.to_text(),
         to_bytes=lambda thumbnail: thumbnail.tobytes(),
-        from_bytes=lambda kept: np.frombuffer(kept, np.uint8).reshape(FINE_STRUCTURE_SIDE, FINE_STRUCTURE_SIDE),
+        from_bytes=lambda content: np.frombuffer(content, np.uint8).reshape(FINE_STRUCTURE_SIDE, FINE_STRUCTURE_SIDE),
     )
 
     def load(position: int) -> NDArray[np.uint8]:

@@ -84,7 +84,7 @@ def build_reference(
     """
     samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
     train = samples.pop("train")
-    kept = cache.results(
+    known = cache.results(
         read_posed_features.__module__,
         "features",
         key=VALIDATED.to_text(),
@@ -92,7 +92,7 @@ def build_reference(
         from_bytes=PosedFeatures.from_bytes,
     )
     fitted = fit_reference(
-        _map_images(data, train, kept, lambda features, _: features, "describe train images"),
+        _map_images(data, train, known, lambda features, _: features, "describe train images"),
         train["group"].tolist(),
         dataset_kind=card.kind,
         components=components,
@@ -100,7 +100,7 @@ def build_reference(
         max_coloured=max_coloured,
     )
     checks = {
-        split: _map_images(data, rows, kept, partial(check_unseen_image, fitted), f"check {split} images")
+        split: _map_images(data, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
         for split, rows in samples.items()
     }
     facts = {
@@ -198,7 +198,7 @@ def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.
 def _map_images(
     data: Path,
     rows: pd.DataFrame,
-    kept: KeptResults[PosedFeatures],
+    known: KeptResults[PosedFeatures],
     function: Callable[[PosedFeatures, Callable[[], DecodedImage]], Result],
     description: str,
 ) -> list[Result]:
@@ -206,7 +206,7 @@ def _map_images(
     from tqdm import tqdm
 
     def read_and_call(path: str) -> Result:
-        features = kept.compute(data / path, read_bytes, read_posed_features)[1]
+        features = known.compute(data / path, read_bytes, read_posed_features)[1]
         return function(features, lambda: decode_image(read_bytes(data / path), VALIDATED))
 
     results = map_in_order(read_and_call, ((path,) for path in rows["path"]), os.cpu_count() or 1)
