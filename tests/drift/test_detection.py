@@ -23,7 +23,8 @@ from cxr.images.decoding import decode_grey
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.inference.reference.features import STATISTICS
-from cxr.inference.reference.fitting import extract_posed_features, fit_reference
+from cxr.inference.reference.fitting import fit_reference
+from cxr.inference.reference.poses import extract_posed_features
 from cxr.inference.reference.reference import ImageFeatures, Reference
 from cxr.inference.reference.refusals import find_refusal
 from cxr.serving.prediction_log_reader import read_prediction_log

@@ -158,6 +158,25 @@ def test_every_pod_has_a_user_and_a_time_limit_and_only_training_has_the_volume(
         assert volumes == (["createpvc"] if task.label == "train shallow" else []), task.label
 
 
+def test_the_steps_that_look_at_every_image_keep_results_on_the_volume_for_them(package):
+    keeping = {"validate", "reference", "preprocess s1_resize"}
+    for task in walk(package(models=("shallow",), cache={"claim": "cxr-cache", "path": "/kept"})).values():
+        volumes = [(volume.get("constant"), volume["mountPath"]) for volume in task.pod.get("pvcMount", ())]
+        assert (("cxr-cache", "/kept") in volumes) == (task.label in keeping), task.label
+        if task.label in keeping:
+            flags, _ = read_flags(task.command[2:])
+            assert flags["cache"] == "/kept"
+            assert "cache_gigabytes" not in flags
+
+
+def test_without_a_volume_nothing_is_kept_on_a_disk_that_ends_with_its_task(package):
+    tasks = walk(package(models=("shallow",)))
+    for label in ("validate", "reference", "preprocess s1_resize"):
+        flags, _ = read_flags(tasks[label].command[2:])
+        assert float(flags["cache_gigabytes"]) == 0, label
+        assert not tasks[label].pod.get("pvcMount"), label
+
+
 def test_a_run_that_waits_for_ever_is_stopped(package):
     _, platforms = yaml.safe_load_all(package(hours=36).read_text())
     assert platforms["platforms"]["kubernetes"]["pipelineConfig"]["activeDeadlineSeconds"] == 36 * 3600

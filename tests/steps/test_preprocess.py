@@ -33,7 +33,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     table = pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "status"])
     table.loc[2, "status"] = "quarantined"
     table.to_parquet(manifest / "manifest.parquet")
-    return {"data": data, "manifest": manifest, "prepared": tmp_path / "prepared"}
+    return {"data": data, "manifest": manifest, "prepared": tmp_path / "prepared", "cache": tmp_path / "cache"}
 
 
 def test_it_prepares_the_accepted_images(folders: dict[str, Path]) -> None:
@@ -59,7 +59,7 @@ def test_a_broken_image_leaves_no_output(folders: dict[str, Path]) -> None:
     table.to_parquet(folders["manifest"] / "manifest.parquet")
     with pytest.raises(ImageError, match=r"4\.jpeg"):
         Preprocess.build(folders).execute()
-    assert sorted(path.name for path in folders["prepared"].parent.iterdir()) == ["data", "manifest"]
+    assert sorted(path.name for path in folders["prepared"].parent.iterdir()) == ["cache", "data", "manifest"]
 
 
 def test_the_default_output_folder_is_named_after_the_recipe() -> None:
@@ -71,7 +71,7 @@ def test_the_default_output_folder_is_named_after_the_recipe() -> None:
 def test_the_step_offers_every_recipe_and_every_value_of_one() -> None:
     assert {Preprocess.build({"recipe": name}).recipe for name in RECIPES} == set(RECIPES)
     values = {field.name for field in fields(Recipe)} - {"name", "system"}
-    assert set(Preprocess.parameters()) - {"recipe", "workers"} == values
+    assert set(Preprocess.parameters()) - {"recipe", "workers", "cache_gigabytes"} == values
 
 
 def test_wrong_values_are_reported_together() -> None:

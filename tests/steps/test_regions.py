@@ -75,13 +75,14 @@ def small(small_training, phantom_folder, tmp_path_factory) -> SmallDetection:
     root = shutil.copytree(small_training.root, tmp_path_factory.mktemp("regions"), dirs_exist_ok=True)
     classification = SmallTraining(root, phantom_folder)
     common = {"data": phantom_folder, "manifest": classification.manifest}
+    cache = {"cache": root / "cache"}
     Evaluate.build(
         {**common, "model": MODEL, "trained": classification.trained, "prepared": classification.prepared,
          "splits": classification.splits, "evaluation": root / "evaluation", "resamples": 100, "stress": False,
          "tracking_uri": ""}
     ).execute()  # fmt: skip
     Preprocess.build(
-        {**common, "prepared": root / "prepared" / "s4_resize", "recipe": "s4_resize", "size": 96}
+        {**common, **cache, "prepared": root / "prepared" / "s4_resize", "recipe": "s4_resize", "size": 96}
     ).execute()
     small = SmallDetection(classification, write_store(root))
     with short_lite0():
@@ -186,13 +187,13 @@ def test_without_a_classifier_only_fixed_boxes_are_compared(small, tmp_path):
 def unmarked(small, tmp_path_factory) -> dict[str, Path]:
     """Folders of another data set, whose opacities nobody has marked."""
     root = tmp_path_factory.mktemp("unmarked")
-    data, manifest = root / "data", root / "manifest"
+    data, manifest, cache = root / "data", root / "manifest", {"cache": root / "cache"}
     draw_dataset(data, images=60, seed=7)
     (data / "boxes.json").unlink()
-    Validate.build({"data": data, "manifest": manifest, "report": root / "report"}).execute()
+    Validate.build({"data": data, "manifest": manifest, "report": root / "report", **cache}).execute()
     Resplit.build({"manifest": manifest, "splits": root / "splits", "max_deviation": 1}).execute()
     Preprocess.build(
-        {"data": data, "manifest": manifest, "prepared": root / "prepared", "recipe": "s4_resize", "size": 96}
+        {"data": data, "manifest": manifest, "prepared": root / "prepared", "recipe": "s4_resize", "size": 96, **cache}
     ).execute()
     return {"unmarked_manifest": manifest, "unmarked_splits": root / "splits", "unmarked_prepared": root / "prepared"}
 

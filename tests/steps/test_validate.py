@@ -47,6 +47,7 @@ def run(data: Path, **values: object) -> Path:
         "report": artifacts / "data_report",
         "baseline": artifacts / "baseline",
         "rejected": artifacts / "rejected",
+        "cache": artifacts / "cache",
     }
     Validate.build(folders | values).execute()
     return artifacts

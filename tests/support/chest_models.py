@@ -15,7 +15,8 @@ from cxr.files import NETWORK_FILE
 from cxr.images.decoding import decode_grey
 from cxr.images.recipes import apply_recipe, to_network_input
 from cxr.images.strict_decoding import DecodedImage
-from cxr.inference.reference.fitting import extract_posed_features, fit_reference
+from cxr.inference.reference.fitting import fit_reference
+from cxr.inference.reference.poses import extract_posed_features
 from cxr.inference.reference.reference import Reference
 from cxr.promotion.candidates import RunFolders, find_candidates
 from cxr.tracking.finished_run import log_evaluation

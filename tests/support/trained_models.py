@@ -62,11 +62,13 @@ def train_small_model(root: Path, data: Path, **recipe: Any) -> SmallTraining:
     training.params.write_text(
         yaml.safe_dump({"train": {"seed": 0}, "models": {MODEL: ENTRY}, "recipes": {"s2_resize": values}})
     )
-    Validate.build({"data": data, "manifest": training.manifest, "report": root / "report"}).execute()
+    cache = {"cache": root / "cache"}
+    Validate.build({"data": data, "manifest": training.manifest, "report": root / "report", **cache}).execute()
     Resplit.build({"manifest": training.manifest, "splits": training.splits, "max_deviation": 1}).execute()
     Preprocess.build(
-        {"data": data, "manifest": training.manifest, "prepared": training.prepared, "recipe": "s2_resize", **values}
-    ).execute()
+        {"data": data, "manifest": training.manifest, "prepared": training.prepared, "recipe": "s2_resize", **values,
+         **cache}
+    ).execute()  # fmt: skip
     Train.build(
         {**ENTRY, "model": MODEL, "manifest": training.manifest, "splits": training.splits,
          "prepared": training.prepared, "trained": training.trained, "checkpoints": root / "checkpoints",

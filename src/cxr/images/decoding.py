@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,7 @@ from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import decode_and_find_colour
 from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.reading_options import STRICT, ReadingOptions
+from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
 from cxr.images.shared_sandbox import decode_in_sandbox
 from cxr.images.sharpness import measure_gradient_ratio, measure_sharpness
 from cxr.images.strict_decoding import (
@@ -167,20 +170,45 @@ def decode_image(data: bytes, options: ReadingOptions = STRICT) -> DecodedImage:
     return decode_in_process(data, options)
 
 
-def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
+def kept_facts(limits: ImageLimits, cache: ResultCache) -> KeptResults[ImageFacts]:
+    """Open the facts that earlier runs of :func:`inspect_image` kept.
+
+    Args:
+        limits: limits that an image must keep.
+        cache: where facts are kept.
+
+    Returns:
+        The facts.
+    """
+    key = json.dumps([limits.options.to_text(), *astuple(replace(limits, options=STRICT))[1:]])
+    return cache.results(__name__, "facts", key=key, to_bytes=_facts_to_bytes, from_bytes=_facts_from_bytes)
+
+
+def inspect_image(path: Path, limits: ImageLimits, known: KeptResults[ImageFacts] | None = None) -> ImageFacts:
     """Collect the facts of one image file. A bad image is described and raises no error.
 
     Args:
         path: the file.
         limits: limits that the image must keep.
+        known: facts of earlier runs with these limits.
 
     Returns:
         The facts, with all problems found.
     """
-    facts = ImageFacts()
+    known = known or kept_facts(limits, NO_CACHE)
+    read = partial(read_bytes, max_bytes=limits.max_bytes)
     try:
-        data = read_bytes(path, max_bytes=limits.max_bytes)
-        facts = replace(facts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        digest, facts = known.compute(path, read, partial(_inspect_content, path, limits), variant=path.suffix)
+        return replace(facts, sha256=digest)
+    except ImageError as error:
+        facts = _facts_without_loading(path) if error.problem == "too_large" else ImageFacts()
+        return replace(facts, problems=((error.problem, error.detail),))
+
+
+def _inspect_content(path: Path, limits: ImageLimits, data: bytes) -> ImageFacts:
+    """Collect the facts of a file but its digest. Only the ending of its name matters besides its content."""
+    facts = ImageFacts(bytes=len(data))
+    try:
         header = read_dicom_header(data, limits.options) if is_dicom(data) else read_header(data)
         facts = replace(facts, width=header.width, height=header.height, mode=header.mode, bit_depth=header.bit_depth)
         refuse_header(header, limits.options.max_pixels)
@@ -191,9 +219,17 @@ def inspect_image(path: Path, limits: ImageLimits) -> ImageFacts:
         facts = replace(facts, grey=not has_colour)
         return _add_pixel_facts(facts, path, header, grey, limits)
     except ImageError as error:
-        if error.problem == "too_large" and not facts.sha256:
-            facts = _facts_without_loading(path)
         return replace(facts, problems=((error.problem, error.detail),))
+
+
+def _facts_to_bytes(facts: ImageFacts) -> bytes | None:
+    """Facts of an image as JSON; None if it is not readable, since its decoder may have run out of time or memory."""
+    return json.dumps(astuple(facts)).encode() if facts.readable else None
+
+
+def _facts_from_bytes(content: bytes) -> ImageFacts:
+    facts = ImageFacts(*json.loads(content))
+    return replace(facts, problems=tuple((problem, detail) for problem, detail in facts.problems))
 
 
 def _facts_without_loading(path: Path) -> ImageFacts:

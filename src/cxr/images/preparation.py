@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
@@ -24,6 +23,7 @@ from cxr.images.parallel import map_in_order
 from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
+from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
 from cxr.tables import write_table
 
 
@@ -37,6 +37,7 @@ def prepare_images(
     progress: bool = True,
     sha256: Sequence[str] | None = None,
     options: ReadingOptions = VALIDATED,
+    cache: ResultCache = NO_CACHE,
 ) -> PreparedImages:
     """Decode images, apply a recipe and append the results to one file.
 
@@ -53,6 +54,7 @@ def prepare_images(
         progress: whether to show a progress bar on stderr.
         sha256: expected digest of each file (from the manifest); None for no check.
         options: what is accepted.
+        cache: keeps the prepared images, so that a later call decodes and filters new images only.
 
     Returns:
         The prepared images, opened.
@@ -68,7 +70,14 @@ def prepare_images(
             f"expected at least one image and each once, received images={len(paths)}, repeated={repeated}; "
             "run `cxr validate` again"
         )
-    work = partial(_prepare_image, data, recipe, options)
+    known = cache.results(
+        __name__,
+        recipe.name,
+        key=f"{options.to_text()} {json.dumps(recipe.to_dict(), sort_keys=True)}",
+        to_bytes=lambda pixels: pixels.tobytes(),
+        from_bytes=lambda content: np.frombuffer(content, np.uint8).reshape(recipe.size, recipe.size, recipe.planes),
+    )
+    work = partial(_prepare_image, data, recipe, options, known)
     size = len(paths) * recipe.size**2 * recipe.planes
     expect_free_space(folder, size, f"{len(paths):,} images prepared with {recipe.name}")
     expected_digests = [None] * len(paths) if sha256 is None else sha256
@@ -108,7 +117,13 @@ def prepare_images(
 
 
 def prepare_accepted_images(
-    data: Path, manifest: pd.DataFrame, recipe: Recipe, folder: Path, *, workers: int | None
+    data: Path,
+    manifest: pd.DataFrame,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    workers: int | None,
+    cache: ResultCache = NO_CACHE,
 ) -> PreparedImages:
     """Prepare the images that validation accepted.
 
@@ -120,6 +135,7 @@ def prepare_accepted_images(
         recipe: the recipe to apply.
         folder: output folder.
         workers: threads; None for one per core.
+        cache: keeps the prepared images, as in :func:`prepare_images`.
 
     Returns:
         The prepared images, opened, in the order of the manifest.
@@ -138,25 +154,34 @@ def prepare_accepted_images(
         workers=workers,
         sha256=accepted["sha256"].tolist(),
         options=replace(VALIDATED, max_pixels=max(largest, VALIDATED.max_pixels)),
+        cache=cache,
     )
 
 
 def _prepare_image(
-    data: Path, recipe: Recipe, options: ReadingOptions, path: str, expected_digest: str | None
+    data: Path,
+    recipe: Recipe,
+    options: ReadingOptions,
+    known: KeptResults[NDArray[np.uint8]],
+    path: str,
+    expected_digest: str | None,
 ) -> tuple[str, NDArray[np.uint8]]:
     """Return the digest of a file and its prepared image ``(size, size, planes)``."""
-    try:
-        content = read_bytes(data / path)
-        digest = hashlib.sha256(content).hexdigest()
-        if expected_digest is not None and expected_digest != digest:
+
+    def expect_digest(digest: str) -> None:
+        if expected_digest not in (None, digest):
             raise DataError(
                 f"expected the file that the manifest describes (sha256={expected_digest}), received {path} with "
                 f"sha256={digest}; run `cxr validate` again"
             )
-        grey = decode_grey(content, options)
+
+    try:
+        return known.compute(
+            data / path, read_bytes, lambda content: apply_recipe(recipe, decode_grey(content, options)),
+            check=expect_digest,
+        )  # fmt: skip
     except ImageError as error:
         raise ImageError(error.problem, f"{path}: {error.detail}") from error
-    return digest, apply_recipe(recipe, grey)
 
 
 def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

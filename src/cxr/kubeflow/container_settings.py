@@ -75,6 +75,15 @@ class ImageVolume(_SettingsModel):
     """Path in the container at which it is mounted."""
 
 
+class CacheVolume(_SettingsModel):
+    """A volume of the cluster that keeps results of single images between runs."""
+
+    claim: str | None = None
+    """Name of the volume claim, which several pods can write at once; null keeps nothing."""
+    path: str = Field("/cache", pattern="^/.+")
+    """Path in the container at which it is mounted."""
+
+
 class SecretNames(_SettingsModel):
     """Names of the Kubernetes secrets whose keys become environment variables."""
 
@@ -119,6 +128,8 @@ class ContainerSettings(_SettingsModel):
     """The disk for checkpoints."""
     images: ImageVolume = ImageVolume()
     """Volume with images to score."""
+    cache: CacheVolume = CacheVolume()
+    """Volume with results of single images."""
     retries: RetrySettings = RetrySettings()
     """Retries of the steps that may be retried."""
     secrets: SecretNames = SecretNames()

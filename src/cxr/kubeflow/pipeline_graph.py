@@ -12,6 +12,7 @@ from cxr.kubeflow.components import CONTAINER_USER, NO_VALUE, build_component, c
 from cxr.kubeflow.container_settings import ContainerSettings
 from cxr.lineage import provenance
 from cxr.steps import load_step
+from cxr.steps.cache_fields import CachingStep
 from cxr.steps.parameters import merge_parameters
 from cxr.steps.tracking_fields import TrackingStep
 
@@ -153,6 +154,9 @@ class PipelineGraph:
             raise ParameterError(problems)
         if self.settings.tracking_uri is not None and "tracking_uri" in step_class.model_fields:
             values["tracking_uri"] = self.settings.tracking_uri
+        if issubclass(step_class, CachingStep):
+            # The disk of a container ends with its task.
+            values |= {"cache": self.settings.cache.path} if self.settings.cache.claim else {"cache_gigabytes": 0.0}
         # Building the step reports a wrong value now and not on the cluster.
         step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values})
         return changed_values(step_class, values)
@@ -248,6 +252,8 @@ class PipelineGraph:
         if issubclass(step_class, TrackingStep) and settings.secrets.mlflow:
             kubernetes.use_secret_as_env(task, settings.secrets.mlflow, {key: key for key in MLFLOW_KEYS})
         kubernetes.use_field_path_as_env(task, provenance.PIPELINE_RUN_VARIABLE, "metadata.labels['pipeline/runid']")
+        if issubclass(step_class, CachingStep) and settings.cache.claim:
+            kubernetes.mount_pvc(task, pvc_name=settings.cache.claim, mount_path=settings.cache.path)
         if image in settings.digests:
             task.set_env_variable(provenance.IMAGE_DIGEST_VARIABLE, settings.image_reference(image))
         return task

@@ -16,7 +16,9 @@ WITHOUT_EFFECT = (
     "errors.py",  # texts of errors
     "fast_import.py",  # how fast large packages load
     "files.py",  # names of files, and how they are written
+    "images/result_*.py",  # where results of single images are kept
     "steps/base.py",  # reading of parameters, which DVC compares by value
+    "steps/cache_fields.py",  # the same
     "steps/evaluation_fields.py",  # the same
     "steps/tracking_fields.py",  # where figures are logged
     "storage/*.py",  # how objects are downloaded

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.steps.base import DATA_IMAGE, Input, Output
+from cxr.steps.cache_fields import CachingStep
 from cxr.tables import read_table
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def _check_recipe_name(name: str) -> str:
     return name
 
 
-class Preprocess(Step):
+class Preprocess(CachingStep):
     """Apply a recipe to every accepted image: decode to grey, filter, resize, store as uint8.
 
     Each parameter except the name of the recipe and the number of workers replaces one value of the recipe. Null keeps
@@ -32,8 +33,8 @@ class Preprocess(Step):
 
     name: ClassVar[str] = "preprocess"
     follows: ClassVar[str] = "resplit"
-    sections: ClassVar[tuple[str, ...]] = ("preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
-    sections_without_effect: ClassVar[tuple[str, ...]] = ("preprocess",)
+    sections: ClassVar[tuple[str, ...]] = ("cache", "preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "preprocess")
     container_image: ClassVar[str | None] = DATA_IMAGE
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -97,7 +98,7 @@ class Preprocess(Step):
         """The recipe with the values of this step in place of those of the source system."""
         from cxr.images.recipes import recipe_named
 
-        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers"})
+        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers", "cache_gigabytes"})
         return recipe_named(self.recipe, **changes)
 
     def run(self) -> None:
@@ -106,4 +107,6 @@ class Preprocess(Step):
         from cxr.images.preparation import prepare_accepted_images
 
         manifest = read_table(self.manifest / MANIFEST_FILE)
-        prepare_accepted_images(self.data, manifest, self.chosen_recipe(), self.prepared, workers=self.workers)
+        recipe = self.chosen_recipe()
+        with self.open_cache() as cache:
+            prepare_accepted_images(self.data, manifest, recipe, self.prepared, workers=self.workers, cache=cache)

@@ -9,18 +9,20 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.files import SPLITS_FILE, read_json, write_json
-from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.steps.base import DATA_IMAGE, Input, Output
+from cxr.steps.cache_fields import CachingStep
 from cxr.tables import read_table
 
 log = logging.getLogger(__name__)
 
 
-class DescribeReference(Step):
+class DescribeReference(CachingStep):
     """Fit limits on the training images alone; validation and test tell how often the limits refuse wrongly."""
 
     name: ClassVar[str] = "reference"
     follows: ClassVar[str] = "preprocess"
-    sections: ClassVar[tuple[str, ...]] = ("reference",)
+    sections: ClassVar[tuple[str, ...]] = ("cache", "reference")
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache",)
     container_image: ClassVar[str | None] = DATA_IMAGE
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -50,17 +52,19 @@ class DescribeReference(Step):
         from cxr.plots.style import save_png
 
         card = DatasetCard.read(self.data)
-        reference, checks = build_reference(
-            self.data,
-            read_table(self.splits / SPLITS_FILE),
-            card,
-            read_json(self.splits / "achieved.json")["digest"],
-            max_images=self.films,
-            components=self.components,
-            false_alarms=self.false_alarms,
-            max_coloured=self.max_coloured,
-            seed=self.seed,
-        )
+        with self.open_cache() as cache:
+            reference, checks = build_reference(
+                self.data,
+                read_table(self.splits / SPLITS_FILE),
+                card,
+                read_json(self.splits / "achieved.json")["digest"],
+                max_images=self.films,
+                components=self.components,
+                false_alarms=self.false_alarms,
+                max_coloured=self.max_coloured,
+                seed=self.seed,
+                cache=cache,
+            )
         reference.save(self.reference)
         write_json(self.reference / "report.json", reference.facts)
         save_png(plot_reference_distances(checks, card), self.reference / "distances.png")

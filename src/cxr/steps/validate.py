@@ -12,6 +12,7 @@ from cxr.errors import RegistryError
 from cxr.files import EXPLORATION_FILE
 from cxr.images.reading_options import OTHER_MODALITIES
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, WorkingFolder
+from cxr.steps.cache_fields import CachingStep
 from cxr.steps.reading_fields import OtherModalities
 from cxr.steps.tracking_fields import TrackingStep
 
@@ -73,12 +74,13 @@ CheckName = Literal[
 ]
 
 
-class Validate(TrackingStep):
+class Validate(TrackingStep, CachingStep):
     """Write the manifest of the raw images with its checks, Data Docs and exploration report."""
 
     name: ClassVar[str] = "validate"
     follows: ClassVar[str] = "fetch"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "reading", "validate")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "cache", "reading", "validate")
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("tracking", "cache")
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
     ignored_keys: ClassVar[frozenset[str]] = frozenset({"scale_16_bit"})
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
@@ -177,14 +179,16 @@ class Validate(TrackingStep):
             max_aspect=self.max_aspect,
             colour_tolerance=self.colour_tolerance,
         )
-        manifest = build_manifest(
-            self.data,
-            limits=limits,
-            naming=self.naming,
-            policy=dict(self.policy.items()),
-            near_distance=self.near_distance,
-            workers=self.workers or None,
-        )
+        with self.open_cache() as cache:
+            manifest = build_manifest(
+                self.data,
+                limits=limits,
+                naming=self.naming,
+                policy=dict(self.policy.items()),
+                near_distance=self.near_distance,
+                workers=self.workers or None,
+                cache=cache,
+            )
         digest = content_digest(manifest)
         statistics = BaselineStatistics.from_manifest(manifest, card, digest)
         comparison = compare_datasets(

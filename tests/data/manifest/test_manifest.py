@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, default_policy, read_manifest, write_manifest
 from cxr.errors import DataError, ParameterError, SourceError
 from cxr.images.problems import TRAINING_PROBLEMS
+from cxr.images.result_cache import ResultCache
 from support import bad_images
 from support.dataset_validation import build_manifest
 from support.dicom_files import dicom_file
@@ -66,6 +68,21 @@ def test_the_manifest_is_the_same_for_any_number_of_threads_and_survives_the_dis
     pd.testing.assert_frame_equal(build_manifest(data, workers=4), frame)
     write_manifest(frame, tmp_path)
     pd.testing.assert_frame_equal(read_manifest(tmp_path), frame)
+
+
+def test_facts_that_were_kept_are_those_of_the_files(data: Path, tmp_path: Path) -> None:
+    """Also for bad files, copies, the same content under another ending, and other limits."""
+    folder = data / "train" / "PNEUMONIA"
+    bad_images.write_bad_images(folder)
+    shutil.copy(folder / "person1_bacteria_1.jpeg", folder / "person7_bacteria_1.png")
+    shutil.copy(folder / "person1_bacteria_1.jpeg", folder / "person8_bacteria_1.jpeg")
+    others = replace(bad_images.IMAGE_LIMITS, min_side=170, colour_tolerance=255)
+    expected, expected_of_others = build_manifest(data), build_manifest(data, limits=others)
+    assert not expected.equals(expected_of_others)
+    for _ in range(2):
+        with ResultCache(tmp_path / "cache", 10**9, str) as cache:
+            pd.testing.assert_frame_equal(build_manifest(data, cache=cache), expected)
+            pd.testing.assert_frame_equal(build_manifest(data, cache=cache, limits=others), expected_of_others)
 
 
 def test_every_kind_of_bad_file_is_quarantined_with_its_problem(data: Path) -> None:

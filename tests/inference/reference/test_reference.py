@@ -18,8 +18,9 @@ from cxr.images.decoding import decode_image
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.building import check_unseen_image, error_rates
 from cxr.inference.reference.features import STATISTICS
-from cxr.inference.reference.fitting import PosedFeatures, extract_posed_features, fit_reference
-from cxr.inference.reference.reference import POSES, Reference, apply_pose
+from cxr.inference.reference.fitting import fit_reference
+from cxr.inference.reference.poses import POSES, PosedFeatures, apply_pose, compose_poses, extract_posed_features
+from cxr.inference.reference.reference import Reference
 from cxr.inference.reference.refusals import Refusal, find_refusal
 from support.other_images import other_images, photographs
 from support.reference_limits import LIMITS
@@ -158,11 +159,42 @@ def test_too_few_images_are_refused(train: list[PosedFeatures]) -> None:
         fit_reference(train[:19], patients, dataset_kind="phantom", **LIMITS)
 
 
+def test_features_that_were_kept_tell_the_same_as_the_image(reference: Reference, images: list[DecodedImage]) -> None:
+    loaded: list[DecodedImage] = []
+    for image in [*images[TRAINING_IMAGES:], *(DecodedImage(grey) for _, grey in other_images())]:
+        features = PosedFeatures.from_bytes(extract_posed_features(image).to_bytes())
+
+        def load(image: DecodedImage = image) -> DecodedImage:
+            loaded.append(image)
+            return image
+
+        check = check_unseen_image(reference, features, load)
+        posed = {pose: DecodedImage(apply_pose(image.grey, pose), image.coloured_share) for pose in POSES}
+        kinds = {pose: kind_of(reference, shown) for pose, shown in posed.items()}
+        assert {"upright": check.refusal, **check.poses} == kinds
+        assert check.distance == reference.distance(reference.features(image).descriptor[None])[0]
+    assert len(loaded) < len(images)  # an image is loaded only where it is taken for turned and inverted
+
+
+@pytest.mark.parametrize("first", POSES)
+@pytest.mark.parametrize("second", POSES)
+def test_two_poses_compose_to_one(first: str, second: str) -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    posed = apply_pose(apply_pose(grey, first), second)
+    same = [pose for pose in POSES if np.array_equal(apply_pose(grey, pose), posed)]
+    assert same == ([] if compose_poses(first, second) is None else [compose_poses(first, second)])
+
+
 def test_error_rates_count_refusals_with_their_interval(reference: Reference, images: list[DecodedImage]) -> None:
     blank = DecodedImage(np.zeros((300, 300), dtype=np.uint8))
     # A few training images are beyond the limits; they are left out.
     accepted = [image for image in images[:TRAINING_IMAGES] if kind_of(reference, image) is None]
-    rates = error_rates([check_unseen_image(reference, image) for image in (*accepted[:9], blank)])
+    rates = error_rates(
+        [
+            check_unseen_image(reference, extract_posed_features(image), lambda image=image: image)
+            for image in (*accepted[:9], blank)
+        ]
+    )
     assert (rates["films"], rates["refused"], rates["kinds"]) == (10, 1, {"no_chest_film": 1})
     assert rates["low"] < rates["share"] == 0.1 < rates["high"]
     assert set(rates["noticed"]) == set(POSES) - {"upright"}

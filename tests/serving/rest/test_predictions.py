@@ -16,7 +16,8 @@ import pytest
 from cxr.images.decoding import decode_image
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.inference.predictor import Predictor
-from cxr.inference.reference.fitting import extract_posed_features, fit_reference
+from cxr.inference.reference.fitting import fit_reference
+from cxr.inference.reference.poses import extract_posed_features
 from cxr.models.prediction_sets import PredictionSets
 from cxr.serving.model_provider import FolderModelProvider
 from cxr.serving.prediction_log import PredictionLog

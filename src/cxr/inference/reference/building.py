@@ -17,11 +17,13 @@ from cxr.data.statistics import wilson_interval
 from cxr.images.decoding import decode_image, read_bytes
 from cxr.images.parallel import map_in_order
 from cxr.images.reading_options import VALIDATED
+from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
 from cxr.images.strict_decoding import DecodedImage
-from cxr.inference.reference.features import describe_image
-from cxr.inference.reference.fitting import extract_posed_features, fit_reference
-from cxr.inference.reference.reference import POSES, Reference, apply_pose
-from cxr.inference.reference.refusals import find_refusal
+from cxr.inference.reference.features import FloatArray, describe_image
+from cxr.inference.reference.fitting import fit_reference
+from cxr.inference.reference.poses import POSES, PosedFeatures, apply_pose, compose_poses, read_posed_features
+from cxr.inference.reference.reference import Reference
+from cxr.inference.reference.refusals import InspectedImage, first_refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +59,7 @@ def build_reference(
     false_alarms: float,
     max_coloured: float,
     seed: int,
+    cache: ResultCache = NO_CACHE,
 ) -> tuple[Reference, dict[str, list[ReferenceCheck]]]:
     """Fit a reference on training images and count its refusals on validation and test.
 
@@ -70,6 +73,7 @@ def build_reference(
         false_alarms: share of images of the same kind that may be refused, above 0.
         max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
         seed: seed of the sample.
+        cache: keeps the features of each image, so that a later call describes new images only.
 
     Returns:
         The reference with its facts, and for validation and test the check of each image.
@@ -80,8 +84,15 @@ def build_reference(
     """
     samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
     train = samples.pop("train")
+    known = cache.results(
+        read_posed_features.__module__,
+        "features",
+        key=VALIDATED.to_text(),
+        to_bytes=PosedFeatures.to_bytes,
+        from_bytes=PosedFeatures.from_bytes,
+    )
     fitted = fit_reference(
-        _map_images(data, train, extract_posed_features, "describe train images"),
+        _map_images(data, train, known, lambda features, _: features, "describe train images"),
         train["group"].tolist(),
         dataset_kind=card.kind,
         components=components,
@@ -89,7 +100,7 @@ def build_reference(
         max_coloured=max_coloured,
     )
     checks = {
-        split: _map_images(data, rows, partial(check_unseen_image, fitted), f"check {split} images")
+        split: _map_images(data, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
         for split, rows in samples.items()
     }
     facts = {
@@ -102,24 +113,52 @@ def build_reference(
     return replace(fitted, facts=facts), checks
 
 
-def check_unseen_image(reference: Reference, image: DecodedImage) -> ReferenceCheck:
+def check_unseen_image(
+    reference: Reference, features: PosedFeatures, load: Callable[[], DecodedImage]
+) -> ReferenceCheck:
     """Try a reference on an image that it was not fitted on, as the image is and in every other pose.
 
     Args:
         reference: the fitted reference.
-        image: the image, upright.
+        features: the features of the image.
+        load: gives the image, upright; called if a reason needs more than the features.
 
     Returns:
         What the reference said.
     """
     kinds: dict[str, str | None] = {}
     for pose in POSES:
-        posed = DecodedImage(apply_pose(image.grey, pose), image.coloured_share)
-        refusal = find_refusal(reference, posed, reference.features(posed))
+        refusal = first_refusal(_posed_image(reference, features, load, pose))
         kinds[pose] = refusal.kind if refusal else None
     upright_kind = kinds.pop("upright")
-    distance = float(reference.distance(describe_image(image.grey)[None])[0])
+    distance = float(reference.distance(features.descriptors[:1])[0])
     return ReferenceCheck(distance, upright_kind, kinds)
+
+
+def _posed_image(
+    reference: Reference, features: PosedFeatures, load: Callable[[], DecodedImage], pose: str
+) -> InspectedImage:
+    """An image in a pose; its pixels are loaded only when they are needed."""
+
+    def load_image() -> DecodedImage:
+        image = load()
+        return DecodedImage(apply_pose(image.grey, pose), image.coloured_share)
+
+    def describe_in_pose(second_pose: str) -> FloatArray:
+        composed = compose_poses(pose, second_pose)
+        if composed is None:
+            return describe_image(apply_pose(load_image().grey, second_pose))
+        descriptor: FloatArray = features.descriptors[tuple(POSES).index(composed)]
+        return descriptor
+
+    return InspectedImage(
+        describe_in_pose("upright"),
+        features.coloured_share,
+        reference,
+        load_image=load_image,
+        load_features=lambda: reference.features(load_image()),
+        describe_in_pose=describe_in_pose,
+    )
 
 
 def error_rates(checks: Sequence[ReferenceCheck]) -> dict[str, Any]:
@@ -157,13 +196,18 @@ def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.
 
 
 def _map_images(
-    data: Path, rows: pd.DataFrame, function: Callable[[DecodedImage], Result], description: str
+    data: Path,
+    rows: pd.DataFrame,
+    known: KeptResults[PosedFeatures],
+    function: Callable[[PosedFeatures, Callable[[], DecodedImage]], Result],
+    description: str,
 ) -> list[Result]:
     """Call a function for each image in threads, with a progress bar; results have the order of the rows."""
     from tqdm import tqdm
 
     def read_and_call(path: str) -> Result:
-        return function(decode_image(read_bytes(data / path), VALIDATED))
+        features = known.compute(data / path, read_bytes, read_posed_features)[1]
+        return function(features, lambda: decode_image(read_bytes(data / path), VALIDATED))
 
     results = map_in_order(read_and_call, ((path,) for path in rows["path"]), os.cpu_count() or 1)
     return list(tqdm(results, desc=description, total=len(rows), unit="image", disable=None))

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.images.strict_decoding import DecodedImage
-from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
-from cxr.inference.reference.reference import POSES, Reference, apply_pose
+from cxr.inference.reference.features import FloatArray
+from cxr.inference.reference.poses import POSES, PosedFeatures
+from cxr.inference.reference.reference import Reference
 
 FOLDS = 5
 MIN_NOISE = 1e-6
 """Variance that is assumed along directions in which no two images differ."""
 MIN_IMAGES = 20
 """Fewest training images that allow an estimate of the limits."""
-
-
-@dataclass(frozen=True)
-class PosedFeatures:
-    """A training image: its statistics, and its descriptor in each pose.
-
-    Attributes:
-        statistics: ``(s,)`` float32.
-        descriptors: ``(poses, d)`` float32, in order of :data:`cxr.inference.reference.reference.POSES`.
-    """
-
-    statistics: FloatArray
-    descriptors: FloatArray
-
-
-def extract_posed_features(image: DecodedImage) -> PosedFeatures:
-    """Compute what the fit needs of a training image.
-
-    Args:
-        image: the image, upright.
-
-    Returns:
-        Statistics and descriptors.
-    """
-    values = measure_image(image.grey)
-    return PosedFeatures(
-        np.array([values[name] for name in STATISTICS], dtype=np.float32),
-        np.stack([describe_image(apply_pose(image.grey, pose)) for pose in POSES]),
-    )
 
 
 def fit_reference(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cxr.files import REFERENCE_FILE, read_arrays
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import STATISTICS, FloatArray, describe_image, measure_image
+from cxr.inference.reference.poses import POSES
 from cxr.models.stored_files import check_digest
 
 EMBEDDING_SIZE = 24
@@ -21,23 +22,6 @@ EMBEDDING_SIZE = 24
 
 MIN_UPRIGHT_PROBABILITY = 0.1
 """Probability of being upright above which an image counts as upright: a few training images leave room for doubt."""
-
-POSES: Mapping[str, str] = {
-    "upright": "as it should be",
-    "turned_left": "turned by 90 degrees to the left",
-    "turned_right": "turned by 90 degrees to the right",
-    "upside_down": "upside down",
-    "inverted": "inverted: bone is dark and air is bright",
-}
-"""Ways in which a radiograph can be shown, each with a description for people."""
-
-INVERSE_POSE: Mapping[str, str] = {
-    "upright": "upright",
-    "turned_left": "turned_right",
-    "turned_right": "turned_left",
-    "upside_down": "upside_down",
-    "inverted": "inverted",
-}
 
 _ARRAYS = {
     "mean": "mean",
@@ -223,19 +207,3 @@ class Reference:
         arrays |= {name: float(arrays[name]) for name in ("noise", "max_coloured")}
         values = {attribute: arrays[name] for name, attribute in _ARRAYS.items()}
         return cls(dataset_kind=str(text["dataset_kind"]), facts=text["facts"], **values)
-
-
-def apply_pose(grey: NDArray[np.uint8], pose: str) -> NDArray[np.uint8]:
-    """Turn or invert an upright radiograph.
-
-    Args:
-        grey: ``(height, width)`` uint8, upright.
-        pose: key of :data:`POSES`.
-
-    Returns:
-        The image in that pose, uint8.
-    """
-    if pose == "inverted":
-        return np.asarray(255 - grey, dtype=np.uint8)
-    quarter_turns = {"upright": 0, "turned_left": 1, "upside_down": 2, "turned_right": 3}[pose]
-    return np.ascontiguousarray(np.rot90(grey, quarter_turns))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cxr.images.strict_decoding import DecodedImage
-from cxr.inference.reference.features import describe_image
-from cxr.inference.reference.reference import INVERSE_POSE, POSES, ImageFeatures, Reference, apply_pose
+from cxr.inference.reference.features import FloatArray, describe_image
+from cxr.inference.reference.poses import INVERSE_POSE, POSES, apply_pose
+from cxr.inference.reference.reference import ImageFeatures, Reference
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,41 @@ class InspectedImage:
     """An image and what several checks need to know about it.
 
     Attributes:
-        image: the image before any recipe.
-        features: what :meth:`cxr.inference.reference.reference.Reference.features` gave for it.
+        descriptor: what :func:`cxr.inference.reference.features.describe_image` gave for it.
+        coloured_share: share of its pixels that are coloured, 0 to 1.
         reference: statistics of the model's training images.
+        load_image: gives the image before any recipe.
+        load_features: gives what :meth:`cxr.inference.reference.reference.Reference.features` gives for it.
+        describe_in_pose: gives the descriptor of the image after
+            :func:`cxr.inference.reference.poses.apply_pose`.
     """
 
-    image: DecodedImage
-    features: ImageFeatures
+    descriptor: FloatArray
+    coloured_share: float
     reference: Reference
+    load_image: Callable[[], DecodedImage]
+    load_features: Callable[[], ImageFeatures]
+    describe_in_pose: Callable[[str], FloatArray]
+
+    @cached_property
+    def image(self) -> DecodedImage:
+        """The image before any recipe."""
+        return self.load_image()
+
+    @cached_property
+    def features(self) -> ImageFeatures:
+        """Its statistics, embedding and descriptor."""
+        return self.load_features()
 
     @cached_property
     def pose(self) -> str:
-        """How the image is probably shown, a key of :data:`cxr.inference.reference.reference.POSES`."""
-        return self.reference.classify_pose(self.features.descriptor)
+        """How the image is probably shown, a key of :data:`cxr.inference.reference.poses.POSES`."""
+        return self.reference.classify_pose(self.descriptor)
 
     @cached_property
     def is_far(self) -> bool:
         """Whether the image is farther from the training images than nearly all of them."""
-        return bool(self.reference.distance(self.features.descriptor[None])[0] > 1)
+        return bool(self.reference.distance(self.descriptor[None])[0] > 1)
 
     @cached_property
     def is_chest_in_wrong_pose(self) -> bool:
@@ -63,8 +81,8 @@ class InspectedImage:
             return False
         if not self.is_far:
             return True
-        upright = apply_pose(self.image.grey, INVERSE_POSE[self.pose])
-        return bool(self.reference.distance(describe_image(upright)[None])[0] <= 1)
+        upright = self.describe_in_pose(INVERSE_POSE[self.pose])
+        return bool(self.reference.distance(upright[None])[0] <= 1)
 
 
 def find_refusal(reference: Reference, image: DecodedImage, features: ImageFeatures) -> Refusal | None:
@@ -78,7 +96,27 @@ def find_refusal(reference: Reference, image: DecodedImage, features: ImageFeatu
     Returns:
         The first reason of :data:`REASONS` that applies; None if the image gets a prediction.
     """
-    inspected = InspectedImage(image, features, reference)
+    return first_refusal(
+        InspectedImage(
+            features.descriptor,
+            image.coloured_share,
+            reference,
+            load_image=lambda: image,
+            load_features=lambda: features,
+            describe_in_pose=lambda pose: describe_image(apply_pose(image.grey, pose)),
+        )
+    )
+
+
+def first_refusal(inspected: InspectedImage) -> Refusal | None:
+    """Check an image of which more is known than its pixels.
+
+    Args:
+        inspected: the image.
+
+    Returns:
+        The first reason of :data:`REASONS` that applies; None if the image gets a prediction.
+    """
     for kind, check in REASONS.items():
         detail = check(inspected)
         if detail is not None:
@@ -87,7 +125,7 @@ def find_refusal(reference: Reference, image: DecodedImage, features: ImageFeatu
 
 
 def _check_colour(inspected: InspectedImage) -> str | None:
-    share = inspected.image.coloured_share
+    share = inspected.coloured_share
     if share <= inspected.reference.max_coloured:
         return None
     return (

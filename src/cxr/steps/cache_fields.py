@@ -1,0 +1,34 @@
+"""Fields of the steps that work on every image: where results are kept, so that only new images are worked on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from cxr.steps.base import Step, WorkingFolder
+
+if TYPE_CHECKING:
+    from cxr.images.result_cache import ResultCache
+
+
+class CachingStep(Step):
+    """A step that keeps what it computes of each image; what is kept changes no output."""
+
+    cache: Annotated[
+        Path,
+        WorkingFolder("ResultCache"),
+        Field(description="Results for single images, kept between runs; it can be deleted at any time."),
+    ] = Path("artifacts/cache")
+    cache_gigabytes: Annotated[
+        float,
+        Field(ge=0, description="Largest size of that folder; what was not used for longest goes first. 0: keep none."),
+    ] = 10.0
+
+    def open_cache(self) -> ResultCache:
+        """Open the cache; it is written at the end of the block."""
+        from cxr.images.result_cache import ResultCache
+        from cxr.lineage.code_version import code_version
+
+        return ResultCache(self.cache, round(self.cache_gigabytes * 1e9), code_version)
