@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import DamagedVersionError, MissingInputError, RegistryError
+from cxr.errors import DamagedVersionError, MissingInputError, RegistryError, UnknownVersionError
 from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
@@ -79,7 +79,8 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
 
     Raises:
         MissingInputError: if there is no such local store.
-        RegistryError: if the store does not answer, or the version or some of its files are gone.
+        UnknownVersionError: if there is no such version.
+        RegistryError: if the store does not answer, or some of the version's files are gone.
     """
     client = store.connect_existing()
     from mlflow.exceptions import MlflowException
@@ -87,6 +88,11 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
     try:
         version = client.get_model_version(registered_name, number)
     except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise UnknownVersionError(
+                f"expected a version of {registered_name}, received version={number}, which the store does not know; "
+                "`cxr history` lists the decisions about its versions"
+            ) from None
         raise RegistryError(f"cannot read version {number} of {registered_name}: {explain(error)}") from error
     return fetch_model(store, version, folder)
 
