@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ class Approvals:
 
         Raises:
             ParameterError: if the version does not wait, or the user has trained it.
-            RegistryError: if the store cannot be written, a rule is broken by now, or the decision has no files.
+            RegistryError: if the store cannot be written, the user may not change the model, a rule is broken by now,
+                or the decision has no files.
         """
         self._store.check_writable()
         self.complete()
@@ -97,16 +99,17 @@ class Approvals:
                     f"expected version {number} of {self._name} to keep the rules still, received a broken one: "
                     f"{'; '.join(decision.reasons)}; it stays candidate until the next `cxr register`"
                 )
-            entry = self._aliases.move(
-                state,
-                "approval",
-                {CANDIDATE: None, **after},
-                candidate=number,
-                reasons=[reason],
-                figures=comparison.figures() if comparison else {},
-                trained_by=approval.trained_by,
-                approved_by=user,
-            )
+            with self._expect_permission(number):
+                entry = self._aliases.move(
+                    state,
+                    "approval",
+                    {CANDIDATE: None, **after},
+                    candidate=number,
+                    reasons=[reason],
+                    figures=comparison.figures() if comparison else {},
+                    trained_by=approval.trained_by,
+                    approved_by=user,
+                )
             if entry is not None:
                 self._store_decision(entry, facts, promotion, decision, comparison)
                 return entry
@@ -209,6 +212,28 @@ class Approvals:
                  f"version {number}, received user={approval.approved_by!r}; ask a colleague to approve it under their "
                  "own name"]
             )  # fmt: skip
+
+    @contextmanager
+    def _expect_permission(self, number: str) -> Iterator[None]:
+        """Refuse a login that may not change the registered model, before the log says that it has approved a version.
+
+        Another process would complete that entry with its own permission.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self._store.client
+        try:
+            address = client.get_model_version(self._name, number).tags[DECISION]
+            client.set_model_version_tag(self._name, number, DECISION, address)  # changes nothing
+            yield
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            raise RegistryError(
+                f"expected a login that may change {self._name} and its promotion log, received one without the "
+                "permission; ask an administrator for EDIT on the registered model and on the experiment "
+                f"{self._aliases.log.experiment!r} (mlflow/README.md), or approve in MLflow's page"
+            ) from error
 
     def _store_decision(
         self,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import DamagedVersionError, MissingInputError, RegistryError, UnknownVersionError
+from cxr.errors import (
+    DamagedVersionError,
+    MissingInputError,
+    RegistryError,
+    UnknownVersionError,
+    UnverifiedVersionError,
+)
 from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
@@ -62,6 +68,29 @@ def read_facts(store: Store, version: ModelVersion, kind: type[CommonFacts]) -> 
         The facts.
     """
     return kind.from_tags(str(version.version), version.tags, missing_files(store, version))
+
+
+def why_unverified(store: Store, version: ModelVersion) -> str | None:
+    """Say why the files of a version are not those that a trusted key has signed.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        The reason, with what to do; empty if they are; None if the store asks for no signatures.
+
+    Raises:
+        RegistryError: if the store does not answer.
+    """
+    if store.trusted_keys is None:
+        return None
+    try:
+        with scratch_folder() as scratch:
+            fetch_package(store, version, scratch)
+    except (UnverifiedVersionError, DamagedVersionError) as error:
+        return str(error)
+    return ""
 
 
 def fetch_version(store: Store, registered_name: str, number: str, folder: Path) -> Path:
