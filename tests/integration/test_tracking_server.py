@@ -117,7 +117,7 @@ def test_a_colleague_may_change_a_model_only_with_permission(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", colleague[1])
     with pytest.raises(MlflowException, match=r"(?i)permission denied"):
         Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
-    grant_edit(mlflow_server, colleague[0], "registered_model", "guarded")
+    grant(mlflow_server, colleague[0], "registered_model", "guarded")
     Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
     assert Store(server_uri).client.get_registered_model("guarded").tags == {"colour": "red"}
 
@@ -152,12 +152,12 @@ def test_a_second_account_approves_what_the_first_one_has_trained(
 
     log_in(reviewer)
     status, message = approve("1", "--reason", "seen")
-    assert status == 1 and f"EDIT on the registered model and on the experiment '{name}: promotions'" in message
+    assert status == 1 and f"MANAGE on the registered model and EDIT on the experiment '{name}: promotions'" in message
     log_experiment = Store(server_uri).client.get_experiment_by_name(f"{name}: promotions")
-    grant_edit(mlflow_server, reviewer[0], "experiment", log_experiment.experiment_id)
-    assert approve("1", "--reason", "seen") == (1, message), "the log alone is not enough, and says nothing yet"
-    assert [entry.kind for entry in read_promotion_log(Store(server_uri), name)] == ["run"]
-    grant_edit(mlflow_server, reviewer[0], "registered_model", name)
+    grant(mlflow_server, reviewer[0], "experiment", log_experiment.experiment_id)
+    assert approve("1", "--reason", "seen") == (1, message)
+    assert [entry.kind for entry in read_promotion_log(Store(server_uri), name)] == ["run"], "nothing is half done"
+    grant(mlflow_server, reviewer[0], "registered_model", name, "MANAGE")
     begun = datetime.now(UTC)
     assert approve("1", "--reason", "seen beside the films of May")[0] == 0
     assert aliases() == {"champion": "1", "challenger": "1"}
@@ -184,10 +184,10 @@ def test_a_second_account_approves_what_the_first_one_has_trained(
     assert "approved_by" not in tags
 
 
-def grant_edit(server: TrackingServer, user: str, kind: str, resource: str) -> None:
-    """Let a user change a registered model or an experiment."""
-    grant = {"resource_type": kind, "resource_id": resource, "permission": "EDIT"}
-    ask_as_admin(server, "/api/3.0/mlflow/users/permissions/grant", username=user, **grant)
+def grant(server: TrackingServer, user: str, kind: str, resource: str, permission: str = "EDIT") -> None:
+    """Give a user a permission on a registered model or an experiment, in place of the former one."""
+    values = {"username": user, "resource_type": kind, "resource_id": resource, "permission": permission}
+    ask_as_admin(server, "/api/3.0/mlflow/users/permissions/grant", **values)
 
 
 def test_the_schema_can_be_upgraded_without_loss(mlflow_server: TrackingServer, server_uri: str) -> None:

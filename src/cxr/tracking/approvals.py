@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 APPROVAL_TAG = "approval"
 """Tag of a version that was approved: by whom, when and why."""
+PERMISSION_PROBE = "permission_probe"
+"""Tag that no version has; who may remove it may approve."""
 NO_REASON = "approved in MLflow's page without a reason"
 MAX_LENGTHS = {APPROVED_BY: 100, APPROVAL_REASON: 1000}
 """Characters of a tag that go into the promotion log."""
@@ -223,16 +225,17 @@ class Approvals:
 
         client = self._store.client
         try:
-            address = client.get_model_version(self._name, number).tags[DECISION]
-            client.set_model_version_tag(self._name, number, DECISION, address)  # changes nothing
+            # Removing the alias of a candidate takes more than EDIT. No version has this tag: nothing is removed.
+            client.delete_model_version_tag(self._name, number, PERMISSION_PROBE)
             yield
         except MlflowException as error:
             if error.error_code != "PERMISSION_DENIED":
                 raise
             raise RegistryError(
                 f"expected a login that may change {self._name} and its promotion log, received one without the "
-                "permission; ask an administrator for EDIT on the registered model and on the experiment "
-                f"{self._aliases.log.experiment!r} (mlflow/README.md), or approve in MLflow's page"
+                "permission; ask an administrator for MANAGE on the registered model and EDIT on the experiment "
+                f"{self._aliases.log.experiment!r} (mlflow/README.md), or approve in MLflow's page, where EDIT on the "
+                "registered model is enough"
             ) from error
 
     def _store_decision(
