@@ -105,6 +105,12 @@ class UnverifiedVersionError(RegistryError):
     exit_status = 2
 
 
+class UnknownVersionError(RegistryError):
+    """The registry has no such version or registered model, or no version with such an alias."""
+
+    exit_status = 2
+
+
 class PipelineError(CxrError):
     """A pipeline run failed; the text names the step, whose error message is in the log of the run."""
 

@@ -11,7 +11,7 @@ from cxr.data.label_table import LabelReading, labels_of_folders, labels_of_tabl
 from cxr.errors import ParameterError
 
 WORDS = {"No Finding": NORMAL, "Pneumonia": PNEUMONIA, "Pneumonia/Lipoid": None, "Mass": NORMAL}
-READING = LabelReading(None, None, None, WORDS, {}, accept_missing=False)
+READING = LabelReading(None, None, None, WORDS, {}, accept_missing=False, slices=())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_missing_images_can_be_left_out_and_rows_of_unknown_class_need_none(tmp_
     table = write(tmp_path, "path,label", "x.png,Pneumonia", "gone.png,No Finding", "also_gone.png,todo")
     with pytest.raises(ParameterError, match=r"not there 1: 'gone\.png'"):
         labels_of_table(table, ["x.png"], READING)
-    accepting = LabelReading(None, None, None, WORDS, {}, accept_missing=True)
+    accepting = LabelReading(None, None, None, WORDS, {}, accept_missing=True, slices=())
     labels = labels_of_table(table, ["x.png"], accepting)
     assert (len(labels.images), labels.missing) == (1, 1)
 
@@ -81,10 +81,12 @@ def test_the_columns_of_both_published_tables_are_known_and_others_can_be_named(
     covid = write(tmp_path, "patientid,finding,filename", "9,Pneumonia/Viral,x.png")
     assert labels_of_table(covid, ["x.png"], READING).images[0].patient == "9"
     own = write(tmp_path, "file,diagnosis", "x.png,Pneumonia")
-    named = LabelReading("file", "diagnosis", None, WORDS, {}, accept_missing=False)
+    named = LabelReading("file", "diagnosis", None, WORDS, {}, accept_missing=False, slices=())
     assert labels_of_table(own, ["x.png"], named).images[0].patient is None
     with pytest.raises(ParameterError) as error:
-        labels_of_table(own, ["x.png"], LabelReading(None, None, "mrn", WORDS, {"view": ["PA"]}, accept_missing=False))
+        labels_of_table(
+            own, ["x.png"], LabelReading(None, None, "mrn", WORDS, {"view": ["PA"]}, accept_missing=False, slices=())
+        )
     assert len(error.value.problems) == 4, "path, label, patient and view"
 
 

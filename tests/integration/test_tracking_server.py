@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.integration
 EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
-def register(folders: ModelFolders, uri: str, name: str, *included: str) -> dict[str, Any]:
+def register(folders: ModelFolders, uri: str, name: str, *included: str, **parameters: str) -> dict[str, Any]:
     """Run `cxr register` as a user does, and return its decision."""
-    flags = {**flags_of(folders, uri, name), "include": json.dumps(included)}
+    flags = {**flags_of(folders, uri, name), "include": json.dumps(included), **parameters}
     assert main(["register", *(argument for key, value in flags.items() for argument in (f"--{key}", str(value)))]) == 0
     return dict(json.loads((folders.models.parent / "registration" / "decision.json").read_text()))
 
@@ -116,10 +117,77 @@ def test_a_colleague_may_change_a_model_only_with_permission(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", colleague[1])
     with pytest.raises(MlflowException, match=r"(?i)permission denied"):
         Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
-    grant = {"resource_type": "registered_model", "resource_id": "guarded", "permission": "EDIT"}
-    ask_as_admin(mlflow_server, "/api/3.0/mlflow/users/permissions/grant", username=colleague[0], **grant)
+    grant(mlflow_server, colleague[0], "registered_model", "guarded")
     Store(server_uri).client.set_registered_model_tag("guarded", "colour", "red")
     assert Store(server_uri).client.get_registered_model("guarded").tags == {"colour": "red"}
+
+
+def test_a_second_account_approves_what_the_first_one_has_trained(
+    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    name, trainer, reviewer = "approved", mlflow_server.user, ("reviewer", "a password for approving")
+    add_user(mlflow_server, *reviewer)
+
+    def log_in(user: tuple[str, str]) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user[0])
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", user[1])
+
+    def approve(*arguments: str) -> tuple[int, str]:
+        status = main(["approve", *arguments, "--tracking_uri", server_uri, "--registered_name", name])
+        return status, capsys.readouterr().err
+
+    def aliases() -> dict[str, str]:
+        return dict(Store(server_uri).client.get_registered_model(name).aliases)
+
+    folders = write_models(tmp_path, ["three_block", "shallow"])
+    replace_evaluation(folders, "three_block", skill=1)
+    replace_evaluation(folders, "shallow", skill=5)
+    decision = register(folders, server_uri, name, "three_block", require_approval="true")["decision"]
+    assert not decision["promote"] and aliases() == {"challenger": "1", "candidate": "1"}
+
+    status, message = approve("1", "--reason", "my own work")
+    assert status == 2 and f"another user than {trainer[0]}, who trained version 1" in message
+    assert "champion" not in aliases()
+
+    log_in(reviewer)
+    status, message = approve("1", "--reason", "seen")
+    assert status == 1 and f"MANAGE on the registered model and EDIT on the experiment '{name}: promotions'" in message
+    log_experiment = Store(server_uri).client.get_experiment_by_name(f"{name}: promotions")
+    grant(mlflow_server, reviewer[0], "experiment", log_experiment.experiment_id)
+    assert approve("1", "--reason", "seen") == (1, message)
+    assert [entry.kind for entry in read_promotion_log(Store(server_uri), name)] == ["run"], "nothing is half done"
+    grant(mlflow_server, reviewer[0], "registered_model", name, "MANAGE")
+    begun = datetime.now(UTC)
+    assert approve("1", "--reason", "seen beside the films of May")[0] == 0
+    assert aliases() == {"champion": "1", "challenger": "1"}
+
+    log_in(trainer)
+    register(folders, server_uri, name, "shallow", require_approval="true")
+    assert aliases() == {"champion": "1", "challenger": "2", "candidate": "2"}
+    log_in(reviewer)
+    client = Store(server_uri).client  # the page of MLflow sends the same requests
+    client.set_model_version_tag(name, "2", "approved_by", reviewer[0])
+    client.set_model_version_tag(name, "2", "approval_reason", "better on our films")
+    log_in(trainer)
+    assert approve()[0] == 0
+    assert aliases() == {"champion": "2", "challenger": "2"}
+
+    approvals = [entry for entry in read_promotion_log(Store(server_uri), name) if entry.kind == "approval"]
+    assert [(entry.champion, entry.approved_by, entry.trained_by, list(entry.reasons)) for entry in approvals] == [
+        ("1", reviewer[0], (trainer[0],), ["seen beside the films of May"]),
+        ("2", reviewer[0], (trainer[0],), ["better on our films"]),
+    ]
+    assert begun <= approvals[0].time <= approvals[1].time <= datetime.now(UTC)
+    tags = Store(server_uri).client.get_model_version(name, "2").tags
+    assert f"approved by {reviewer[0]}, trained by {trainer[0]}: better on our films" in tags["approval"]
+    assert "approved_by" not in tags
+
+
+def grant(server: TrackingServer, user: str, kind: str, resource: str, permission: str = "EDIT") -> None:
+    """Give a user a permission on a registered model or an experiment, in place of the former one."""
+    values = {"username": user, "resource_type": kind, "resource_id": resource, "permission": permission}
+    ask_as_admin(server, "/api/3.0/mlflow/users/permissions/grant", **values)
 
 
 def test_the_schema_can_be_upgraded_without_loss(mlflow_server: TrackingServer, server_uri: str) -> None:

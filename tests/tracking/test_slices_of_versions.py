@@ -16,6 +16,7 @@ from cxr.promotion.facts import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.serving.model_source import load_version
 from cxr.tracking.store import Store
+from cxr.tracking.version_record import read_recorded_card
 from support.model_folders import ModelFolders, add_slices, replace_evaluation, write_models
 from support.promotion_policies import EASY_POLICY, promotion_policy
 from support.registrations import register
@@ -105,3 +106,19 @@ def test_tags_and_card_of_a_version_follow_the_slices_of_its_latest_evaluation(
     run_register(folders, store)
     after = store.client.get_model_version(NAME, "1")
     assert (after.tags, after.description) == (before.tags, before.description)
+
+
+def test_the_uploaded_evaluation_follows_slices_also_where_the_summary_stays_the_same(
+    folders: ModelFolders, store: Store, tmp_path: Path
+) -> None:
+    summary = folders.evaluations / "three_block" / "summary.json"
+    summaries = []
+    for column in ("ward", "unit"):  # the same images under another name
+        add_slices(folders, "three_block", column, WARDS)
+        summaries.append(summary.read_text())
+        run_register(folders, store)
+        version = store.client.get_model_version(NAME, "1")
+        uploaded = Path(store.client.download_artifacts(version.run_id, "evaluation/metrics.json", str(tmp_path)))
+        assert json.loads(uploaded.read_text())["slices"]["columns"] == [column]
+        assert f"{column}: " in str(read_recorded_card(store, version)).partition("## Slices")[2]
+    assert summaries[0] == summaries[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -59,6 +59,7 @@ class ImageLabels:
         without_label: images of the source that have no row, or lie outside of the class folders.
         other_rows: column to the number of rows that are left out because of their value there.
         missing: rows of a known class whose image is not in the source.
+        cells: each column of :attr:`LabelReading.slices` that the table has, to the paths of images and their values.
     """
 
     images: tuple[LabelledImage, ...]
@@ -66,6 +67,7 @@ class ImageLabels:
     without_label: int
     other_rows: Mapping[str, int]
     missing: int = 0
+    cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,6 +87,7 @@ class LabelReading:
         words: word to class; None for a word that is known to be neither. Upper and lower case are the same.
         only: column to the values of the rows that count; empty for all rows.
         accept_missing: whether rows without an image are left out instead of refused.
+        slices: further columns to read; a table may lack them.
     """
 
     path_column: str | None
@@ -93,6 +96,7 @@ class LabelReading:
     words: Mapping[str, str | None]
     only: Mapping[str, Sequence[str]]
     accept_missing: bool
+    slices: Sequence[str]
 
     def label_of(self, cell: str) -> str | None:
         """Read the class of an image from its findings.
@@ -161,9 +165,10 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
     labels: dict[str, set[str | None]] = defaultdict(set)
     patients: dict[str, set[str]] = defaultdict(set)
     words: dict[str, str] = {}
+    cells: dict[str, dict[str, set[str]]] = {column: defaultdict(set) for column in rows.columns[len(KNOWN_COLUMNS) :]}
     missing: list[str] = []
     ambiguous: list[str] = []
-    for name, cell, patient in rows.itertuples(index=False, name=None):
+    for name, cell, patient, *further in rows.itertuples(index=False, name=None):
         label, matches = reading.label_of(cell), lookup.matches(name)
         if len(matches) != 1:
             if label is not None:  # a row of an unknown class is left out anyway
@@ -175,16 +180,23 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
             words.setdefault(path, cell or NO_WORD)
         if patient:
             patients[path].add(patient)
+        for column, value in zip(cells, further, strict=True):
+            if value:
+                cells[column][path].add(value)
     known = {path: _join_labels(values) for path, values in labels.items()}
     problems = {
         f"with rows that contradict each other ({NORMAL} and {PNEUMONIA}) for": [
             path for path, values in labels.items() if {NORMAL, PNEUMONIA} <= values
         ],
         "with several patients for": [path for path, values in patients.items() if len(values) > 1],
+        **{
+            f"with several values of {column} for": [path for path, texts in values.items() if len(texts) > 1]
+            for column, values in cells.items()
+        },
         "with names of several images": ambiguous,
         "with rows for images that are not there": [] if reading.accept_missing else missing,
     }
-    remedies = ("correct these rows", "correct these rows", "give more of their paths",
+    remedies = (*["correct these rows"] * (2 + len(cells)), "give more of their paths",
                 "give all images, remove these rows, or leave them out with --accept_missing true")  # fmt: skip
     errors = [
         f"expected rows that agree, one image for each, received labels={table.name} {problem} "
@@ -208,11 +220,12 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
         for path in paths
         if (label := known.get(path)) is not None
     )
-    return ImageLabels(images, dict(unknown.most_common()), len(paths) - len(known), other_rows, len(missing))
+    values = {column: {path: next(iter(texts)) for path, texts in cells[column].items()} for column in cells}
+    return ImageLabels(images, dict(unknown.most_common()), len(paths) - len(known), other_rows, len(missing), values)
 
 
 def _read_rows(table: Path, reading: LabelReading) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Read path, label and patient of the rows that count, without spaces around them, and count the others."""
+    """Read path, label, patient and further columns of the rows that count, stripped, and count the other rows."""
     try:
         cells = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
@@ -229,17 +242,22 @@ def _read_rows(table: Path, reading: LabelReading) -> tuple[pd.DataFrame, dict[s
         if columns[role] is None and (role != "patient" or name is not None)
     ]
     missing += [f"the column {name} of only" for name in reading.only if name not in header]
-    if missing:
-        raise ParameterError(
-            [f"expected {column}, received labels={table.name} with {', '.join(header)}" for column in missing]
-        )
+    problems = [f"expected {column}, received labels={table.name} with {', '.join(header)}" for column in missing]
+    problems += [
+        f"expected slices that patients share, received slices={column}, the column of the {role}; name another one"
+        for role, column in columns.items()
+        if role != "label" and column in reading.slices
+    ]
+    if problems:
+        raise ParameterError(problems)
     other_rows: dict[str, int] = {}
     for column, values in reading.only.items():
         counts = cells[column].map(_fold).isin([_fold(value) for value in values])
         other_rows[column] = int((~counts).sum())
         cells = cells[counts]
     rows = {role: cells[column].str.strip() if column else "" for role, column in columns.items()}
-    return pd.DataFrame(rows, index=cells.index), other_rows
+    further = cells[[column for column in reading.slices if column in header]].map(str.strip)
+    return pd.concat([pd.DataFrame(rows, index=cells.index), further], axis=1), other_rows
 
 
 def _find_column(role: str, name: str | None, columns: Sequence[str]) -> str | None:

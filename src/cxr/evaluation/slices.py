@@ -2,7 +2,8 @@
 
 A mean over all images can hide a group of patients that a model misses. A column of text has one slice per value, a
 column of numbers has slices of about equal size, and images without a value are the slice ``unknown``. The limits
-between slices of numbers come from the validation images: test images have no part in what a slice is.
+between slices of numbers come from the validation images: test images have no part in what a slice is. Images from
+elsewhere have no validation images: there the limits come from the judged ones.
 
 The worst slice is the one with the lowest sensitivity, as measured. The lower end of its interval would name the
 smallest slice instead, where least is known; of equal sensitivities, the lower end decides.
@@ -80,16 +81,31 @@ def assign_slices(
                 f"{rows['path'].iloc[0]!r}; correct the paths in the table"
             )
             continue
-        assigned = _name_slices(sources[0], (rows["split"] == VALIDATION).to_numpy())
-        if len(assigned.categories) > MAX_SLICES:
-            problems.append(
-                f"expected a column with at most {MAX_SLICES} values, received slices={column} with "
-                f"{len(assigned.categories):,}; name one that many patients share"
-            )
+        assigned = name_slices(sources[0], (rows["split"] == VALIDATION).to_numpy())
+        problems += problems_of_slices(column, assigned)
         slices[PREFIX + column] = assigned
     if problems:
         raise ParameterError(problems)
     return rows.assign(**slices)
+
+
+def problems_of_slices(column: str, assigned: pd.Categorical) -> list[str]:
+    """Say that a column has too many values.
+
+    Args:
+        column: its name.
+        assigned: its slices.
+
+    Returns:
+        A sentence if there are more than :data:`MAX_SLICES`; else nothing.
+    """
+    count = len(assigned.categories)
+    if count <= MAX_SLICES:
+        return []
+    return [
+        f"expected a column with at most {MAX_SLICES} values, received slices={column} with {count:,}; name one that "
+        "many patients share"
+    ]
 
 
 def check_slices(rows: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -226,8 +242,16 @@ def _wrong_column(column: str, tables: int, offered: dict[str, list[pd.Series]],
     return f"expected columns of {', '.join(offered)}{hint}, received slices={column}; correct the name"
 
 
-def _name_slices(values: pd.Series, is_validation: NDArray[np.bool_]) -> pd.Categorical:
-    """Name the slice of each value; the categories stand in the order of a report."""
+def name_slices(values: pd.Series, sets_limits: NDArray[np.bool_]) -> pd.Categorical:
+    """Name the slice of each value.
+
+    Args:
+        values: cells of a column, numbers or text.
+        sets_limits: which of them the limits between slices of numbers come from.
+
+    Returns:
+        Names of slices; the categories stand in the order of a report.
+    """
     texts = np.array([_as_text(value) for value in values.tolist()], dtype=object)
     known = np.array([text is not None for text in texts], dtype=bool)
     numbers = _as_numbers(texts)
@@ -238,7 +262,7 @@ def _name_slices(values: pd.Series, is_validation: NDArray[np.bool_]) -> pd.Cate
         order = [_format_number(number) for number in distinct]
         names = np.array([_format_number(number) for number in numbers], dtype=object)
     else:
-        limits = _limits(numbers[known & is_validation])
+        limits = _limits(numbers[known & sets_limits])
         order = _names_between(limits)
         names = np.array(order, dtype=object)[np.searchsorted(limits, numbers, side="left").clip(max=len(limits))]
     named = np.where(known, names, UNKNOWN)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pandas as pd
 
 from cxr.data.dataset import SIDE_FILES, DatasetCard
 from cxr.data.fetching.archives import ARCHIVE_SUFFIXES, open_archive
 from cxr.data.image_files import choose_images
-from cxr.data.manifest.patients import read_patients
+from cxr.data.manifest.patients import read_patient_table
 from cxr.errors import MissingInputError, SourceError
-from cxr.files import PATIENTS_FILE, expect_free_space
+from cxr.files import DATASET_FILE, PATIENTS_FILE, expect_free_space
 from cxr.inference.scoring.sources import FolderImages, ImageSource, ObjectStoreImages
 from cxr.storage.contents import SourceContents
 
@@ -22,13 +24,19 @@ class OutsideData:
 
     Attributes:
         images: its images.
-        card: its name and kind, from its own card if it has one.
-        patients: path to patient, from a table beside the images; None if there is none.
+        card: its name, kind and source, from its own card if it has one. Else the source is what the user named: the
+            address of an object store, or the name of the folder or archive, without the folders of this machine.
+        table: what ``patients.csv`` beside the images says about them, all text; None if there is none.
     """
 
     images: ImageSource
     card: DatasetCard
-    patients: Mapping[str, str] | None
+    table: pd.DataFrame | None
+
+    @property
+    def patients(self) -> Mapping[str, str] | None:
+        """Path to patient, as the table says it; None without a table."""
+        return None if self.table is None else dict(zip(self.table["path"], self.table["patient"], strict=True))
 
 
 def open_data(address: str, scratch: Path, *, endpoint_url: str | None, max_bytes: int) -> OutsideData:
@@ -48,13 +56,15 @@ def open_data(address: str, scratch: Path, *, endpoint_url: str | None, max_byte
         SourceError: if it cannot be read, is unsafe or too large, or holds no image.
         DataError: if its table of patients is wrong.
     """
-    patients = None
+    table = None
     images: ImageSource
     if address.startswith("s3://"):
         images = ObjectStoreImages(address, endpoint_url=endpoint_url)
-        card = DatasetCard(address.rstrip("/").rpartition("/")[2], "patients", "object store", 0, 0, "unknown")
+        address = address.rstrip("/")
+        card = DatasetCard(address.rpartition("/")[2], "patients", address, 0, 0, "unknown")
     else:
         folder = Path(address).expanduser()
+        named = folder.resolve().name
         if folder.is_file():
             contents = open_archive(folder, max_bytes=max_bytes)
             folder = scratch / _without_suffix(folder.name)
@@ -65,14 +75,16 @@ def open_data(address: str, scratch: Path, *, endpoint_url: str | None, max_byte
                 f"data={address}; check the spelling"
             )
         images, card = FolderImages(folder), DatasetCard.read(folder)
+        if not (folder / DATASET_FILE).exists():
+            card = replace(card, source=named)
         if (folder / PATIENTS_FILE).is_file():
-            patients = {path: row.patient for path, row in read_patients(folder / PATIENTS_FILE).items()}
+            table = read_patient_table(folder / PATIENTS_FILE)
     if not images.files:
         raise SourceError(
             f"expected images, received data={images.name} with none; name a folder, archive or prefix that holds "
             "JPEG, PNG or DICOM files, at any depth"
         )
-    return OutsideData(images, card, patients)
+    return OutsideData(images, card, table)
 
 
 def _unpack(contents: SourceContents, folder: Path) -> None:

@@ -17,6 +17,8 @@ from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc
 from cxr.evaluation.evaluate import EvaluationSettings, measure_images
 from cxr.evaluation.metrics import METRICS
 from cxr.evaluation.operating_point import OperatingPoint
+from cxr.evaluation.slices import SLICES
+from cxr.external_validation.slices import OutsideSlices
 from cxr.models.prediction_sets import PredictionSets
 from cxr.results.formatting import format_value
 from cxr.results.judgements import ALL, ANSWERED
@@ -32,8 +34,9 @@ class Judgement:
     """A model on images from elsewhere.
 
     Attributes:
-        report: plain values: ``bootstrap``, ``bins``, ``refusals``, and the entries :data:`ANSWERED` and :data:`ALL` in
-            the form of a split in an evaluation's report; None for an entry without images. Unknown values are NaN.
+        report: plain values: ``bootstrap``, ``bins``, ``refusals``, ``slices`` if any are wanted, and the entries
+            :data:`ANSWERED` and :data:`ALL` in the form of a split in an evaluation's report; None for an entry without
+            images. Unknown values are NaN.
         curves: roc, roc_band, precision_recall and calibration of the images that the model answers for; empty if
             these are of one class.
         notes: sentences about figures that are missing, or that mean less than usual.
@@ -64,6 +67,7 @@ def measure_judgement(
     rows: pd.DataFrame,
     threshold: float,
     sets: PredictionSets | None,
+    slices: OutsideSlices,
     *,
     unit: str,
     resamples: int,
@@ -73,9 +77,11 @@ def measure_judgement(
     """Measure a model with and without the images that it refuses.
 
     Args:
-        rows: what :func:`cxr.external_validation.predictions.predict_labelled_images` returned.
+        rows: what :func:`cxr.external_validation.predictions.predict_labelled_images` returned, with the columns of
+            :meth:`OutsideSlices.assign`.
         threshold: the model's threshold.
         sets: its prediction sets; None if it has none.
+        slices: the slices that are wanted.
         unit: :data:`PATIENT` if the patients are known, else :data:`IMAGE`.
         resamples: number of bootstrap replicates.
         seed: seed of the bootstrap.
@@ -84,7 +90,9 @@ def measure_judgement(
     Returns:
         The figures.
     """
-    settings = EvaluationSettings("fixed", threshold, (), resamples, seed, bins, None, (), 0)
+    settings = EvaluationSettings(
+        "fixed", threshold, (), resamples, seed, bins, None, slices.columns, slices.min_patients
+    )
     point = OperatingPoint("fixed", threshold, threshold, np.nan, np.nan, np.nan, np.nan)
     readable = rows[rows["error"] == ""].assign(split=TEST)
     parts = {ANSWERED: readable[readable["refusal"].isna()], ALL: readable}
@@ -94,6 +102,12 @@ def measure_judgement(
         "refusals": measure_refusals(readable),
     }
     notes: list[str] = []
+    if slices.columns:
+        report[SLICES] = {
+            "columns": list(slices.columns), "absent": list(slices.absent), "min_patients": slices.min_patients
+        }  # fmt: skip
+    if slices.absent:
+        notes.append(f"no slices of {', '.join(slices.absent)}: no table of the data set has such a column")
     for name, part in parts.items():
         report[name] = None if part.empty else _measure_part(part, point, sets, settings, unit)
         notes += _notes(part, name)
@@ -144,6 +158,9 @@ def _measure_part(
     entry = measure_images(rows, point, (), sets, settings)
     if unit == IMAGE:
         del entry["patients"]
+        measured = entry.get(SLICES, {"measured": [], "too_small": []})
+        for part in (*measured["measured"], *measured["too_small"]):  # the worst one is among them
+            del part["patients"]
     present = rows["label"].unique().tolist()
     if len(present) == 1:
         unknown = dict.fromkeys(("value", "low", "high"), np.nan)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from cxr.errors import ImageError
 from cxr.files import utf8_name
 from cxr.images.decoding import decode_image
 from cxr.images.parallel import map_in_order
+from cxr.images.sharpness import measure_sharpness
 from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.checked_prediction import CheckedImage, check_image, predict_checked
 from cxr.inference.scoring.batch import ScoringModel, expect_predictions
@@ -40,6 +42,9 @@ SUBTYPE_UNKNOWN = "pneumonia"
 """Subtype of images of pneumonia whose kind is unknown."""
 
 
+_FACTS = ("width", "height", "brightness", "sharpness")
+
+
 @dataclass(frozen=True, slots=True)
 class _ReadImage:
     """A file after reading; ``image`` is prepared also where it is refused."""
@@ -49,6 +54,7 @@ class _ReadImage:
     error: str = ""
     warning: str = ""
     sha256: str | None = None
+    facts: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(_FACTS, math.nan))
 
 
 def predict_labelled_images(
@@ -73,8 +79,9 @@ def predict_labelled_images(
     Returns:
         One row per image: path, label, subtype, group (a number per patient; images with the same content share one),
         probability_raw and probability (NaN where the file cannot be read), threshold, refusal (kind; None if the
-        model answers), error (kind and description; empty if it can be read), warning, sha256, embedding, and
-        ``film.NAME`` for each statistic of the model's reference.
+        model answers), error (kind and description; empty if it can be read), warning, sha256, width, height,
+        brightness (mean grey level) and sharpness (NaN likewise), embedding, and ``film.NAME`` for each statistic of
+        the model's reference.
 
     Raises:
         SourceError: if the source fails.
@@ -161,7 +168,10 @@ def _read_image(
             image = replace(check_image(recipes, None, decoded), features=features)
     except ImageError as error:
         return _ReadImage(None, error=utf8_name(str(error)), sha256=sha256)
-    return _ReadImage(image, refusal, warning=describe_warnings(decoded.warnings), sha256=sha256)
+    height, width = decoded.grey.shape
+    values = (width, height, float(decoded.grey.mean()), measure_sharpness(decoded.grey))
+    facts = dict(zip(_FACTS, values, strict=True))
+    return _ReadImage(image, refusal, warning=describe_warnings(decoded.warnings), sha256=sha256, facts=facts)
 
 
 def _row(file: _ReadImage, prediction: Prediction | None) -> dict[str, object]:
@@ -178,6 +188,7 @@ def _row(file: _ReadImage, prediction: Prediction | None) -> dict[str, object]:
         "error": error,
         "warning": file.warning,
         "sha256": file.sha256,
+        **file.facts,
         "embedding": None if features is None else np.asarray(features.embedding, dtype=np.float32),
         **statistics,
     }

@@ -20,8 +20,10 @@ from cxr.drift.window_comparison import WindowComparison
 from cxr.evaluation.files import CURVES_FOLDER
 from cxr.evaluation.metrics import METRICS
 from cxr.evaluation.mistakes import worst_mistakes
+from cxr.evaluation.slices import SLICES
 from cxr.external_validation.figures import PATIENT, Judgement
 from cxr.external_validation.predictions import count_errors, count_warnings
+from cxr.external_validation.slices import describe_slices
 from cxr.files import (
     JUDGEMENT_FILE,
     METRICS_FILE,
@@ -47,7 +49,7 @@ from cxr.results.formatting import (
     markdown_table,
     measure_heading,
 )
-from cxr.results.judgements import ALL, ANSWERED, JUDGED_MODEL_FIELDS
+from cxr.results.judgements import ALL, ANSWERED, JUDGED_MODEL_FIELDS, WORST_SLICE, describe_source
 from cxr.tables import write_table
 
 PLOTS_FOLDER = "plots"
@@ -125,8 +127,8 @@ def summarize(report: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         :data:`cxr.results.judgements.JUDGED_MODEL_FIELDS` of the model; ``data`` (name), ``kind``, ``source`` and
         ``digest`` of the judged set; ``images`` (those with a known class), their number in each of the ``classes``,
-        and ``patients`` (None if unknown); ``refusals``, ``distance`` (a sentence; None if unknown) and ``notes``; and
-        the measures of both entries.
+        and ``patients`` (None if unknown); ``refusals``, ``distance`` (a sentence; None if unknown) and ``notes``; the
+        measures of both entries; and, if slices are wanted, the worst one of the images that get an answer.
     """
     entry = report[ALL]
     shown = [name for name, metric in METRICS.items() if metric.in_summary]
@@ -146,6 +148,7 @@ def summarize(report: Mapping[str, Any]) -> dict[str, Any]:
             }
             for name in (ANSWERED, ALL)
         },
+        **({WORST_SLICE: (report[ANSWERED] or {SLICES: {"worst": None}})[SLICES]["worst"]} if SLICES in report else {}),
     }  # fmt: skip
 
 
@@ -255,6 +258,7 @@ def _page(report: Mapping[str, Any], sheet: pd.DataFrame, context: JudgementCont
         f"Brackets hold 95 % intervals from a bootstrap over {report['bootstrap']['unit']}s. The model answers for the "
         "images of the first column; the second one also has those that it refuses, as if it refused none.",
         "",
+        *(["## Slices", "", *describe_slices(report), ""] if SLICES in report else []),
         "## Distance from training",
         "",
         *_distance_lines(report["distance"]),
@@ -274,8 +278,9 @@ def _image_lines(report: Mapping[str, Any]) -> list[str]:
     entry = report[ALL]
     patients = f" of {entry['patients']:,} patients" if "patients" in entry else ", patients unknown"
     lines = [
+        f"- from {describe_source(report['data'])}",
         f"- {sum(known.values()):,} images with a known class{patients}: "
-        + ", ".join(f"{known[label]:,} {label}" for label in CLASSES)
+        + ", ".join(f"{known[label]:,} {label}" for label in CLASSES),
     ]
     if unknown := labels["unknown"]:
         lines.append(f"- {sum(unknown.values()):,} left out, class unknown: {describe_unknown(unknown)}")

@@ -51,6 +51,7 @@ class CommonFacts(ABC):
         split_digest: digest of the assignment image -> split.
         pinned: whether a person has pinned it with a tag.
         missing_files: files that prediction needs and the store has lost.
+        unverified: why its signature is refused; empty if it is trusted, None if it was not looked at.
     """
 
     HEADINGS: ClassVar[Mapping[str, str]] = {}
@@ -78,6 +79,7 @@ class CommonFacts(ABC):
     split_digest: str
     pinned: bool = False
     missing_files: tuple[str, ...] = ()
+    unverified: str | None = None
 
     @classmethod
     def from_tags(cls, version: str, tags: Mapping[str, str], missing_files: tuple[str, ...]) -> Self:
@@ -124,6 +126,7 @@ class CommonFacts(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for ``decision.json``."""
         values = asdict(self)
+        del values["unverified"]  # it stands among the rules
         return values | {"absent": values.pop("missing_files")}
 
 

@@ -138,6 +138,7 @@ def decide(
         return PromotionDecision(False, candidate.version, champion.version, False, ())
     rules = [
         _check_files(candidate),
+        *_check_signature(candidate),
         _check_device(candidate, policy),
         *(_check_limit(candidate, limit) for limit in policy.limits),
         *_check_against_references(candidate, policy),
@@ -166,6 +167,15 @@ def _check_files(candidate: CommonFacts) -> RuleResult:
     passed, missing = not candidate.missing_files, ", ".join(candidate.missing_files)
     sentence = "all its files are in the store" if passed else f"it has lost {missing}"
     return RuleResult("files", passed, missing, "", sentence)
+
+
+def _check_signature(candidate: CommonFacts) -> list[RuleResult]:
+    """The rule where signatures are required, and none elsewhere."""
+    if candidate.unverified is None:
+        return []
+    passed = not candidate.unverified
+    sentence = "signed by a trusted key" if passed else f"its signature is refused: {candidate.unverified}"
+    return [RuleResult("signature", passed, passed, True, sentence)]
 
 
 def _check_device(candidate: CommonFacts, policy: CommonPolicy) -> RuleResult:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from cxr.errors import CxrError, RegistryError
+from cxr.errors import CxrError, RegistryError, UnknownVersionError
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import MODEL_CARD_FILE, scratch_folder
 from cxr.images.strict_decoding import DecodedImage
@@ -213,13 +213,14 @@ def find_version(
 
     Raises:
         MissingInputError: if there is no such local store; none is created.
-        RegistryError: if the store does not answer, or no version has the alias.
+        UnknownVersionError: if no version has the alias.
+        RegistryError: if the store does not answer.
     """
     aliases = alias_versions(store, registered_name)
     found_alias = first_alias(aliases, alias, fallback)
     if found_alias is None:
         expected = alias if fallback is None else f"{alias} or {fallback}"
-        raise RegistryError(
+        raise UnknownVersionError(
             f"expected a version of {registered_name} with the alias {expected}, received aliases={aliases}; {remedy}"
         )
     return aliases[found_alias], found_alias

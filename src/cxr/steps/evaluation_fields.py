@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator
 
 from cxr.steps.base import Input
+from cxr.steps.slice_fields import SliceColumns, SliceMinPatients
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
@@ -53,18 +54,13 @@ class EvaluationStep(TrackingStep):
         ),
     ] = None
     slices: Annotated[
-        list[str],
+        SliceColumns,
         Field(
             description="Columns of the manifest or of patients.csv, e.g. [subtype, sex, scanner]: figures for the "
             "images of each value, or third of the numbers. Empty: no slices."
         ),
     ] = Field(default=[])
-    slice_min_patients: Annotated[
-        int,
-        Field(
-            ge=1, le=100_000, description="Fewest patients of a class for a figure of a slice; else it is only named."
-        ),
-    ] = 10
+    slice_min_patients: SliceMinPatients = 10
     mistakes: Annotated[
         int, Field(ge=1, le=12, description="Images of each kind of mistake on the sheet of mistakes.")
     ] = 6
@@ -75,13 +71,6 @@ class EvaluationStep(TrackingStep):
         if not all(0 < value <= 1 for value in sensitivities):
             raise ValueError("a list of shares above 0 and at most 1")
         return sensitivities
-
-    @field_validator("slices")
-    @classmethod
-    def _different_columns(cls, slices: list[str]) -> list[str]:
-        if len(set(slices)) < len(slices) or "" in slices:
-            raise ValueError("a list of different columns")
-        return slices
 
     def settings(self) -> EvaluationSettings:
         """Collect how the model is evaluated."""

@@ -16,10 +16,12 @@ from cxr.steps.drift_fields import WindowLimitsStep
 from cxr.steps.model_fields import FixedModelStep
 from cxr.steps.reading_fields import ReadingStep
 from cxr.steps.registry_fields import REGISTRATION_KEYS
+from cxr.steps.slice_fields import SliceColumns, SliceMinPatients
 
 if TYPE_CHECKING:
     from cxr.data.label_table import ImageLabels
     from cxr.external_validation.data import OutsideData
+    from cxr.external_validation.slices import OutsideSlices
     from cxr.lineage.version_lineage import Lineage
     from cxr.serving.model_source import ServedModel
 
@@ -80,6 +82,15 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
     accept_missing: Annotated[
         bool, Field(description="Leave out rows whose image is not there, as for a part of a set, instead of failing.")
     ] = False
+    slices: Annotated[
+        SliceColumns,
+        Field(
+            description="Columns of the table of labels or of patients.csv, or some of subtype, width, height, size, "
+            "brightness and sharpness: figures for the images of each value, or third of the numbers. The report names "
+            "columns that are not there."
+        ),
+    ] = Field(default=[])
+    slice_min_patients: SliceMinPatients = 10
     resamples: Annotated[
         int, Field(ge=100, le=100_000, description="Bootstrap replicates over patients for each interval.")
     ] = 2000
@@ -108,6 +119,7 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
 
         with scratch_folder() as scratch:
             from cxr.external_validation.data import open_data
+            from cxr.external_validation.slices import find_slices
             from cxr.storage.contents import GIGABYTE
 
             data = open_data(
@@ -116,7 +128,8 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
             labels = self._read_labels(data)
             known = ", ".join(f"{count:,} {label}" for label, count in labels.counts.items())
             log.info("%s: %s; %s of unknown class", data.images.name, known, f"{sum(labels.unknown.values()):,}")
-            self._judge(data, labels)
+            slices = find_slices(self.slices, labels, data.table, min_patients=self.slice_min_patients)
+            self._judge(data, labels, slices)
 
     def _read_labels(self, data: OutsideData) -> ImageLabels:
         from cxr.data.label_table import LabelReading, labels_of_folders, labels_of_table
@@ -128,7 +141,7 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
             self.labels, paths, LabelReading(**{key: getattr(self, key) for key in LabelReading.__dataclass_fields__})
         )
 
-    def _judge(self, data: OutsideData, labels: ImageLabels) -> None:
+    def _judge(self, data: OutsideData, labels: ImageLabels, slices: OutsideSlices) -> None:
         from cxr.external_validation.distance import compare_with_training
         from cxr.external_validation.figures import IMAGE, PATIENT, measure_judgement
         from cxr.external_validation.predictions import predict_labelled_images, read_grey
@@ -146,9 +159,10 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
         rows = predict_labelled_images(
             data.images, labels.images, model, options=options, workers=self.workers, batch_size=self.batch_size
         )
+        rows = slices.assign(rows)
         unit = PATIENT if any(image.patient is not None for image in labels.images) else IMAGE
         judgement = measure_judgement(
-            rows, float(metadata.threshold or 0), metadata.prediction_sets,
+            rows, float(metadata.threshold or 0), metadata.prediction_sets, slices,
             unit=unit, resamples=self.resamples, seed=self.seed, bins=self.bins,
         )  # fmt: skip
         comparison = compare_with_training(rows, model, served.validation, self.limits(), seed=self.seed)

@@ -98,7 +98,11 @@ class ObjectStoreContents(SourceContents):
         self.name = url.rstrip("/")
         bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
         if not _BUCKET_NAME.fullmatch(bucket):
-            raise SourceError(f"expected s3://bucket/prefix, received source={url}; correct the bucket's name")
+            received = f"s3://{self.name.removeprefix('s3://').rpartition('@')[2]}"
+            hint = ", and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for keys" if "@" in self.name else ""
+            raise SourceError(
+                f"expected s3://bucket/prefix, received source={received}; correct the bucket's name{hint}"
+            )
         self._bucket = bucket
         self._stop = Event()
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from cxr.errors import RegistryError
+from cxr.errors import RegistryError, UnknownVersionError
 from cxr.promotion.log import (
     ALIASES,
     CANDIDATE,
@@ -66,7 +66,7 @@ class Aliases:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise RegistryError(
+            raise UnknownVersionError(
                 f"expected a registered model, received registered_name={registered_name!r} at "
                 f"{hide_passwords(store.uri)}: {first_line(error)}; run `cxr register` first"
             ) from error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, SUMMARY_FILE, TRAINING_FILE, read_json
+from cxr.files import HISTORY_FILE, METADATA_FILE, METRICS_FILE, STRESS_FILE, SUMMARY_FILE, TRAINING_FILE, read_json
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import check_all_digests, check_digest
 from cxr.tracking.background import BackgroundCall
@@ -125,7 +125,9 @@ def log_evaluation(store: Store, trained: Path, evaluation: Path, *, experiment:
     client = store.connect()
     with store.clear_errors(f"take the training and the evaluation of {trained.name}"):
         run_id = find_or_restore_run(store, trained, experiment=experiment)
-        digest = _joint_digest(evaluation / METADATA_FILE, evaluation / SUMMARY_FILE)
+        # Also the files that a summary is drawn from: slices can change where no figure of the summary does.
+        names = (METADATA_FILE, SUMMARY_FILE, METRICS_FILE, STRESS_FILE)
+        digest = _joint_digest(*(evaluation / name for name in names))
         run = client.get_run(run_id).data
         if run.tags.get(EVALUATION_TAG) == digest:
             return run_id

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import RegistryError
+from cxr.evaluation.slices import slice_title
 from cxr.files import SUMMARY_FILE, read_json, scratch_folder
 from cxr.lineage.version_lineage import Lineage
-from cxr.results.judgements import ALL, ANSWERED, JUDGEMENTS_ENTRY
+from cxr.results.judgements import ALL, ANSWERED, JUDGEMENTS_ENTRY, WORST_SLICE
 from cxr.tracking.artifact_download import download_files
 from cxr.tracking.dataset_inputs import OUTSIDE, InputData, log_inputs
 from cxr.tracking.run_data import add_metrics, epoch_metrics
@@ -54,10 +55,13 @@ def log_judgement(store: Store, lineage: Lineage, folder: Path) -> None:
         client.log_artifacts(lineage.run_id, str(folder), f"{parent}/{name}")
         add_metrics(store, lineage.run_id, epoch_metrics(figures, 0, time.time()))
         log_inputs(store, lineage.run_id, [_input(summary)])
-        for key, value in figures.items():
-            client.set_model_version_tag(lineage.name, lineage.version, key, str(value))
+        tags = {key: str(value) for key, value in figures.items()}
+        if (worst := summary.get(WORST_SLICE)) is not None:
+            tags[f"{beginning}{WORST_SLICE}"] = slice_title(worst)
+        for key, text in tags.items():
+            client.set_model_version_tag(lineage.name, lineage.version, key, text)
         for key in lineage.tags:
-            if key.startswith(beginning) and key not in figures:  # of an earlier judgement, and unknown now
+            if key.startswith(beginning) and key not in tags:  # of an earlier judgement, and unknown now
                 client.delete_model_version_tag(lineage.name, lineage.version, key)
         version = client.get_model_version(lineage.name, lineage.version)
         update_card(store, version, read_judgements_of(store, version))
@@ -77,11 +81,13 @@ def judgement_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
         Name to finite value: measures of the images that get an answer, the same with the refused ones as
-        ``with_refused_NAME``, ``images`` and ``share_refused``.
+        ``with_refused_NAME``, ``images``, ``share_refused`` and, with slices, ``worst_slice_sensitivity``.
     """
     values: dict[str, float | None] = {"images": summary["images"], "share_refused": summary["refusals"]["share"]}
     for entry, prefix in ((ANSWERED, ""), (ALL, f"{ALL}_")):
         values |= {f"{prefix}{name}": measure["value"] for name, measure in (summary[entry] or {}).items()}
+    if (worst := summary.get(WORST_SLICE)) is not None:
+        values[f"{WORST_SLICE}_sensitivity"] = worst["sensitivity"]["value"]
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cxr.promotion.log import (
 from cxr.promotion.rules import Approval, PromotionDecision
 from cxr.promotion.rules import decide as decide_by_rules
 from cxr.tracking.aliases import ATTEMPTS, Aliases
-from cxr.tracking.registry_reader import fetch_version, read_facts
+from cxr.tracking.registry_reader import fetch_version, read_facts, why_unverified
 from cxr.tracking.store import Store
 from cxr.tracking.users import trainers
 
@@ -115,6 +116,9 @@ class Promotion:
         """
         champion = self._facts(state.champion)
         comparison = self._compare(challenger, champion)
+        if champion is None or champion.version != challenger.version:
+            registered = self._store.client.get_model_version(self._name, challenger.version)
+            challenger = replace(challenger, unverified=why_unverified(self._store, registered))
         decision = decide_by_rules(
             challenger,
             champion,

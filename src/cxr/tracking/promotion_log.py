@@ -41,6 +41,9 @@ class PromotionLog:
     """The log of one registered model, with the files that decisions are based on.
 
     Reading a log that nobody has begun writes nothing.
+
+    Attributes:
+        experiment: name of MLflow's experiment with the log's run.
     """
 
     def __init__(self, store: Store, registered_name: str) -> None:
@@ -54,7 +57,7 @@ class PromotionLog:
             RegistryError: if somebody has deleted the log or its experiment.
         """
         self._store = store
-        self._experiment = f"{registered_name}: promotions"
+        self.experiment = f"{registered_name}: promotions"
         self._run_id: str | None = None
         self._existing_run()
 
@@ -235,8 +238,8 @@ class PromotionLog:
 
     def _existing_run(self) -> str | None:
         """MLflow's run that holds the log; None if nobody has begun the log."""
-        if self._run_id is None and self._store.client.get_experiment_by_name(self._experiment) is not None:
-            self._run_id = self._first_run(self._store.experiment_id(self._experiment))
+        if self._run_id is None and self._store.client.get_experiment_by_name(self.experiment) is not None:
+            self._run_id = self._first_run(self._store.experiment_id(self.experiment))
         return self._run_id
 
     def _first_run(self, experiment: str) -> str | None:
@@ -262,11 +265,11 @@ class PromotionLog:
         created = True
         try:
             with store.lock():
-                experiment = client.create_experiment(self._experiment, artifact_location=store.artifact_location)
+                experiment = client.create_experiment(self.experiment, artifact_location=store.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            created, experiment = False, store.experiment_id(self._experiment)
+            created, experiment = False, store.experiment_id(self.experiment)
         deadline = time.monotonic() + PATIENCE
         while (first := self._first_run(experiment)) is None:
             if created or time.monotonic() > deadline:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import DamagedVersionError, MissingInputError, RegistryError
+from cxr.errors import (
+    DamagedVersionError,
+    MissingInputError,
+    RegistryError,
+    UnknownVersionError,
+    UnverifiedVersionError,
+)
 from cxr.files import METADATA_FILE, scratch_folder
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import DIGESTS_FILE, damaged_files, sha256
@@ -64,6 +70,29 @@ def read_facts(store: Store, version: ModelVersion, kind: type[CommonFacts]) -> 
     return kind.from_tags(str(version.version), version.tags, missing_files(store, version))
 
 
+def why_unverified(store: Store, version: ModelVersion) -> str | None:
+    """Say why the files of a version are not those that a trusted key has signed.
+
+    Args:
+        store: the tracking store.
+        version: a version of the registered model.
+
+    Returns:
+        The reason, with what to do; empty if they are; None if the store asks for no signatures.
+
+    Raises:
+        RegistryError: if the store does not answer.
+    """
+    if store.trusted_keys is None:
+        return None
+    try:
+        with scratch_folder() as scratch:
+            fetch_package(store, version, scratch)
+    except (UnverifiedVersionError, DamagedVersionError) as error:
+        return str(error)
+    return ""
+
+
 def fetch_version(store: Store, registered_name: str, number: str, folder: Path) -> Path:
     """Copy a version's network and metadata.
 
@@ -79,7 +108,8 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
 
     Raises:
         MissingInputError: if there is no such local store.
-        RegistryError: if the store does not answer, or the version or some of its files are gone.
+        UnknownVersionError: if there is no such version.
+        RegistryError: if the store does not answer, or some of the version's files are gone.
     """
     client = store.connect_existing()
     from mlflow.exceptions import MlflowException
@@ -87,6 +117,11 @@ def fetch_version(store: Store, registered_name: str, number: str, folder: Path)
     try:
         version = client.get_model_version(registered_name, number)
     except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise UnknownVersionError(
+                f"expected a version of {registered_name}, received version={number}, which the store does not know; "
+                "`cxr history` lists the decisions about its versions"
+            ) from None
         raise RegistryError(f"cannot read version {number} of {registered_name}: {explain(error)}") from error
     return fetch_model(store, version, folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr.results.judgements import judgements_table
+from cxr.results.judgements import describe_source, judgements_table
 
 
 def outside_section(judgements: Sequence[Mapping[str, Any]]) -> str:
@@ -21,4 +21,6 @@ def outside_section(judgements: Sequence[Mapping[str, Any]]) -> str:
         "Threshold and calibration are those of this card; nothing was fitted on these images. Unless the column says "
         "so, refused images are not among the figures. The distance is measured as `cxr drift` does."
     )
-    return f"{explanation}\n\n{judgements_table([(summary, ()) for summary in judgements])}".rstrip()
+    table = judgements_table([(summary, ()) for summary in judgements])
+    sources = "; ".join(f"{summary['data']} from {describe_source(summary)}" for summary in judgements)
+    return f"{explanation}\n\n{table}\nImages: {sources}."
