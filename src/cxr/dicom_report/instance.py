@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,11 +138,12 @@ def write_instance(dataset: Dataset, *, deidentified: bool) -> bytes:
 
 
 @contextmanager
-def without_patient_in_warnings() -> Iterator[None]:
-    """Let no library warn about a value, because it would quote it.
+def silent_libraries() -> Iterator[None]:
+    """Let no library warn or log about a value in the block, because it would quote it.
 
-    highdicom warns about names without ``^``, which are valid.
+    highdicom logs the UID of each source, and warns about names without ``^``, which are valid.
     """
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -9,9 +9,9 @@ from cxr.dicom_report import concepts
 from cxr.dicom_report.answer import NOTICE, ReportedAnswer
 from cxr.dicom_report.instance import (
     instance_values,
+    silent_libraries,
     source_dataset,
     without_patient,
-    without_patient_in_warnings,
     write_instance,
 )
 from cxr.images.dicom.source_image import SourceImage
@@ -46,7 +46,7 @@ def build_capture(
     image = without_patient(image) if deidentified else image
     orientation = (image.patient_orientation or "").split("\\")
     values = instance_values(answer, image, "capture", deidentified=deidentified)
-    with without_patient_in_warnings():
+    with silent_libraries():
         capture = SCImage.from_ref_dataset(
             source_dataset(image),
             pixel_array=pixels,
@@ -65,6 +65,7 @@ def build_capture(
         capture.ConversionType = "WSD"  # a workstation drew it
         capture.ImageType = ["DERIVED", "SECONDARY"]
         capture.BurnedInAnnotation = "YES"
+        capture.Laterality = None  # a chest has both sides
         capture.DerivationDescription = f"Answer of a classifier drawn over the image. {NOTICE}"
         source = Dataset()
         source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid

@@ -10,9 +10,9 @@ from cxr.dicom_report.instance import (
     MANUFACTURER,
     derive_uid,
     instance_values,
+    silent_libraries,
     source_dataset,
     without_patient,
-    without_patient_in_warnings,
     write_instance,
 )
 from cxr.images.dicom.source_image import SourceImage
@@ -47,7 +47,7 @@ def build_report(answer: ReportedAnswer, image: SourceImage, *, deidentified: bo
     from highdicom.sr import ComprehensiveSR
 
     image = without_patient(image) if deidentified else image
-    with without_patient_in_warnings():
+    with silent_libraries():
         report = ComprehensiveSR(
             evidence=[source_dataset(image)],
             content=_content(answer, image)[0],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import ImageError
@@ -17,9 +17,9 @@ from cxr.images.reading_options import ReadingOptions
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _MAX_UID = 64
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _ORIENTATION = re.compile(r"[APRLFH]{1,3}\\[APRLFH]{1,3}")
 _SHORT, _LONG, _NAME = 16, 64, 64
 """Largest number of characters of a short and of a long text, and of a group of a name (DICOM PS3.5, 6.2)."""
@@ -193,13 +193,14 @@ def _clean_name(text: str) -> str | None:
 
 def _clean_date(text: str) -> str | None:
     """Accept also the form of the standard's predecessor, ``YYYY.MM.DD``."""
-    digits = text.strip(" \0")
-    digits = digits.replace(".", "") if re.fullmatch(r"\d{4}\.\d\d\.\d\d", digits) else digits
+    match = re.fullmatch(r"(\d{4})(\.?)(\d\d)\2(\d\d)", text.strip(" \0"), re.ASCII)
+    if match is None:
+        return None
     try:
-        datetime.strptime(digits, "%Y%m%d")
+        date(int(match[1]), int(match[3]), int(match[4]))  # strptime would open a file, which the sandbox forbids
     except ValueError:
         return None
-    return digits if len(digits) == len("YYYYMMDD") else None
+    return f"{match[1]}{match[3]}{match[4]}"
 
 
 def _clean_time(text: str) -> str | None:
