@@ -10,7 +10,7 @@ from cxr.dicom_report.instance import (
     MANUFACTURER,
     derive_uid,
     instance_values,
-    silent_libraries,
+    silence_libraries,
     source_dataset,
     without_patient,
     write_instance,
@@ -47,18 +47,18 @@ def build_report(answer: ReportedAnswer, image: SourceImage, *, deidentified: bo
     from highdicom.sr import ComprehensiveSR
 
     image = without_patient(image) if deidentified else image
-    with silent_libraries():
-        report = ComprehensiveSR(
-            evidence=[source_dataset(image)],
-            content=_content(answer, image)[0],
-            series_number=SERIES_NUMBER,
-            series_description=_SERIES_DESCRIPTION,
-            is_complete=True,
-            is_final=False,
-            is_verified=False,
-            **instance_values(answer, image, "report", deidentified=deidentified),
-        )
-        return write_instance(report, deidentified=deidentified)
+    silence_libraries()
+    report = ComprehensiveSR(
+        evidence=[source_dataset(image)],
+        content=_content(answer, image)[0],
+        series_number=SERIES_NUMBER,
+        series_description=_SERIES_DESCRIPTION,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        **instance_values(answer, image, "report", deidentified=deidentified),
+    )
+    return write_instance(report, image, deidentified=deidentified)
 
 
 def _content(answer: ReportedAnswer, image: SourceImage) -> MeasurementReport:
