@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from cxr.steps.base import Step
+from cxr.storage.dicomweb import is_uid
 
 if TYPE_CHECKING:
     from cxr.inference.scoring.sources import DicomwebImages
 
 _ADDRESS = re.compile(r"https?://[^@?#\s]+")
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 
 class DicomwebStep(Step):
@@ -52,7 +52,7 @@ class DicomwebStep(Step):
                 "expected dicomweb to be an address such as https://host/dicom-web without user, password and query, "
                 "received another text; set CXR_DICOMWEB_USER and CXR_DICOMWEB_PASSWORD for credentials"
             )
-        if self.study is not None and not (len(self.study) <= 64 and _UID.fullmatch(self.study)):
+        if self.study is not None and not is_uid(self.study):
             raise ValueError("expected study to be a UID of at most 64 digits and dots, received another text")
         return self
 

@@ -36,7 +36,8 @@ _CHUNK_BYTES = 1 << 20
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403})
 _GONE = frozenset({404, 410})
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_MAX_UID = 64
 _UID_TAGS = {"StudyInstanceUID": "0020000D", "SeriesInstanceUID": "0020000E", "SOPInstanceUID": "00080018"}
 _DICOM = "application/dicom"
 
@@ -159,7 +160,7 @@ class DicomwebArchive:
             uid = found[_UID_TAGS[keyword]]["Value"][0]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             uid = None
-        if not isinstance(uid, str) or not _UID.fullmatch(uid):
+        if not isinstance(uid, str) or not is_uid(uid):
             raise SourceError(
                 f"expected a valid {keyword} in each answer of the archive {self.name}, received another value; "
                 "check the address"
@@ -232,6 +233,11 @@ class DicomwebArchive:
                     "address and the network, and run the same command again"
                 )
         raise problem
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a text is a UID (DICOM PS3.5, 9.1)."""
+    return len(text) <= _MAX_UID and _UID.fullmatch(text) is not None
 
 
 def _read_credentials() -> Any:
