@@ -17,6 +17,7 @@ import pytest
 from cxr.dicom_report.answer import NOTICE, ReportedAnswer, ReportedModel
 from cxr.dicom_report.concepts import refusal_code
 from cxr.dicom_report.picture import PICTURE_SIDE, draw_picture
+from cxr.dicom_report.report_files import collect_files
 from cxr.dicom_report.secondary_capture import build_capture
 from cxr.dicom_report.structured_report import build_report
 from cxr.errors import ImageError
@@ -214,3 +215,13 @@ def test_implicit_and_big_endian_files_are_described_alike() -> None:
     expected = describe_source_image(content, STRICT)
     for syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"):
         assert describe_source_image(write_dicom(read(content), syntax), STRICT) == expected
+
+
+def test_a_table_gets_the_reports_of_its_own_images(tmp_path: Path) -> None:
+    written, target = tmp_path / "written", tmp_path / "target"
+    for folder in (written, target):
+        folder.mkdir()
+    for digest in ("a" * 64, "b" * 64):
+        (written / f"{digest}.dcm").write_bytes(digest.encode())
+    collect_files(written, ["a" * 64, None, "c" * 64, "a" * 64], target)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {f"{'a' * 64}.dcm": "a" * 64}

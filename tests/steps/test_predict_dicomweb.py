@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pydicom
 import pytest
@@ -71,6 +70,10 @@ def uid_of(content: bytes) -> str:
     return str(pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).SOPInstanceUID)
 
 
+def series_of(content: bytes) -> str:
+    return str(pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).SeriesInstanceUID)
+
+
 def name_of(content: bytes) -> str:
     return hashlib.sha256(uid_of(content).encode()).hexdigest()[:24]
 
@@ -128,6 +131,22 @@ def test_what_can_pass_is_asked_for_again_and_the_rest_by_the_next_run(
     assert set(pd.read_parquet(output)["error"]) == {""}
 
 
+def test_a_run_that_ended_keeps_its_reports_for_the_next_one(
+    folders: ModelFolders, gate: Gate, contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    reports = tmp_path / "sr"
+    arguments = ("--dicomweb", gate.address, "--study", FIRST_STUDY, "--output", tmp_path / "rows.csv", "--sr", reports)
+    one_by_one = ("--part_size", 1, "--batch_size", 1, "--workers", 1)
+    first, second = sorted((contents["dx"], contents["cr"]), key=series_of)
+    gate.disturbances[uid_of(second)] = [403]
+    assert predict(folders, *arguments, *one_by_one) == 1
+    assert not reports.exists() and not (tmp_path / "rows.csv").exists()
+    fetched = gate.images
+    assert predict(folders, *arguments, *one_by_one) == 0 and gate.images == fetched + 1
+    assert {path.stem for path in reports.iterdir()} == {hashlib.sha256(each).hexdigest() for each in (first, second)}
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".parts")], "nothing is left beside"
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
@@ -144,8 +163,10 @@ def test_wrong_credentials_are_told_and_not_shown(
         monkeypatch.setenv(name, value)
     arguments = ("--dicomweb", gate.address, "--study", FIRST_STUDY, "--output", tmp_path / "rows.csv")
     assert predict(folders, *arguments) == 1
-    told = capsys.readouterr().err
-    assert sentence in told and not any(value in told for value in (*variables.values(), PASSWORD, USER) if value)
+    messages = capsys.readouterr().err
+    assert sentence in messages and not any(
+        value in messages for value in (*variables.values(), PASSWORD, USER) if value
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,8 +184,8 @@ def test_nothing_but_reports_says_whose_images_they_were(
     for path in (tmp_path / "out").iterdir():
         assert [value for value in planted if value in path.read_bytes()] == [], path.name
     output = capfd.readouterr()
-    told = (caplog.text + output.out + output.err + " ".join(map(str, tmp_path.rglob("*")))).encode()
-    assert [value for value in planted if value in told] == []
+    messages = (caplog.text + output.out + output.err + " ".join(map(str, tmp_path.rglob("*")))).encode()
+    assert [value for value in planted if value in messages] == []
     assert set(pd.read_parquet(tmp_path / "out" / "predictions.parquet")["error"].str.partition(":")[0]) == {
         "", "unreadable"
     }  # fmt: skip
@@ -184,8 +205,8 @@ def test_wrong_requests_say_what_was_expected(
     folders: ModelFolders, arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(folders, *arguments, "--output", tmp_path / "rows.csv") == 2
-    told = capsys.readouterr().err
-    assert sentence in told and "hidden-word" not in told and SECRET not in told
+    messages = capsys.readouterr().err
+    assert sentence in messages and "hidden-word" not in messages and SECRET not in messages
 
 
 def test_an_archive_that_does_not_answer_ends_the_run(
@@ -194,6 +215,6 @@ def test_an_archive_that_does_not_answer_ends_the_run(
     monkeypatch.setattr(dicomweb, "_PAUSE_SECONDS", 0.01)
     address = "http://127.0.0.1:1/dicom-web"
     assert predict(folders, "--dicomweb", address, "--study", FIRST_STUDY, "--output", tmp_path / "rows.csv") == 1
-    told = capsys.readouterr().err
-    assert "expected an answer from the archive 127.0.0.1:1, received ConnectionError" in told
-    assert FIRST_STUDY not in told and np.all([not path.exists() for path in (tmp_path / "rows.csv",)])
+    messages = capsys.readouterr().err
+    assert "expected an answer from the archive 127.0.0.1:1, received ConnectionError" in messages
+    assert FIRST_STUDY not in messages and list(tmp_path.iterdir()) == []

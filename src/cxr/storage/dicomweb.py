@@ -121,15 +121,15 @@ class DicomwebArchive:
 
     def _find_studies(self, modality: str, since: str | None) -> Iterator[str]:
         filters = {"ModalitiesInStudy": modality, "StudyDate": f"{since}-"}
-        for found in self._pages(self._client.search_for_studies, filters):
-            yield self._uid(found, "StudyInstanceUID")
+        for entry in self._pages(self._client.search_for_studies, filters):
+            yield self._uid(entry, "StudyInstanceUID")
 
     def _find_in_study(self, study: str, modality: str) -> Iterator[ArchivedImage]:
         def search_for_series(**page: Any) -> Any:
             return self._client.search_for_series(study, **page)
 
-        for found in self._pages(search_for_series, {"Modality": modality}):
-            series = self._uid(found, "SeriesInstanceUID")
+        for entry in self._pages(search_for_series, {"Modality": modality}):
+            series = self._uid(entry, "SeriesInstanceUID")
 
             def search_for_instances(series: str = series, **page: Any) -> Any:
                 return self._client.search_for_instances(study, series, **page)
@@ -148,16 +148,16 @@ class DicomwebArchive:
                 raise SourceError(
                     f"expected DICOMweb at the archive {self.name}, received status=404; check address and study"
                 ) from None
-            fresh = [found for found in page if str(found) not in known] if isinstance(page, list) else []
+            fresh = [entry for entry in page if str(entry) not in known] if isinstance(page, list) else []
             yield from fresh
             if len(page) < _PAGE or not fresh:
                 return
-            known.update(str(found) for found in fresh)
+            known.update(str(entry) for entry in fresh)
             offset += len(page)
 
-    def _uid(self, found: object, keyword: str) -> str:
+    def _uid(self, entry: object, keyword: str) -> str:
         try:
-            uid = found[_UID_TAGS[keyword]]["Value"][0]  # type: ignore[index]
+            uid = entry[_UID_TAGS[keyword]]["Value"][0]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             uid = None
         if not isinstance(uid, str) or not is_uid(uid):

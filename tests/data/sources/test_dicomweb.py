@@ -77,8 +77,8 @@ def test_studies_of_a_table_become_a_data_folder(gate: Gate, tmp_path: Path, cap
     assert patients.keys() == {path.relative_to(tmp_path / "data").as_posix() for path in images}
     assert DatasetCard.read(tmp_path / "data").kind == "patients"
     output = capfd.readouterr()
-    told = output.out + output.err + " ".join(map(str, tmp_path.rglob("*")))
-    assert [value for value in planted_values(CONTENTS) if value.decode() in told] == []
+    messages = output.out + output.err + " ".join(map(str, tmp_path.rglob("*")))
+    assert [value for value in planted_values(CONTENTS) if value.decode() in messages] == []
     requests = gate.images
     assert fetch(tmp_path, gate.address, "--labels", labels) == 0 and gate.images == requests, "nothing is left to do"
     labels = write_labels(tmp_path, ROWS[:2])
@@ -113,6 +113,6 @@ def test_a_table_that_labels_nothing_is_refused_without_its_values(
 ) -> None:  # fmt: skip
     arguments = () if rows is None else ("--labels", write_labels(tmp_path, rows, columns))
     assert fetch(tmp_path, gate.address, *arguments) == 1
-    told = capsys.readouterr().err
-    assert sentence in told and "4711-x" not in told and not (tmp_path / "data").exists()
-    assert [value for value in planted_values(CONTENTS) if value.decode() in told] == []
+    messages = capsys.readouterr().err
+    assert sentence in messages and "4711-x" not in messages and not (tmp_path / "data").exists()
+    assert [value for value in planted_values(CONTENTS) if value.decode() in messages] == []

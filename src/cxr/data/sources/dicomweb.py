@@ -24,7 +24,7 @@ class DicomwebSource(ListedSource):
     """The CR and DX images of the studies in a table."""
 
     scheme: ClassVar[str] = "dicomweb+https"
-    spellings: ClassVar[tuple[str, ...]] = ("dicomweb+https://host/dicom-web (with labels)",)
+    spellings: ClassVar[tuple[str, ...]] = ("dicomweb+https://host/dicom-web",)
     unused_parameters: ClassVar[frozenset[str]] = frozenset({"phantom_images", "phantom_seed", "endpoint_url"})
 
     @classmethod
@@ -45,20 +45,20 @@ class DicomwebSource(ListedSource):
 
         table = self._read_labels()
         archive = DicomwebArchive(self.request.source.removeprefix(_PREFIX))
-        found: dict[Path, tuple[ArchivedImage, str]] = {}
+        images_of_paths: dict[Path, tuple[ArchivedImage, str]] = {}
         empty = 0
         for study, label, patient in table.itertuples(index=False, name=None):
             images = archive.find_images(study=study, since=None)
             empty += not images
-            found |= {self._folder / label / f"{image.digest}.dcm": (image, patient) for image in images}
+            images_of_paths |= {self._folder / label / f"{image.digest}.dcm": (image, patient) for image in images}
         if empty:
             raise SourceError(
                 f"expected CR or DX images in each study of labels, received {empty:,} studies without from "
                 f"source={self.label}; remove their rows"
             )
-        self._remove_others(found)
-        self._fetch_missing(archive, {path: image for path, (image, _) in found.items()})
-        self._write_patients({path: patient for path, (_, patient) in found.items()})
+        self._remove_others(images_of_paths)
+        self._fetch_missing(archive, {path: image for path, (image, _) in images_of_paths.items()})
+        self._write_patients({path: patient for path, (_, patient) in images_of_paths.items()})
         return FolderContents(self._folder, self.label)
 
     def remove_downloads(self) -> None:
@@ -131,10 +131,10 @@ class DicomwebSource(ListedSource):
                     f"source={self.label}; raise max_gigabytes if that is right"
                 )
 
-    def _remove_others(self, found: dict[Path, tuple[ArchivedImage, str]]) -> None:
+    def _remove_others(self, images_of_paths: dict[Path, tuple[ArchivedImage, str]]) -> None:
         """Remove what an earlier fetch with another table has left."""
         for path in self._folder.rglob("*"):
-            if path.is_file() and path not in found:
+            if path.is_file() and path not in images_of_paths:
                 path.unlink()
 
     def _write_patients(self, patients: dict[Path, str]) -> None:
