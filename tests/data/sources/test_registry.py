@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cxr.data.sources.dicomweb import DicomwebSource
 from cxr.data.sources.dvc_remote import DvcRemoteSource
 from cxr.data.sources.kaggle import KaggleSource
 from cxr.data.sources.local_path import LocalPathSource
@@ -20,6 +21,8 @@ from support.fetch_requests import fetch_request
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
+        ("dicomweb+https://host/dicom-web", DicomwebSource),
+        ("dicomweb+http://127.0.0.1:8042/dicom-web", DicomwebSource),
         ("phantom", PhantomSource),
         ("kaggle", KaggleSource),
         ("kaggle:owner/name", KaggleSource),
@@ -43,7 +46,7 @@ def test_a_version_of_the_data_comes_from_a_dvc_remote(address: str) -> None:
 
 
 def test_all_spellings_are_listed() -> None:
-    assert list_spellings() == "kaggle, kaggle:owner/name, phantom, s3://bucket/prefix"
+    assert list_spellings() == "dicomweb+https://host/dicom-web, kaggle, kaggle:owner/name, phantom, s3://bucket/prefix"
 
 
 def test_finding_the_kinds_loads_no_library() -> None:
