@@ -34,6 +34,7 @@ TRAINING_PROBLEMS: dict[str, str] = {
 
 PROBLEMS: dict[str, str] = TRAINING_PROBLEMS | {
     "too_slow": "reading it took longer than the limit",
+    "unidentified": "a DICOM file that does not say which image of which study it is; no report can name it",
     "transfer": "the object store did not send the whole file; the same command reads it again",
 }
 """All kinds of problem, including those of files sent for prediction. The page shows these sentences to visitors."""

@@ -11,13 +11,17 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cxr
 from cxr.errors import ImageError, InstallationError
+from cxr.images.dicom.source_image import SourceImage
 from cxr.images.problems import PROBLEMS
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox_process import READY, REQUEST, RESPONSE
@@ -34,6 +38,9 @@ _PASSED_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _START_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from cxr.images.sandbox_process import main; main()"
 )
+
+
+_ResponseT = TypeVar("_ResponseT")
 
 
 class SandboxedDecoder:
@@ -98,6 +105,25 @@ class SandboxedDecoder:
             InstallationError: if no process can be started.
             ValueError: if the decoder is closed.
         """
+        return self._run(data, lambda process: process.decode(data, self._seconds))
+
+    def describe(self, data: bytes) -> SourceImage:
+        """Read whose image a DICOM file holds, as :func:`cxr.images.dicom.source_image.describe_source_image` does.
+
+        Args:
+            data: the whole content of the file.
+
+        Returns:
+            The description.
+
+        Raises:
+            ImageError: as that function; ``too_large``, ``too_slow`` and ``corrupt`` as :meth:`decode`.
+            InstallationError: if no process can be started.
+            ValueError: if the decoder is closed.
+        """
+        return self._run(data, lambda process: process.describe(data, self._seconds))
+
+    def _run(self, data: bytes, request: Callable[[_Process], _ResponseT]) -> _ResponseT:
         if len(data) > self._max_bytes:
             raise ImageError(
                 "too_large",
@@ -109,7 +135,7 @@ class SandboxedDecoder:
         try:
             for _ in range(2):
                 try:
-                    return process.decode(data, self._seconds)
+                    return request(process)
                 except ImageError:
                     raise
                 except BaseException as error:
@@ -187,21 +213,38 @@ class _Process:
 
     def decode(self, data: bytes, seconds: float) -> DecodedImage:
         """Decode a file; after TimeoutError or _EndedError the process cannot be used any more."""
+        grey, coloured_share, text = self._request(data, seconds, describes=False)
+        values = _read_json(text)
+        if not isinstance(values, list):
+            raise _EndedError
+        if grey.size:
+            return DecodedImage(grey, coloured_share, tuple(_read_problem(entry) for entry in values))
+        raise ImageError(*_read_problem(values))
+
+    def describe(self, data: bytes, seconds: float) -> SourceImage:
+        """Describe a DICOM file; errors as in :meth:`decode`."""
+        values = _read_json(self._request(data, seconds, describes=True)[2])
+        if not isinstance(values, dict):
+            raise ImageError(*_read_problem(values))
+        try:
+            return SourceImage.from_values(values)
+        except ValueError:
+            raise _EndedError from None
+
+    def _request(self, data: bytes, seconds: float, *, describes: bool) -> tuple[NDArray[np.uint8], float, bytearray]:
+        """Send a file; return grey levels, the share of coloured pixels, and JSON."""
         self._wait_until_ready()
         deadline = time.monotonic() + seconds
         try:
-            self._send(memoryview(REQUEST.pack(len(data), seconds)), deadline)
+            self._send(memoryview(REQUEST.pack(len(data), seconds, describes)), deadline)
             self._send(memoryview(data), deadline)
             height, width, coloured_share, text_bytes = RESPONSE.unpack(self._receive(RESPONSE.size, deadline))
             if height * width > self._max_pixels or not 0 <= coloured_share <= 1 or text_bytes > _MAX_TEXT_BYTES:
                 raise _EndedError
             grey = np.frombuffer(self._receive(height * width, deadline), dtype=np.uint8).reshape(height, width)
-            text = self._receive(text_bytes, deadline)
+            return grey, coloured_share, self._receive(text_bytes, deadline)
         except (BrokenPipeError, ConnectionResetError):
             raise _EndedError from None
-        if grey.size:
-            return DecodedImage(grey, coloured_share, tuple(_read_problem(entry) for entry in _read_list(text)))
-        raise ImageError(*_read_problem(_read_list(text)))
 
     def stop(self) -> None:
         """Kill the process, whatever it is doing."""
@@ -249,14 +292,12 @@ class _Process:
         return data
 
 
-def _read_list(text: bytearray) -> list[object]:
+def _read_json(text: bytearray) -> object:
     """Read JSON of a process that may have been taken over by a file."""
     try:
-        values = json.loads(text)
+        values: object = json.loads(text)
     except (ValueError, RecursionError):
         raise _EndedError from None
-    if not isinstance(values, list):
-        raise _EndedError
     return values
 
 

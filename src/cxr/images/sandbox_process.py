@@ -1,11 +1,13 @@
 """The process that decodes images for :class:`cxr.images.sandbox.SandboxedDecoder`; it has access to its pipes only.
 
-A process starts with the options as JSON. A request is a header (bytes, seconds) and the content of a file. A response
-is a header, grey levels if there are any, and JSON: the warnings, or the problem. Nothing is pickled.
+A process starts with the options as JSON. A request is a header (bytes, seconds, whether the file is described and not
+decoded) and the content of a file. A response is a header, grey levels if there are any, and JSON: the warnings, the
+description, or the problem. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -19,12 +21,13 @@ import numpy as np
 
 from cxr.errors import ImageError
 from cxr.images.dicom.reader import has_compressed_pixels
+from cxr.images.dicom.source_image import describe_source_image
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox_rights import drop_rights
 from cxr.images.strict_decoding import decode_in_process
 
 READY = b"R"
-REQUEST = struct.Struct("<Qd")
+REQUEST = struct.Struct("<Qd?")
 RESPONSE = struct.Struct("<IIdI")
 """Height and width (0 where there is no image), share of coloured pixels, number of bytes of JSON."""
 OPEN_FILES = 5
@@ -48,11 +51,11 @@ def main() -> None:
     drop_rights(int(sys.argv[1]), OPEN_FILES)
     _write(responses, READY)
     while len(header := requests.read(REQUEST.size)) == REQUEST.size:
-        size, seconds = REQUEST.unpack(header)
+        size, seconds, describes = REQUEST.unpack(header)
         data = requests.read(size)
         # This process ends itself if its parent no longer exists to end it.
         signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
-        _write(responses, *_respond(data, options, messages))
+        _write(responses, *_respond(data, options, messages, describes))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del data
 
@@ -85,9 +88,12 @@ def _take_messages(messages: int) -> bytes:
     return b""
 
 
-def _respond(data: bytes, options: ReadingOptions, messages: int) -> tuple[bytes | memoryview, ...]:
-    """Decode a file and return the parts of the response."""
+def _respond(data: bytes, options: ReadingOptions, messages: int, describes: bool) -> tuple[bytes | memoryview, ...]:
+    """Decode or describe a file and return the parts of the response."""
     try:
+        if describes:
+            text = json.dumps(describe_source_image(data, options).to_values(), ensure_ascii=False).encode()
+            return RESPONSE.pack(0, 0, 0.0, len(text)), text
         _take_messages(messages)
         image = decode_in_process(data, options)
         _refuse_damage(data, _take_messages(messages))
@@ -108,15 +114,18 @@ def _respond(data: bytes, options: ReadingOptions, messages: int) -> tuple[bytes
 def _load_decoders() -> None:
     """Import everything that decoding needs, because no file can be opened later, and start no threads."""
     import gdcm  # noqa: F401
+    import pydicom.charset
     import pydicom.datadict
     import pydicom.encaps
     import pydicom.filereader
-    import pydicom.pixels.decoders  # noqa: F401
+    import pydicom.pixels.decoders
 
     import cxr.images.dicom.display
     import cxr.images.dicom.stored
     import cxr.images.dicom.suitability  # noqa: F401
 
+    for codec in {*pydicom.charset.python_encoding.values()}:
+        codecs.lookup(codec)
     cv2.setNumThreads(1)
 
 

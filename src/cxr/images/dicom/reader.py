@@ -1,11 +1,11 @@
-"""Decodes radiographs in DICOM files as a viewer shows them; elements about the patient are never read."""
+"""Decodes radiographs in DICOM files as a viewer shows them; decoding never reads elements about the patient."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -126,25 +126,42 @@ def _describe(dataset: Dataset) -> ImageHeader:
 
 @contextmanager
 def _open_radiograph(data: bytes, options: ReadingOptions) -> Iterator[tuple[str, Dataset]]:
-    """Give transfer syntax and elements of a suitable file, and translate what damaged values raise in the block."""
-    from pydicom.datadict import tag_for_keyword
-
+    """Give transfer syntax and elements of a suitable file."""
     from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
     from cxr.images.dicom.suitability import refuse_unsuitable
 
-    _silence_pydicom()
-    tags = {tag for keyword in KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
-    elements = read_elements(data, tags, max_inflated=2 * options.max_pixels + _MAX_OTHER_BYTES)
-    if elements.syntax not in SUPPORTED_SYNTAXES:
-        raise ImageError(
-            "unsupported",
-            f"pixels coded in a way that is not read here ({_name_syntax(elements.syntax)}); "
-            "export the image uncompressed",
-        )
-    try:
-        dataset = _to_dataset(elements)
+    with open_elements(data, KEYWORDS, options) as (syntax, dataset):
+        if syntax not in SUPPORTED_SYNTAXES:
+            raise ImageError(
+                "unsupported",
+                f"pixels coded in a way that is not read here ({_name_syntax(syntax)}); export the image uncompressed",
+            )
         refuse_unsuitable(dataset, options)
-        yield elements.syntax, dataset
+        yield syntax, dataset
+
+
+@contextmanager
+def open_elements(data: bytes, keywords: Sequence[str], options: ReadingOptions) -> Iterator[tuple[str, Dataset]]:
+    """Read some elements of a DICOM file, and translate what damaged values raise in the block.
+
+    Args:
+        data: the whole content of the file.
+        keywords: the elements; no others are read.
+        options: what is accepted.
+
+    Yields:
+        UID of the transfer syntax, and the elements.
+
+    Raises:
+        ImageError: ``not_an_image``, ``truncated``, ``corrupt`` or ``too_large``.
+    """
+    from pydicom.datadict import tag_for_keyword
+
+    _silence_pydicom()
+    tags = {tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    elements = read_elements(data, tags, max_inflated=2 * options.max_pixels + _MAX_OTHER_BYTES)
+    try:
+        yield elements.syntax, _to_dataset(elements)
     except ImageError:
         raise
     except MemoryError:
