@@ -16,7 +16,7 @@ from cxr.pacs.image_queue import ImageQueue, short_name
 from cxr.pacs.metrics import NodeMetrics
 
 if TYPE_CHECKING:
-    from cxr.dicom_report.source_image import SourceImage
+    from cxr.images.dicom.source_image import SourceImage
     from cxr.images.sandbox import SandboxedDecoder
     from cxr.images.strict_decoding import DecodedImage
     from cxr.serving.model_provider import ModelProvider

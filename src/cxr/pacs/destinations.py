@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cxr.errors import DeliveryError, RefusedReportError
+from cxr.pacs.library_messages import silence_libraries
 from cxr.pacs.settings import NodeSettings
-from cxr.pacs.storage_provider import OUT_OF_RESOURCES, silence_pynetdicom
+from cxr.pacs.storage_provider import OUT_OF_RESOURCES
 from cxr.pacs.tls import make_context
 
 CONNECT_SECONDS, RESPONSE_SECONDS = 10.0, 60.0
@@ -85,7 +85,7 @@ class DicomDestination(Destination):
         Raises:
             ParameterError: if the files for TLS cannot be read.
         """
-        silence_pynetdicom()
+        silence_libraries()
         self._address, self._title = settings.destination, settings.title
         self._tls = None
         if settings.destination.scheme == "dicoms" and settings.tls is not None:
@@ -154,7 +154,7 @@ class DicomWebDestination(Destination):
         import requests
         from dicomweb_client.web import DICOMwebClient
 
-        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)
+        silence_libraries()
         session = requests.Session()
         session.trust_env = False  # a variable would replace the authorities
         if settings.tls is not None:

@@ -1,4 +1,4 @@
-"""Receives radiographs by C-STORE, from titles on a list: each image is on the disk before its sender gets an answer."""
+"""Receives radiographs by C-STORE from titles on a list; an image is on the disk before its sender gets an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from socketserver import BaseServer
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -21,6 +21,7 @@ from cxr.errors import ParameterError, QueueFullError
 from cxr.files import printable_name
 from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
 from cxr.pacs.image_queue import ImageQueue, short_name
+from cxr.pacs.library_messages import silence_libraries
 from cxr.pacs.limited_server import HANDSHAKE_SECONDS, LimitedServer
 from cxr.pacs.metrics import NodeMetrics
 from cxr.pacs.settings import NodeSettings
@@ -60,7 +61,7 @@ class StorageProvider:
             ParameterError: if the address is not free.
         """
         self._queue, self._limits, self._metrics, self._on_image = queue, settings.queue, metrics, on_image
-        silence_pynetdicom()
+        silence_libraries()
         limits = settings.reception
         entity = AE(ae_title=settings.title)
         entity.require_called_aet = True
@@ -158,9 +159,3 @@ class StorageProvider:
 
 def _begin_message(event: Any) -> None:
     event.assoc.dul.socket.begin_message()
-
-
-def silence_pynetdicom() -> None:
-    """Keep what peers send out of the log: pynetdicom writes UIDs and whole messages into it."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)

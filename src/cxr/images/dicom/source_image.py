@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import ImageError
@@ -193,13 +193,14 @@ def _clean_name(text: str) -> str | None:
 
 def _clean_date(text: str) -> str | None:
     """Accept also the form of the standard's predecessor, ``YYYY.MM.DD``."""
-    digits = text.strip(" \0")
-    digits = digits.replace(".", "") if re.fullmatch(r"\d{4}\.\d\d\.\d\d", digits) else digits
+    match = re.fullmatch(r"(\d{4})(\.?)(\d\d)\2(\d\d)", text.strip(" \0"), re.ASCII)
+    if match is None:
+        return None
     try:
-        datetime.strptime(digits, "%Y%m%d")
+        date(int(match[1]), int(match[3]), int(match[4]))  # strptime would open a file, which the sandbox forbids
     except ValueError:
         return None
-    return digits if len(digits) == len("YYYYMMDD") else None
+    return f"{match[1]}{match[3]}{match[4]}"
 
 
 def _clean_time(text: str) -> str | None:
