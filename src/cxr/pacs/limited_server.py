@@ -17,8 +17,6 @@ from cxr.pacs.settings import ReceptionLimits
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 10.0
-"""Longest time for a TLS handshake, and between a connection and its request for an association."""
 _MAX_REQUEST_BYTES = 1 << 20
 """Bytes that a peer may send before its association is accepted."""
 _MESSAGE_BYTES = 1 << 20
@@ -64,7 +62,7 @@ class LimitedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is n
         now = time.monotonic()
         established = bool(self.assoc.is_established)
         if self._deadline is None:
-            self._deadline = now + (self._limits.object_seconds if established else HANDSHAKE_SECONDS)
+            self._deadline = now + (self._limits.object_seconds if established else self._limits.request_seconds)
         limit = self._limits.max_bytes + _MESSAGE_BYTES if established else _MAX_REQUEST_BYTES
         self._received += nr_bytes
         if self._received > limit:
@@ -122,7 +120,7 @@ class LimitedServer(ThreadedAssociationServer):  # type: ignore[misc]
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands, and start the association."""
         if self.ssl_context is not None:
-            request.settimeout(HANDSHAKE_SECONDS)
+            request.settimeout(self.limits.request_seconds)
             request = self.ssl_context.wrap_socket(request, server_side=True)
         super().finish_request(request, client_address)
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from cxr.images.reading_options import ReadingOptions
 
 MEBIBYTE = 1 << 20
+_MAX_REQUEST_SECONDS = 10.0
 _ADDRESSES = "dicom://TITLE@host:port, dicoms://TITLE@host:port (over TLS) or https://host/dicom-web"
 TITLE_PATTERN = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 """An application entity title (PS3.5, VR AE): 1 to 16 printable characters, no backslash, no blank at either end."""
@@ -95,6 +96,11 @@ class ReceptionLimits:
     def max_bytes(self) -> int:
         """Largest object, bytes."""
         return int(self.megabytes * MEBIBYTE)
+
+    @property
+    def request_seconds(self) -> float:
+        """Longest time for a TLS handshake, and between a connection and its request for an association."""
+        return min(_MAX_REQUEST_SECONDS, self.object_seconds)
 
 
 @dataclass(frozen=True)

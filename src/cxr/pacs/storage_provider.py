@@ -22,7 +22,7 @@ from cxr.files import printable_name
 from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
 from cxr.pacs.image_queue import ImageQueue, short_name
 from cxr.pacs.library_messages import silence_libraries
-from cxr.pacs.limited_server import HANDSHAKE_SECONDS, LimitedServer
+from cxr.pacs.limited_server import LimitedServer
 from cxr.pacs.metrics import NodeMetrics
 from cxr.pacs.settings import NodeSettings
 from cxr.serving.addresses import address_error
@@ -68,7 +68,7 @@ class StorageProvider:
         entity.require_calling_aet = list(limits.callers)
         entity.maximum_associations = limits.associations
         entity.network_timeout = entity.dimse_timeout = limits.idle_seconds
-        entity.acse_timeout = HANDSHAKE_SECONDS
+        entity.acse_timeout = limits.request_seconds
         entity.add_supported_context(Verification)
         for accepted in ACCEPTED_CLASSES:
             entity.add_supported_context(accepted, sorted(SUPPORTED_SYNTAXES))
@@ -77,6 +77,7 @@ class StorageProvider:
             (evt.EVT_C_ECHO, self._answer_echo),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_DIMSE_RECV, _begin_message),
+            (evt.EVT_ACCEPTED, _begin_message),
             (evt.EVT_ACCEPTED, self._count_association, ["accepted"]),
             (evt.EVT_REJECTED, self._report_rejection),
             (evt.EVT_ABORTED, self._count_association, ["aborted"]),
