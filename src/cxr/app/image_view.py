@@ -12,14 +12,16 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cxr.app import probability_scale, threshold_slider
-from cxr.app.box_view import describe_boxes, describe_detector, draw_boxes
+from cxr.app.box_view import describe_boxes, describe_detector
 from cxr.app.network_view import NetworkView, network_views
 from cxr.app.service import PageService
 from cxr.app.texts import WARNING_TEXTS, describe_prediction_set, format_label
-from cxr.app.uploads import ImageOutcome, shrink
+from cxr.app.uploads import PREVIEW_SIDE, ImageOutcome
 from cxr.data.dataset import PNEUMONIA
+from cxr.images.pixels import shrink
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.explanation import overlay
+from cxr.plots.box_overlay import draw_boxes
 from cxr.serving.model_source import ServedModel
 
 if TYPE_CHECKING:
@@ -111,7 +113,13 @@ def _show_original(service: PageService, served: ServedModel, outcome: ImageOutc
     if detector is not None:
         boxes = _boxes(service, served, detector, outcome)
         summary = describe_boxes(boxes, detector.metadata.threshold or 0.0)
-        image = draw_boxes(image, outcome.width or 1, boxes, phantom=detector.metadata.dataset_kind == "phantom")
+        image = draw_boxes(
+            image,
+            outcome.width or 1,
+            boxes,
+            side=PREVIEW_SIDE,
+            phantom=detector.metadata.dataset_kind == "phantom",
+        )
         description += (
             f", and the detector's boxes. {summary}" if heat_requested else f" with the detector's boxes. {summary}"
         )
@@ -190,7 +198,7 @@ def _heat(
     if computed.heat is None:
         with st.spinner("Finding out what counted"):
             decoded = _decode_again(service, outcome)
-            grey = shrink(decoded.grey)
+            grey = shrink(decoded.grey, PREVIEW_SIDE)
             size = grey.shape[::-1]
             heat = cv2.resize(service.heat_map(served, decoded), size, interpolation=cv2.INTER_AREA)
             computed.heat = grey, np.asarray(heat, dtype=np.float32)

@@ -15,6 +15,7 @@ from cxr.app.service import PageService
 from cxr.app.texts import problem_sentence
 from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.errors import ImageError
+from cxr.images.pixels import shrink
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.models.prediction_sets import label_of
 from cxr.serving.model_source import ServedModel
@@ -156,21 +157,5 @@ def make_preview(grey: NDArray[np.uint8]) -> bytes:
     Returns:
         A JPEG file, no side above :data:`PREVIEW_SIDE`.
     """
-    _, data = cv2.imencode(".jpeg", shrink(grey), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, data = cv2.imencode(".jpeg", shrink(grey, PREVIEW_SIDE), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return bytes(data.tobytes())
-
-
-def shrink(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink an image to the size of the page, if it is larger.
-
-    Args:
-        grey: ``(height, width)``, uint8.
-
-    Returns:
-        The image with the same ratio of its sides and no side above :data:`PREVIEW_SIDE`.
-    """
-    scale = PREVIEW_SIDE / max(grey.shape)
-    if scale >= 1:
-        return grey
-    height, width = (max(1, round(scale * side)) for side in grey.shape)
-    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 
 if TYPE_CHECKING:
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
+    from pydicom import Dataset
 
 PRIVATE_SCHEME = "99CXR"
 _MAX_CODE, _MAX_MEANING = 16, 64
@@ -20,6 +21,7 @@ CHEST_RADIOGRAPHY = Code("399208008", "SCT", "Plain chest X-ray")
 LUNG = Code("39607008", "SCT", "Lung structure")
 COMMENT: Code = codes.DCM.Comment
 DEVICE: Code = codes.DCM.Device
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 NO_UNIT: Code = codes.UCUM.NoUnits
 
 PROBABILITY = Code("PROBABILITY", PRIVATE_SCHEME, "Calibrated probability of pneumonia")
@@ -44,6 +46,13 @@ def refusal_code(reason: str) -> Code:
         A private code.
     """
     return Code(reason.upper()[:_MAX_CODE], PRIVATE_SCHEME, f"No prediction: {reason}"[:_MAX_MEANING])
+
+
+def as_item(code: Code) -> Dataset:
+    """Write a code as the item of a sequence."""
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept.from_code(code)  # type: ignore[no-any-return]
 
 
 def private_scheme() -> CodingSchemeIdentificationItem:

@@ -97,6 +97,23 @@ def coloured_share(data: bytes, header: ImageHeader, tolerance: int) -> float:
     return float(np.count_nonzero(spread > tolerance) / spread.size)
 
 
+def shrink(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Shrink an image, if it is larger.
+
+    Args:
+        grey: ``(height, width)``, uint8.
+        side: largest side of the result in pixels.
+
+    Returns:
+        The image with the same ratio of its sides.
+    """
+    scale = side / max(grey.shape)
+    if scale >= 1:
+        return grey
+    height, width = (max(1, round(scale * length)) for length in grey.shape)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
 def _channel_spread(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return how much the channels of each pixel differ, in grey levels."""
     blue, green, red = cv2.split(colours)

@@ -79,8 +79,33 @@ def grad_cam(predictor: Predictor, grey: NDArray[np.uint8], *, average_gradients
     """
     from cxr.images.recipes import apply_recipe
 
-    prepared = {recipe: apply_recipe(recipe, grey)[np.newaxis] for recipe in predictor.recipes}
-    heat = np.maximum(_log_odds_map(predictor, prepared, grey.shape, average_gradients), np.float32(0))
+    prepared = {recipe: apply_recipe(recipe, grey) for recipe in predictor.recipes}
+    return grad_cam_of_prepared(predictor, prepared, grey.shape, average_gradients=average_gradients)
+
+
+def grad_cam_of_prepared(
+    predictor: Predictor,
+    prepared: Mapping[Recipe, NDArray[np.uint8]],
+    shape: tuple[int, ...],
+    *,
+    average_gradients: bool,
+) -> NDArray[np.float32]:
+    """Compute :func:`grad_cam` for an image that is prepared already.
+
+    Args:
+        predictor: the network with its recipe, or an ensemble.
+        prepared: each recipe of the predictor to ``(size, size, planes)`` uint8.
+        shape: ``(height, width)`` of the map; the ratio of the sides is that of the image.
+        average_gradients: average the gradients over the feature map, as the paper does.
+
+    Returns:
+        ``shape`` float32, as :func:`grad_cam` returns it.
+
+    Raises:
+        DataError: as :func:`grad_cam`.
+    """
+    batches = {recipe: image[np.newaxis] for recipe, image in prepared.items()}
+    heat = np.maximum(_log_odds_map(predictor, batches, shape, average_gradients), np.float32(0))
     strongest = heat.max()
     return heat / strongest if strongest > 0 else heat
 
