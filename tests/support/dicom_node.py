@@ -22,8 +22,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from pynetdicom.presentation import build_context
 
 from cxr.images.decoding import decode_grey
+from cxr.pacs.settings import TlsFiles
+from cxr.pacs.tls import make_context
 from support.dicom_files import SECRET, dicom_dataset, write_dicom
 
 NODE_TITLE, PACS_TITLE = "CXR", "PACS"
@@ -88,10 +91,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 class ReportArchive:
     """A PACS that stores what it is sent, and that can be away or refuse everything."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, *, classes: Sequence[str] = (), tls: TlsFiles | None = None) -> None:
         self.received: list[Dataset] = []
-        self.status = 0x0000
-        self.port = port
+        self.status_of: Callable[[Dataset], int] = lambda report: 0x0000
+        self.port = 0
+        self._classes, self._tls = classes, tls
         self._server: Any = None
         self._lock = threading.Lock()
         self.start()
@@ -100,19 +104,30 @@ class ReportArchive:
         from pynetdicom import AE, AllStoragePresentationContexts, evt
 
         entity = AE(ae_title=PACS_TITLE)
-        entity.supported_contexts = AllStoragePresentationContexts
+        own_contexts = [build_context(sop_class) for sop_class in self._classes]
+        entity.supported_contexts = own_contexts or AllStoragePresentationContexts
+        context = make_context(self._tls, server=True) if self._tls is not None else None
         handlers = [(evt.EVT_C_STORE, self._store)]
-        self._server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        self._server = entity.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=handlers, ssl_context=context
+        )
         self.port = self._server.server_address[1]
 
+    def require_calling_title(self, title: str) -> None:
+        self._server.ae.require_calling_aet = [title]
+
     def stop(self) -> None:
-        self._server.shutdown()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server = None
 
     def _store(self, event: Any) -> int:
-        if self.status == 0x0000:
+        report = event.dataset
+        status = self.status_of(report)
+        if status == 0x0000:
             with self._lock:
-                self.received.append(event.dataset)
-        return self.status
+                self.received.append(report)
+        return status
 
     @property
     def address(self) -> str:

@@ -6,16 +6,26 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cxr.dicom_report.answer import ReportedAnswer, ReportedModel
-from cxr.errors import CxrError, ImageError, InstallationError
+from cxr.dicom_report.picture import PICTURE_SIDE, draw_picture
+from cxr.dicom_report.secondary_capture import build_capture
+from cxr.dicom_report.structured_report import build_report
+from cxr.errors import DataError, ImageError, InstallationError
+from cxr.images.pixels import shrink
+from cxr.inference.checked_prediction import PredictionResult
+from cxr.inference.explanation import grad_cam
 from cxr.pacs.delivery import LOOK_SECONDS
 from cxr.pacs.image_queue import ImageQueue, short_name
 from cxr.pacs.metrics import NodeMetrics
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cxr.images.dicom.source_image import SourceImage
     from cxr.images.sandbox import SandboxedDecoder
     from cxr.images.strict_decoding import DecodedImage
@@ -95,7 +105,7 @@ class AnsweringWorker:
         source = self._decoder.describe(content)
         served = self._provider.current
         image, answer = self._predict(served, content)
-        self._queue.keep_reports(name, self._write_reports(answer, source, image))
+        self._queue.keep_reports(name, self._write_reports(served, answer, source, image))
         self._on_report()
         if answer.refusal_reason is not None:
             self._metrics.refused.labels(answer.refusal_reason).inc()
@@ -119,24 +129,23 @@ class AnsweringWorker:
             (result,) = served.predict([image])
         except ImageError as error:
             return image, ReportedAnswer(model, now, refusal_reason=error.problem, refusal_text=error.detail)
+        if result.prediction is not None and not 0 <= result.prediction.probability <= 1:
+            result = PredictionResult(None)
         return image, ReportedAnswer.of(result, model, now)
 
     def _write_reports(
-        self, answer: ReportedAnswer, source: SourceImage, image: DecodedImage | None
+        self, served: ServedModel, answer: ReportedAnswer, source: SourceImage, image: DecodedImage | None
     ) -> dict[str, bytes]:
-        from cxr.dicom_report.structured_report import build_report
-
         reports = {"report": build_report(answer, source, deidentified=self._deidentified)}
         if self._capture and image is not None:
-            from cxr.dicom_report.secondary_capture import build_capture
-
-            reports["capture"] = build_capture(answer, source, image.grey, deidentified=self._deidentified)
+            picture = _draw_picture(served, answer, image)
+            reports["capture"] = build_capture(answer, source, picture, deidentified=self._deidentified)
         return reports
 
     def _note_failure(self, name: str, error: Exception) -> None:
         """Note a failure of the node itself. Texts of errors may hold values of the image, so none is written."""
         self._failures[name] = failures = self._failures.get(name, 0) + 1
-        if isinstance(error, OSError | CxrError):  # of the disk or the store, and not of the image
+        if isinstance(error, OSError):  # of the disk, and not of the image
             failures = self._failures[name] = 0
         *_, last = traceback.extract_tb(error.__traceback__)
         log.error(
@@ -152,3 +161,12 @@ class AnsweringWorker:
         self._queue.give_up_image(name, reason)
         self._metrics.dead.labels(kind).inc()
         log.error("image %s is a dead letter (%s); see `cxr node_status`", short_name(name), reason)
+
+
+def _draw_picture(served: ServedModel, answer: ReportedAnswer, image: DecodedImage) -> NDArray[np.uint8]:
+    """Draw the answer over the image, with what counted for the network where that can be computed."""
+    grey, heat = shrink(image.grey, PICTURE_SIDE), None
+    if answer.probability is not None:
+        with suppress(DataError):  # a network without a convolution
+            heat = grad_cam(served.predictor, grey)
+    return draw_picture(grey, answer, original_width=image.grey.shape[1], heat=heat, boxes=None, phantom_boxes=False)

@@ -68,7 +68,8 @@ class DeliveryWorker:
                 self._note_refusal(delivery, str(error))
                 return
             except DeliveryError:  # others are sent before it, in case that it is the reason
-                self._queue.postpone(delivery.name, replace(delivery.state, next_attempt=time.time() + self._delay))
+                later = time.time() + self._policy.longest_seconds
+                self._queue.postpone(delivery.name, replace(delivery.state, next_attempt=later))
                 raise
             self._queue.forget_report(report)
             self._metrics.delivered.labels(report.stem.partition("-")[2]).inc()

@@ -107,7 +107,8 @@ class DicomDestination(Destination):
         try:
             if association.is_rejected:
                 raise DeliveryError("it rejects associations: it must know the title and the address of this node")
-            if not association.is_established:
+            stores_nothing = association.rejected_contexts and not association.accepted_contexts
+            if not association.is_established and not stores_nothing:
                 raise DeliveryError("it cannot be reached")
             yield _Association(association)
         finally:
@@ -122,12 +123,12 @@ class _Association:
     def send(self, report: Path) -> None:
         from pydicom import dcmread
 
-        if not self._association.is_established:
-            raise DeliveryError("it ended the association")
+        sop_class, syntax = _read_class(report)
+        accepted = [(str(one.abstract_syntax), one.transfer_syntax[0]) for one in self._association.accepted_contexts]
+        if (sop_class, syntax) not in accepted:
+            raise RefusedReportError("it does not store this class")
         try:
             answer = self._association.send_c_store(dcmread(report))
-        except ValueError:  # no context was accepted for its class
-            raise RefusedReportError("it does not store this class") from None
         except RuntimeError:
             raise DeliveryError("it ended the association") from None
         status = answer.get("Status")
