@@ -28,8 +28,10 @@ from cxr.images.decoding import decode_grey
 from cxr.pacs.settings import TlsFiles
 from cxr.pacs.tls import make_context
 from support.dicom_files import SECRET, dicom_dataset, write_dicom
+from support.loopback import free_port
 
 NODE_TITLE, PACS_TITLE = "CXR", "PACS"
+_STARTED = "receives images on"
 
 
 def radiograph(image: Path, number: int, **tags: Any) -> Dataset:
@@ -81,7 +83,7 @@ def echo(port: int, called: str = NODE_TITLE, calling: str = PACS_TITLE) -> int:
     return subprocess.run(command, capture_output=True, timeout=60).returncode
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -145,28 +147,31 @@ class ReportArchive:
 
 
 class NodeCommand:
-    """`cxr node` on free ports."""
+    """`cxr node` on free ports, with short times between attempts to deliver."""
 
-    def __init__(self, folder: Path, log: Path, model: Path, destination: str, *arguments: str) -> None:
-        self.folder, self.log = folder, log
+    def __init__(self, folder: Path, destination: str, *arguments: str) -> None:
+        self.folder, self.log = folder / "node", folder / "log"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self.port, self.status_port = free_port(), free_port()
         self._command = [
-            *(sys.executable, "-m", "cxr.cli.main", "node", "--model", str(model), "--folder", str(folder)),
-            *("--port", "0", "--status_port", "0", "--destination", destination),
-            *("--min_free_megabytes", "1", "--retry_seconds", "0.2", "--longest_retry_seconds", "1", *arguments),
+            *(sys.executable, "-m", "cxr.cli.main", "node", "--folder", str(self.folder), "--destination", destination),
+            *("--port", str(self.port), "--status_port", str(self.status_port), "--min_free_megabytes", "1"),
+            *("--retry_seconds", "0.2", "--longest_retry_seconds", "1", *arguments),
         ]
         self.start()
 
     def start(self) -> None:
-        begin = len(self.text)
-        with self.log.open("ab") as stderr:
-            self.process = subprocess.Popen(self._command, stderr=stderr, stdout=stderr)
-        pattern = r"receives images on [\d.]+:(\d+); health and metrics on http://127.0.0.1:(\d+)"
+        starts = self.text.count(_STARTED)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(self.temporary)}
+            )
         deadline = time.monotonic() + 240
-        while not (ports := re.findall(pattern, self.text[begin:])):
+        while self.text.count(_STARTED) == starts:
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.05)
-        self.port, self.status_port = map(int, ports[0])
 
     @property
     def text(self) -> str:
@@ -204,8 +209,9 @@ class NodeCommand:
 
 
 @contextlib.contextmanager
-def running_node(folder: Path, log: Path, model: Path, destination: str, *arguments: str) -> Iterator[NodeCommand]:
-    node = NodeCommand(folder, log, model, destination, *arguments)
+def running_node(folder: Path, destination: str, *arguments: str) -> Iterator[NodeCommand]:
+    """Run a node, with its queue, its log and its temporary files in one folder."""
+    node = NodeCommand(folder, destination, *arguments)
     try:
         yield node
     finally:
