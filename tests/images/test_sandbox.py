@@ -20,11 +20,13 @@ import pytest
 
 from cxr.errors import ImageError
 from cxr.images.decoding import decode_image
+from cxr.images.dicom.source_image import SourceImage, describe_source_image
 from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.sandbox import MEMORY_BYTES, SandboxedDecoder
 from cxr.images.sandbox_process import OPEN_FILES
 from support import bad_images
 from support.dicom_files import COMPRESSED, SECRET, dicom_file, draw_12_bits, pydicom_file
+from support.dicom_reports import radiograph
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -122,6 +124,40 @@ def test_a_refused_dicom_file_says_nothing_of_its_patient(shared: SandboxedDecod
     error = error_of(shared, dicom_file(draw_12_bits(), Modality=SECRET.upper()))
     assert error.problem == "modality"
     assert SECRET.lower() not in str(error).lower()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_source_is_described_without_opening_a_file(shared: SandboxedDecoder) -> None:
+    names = {
+        "ISO_IR 192": "山田^太郎", "ISO_IR 100": "Müller^Jürgen", "GB18030": "王^小东", "ISO_IR 13": "ﾔﾏﾀﾞ^ﾀﾛｳ",
+        "\\ISO 2022 IR 87": "Yamada=山田^太郎", "\\ISO 2022 IR 149": "Hong=洪^吉洞",
+    }  # fmt: skip
+    for character_set, name in names.items():
+        content = radiograph(draw_12_bits(), SpecificCharacterSet=character_set.split("\\"), PatientName=name)
+        described = shared.describe(content)
+        assert described == describe_source_image(content, STRICT) and described.patient_name == name
+        assert described.patient_birth_date == "19610203" and described.study_time == "070809"
+    for content, problem in (
+        (b"text", "not_an_image"),
+        (radiograph(draw_12_bits(), StudyInstanceUID=None), "unidentified"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            shared.describe(content)
+        assert caught.value.problem == problem
+    assert shared.decode(RADIOGRAPH).grey.shape == (160, 200)
+
+
+def test_a_description_of_a_process_that_was_taken_over_is_checked() -> None:
+    values = describe_source_image(radiograph(draw_12_bits()), STRICT).to_values()
+    assert SourceImage.from_values(values).to_values() == values
+    changes: list[dict[str, object]] = [
+        {"study_instance_uid": "1.2\n"}, {"sop_instance_uid": None}, {"rows": 0}, {"rows": True}, {"columns": 70000},
+        {"patient_name": "a\\b"}, {"patient_id": "7" * 65}, {"patient_sex": "X"}, {"study_date": 20240101},
+        {"more": ""},
+    ]  # fmt: skip
+    for change in changes:
+        with pytest.raises(ValueError, match="expected"):
+            SourceImage.from_values({**values, **change})
 
 
 def test_many_bytes_are_refused_before_they_are_sent(shared: SandboxedDecoder) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cxr import __version__
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 MANUFACTURER = "cxr"
 _UTF_8 = "ISO_IR 192"
+_LONG_STRING = 64
+"""Largest number of characters of a long string (LO)."""
 _UUID_ROOT, _UUID_BITS = "2.25", 128
 _PATIENT_AND_STUDY = {
     "PatientName": "patient_name", "PatientID": "patient_id", "PatientBirthDate": "patient_birth_date",
@@ -79,8 +80,6 @@ def source_dataset(image: SourceImage) -> Dataset:
     dataset.Rows, dataset.Columns = image.rows, image.columns
     for keyword, attribute in _PATIENT_AND_STUDY.items():
         setattr(dataset, keyword, getattr(image, attribute))
-    if image.issuer_of_patient_id is not None:
-        dataset.IssuerOfPatientID = image.issuer_of_patient_id
     return dataset
 
 
@@ -105,9 +104,9 @@ def instance_values(answer: ReportedAnswer, image: SourceImage, kind: str, *, de
         "sop_instance_uid": derive_uid("instance", image.sop_instance_uid, *version),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
-        "manufacturer_model_name": model.name,
+        "manufacturer_model_name": model.name[:_LONG_STRING],
         "device_serial_number": model.card_digest,
-        "software_versions": (f"cxr {__version__}", model.version_text),
+        "software_versions": (f"cxr {__version__}", model.version_text[:_LONG_STRING]),
         "content_date": local_time.strftime("%Y%m%d"),
         "content_time": local_time.strftime("%H%M%S.%f"),
         "coding_schemes": [private_scheme()],
@@ -115,11 +114,12 @@ def instance_values(answer: ReportedAnswer, image: SourceImage, kind: str, *, de
     }
 
 
-def write_instance(dataset: Dataset, *, deidentified: bool) -> bytes:
+def write_instance(dataset: Dataset, image: SourceImage, *, deidentified: bool) -> bytes:
     """Complete a data set and write it as a file.
 
     Args:
         dataset: the data set.
+        image: the source image.
         deidentified: whether attributes of the patient were left out.
 
     Returns:
@@ -128,6 +128,8 @@ def write_instance(dataset: Dataset, *, deidentified: bool) -> bytes:
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.ContentDate, dataset.ContentTime
     for equipment in dataset.get("ContributingEquipmentSequence") or ():  # highdicom names itself with the present time
         equipment.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
+    if image.issuer_of_patient_id is not None:  # highdicom does not always take it over
+        dataset.IssuerOfPatientID = image.issuer_of_patient_id
     if deidentified:
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = "Patient, order and times of the study left out; UIDs kept"
@@ -136,12 +138,11 @@ def write_instance(dataset: Dataset, *, deidentified: bool) -> bytes:
     return content.getvalue()
 
 
-@contextmanager
-def without_patient_in_warnings() -> Iterator[None]:
-    """Let no library warn about a value, because it would quote it.
+def silence_libraries() -> None:
+    """Keep identity out of logs and warnings of libraries, which quote values.
 
-    highdicom warns about names without ``^``, which are valid.
+    highdicom logs the UID of each source, and warns about names without ``^``, which are valid. It is repeated for each
+    file, because a program may set up its logs at any time.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"(highdicom|pydicom)(\.|$)")

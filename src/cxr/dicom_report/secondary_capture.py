@@ -9,9 +9,9 @@ from cxr.dicom_report import concepts
 from cxr.dicom_report.answer import NOTICE, ReportedAnswer
 from cxr.dicom_report.instance import (
     instance_values,
+    silence_libraries,
     source_dataset,
     without_patient,
-    without_patient_in_warnings,
     write_instance,
 )
 from cxr.images.dicom.source_image import SourceImage
@@ -46,28 +46,29 @@ def build_capture(
     image = without_patient(image) if deidentified else image
     orientation = (image.patient_orientation or "").split("\\")
     values = instance_values(answer, image, "capture", deidentified=deidentified)
-    with without_patient_in_warnings():
-        capture = SCImage.from_ref_dataset(
-            source_dataset(image),
-            pixel_array=pixels,
-            photometric_interpretation="RGB",
-            bits_allocated=8,
-            coordinate_system="PATIENT",
-            patient_orientation=tuple(orientation) if len(orientation) == 2 else _UNKNOWN_ORIENTATION,
-            series_number=SERIES_NUMBER,
-            series_description=_SERIES_DESCRIPTION,
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            **values,
-        )
-        if image.patient_orientation is None:
-            capture.PatientOrientation = None
-        capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = values["content_date"], values["content_time"]
-        capture.ConversionType = "WSD"  # a workstation drew it
-        capture.ImageType = ["DERIVED", "SECONDARY"]
-        capture.BurnedInAnnotation = "YES"
-        capture.DerivationDescription = f"Answer of a classifier drawn over the image. {NOTICE}"
-        source = Dataset()
-        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
-        source.PurposeOfReferenceCodeSequence = [concepts.as_item(concepts.SOURCE_IMAGE)]
-        capture.SourceImageSequence = [source]
-        return write_instance(capture, deidentified=deidentified)
+    silence_libraries()
+    capture = SCImage.from_ref_dataset(
+        source_dataset(image),
+        pixel_array=pixels,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=tuple(orientation) if len(orientation) == 2 else _UNKNOWN_ORIENTATION,
+        series_number=SERIES_NUMBER,
+        series_description=_SERIES_DESCRIPTION,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        **values,
+    )
+    if image.patient_orientation is None:
+        capture.PatientOrientation = None
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = values["content_date"], values["content_time"]
+    capture.ConversionType = "WSD"  # a workstation drew it
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    capture.BurnedInAnnotation = "YES"
+    capture.Laterality = None  # a chest has both sides
+    capture.DerivationDescription = f"Answer of a classifier drawn over the image. {NOTICE}"
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
+    source.PurposeOfReferenceCodeSequence = [concepts.as_item(concepts.SOURCE_IMAGE)]
+    capture.SourceImageSequence = [source]
+    return write_instance(capture, image, deidentified=deidentified)

@@ -10,9 +10,9 @@ from cxr.dicom_report.instance import (
     MANUFACTURER,
     derive_uid,
     instance_values,
+    silence_libraries,
     source_dataset,
     without_patient,
-    without_patient_in_warnings,
     write_instance,
 )
 from cxr.images.dicom.source_image import SourceImage
@@ -47,18 +47,18 @@ def build_report(answer: ReportedAnswer, image: SourceImage, *, deidentified: bo
     from highdicom.sr import ComprehensiveSR
 
     image = without_patient(image) if deidentified else image
-    with without_patient_in_warnings():
-        report = ComprehensiveSR(
-            evidence=[source_dataset(image)],
-            content=_content(answer, image)[0],
-            series_number=SERIES_NUMBER,
-            series_description=_SERIES_DESCRIPTION,
-            is_complete=True,
-            is_final=False,
-            is_verified=False,
-            **instance_values(answer, image, "report", deidentified=deidentified),
-        )
-        return write_instance(report, deidentified=deidentified)
+    silence_libraries()
+    report = ComprehensiveSR(
+        evidence=[source_dataset(image)],
+        content=_content(answer, image)[0],
+        series_number=SERIES_NUMBER,
+        series_description=_SERIES_DESCRIPTION,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        **instance_values(answer, image, "report", deidentified=deidentified),
+    )
+    return write_instance(report, image, deidentified=deidentified)
 
 
 def _content(answer: ReportedAnswer, image: SourceImage) -> MeasurementReport:

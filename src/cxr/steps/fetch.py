@@ -49,6 +49,11 @@ class Fetch(Step):
     max_gigabytes: float = Field(
         20.0, gt=0, description="Refuse sources that are larger than this after unpacking; not used with data_version."
     )
+    labels: Path | None = Field(
+        None,
+        description="Table in CSV for a source of DICOMweb: StudyInstanceUID, label (NORMAL or PNEUMONIA), patient (a "
+        "pseudonym). Credentials: CXR_DICOMWEB_USER and CXR_DICOMWEB_PASSWORD, or CXR_DICOMWEB_TOKEN.",
+    )
     endpoint_url: str | None = Field(None, description="Address of an object store; by default AWS_ENDPOINT_URL.")
     refresh: bool = Field(False, description="Fetch again even if the data folder holds what is asked for.")
     data: Annotated[Path, Output("Dataset"), Field(description="Folder of the raw images.")] = Path("data")

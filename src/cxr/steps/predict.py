@@ -1,4 +1,4 @@
-"""Step: predict, or draw boxes, for image files, for a folder or for a prefix of an object store."""
+"""Step: predict, or draw boxes, for image files, for a folder, for a prefix of an object store, or for an archive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from cxr.errors import MissingInputError, SourceError
 from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
 from cxr.images.reading_options import MAX_PIXELS
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
+from cxr.steps.dicomweb_fields import DicomwebStep
 from cxr.steps.model_fields import FixedModelStep, RegionsName
 from cxr.steps.reading_fields import ReadingStep
+from cxr.steps.report_fields import ReportStep
 
 if TYPE_CHECKING:
+    from cxr.dicom_report.report_files import ReportFiles
     from cxr.inference.scoring.sources import ImageSource
     from cxr.inference.scoring.table import ScoringParts
     from cxr.serving.detector_source import ServedDetector
-    from cxr.serving.model_source import ModelSource
+    from cxr.serving.model_source import ModelSource, ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class _ScoringJob:
     parts: ScoringParts[Any]
 
 
-class Predict(FixedModelStep, ReadingStep):
+class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
     """Predict for radiographs, or draw boxes around opacities: on the terminal for a few files, or into a file."""
 
     name: ClassVar[str] = "predict"
@@ -112,16 +115,22 @@ class Predict(FixedModelStep, ReadingStep):
 
     @model_validator(mode="after")
     def _expect_one_source_and_one_target(self) -> Self:
-        sources = [name for name in ("files", "images", "source") if getattr(self, name)]
+        sources = [name for name in ("files", "images", "source", "dicomweb") if getattr(self, name)]
         if len(sources) != 1:
             raise ValueError(
-                f"expected image files, --images FOLDER or --images s3://bucket/prefix, received {sources or 'none'}"
+                "expected image files, --images FOLDER, --images s3://bucket/prefix or --dicomweb ADDRESS, received "
+                f"{sources or 'none'}"
             )
         targets = [name for name in ("output", "predictions") if getattr(self, name) is not None]
         if len(targets) > 1 or (not targets and not self.files):
             raise ValueError(
                 "expected one place for the rows: --output FILE.parquet, --output FILE.csv or --predictions FOLDER, "
                 f"received {targets or 'none'}"
+            )
+        if self.regions and self.report_folders:
+            raise ValueError(
+                f"expected reports of a classifier, received {' and '.join(self.report_folders)} with regions=true; "
+                "leave one of them out"
             )
         return self
 
@@ -133,12 +142,15 @@ class Predict(FixedModelStep, ReadingStep):
             RegistryError: if there is no version that can predict.
             MissingInputError: if a folder or a store doesn't exist, or the model of a folder isn't evaluated.
             DataError: if no image gets a prediction.
+            ParameterError: if a folder of reports holds other files.
         """
         from cxr.inference.scoring.table import is_complete, update_left_out
 
+        self.refuse_foreign_folders()
         job = self._job = self._prepare()
         target = self._target()
-        if target is not None and is_complete(job.parts.digest, *target):
+        has_reports = all(folder.is_dir() for folder in self.report_folders.values())
+        if target is not None and has_reports and is_complete(job.parts.digest, *target):
             update_left_out(target[1], job.images.left_out_figures)
             log.info("%s already holds the predictions of %s for %s", target[0], job.model.name, job.images.name)
             return
@@ -156,6 +168,10 @@ class Predict(FixedModelStep, ReadingStep):
         if self.regions:
             self._draw_boxes(job, served)
             return
+        with self.new_report_folders() as folders:
+            self._predict(job, served, folders)
+
+    def _predict(self, job: _ScoringJob, served: ServedModel, folders: Mapping[str, Path]) -> None:
         from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
 
         model = ScoringModel(
@@ -163,13 +179,49 @@ class Predict(FixedModelStep, ReadingStep):
         )
         target, workers, batch_size = self._target(), self.workers, self.batch_size
         options = self.reading_options(MAX_PIXELS)
+        # Where a table is written, reports are kept with its parts until all exist.
+        written = folders if target is None else {field: job.parts.side_folder(field) for field in folders}
+        files = self._report_files(served, written) if folders else None
         if target is not None:
             score_to_table(
-                job.images, model, job.parts, *target, options=options, workers=workers, batch_size=batch_size
-            )
+                job.images, model, job.parts, *target, options=options, workers=workers, batch_size=batch_size,
+                answer_files=files,
+            )  # fmt: skip
         else:
-            for line in score_to_text(job.images, model, options=options, workers=workers, batch_size=batch_size):
+            for line in score_to_text(
+                job.images, model, options=options, workers=workers, batch_size=batch_size, answer_files=files
+            ):
                 self.show(line)
+        if files is not None:
+            files.log_counts()
+        if target is not None and folders:
+            self._collect_reports(job, written, folders)
+
+    def _report_files(self, served: ServedModel, folders: Mapping[str, Path]) -> ReportFiles:
+        from cxr.dicom_report.answer import ReportedModel
+        from cxr.dicom_report.report_files import ReportFiles
+
+        model = ReportedModel.of(
+            served.metadata,
+            version=served.version or None,
+            registered_name=self.registered_name,
+            banner=served.banner,
+        )
+        return ReportFiles(
+            model,
+            served.predictor,
+            reports=folders.get("sr"),
+            captures=folders.get("captures"),
+            options=self.reading_options(MAX_PIXELS),
+            deidentified=self.deidentified,
+        )
+
+    def _collect_reports(self, job: _ScoringJob, written: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
+        from cxr.dicom_report.report_files import collect_files
+
+        for field, folder in folders.items():
+            digests = (digest for table in job.parts.tables() for digest in table["sha256"].to_pylist())
+            collect_files(written[field], digests, folder)
 
     def _draw_boxes(self, job: _ScoringJob, served: ServedDetector) -> None:
         from cxr.regions.scoring import ScoringDetector, boxes_to_table, boxes_to_text
@@ -201,7 +253,9 @@ class Predict(FixedModelStep, ReadingStep):
         from cxr.inference.scoring.table import TableParts
 
         images: ImageSource
-        if self.source is not None:
+        if self.dicomweb is not None:
+            images = self.find_archived_images()
+        elif self.source is not None:
             images = ObjectStoreImages(self.source, endpoint_url=self.endpoint_url)
         elif self.images is not None:
             if not self.images.is_dir():
@@ -218,7 +272,7 @@ class Predict(FixedModelStep, ReadingStep):
             files = sum(map(len, images.left_out.values()))
             raise SourceError(
                 f"expected images, received {images.name} with {files:,} other files and no image; name a folder or "
-                "prefix that holds JPEG, PNG or DICOM files, at any depth"
+                "prefix that holds JPEG, PNG or DICOM files, at any depth, or studies with CR or DX images"
             )
         result = self.predictions or self.output or Path("predictions")
         folder = self.parts or result.with_name(f".{result.name}.parts")
@@ -230,7 +284,8 @@ class Predict(FixedModelStep, ReadingStep):
             model = self._choose_detector()
             return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity + options, self.part_size))
         model = self.choose_model()
-        return _ScoringJob(images, model, TableParts(folder, images.files, model.identity + options, self.part_size))
+        identity = model.identity + options + self.report_identity
+        return _ScoringJob(images, model, TableParts(folder, images.files, identity, self.part_size))
 
     def _choose_detector(self) -> ModelSource[ServedDetector]:
         from cxr.serving.detector_source import (

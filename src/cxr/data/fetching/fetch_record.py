@@ -23,7 +23,7 @@ FETCH_RECORD_FILE = "fetch.json"
 DATA_VERSION = "data_version"
 """Key of a recorded request for one version of the data, which is recognised by its content."""
 
-_NOT_RECORDED = {DATA_VERSION, "max_gigabytes", "downloads"}
+_NOT_RECORDED = {DATA_VERSION, "max_gigabytes", "downloads", "labels"}
 
 log = logging.getLogger(__name__)
 

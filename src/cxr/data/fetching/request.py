@@ -28,6 +28,7 @@ class FetchRequest:
         data_kind: ``"patients"`` or ``"phantom"``; ``"auto"`` takes it from the source's card, else ``"patients"``.
         data_licence: licence with attribution; ``"auto"`` takes it from the source.
         max_gigabytes: size of the unpacked source above which it is refused, in units of 10^9 bytes.
+        labels: table of labels and patients, for sources whose images have no class folders; None for others.
         endpoint_url: address of an object store other than Amazon's.
         downloads: folder of partial downloads, from which an interrupted fetch continues.
     """
@@ -41,6 +42,7 @@ class FetchRequest:
     data_kind: Literal["auto", "patients", "phantom"]
     data_licence: str
     max_gigabytes: float
+    labels: Path | None
     endpoint_url: str | None
     downloads: Path
 

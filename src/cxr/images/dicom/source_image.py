@@ -17,9 +17,9 @@ from cxr.images.reading_options import ReadingOptions
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _MAX_UID = 64
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _ORIENTATION = re.compile(r"[APRLFH]{1,3}\\[APRLFH]{1,3}")
 _SHORT, _LONG, _NAME = 16, 64, 64
 """Largest number of characters of a short and of a long text, and of a group of a name (DICOM PS3.5, 6.2)."""

@@ -22,12 +22,14 @@ from cxr.images.parallel import map_in_order
 from cxr.images.problems import PROBLEMS
 from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
+from cxr.inference.scoring.answer_files import AnswerFiles
 from cxr.inference.scoring.sources import TRANSFER, ImageFile, ImageSource
 from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts, problem_kinds
 
 if TYPE_CHECKING:
     from cxr.images.reading_options import ReadingOptions
     from cxr.images.recipes import Recipe
+    from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.predictor import Predictor
     from cxr.inference.reference.reference import Reference
 
@@ -70,6 +72,7 @@ class ReadFile:
         sha256: digest of the content; None if it could not be read.
         width: pixels per row; None if the image could not be decoded.
         height: number of rows; None if the image could not be decoded.
+        examined: what :meth:`cxr.inference.scoring.answer_files.AnswerFiles.examine` gave; None if it was not asked.
     """
 
     path: str
@@ -79,6 +82,7 @@ class ReadFile:
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
+    examined: Any = None
 
 
 def predict_rows(
@@ -89,6 +93,7 @@ def predict_rows(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    answer_files: AnswerFiles | None = None,
 ) -> Iterator[PredictionRow]:
     """Predict for files, in their order.
 
@@ -99,6 +104,7 @@ def predict_rows(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        answer_files: what else is written about each image; None for nothing.
 
     Yields:
         One row per file.
@@ -109,10 +115,11 @@ def predict_rows(
     """
     recipes, reference = model.predictor.recipes, model.reference
     batches = read_in_batches(
-        source, files, recipes, reference, options=options, workers=workers, batch_size=batch_size
-    )
+        source, files, recipes, reference, options=options, workers=workers, batch_size=batch_size,
+        answer_files=answer_files,
+    )  # fmt: skip
     for batch in batches:
-        yield from _predict_batch(batch, model.predictor, batch_size)
+        yield from _predict_batch(batch, model.predictor, batch_size, answer_files)
 
 
 def read_in_batches(
@@ -124,6 +131,7 @@ def read_in_batches(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    answer_files: AnswerFiles | None = None,
 ) -> Iterator[list[ReadFile]]:
     """Read, decode, check and prepare files in threads, one batch ahead of the caller.
 
@@ -135,6 +143,7 @@ def read_in_batches(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: files per batch.
+        answer_files: what else is written about each image; None for nothing.
 
     Yields:
         The next files, in their order.
@@ -143,7 +152,7 @@ def read_in_batches(
         SourceError: if the source fails.
     """
     threads = workers or source.workers or os.cpu_count() or 1
-    read = partial(_read_file, source, recipes, reference, options)
+    read = partial(_read_file, source, recipes, reference, options, answer_files)
     # One batch is prepared while the network predicts for the batch before it.
     prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
     while batch := list(islice(prepared, batch_size)):
@@ -158,6 +167,7 @@ def score(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    answer_files: AnswerFiles | None = None,
 ) -> None:
     """Predict for all files that have no final row yet.
 
@@ -170,6 +180,7 @@ def score(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        answer_files: what else is written about each image; None for nothing.
 
     Raises:
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
@@ -177,7 +188,9 @@ def score(
     """
 
     def predict(files: Iterable[ImageFile]) -> Iterator[PredictionRow]:
-        return predict_rows(source, files, model, options=options, workers=workers, batch_size=batch_size)
+        return predict_rows(
+            source, files, model, options=options, workers=workers, batch_size=batch_size, answer_files=answer_files
+        )
 
     write_missing_parts(source, parts, predict, model.columns)
 
@@ -219,6 +232,7 @@ def score_to_table(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    answer_files: AnswerFiles | None = None,
 ) -> None:
     """Predict for all files, and write the table and its summary.
 
@@ -232,13 +246,14 @@ def score_to_table(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        answer_files: what else is written about each image; None for nothing.
 
     Raises:
         DataError: if no image got a prediction.
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
         MissingInputError: if the model isn't calibrated.
     """
-    score(source, model, parts, options=options, workers=workers, batch_size=batch_size)
+    score(source, model, parts, options=options, workers=workers, batch_size=batch_size, answer_files=answer_files)
     figures = parts.join(table)
     expect_predictions(figures["answered"], figures["first_errors"])
     write_json(
@@ -282,7 +297,13 @@ def log_warnings(warnings: Mapping[str, int]) -> None:
 
 
 def score_to_text(
-    source: ImageSource, model: ScoringModel, *, options: ReadingOptions, workers: int | None, batch_size: int
+    source: ImageSource,
+    model: ScoringModel,
+    *,
+    options: ReadingOptions,
+    workers: int | None,
+    batch_size: int,
+    answer_files: AnswerFiles | None = None,
 ) -> Iterator[str]:
     """Predict for all files as a table for the terminal.
 
@@ -292,6 +313,7 @@ def score_to_text(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        answer_files: what else is written about each image; None for nothing.
 
     Yields:
         A heading, then one line per file. Before the heading, a line if labels follow a coverage.
@@ -308,7 +330,9 @@ def score_to_text(
     yield f"{'file':<{width}}  {'label':<9}  probability  threshold  version"
     errors: list[str] = []
     warnings: Counter[str] = Counter()
-    rows = predict_rows(source, source.files, model, options=options, workers=workers, batch_size=batch_size)
+    rows = predict_rows(
+        source, source.files, model, options=options, workers=workers, batch_size=batch_size, answer_files=answer_files
+    )
     for row in rows:
         warnings.update(problem_kinds(row.warning))
         name = printable_name(row.path)
@@ -327,48 +351,52 @@ def _read_file(
     recipes: Sequence[Recipe],
     reference: Reference | None,
     options: ReadingOptions,
+    answer_files: AnswerFiles | None,
     file: ImageFile,
 ) -> ReadFile:
     path = utf8_name(file.path)
-    sha256 = None
     try:
         data = source.read(file)
-        sha256 = hashlib.sha256(data).hexdigest()
-        decoded = decode_image(data, options)
-        checked = check_image(recipes, reference, decoded)
     except ImageError as error:
-        return ReadFile(path, error=utf8_name(str(error)), sha256=sha256)
-    height, width = decoded.grey.shape
-    warning = describe_warnings(decoded.warnings)
-    return ReadFile(path, checked, warning=warning, sha256=sha256, width=width, height=height)
+        return ReadFile(path, error=utf8_name(str(error)))
+    sha256 = hashlib.sha256(data).hexdigest()
+    decoded: DecodedImage | None = None
+    try:
+        decoded = decode_image(data, options)
+        height, width = decoded.grey.shape
+        warning = describe_warnings(decoded.warnings)
+        checked = check_image(recipes, reference, decoded)
+        read = ReadFile(path, checked, warning=warning, sha256=sha256, width=width, height=height)
+    except ImageError as error:
+        read = ReadFile(path, error=utf8_name(str(error)), sha256=sha256)
+    return read if answer_files is None else replace(read, examined=answer_files.examine(data, decoded))
 
 
-def _predict_batch(batch: Sequence[ReadFile], predictor: Predictor, batch_size: int) -> Iterator[PredictionRow]:
+def _predict_batch(
+    batch: Sequence[ReadFile], predictor: Predictor, batch_size: int, answer_files: AnswerFiles | None
+) -> Iterator[PredictionRow]:
     results: Iterator[PredictionResult] = iter(
         predict_checked(predictor, [file.image for file in batch if file.image is not None], batch_size)
     )
     for file in batch:
-        row = PredictionRow(
-            file.path,
-            error=file.error,
-            warning=file.warning,
-            sha256=file.sha256,
-            width=file.width,
-            height=file.height,
-        )
-        if file.image is None:
-            yield row
-            continue
-        result = next(results)
-        prediction = result.prediction
-        if prediction is None:
-            yield replace(row, error=str(result.refusal) if result.refusal else "no_answer")
-        elif 0 <= prediction.probability <= 1:
-            yield replace(
-                row, label=prediction.label, probability=prediction.probability, threshold=prediction.threshold
-            )
-        else:
-            yield replace(row, error=f"no_answer: the network gave {prediction.probability}")
+        row = _make_row(file, None if file.image is None else next(results))
+        if answer_files is not None:
+            answer_files.write(file.examined, file.image, row)
+        yield row
+
+
+def _make_row(file: ReadFile, result: PredictionResult | None) -> PredictionRow:
+    row = PredictionRow(
+        file.path, error=file.error, warning=file.warning, sha256=file.sha256, width=file.width, height=file.height
+    )
+    if result is None:
+        return row
+    prediction = result.prediction
+    if prediction is None:
+        return replace(row, error=str(result.refusal) if result.refusal else "no_answer")
+    if 0 <= prediction.probability <= 1:
+        return replace(row, label=prediction.label, probability=prediction.probability, threshold=prediction.threshold)
+    return replace(row, error=f"no_answer: the network gave {prediction.probability}")
 
 
 def _count(results: Iterator[ResultT], progress: tqdm[Any]) -> Iterator[ResultT]:

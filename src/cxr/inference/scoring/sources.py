@@ -1,10 +1,10 @@
-"""Images to score: listed first, then read one at a time, from a folder, from an object store, or by name."""
+"""Images to score: listed first, then read one at a time, from a folder, a store, an archive, or by name."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -132,7 +132,7 @@ class ObjectStoreImages(ImageSource):
         from cxr.storage.connection import MAX_CONNECTIONS
         from cxr.storage.object_store import ObjectStoreContents
 
-        self._failures_in_succession = 0
+        self._failures = _FailureCount()
         self._contents = ObjectStoreContents(url, Path(), endpoint_url=endpoint_url)
         self.name, self.workers = self._contents.name, MAX_CONNECTIONS
         image_paths, left_out = choose_images(
@@ -148,18 +148,69 @@ class ObjectStoreImages(ImageSource):
             ImageError: if this object is gone, too large, or does not arrive whole.
             SourceError: if the store cannot be reached, or if no object arrives whole any more.
         """
+        return self._failures.watch(
+            lambda: self._contents.content(PurePosixPath(file.path), MAX_BYTES), limit=self.workers or 1
+        )
+
+
+class DicomwebImages(ImageSource):
+    """The radiographs of an archive that speaks DICOMweb, fetched into memory one by one and never written to disk."""
+
+    def __init__(self, address: str, *, study: str | None, since: str | None, keep_uids: bool) -> None:
+        """Find the images.
+
+        Args:
+            address: root of the services, such as ``https://host/dicom-web``.
+            study: UID of the study to read; None for all studies since a date.
+            since: first date of the studies, ``YYYYMMDD``; None where ``study`` is given.
+            keep_uids: whether the table names an image by its UIDs, else by a digest of its UID.
+
+        Raises:
+            SourceError: if the archive cannot be reached, denies access, or gives no valid answer.
+        """
+        from cxr.storage.dicomweb import MAX_CONNECTIONS, DicomwebArchive
+
+        self._failures = _FailureCount()
+        self._archive = DicomwebArchive(address)
+        self.name, self.workers = self._archive.name, MAX_CONNECTIONS
+        images = self._archive.find_images(study=study, since=since)
+        self._images = {
+            f"{image.study}/{image.series}/{image.instance}" if keep_uids else image.digest: image for image in images
+        }
+        self.files = [ImageFile(path, image.instance) for path, image in self._images.items()]
+
+    def read(self, file: ImageFile) -> bytes:
+        """Fetch one image.
+
+        Raises:
+            ImageError: if this image is gone, too large, or does not arrive whole.
+            SourceError: if the archive cannot be reached, or if no image arrives whole any more.
+        """
+        return self._failures.watch(
+            lambda: self._archive.fetch(self._images[file.path], MAX_BYTES), limit=self.workers or 1
+        )
+
+
+class _FailureCount:
+    """Counts the images in succession that did not arrive whole: where none does any more, the source has failed."""
+
+    def __init__(self) -> None:
+        self._in_succession = 0
+
+    def watch(self, read: Callable[[], bytes], *, limit: int) -> bytes:
+        """Read an image, and turn what is wrong with it alone into an ImageError."""
         try:
-            data = self._contents.content(PurePosixPath(file.path), MAX_BYTES)
+            data = read()
         except TransferError as error:
-            self._failures_in_succession += 1
-            if self._failures_in_succession > (self.workers or 1):
+            self._in_succession += 1
+            if self._in_succession > limit:
                 raise
             raise ImageError(TRANSFER, str(error)) from error
         except FileNotFoundError as error:
             raise ImageError("unreadable", str(error)) from error
         except OverflowError as error:
             raise ImageError("too_large", str(error)) from error
-        self._failures_in_succession = 0
+        self._in_succession = 0
         return data
 
 

@@ -103,6 +103,18 @@ class ScoringParts(ABC, Generic[ResultT]):
             for number, start in enumerate(range(0, len(files), size))
         )
         self.digest = _digest(model, files)
+        self._model_digest = _digest(model, ())
+
+    def side_folder(self, name: str) -> Path:
+        """Name a folder beside the parts for files that are written besides the rows; no other model has the same.
+
+        Args:
+            name: what the files are.
+
+        Returns:
+            The folder, which need not exist.
+        """
+        return self._folder / f"{name}-{self._model_digest}"
 
     def files(self, number: int) -> Sequence[ImageFile]:
         """Get the files of one part.
