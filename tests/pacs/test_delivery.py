@@ -173,6 +173,15 @@ def test_a_destination_that_does_not_know_the_node_is_explained(
     assert "it must know the title and the address of this node" in caplog.text
 
 
+def test_a_destination_whose_name_is_unknown_is_away(
+    make_sender: Callable[..., Sender], caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = make_sender("dicom://PACS@nowhere.invalid:104")
+    sender.add(1)
+    sender.worker.work()
+    assert "the name of its machine is not known; they wait" in caplog.text
+
+
 def test_a_class_that_the_destination_does_not_store_is_a_refusal(make_sender: Callable[..., Sender]) -> None:
     archive = ReportArchive(classes=("1.2.840.10008.5.1.4.1.1.88.33",))
     sender = make_sender(archive.address)
@@ -243,7 +252,7 @@ def stow() -> Iterator[StowServer]:
 def test_reports_are_delivered_by_stow_with_the_token_of_the_environment(
     stow: StowServer, make_sender: Callable[..., Sender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CXR_STOW_TOKEN", "a-token")
+    monkeypatch.setenv("CXR_DICOMWEB_TOKEN", "a-token")
     sender = make_sender(stow.url)
     sender.add(1)
     sender.work_until(sender.is_empty)

@@ -304,6 +304,9 @@ def test_an_address_in_use_and_files_that_are_no_certificates_are_errors_of_the_
     settings = replace(make_settings(tmp_path / "node"), port=running.port)
     with pytest.raises(ParameterError, match=f"port={running.port}"), run_provider(settings):
         pass
+    settings = replace(settings, host="nowhere.invalid")
+    with pytest.raises(ParameterError, match="host=nowhere"), run_provider(settings):
+        pass
     (tmp_path / "wrong.pem").write_text("no certificate")
     wrong = str(tmp_path / "wrong.pem")
     flags = {"--certificate": wrong, "--key": wrong, "--authorities": wrong}

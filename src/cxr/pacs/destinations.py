@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from cxr.pacs.library_messages import silence_libraries
 from cxr.pacs.settings import NodeSettings
 from cxr.pacs.storage_provider import OUT_OF_RESOURCES
 from cxr.pacs.tls import make_context
+from cxr.storage.dicomweb import read_credentials
 
 CONNECT_SECONDS, RESPONSE_SECONDS = 10.0, 60.0
 """Longest time to reach the destination, and for it to respond."""
@@ -101,9 +101,12 @@ class DicomDestination(Destination):
         entity.dimse_timeout = entity.network_timeout = RESPONSE_SECONDS
         for sop_class, syntax in sorted({_read_class(report) for report in reports}):
             entity.add_requested_context(sop_class, syntax)
-        association = entity.associate(
-            self._address.host, self._address.port, ae_title=self._address.title, tls_args=self._tls
-        )
+        try:
+            association = entity.associate(
+                self._address.host, self._address.port, ae_title=self._address.title, tls_args=self._tls
+            )
+        except OSError:
+            raise DeliveryError("the name of its machine is not known") from None
         try:
             if association.is_rejected:
                 raise DeliveryError("it rejects associations: it must know the title and the address of this node")
@@ -162,8 +165,7 @@ class DicomWebDestination(Destination):
             make_context(settings.tls, server=False)  # says what is wrong with the files
             session.verify = str(settings.tls.authorities)
             session.cert = (str(settings.tls.certificate), str(settings.tls.key))
-        if token := os.environ.get(settings.token_variable, "").strip():
-            session.headers["Authorization"] = f"Bearer {token}"
+        session.auth = read_credentials()
         self._client = DICOMwebClient(
             settings.destination.url, session=session, timeout=(CONNECT_SECONDS, RESPONSE_SECONDS)
         )

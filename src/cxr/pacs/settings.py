@@ -150,7 +150,6 @@ class NodeSettings:
         reception: what senders may do.
         queue: how much is kept.
         destination: where reports go.
-        token_variable: environment variable with a bearer token for STOW-RS.
         delivery: how often a report is sent.
         capture: whether an image with the answer is sent beside the report.
         deidentified: whether reports leave out what identifies a patient.
@@ -168,7 +167,6 @@ class NodeSettings:
     reception: ReceptionLimits
     queue: QueueLimits
     destination: DestinationAddress
-    token_variable: str
     delivery: DeliveryPolicy
     capture: bool
     deidentified: bool

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from cxr.errors import ParameterError, QueueFullError
+from cxr.errors import QueueFullError
 from cxr.files import printable_name
 from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
 from cxr.pacs.image_queue import ImageQueue, short_name
@@ -89,10 +89,6 @@ class StorageProvider:
             )  # fmt: skip
         except OSError as error:
             raise address_error(settings.host, settings.port, error) from error
-        except ValueError as error:  # pynetdicom takes addresses in numbers only
-            raise ParameterError(
-                [f"expected an IP address of this machine, received host={settings.host}; give one in numbers"]
-            ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="dicom", daemon=True)
 
     @property

@@ -39,7 +39,7 @@ class Node(ModelStep, ReadingStep):
     ] = Path("artifacts/node")
     title: Annotated[Title, Field(description="Application entity title of this node.")] = "CXR"
     host: Annotated[
-        str, Field(min_length=1, description="IP address to listen on; 127.0.0.1 allows this machine only.")
+        str, Field(min_length=1, description="Address to listen on; 127.0.0.1 allows this machine only.")
     ] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 11112
     callers: Annotated[
@@ -50,16 +50,10 @@ class Node(ModelStep, ReadingStep):
         AfterValidator(_check_destination),
         Field(
             description="Where reports go: dicom://TITLE@host:port (C-STORE), dicoms:// (over TLS), or "
-            "https://host/dicom-web (STOW-RS)."
+            "https://host/dicom-web (STOW-RS; credentials: CXR_DICOMWEB_USER and CXR_DICOMWEB_PASSWORD, or "
+            "CXR_DICOMWEB_TOKEN)."
         ),
     ] = "dicom://PACS@127.0.0.1:104"
-    token_variable: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-            description="Environment variable with a bearer token for STOW-RS; without it, none is sent.",
-        ),
-    ] = "CXR_STOW_TOKEN"
     certificate: Annotated[
         Path | None, Field(description="Certificate of this node, PEM; null receives without TLS.")
     ] = None
@@ -151,7 +145,6 @@ class Node(ModelStep, ReadingStep):
                 keep_seconds=self.keep_days * 86400,
             ),
             destination=DestinationAddress.parse(self.destination),
-            token_variable=self.token_variable,
             delivery=DeliveryPolicy(
                 attempts=self.attempts,
                 first_seconds=self.retry_seconds,
