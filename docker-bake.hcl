@@ -19,7 +19,7 @@ function "name" {
 }
 
 group "default" {
-  targets = ["data", "train", "train-gpu", "serve", "mlflow"]
+  targets = ["data", "train", "train-gpu", "serve", "node", "mlflow"]
 }
 
 target "labelled" {
@@ -59,6 +59,12 @@ target "serve" {
   inherits = ["component"]
   target   = "serve"
   tags     = [name("serve")]
+}
+
+target "node" {
+  inherits = ["component"]
+  target   = "node"
+  tags     = [name("node")]
 }
 
 target "mlflow" {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images with docker or podman, whichever is installed, and prints their sizes as a table.
 #
-#   build.sh [data|train|train-gpu|serve|mlflow ...]    all of them if none is named
+#   build.sh [data|train|train-gpu|serve|node|mlflow ...]    all of them if none is named
 #
 # Optional environment variables:
 #   ENGINE        docker, podman, or the path of one; otherwise the first on the path that works
@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-known=(data train train-gpu serve mlflow)
+known=(data train train-gpu serve node mlflow)
 targets=("${@:-${known[@]}}")
 (($#)) || targets=("${known[@]}")
 

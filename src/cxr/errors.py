@@ -54,6 +54,18 @@ class DiskFullError(CxrError):
     """A disk has no room for an output; the text names the output, and the room that it needs where that is known."""
 
 
+class QueueFullError(CxrError):
+    """The queue of the DICOM node takes no further image: too many wait, or the disk has no room."""
+
+
+class DeliveryError(CxrError):
+    """The destination of reports cannot be reached, or cannot take anything at the moment; the text has no values."""
+
+
+class RefusedReportError(CxrError):
+    """The destination refuses a report, and would refuse it again; the text has no values of the report."""
+
+
 class AccessError(CxrError):
     """This user may not read an input or write an output; the text names the file."""
 

@@ -38,11 +38,12 @@ ABOUT_VERSIONS = {
 }
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
 OUTSIDE_THE_GRAPH = ABOUT_VERSIONS | {
-    "adopt", "app", "compare", "drift", "export", "fetch", "graph", "judge", "outcome", "predict", "results", "tune"
+    "adopt", "app", "compare", "drift", "export", "fetch", "graph", "judge", "node", "node_status", "outcome",
+    "predict", "results", "tune",
 }  # fmt: skip
 """adopt brings a model of another machine; fetch makes the raw data that data.dvc owns; outcome ends a run on a
 cluster; predict, judge and export use a version; results collects the figures of several runs; tune proposes values;
-drift and compare watch what is served; app serves a page."""
+drift and compare watch what is served; app serves a page; node answers a PACS, and node_status lists its queue."""
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_parameter_file_states_every_value_that_the_plain_steps_can_change(param
     """What is left out of params.yaml would be a value that nobody sees."""
     for name in (
         "fetch", "validate", "resplit", "evaluate", "ensemble", "register", "evaluate_regions", "register_regions",
-        "tune", "serve", "drift",
+        "tune", "serve", "node", "drift",
     ):  # fmt: skip
         step_class = load_step(name)
         stated = {key for section in step_class.sections for key in params[section]} - step_class.ignored_keys

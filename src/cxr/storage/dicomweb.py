@@ -96,7 +96,7 @@ class DicomwebArchive:
         self.name = parts.netloc
         self._address = address.rstrip("/")
         self._session = requests.Session()
-        self._session.auth = _read_credentials()
+        self._session.auth = read_credentials()
         self._client = DICOMwebClient(self._address, session=self._session, timeout=_TIMEOUT_SECONDS)
         self._client.set_http_retry_params(retry=False)
 
@@ -240,7 +240,7 @@ def is_uid(text: str) -> bool:
     return len(text) <= _MAX_UID and _UID.fullmatch(text) is not None
 
 
-def _read_credentials() -> Any:
+def read_credentials() -> Any:
     """Return what authenticates requests; without variables nothing does, not even a file in the home folder."""
     from requests.auth import HTTPBasicAuth
 

@@ -178,29 +178,21 @@ class _Worker:
 
     def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, list[AliasWatcher]]:
         """Load the classifier, and start the watcher of its alias if it has one."""
-        from cxr.models.backend import load_keras
-        from cxr.serving.model_folder import folder_source
-        from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
-        from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
-        from cxr.tracking.health import use_short_timeouts
+        from cxr.serving.model_provider import AliasModelProvider
+        from cxr.serving.provider_opening import open_classifier
 
         settings, watchers = self._settings, []
-        provider: ModelProvider
-        # A missing model is reported before TensorFlow is imported, which takes seconds.
-        if settings.model is not None:
-            source = folder_source(settings.model, settings.evaluation, settings.reference)
-            load_keras()
-            provider = FolderModelProvider(source.load())
-        else:
-            use_short_timeouts()
-            find_version(
-                self._store, settings.registered_name, settings.alias, settings.fallback, remedy=CLASSIFIER_REMEDY
-            )
-            load_keras()
-            provider = registered = AliasModelProvider(
-                self._store, settings.registered_name, settings.alias, fallback=settings.fallback
-            )
-            watchers = [self._watch(registered, stack)]
+        provider = open_classifier(
+            self._store,
+            registered_name=settings.registered_name,
+            alias=settings.alias,
+            fallback=settings.fallback,
+            model=settings.model,
+            evaluation=settings.evaluation,
+            reference=settings.reference,
+        )
+        if isinstance(provider, AliasModelProvider):
+            watchers = [self._watch(provider, stack)]
         if provider.current.banner and self._number == 0:
             log.warning("%s", provider.current.banner)
         return provider, watchers

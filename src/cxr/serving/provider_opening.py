@@ -1,0 +1,50 @@
+"""Opens the classifier that a service starts with: a model of a folder, or the version that has an alias."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr.models.backend import load_keras
+from cxr.serving.model_folder import folder_source
+from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
+from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
+from cxr.tracking.health import use_short_timeouts
+from cxr.tracking.store import Store
+
+
+def open_classifier(
+    store: Store,
+    *,
+    registered_name: str,
+    alias: str,
+    fallback: str | None,
+    model: Path | None,
+    evaluation: Path | None,
+    reference: Path | None,
+) -> FolderModelProvider | AliasModelProvider:
+    """Load the classifier. A missing one is reported before TensorFlow is imported, which takes seconds.
+
+    Args:
+        store: the tracking store.
+        registered_name: name of the registered model.
+        alias: the preferred alias.
+        fallback: the alias to use, with a banner, until a version gets ``alias``; None for none.
+        model: folder of a trained model, instead of a registered version; None for none.
+        evaluation: folder of its evaluation; None to find it.
+        reference: folder of its refusal reference; None to find it.
+
+    Returns:
+        The provider; nothing follows the alias yet.
+
+    Raises:
+        MissingInputError: if a file or the local store does not exist, or the model is not evaluated.
+        RegistryError: if the store does not answer, no version has the alias, or the version cannot be loaded.
+    """
+    if model is not None:
+        source = folder_source(model, evaluation, reference)
+        load_keras()
+        return FolderModelProvider(source.load())
+    use_short_timeouts()
+    find_version(store, registered_name, alias, fallback, remedy=CLASSIFIER_REMEDY)
+    load_keras()
+    return AliasModelProvider(store, registered_name, alias, fallback=fallback)
