@@ -54,8 +54,10 @@ class Evaluate(EvaluationStep):
 
         self.check_store()
         from cxr.models.backend import load_keras
+        from cxr.models.freed_memory import keep_freed_memory
 
         load_keras()
+        keep_freed_memory()
 
         from cxr.data.manifest.patients import read_patient_table
         from cxr.data.split_table import read_ratios

@@ -130,8 +130,10 @@ class EvaluateRegions(TrackingStep):
 
         self.check_store()
         from cxr.models.backend import load_keras
+        from cxr.models.freed_memory import keep_freed_memory
 
         load_keras()
+        keep_freed_memory()
 
         from cxr.data.boxes import read_boxes
         from cxr.data.split_table import TEST, USED_SPLITS, VALIDATION

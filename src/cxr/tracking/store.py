@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import MissingInputError, RegistryError
+from cxr.fast_import import import_without_garbage_collection
 from cxr.tracking import database, health
 from cxr.tracking.relocation import ARTIFACTS_FOLDER, StorePlace, correct_addresses
 
@@ -299,8 +300,7 @@ def _configure_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow  # noqa: F401  # sets the level of its own logger when it is imported
-
+    import_without_garbage_collection("mlflow")  # sets the level of its own logger when it is imported
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It logs an error of SQLite with its traceback, and raises it, too.
