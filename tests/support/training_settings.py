@@ -8,7 +8,7 @@ from typing import Any
 from cxr.steps.train import Train
 from cxr.steps.tune import Tune
 from cxr.training.plan import TrainingPlan
-from cxr.training.session import TrainingSettings
+from cxr.training.training_settings import TrainingSettings
 from cxr.tuning.search import SearchPlan
 
 

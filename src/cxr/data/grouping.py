@@ -29,6 +29,35 @@ def connect_pairs(count: int, pairs: ArrayLike) -> NDArray[np.int64]:
     return group_of
 
 
+def count_rows(group: NDArray[np.int64], is_counted: NDArray[np.bool_] | None = None) -> pd.arrays.IntegerArray:
+    """Count the rows in the group of each row.
+
+    Args:
+        group: int64 ``(rows,)``, number of the group; -1 for a row without one.
+        is_counted: bool ``(rows,)``, which rows count; all if None.
+
+    Returns:
+        Int64 ``(rows,)``; unknown for a row without a group.
+    """
+    counted = group >= 0 if is_counted is None else (group >= 0) & is_counted
+    return _counts_of_rows(group[counted], group)
+
+
+def count_different(group: NDArray[np.int64], value: NDArray[np.int64]) -> pd.arrays.IntegerArray:
+    """Count the different values in the group of each row.
+
+    Args:
+        group: int64 ``(rows,)``, number of the group; -1 for a row without one.
+        value: int64 ``(rows,)``, number of the value; -1 for a row without one, which does not count.
+
+    Returns:
+        Int64 ``(rows,)``; unknown for a row without a group.
+    """
+    counted = (group >= 0) & (value >= 0)
+    values = int(value.max(initial=0)) + 1
+    return _counts_of_rows(np.unique(group[counted] * values + value[counted]) // values, group)
+
+
 def patient_groups(manifest: pd.DataFrame) -> pd.Series:
     """Unite patients that share an image.
 
@@ -47,3 +76,9 @@ def patient_groups(manifest: pd.DataFrame) -> pd.Series:
         pairs.append(np.column_stack([patients.groupby(shared).transform("first"), patients]))
     groups = connect_pairs(len(keys), np.concatenate(pairs))
     return pd.Series(keys[groups[codes]], index=manifest.index, name="patient").astype(manifest["patient"].dtype)
+
+
+def _counts_of_rows(counted: NDArray[np.int64], group: NDArray[np.int64]) -> pd.arrays.IntegerArray:
+    """How often the group of each row is among the counted ones."""
+    counts = np.bincount(counted, minlength=int(group.max(initial=0)) + 1)
+    return pd.arrays.IntegerArray(counts[group].astype(np.int64), group < 0)

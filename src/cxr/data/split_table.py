@@ -41,21 +41,23 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     Raises:
         DataError: listing every offending path, patient, group or image.
     """
-    columns = ["path", "patient", "sha256", "duplicate_group"]
-    accepted = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
+    accepted = np.arange(len(manifest))
+    if "status" in manifest:
+        accepted = np.flatnonzero(manifest["status"] == "accepted")
     problems = []
     # Numbers in place of paths: two sets of all paths would take a gigabyte for a few million images.
-    path_numbers, _ = pd.factorize(pd.concat([accepted["path"], splits["path"]], ignore_index=True))
-    accepted_numbers, assigned_numbers = path_numbers[: len(accepted)], path_numbers[len(accepted) :]
+    path_numbers, _ = pd.factorize(pd.concat([manifest["path"], splits["path"]], ignore_index=True))
+    accepted_numbers, assigned_numbers = path_numbers[accepted], path_numbers[len(manifest) :]
     is_assigned = np.isin(accepted_numbers, assigned_numbers)
     is_accepted = np.isin(assigned_numbers, accepted_numbers)
+    is_repeated = np.bincount(assigned_numbers)[assigned_numbers] > 1
     unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
     for expectation, offenders in (
-        ("every accepted image to be assigned; not assigned", accepted["path"][~is_assigned].unique()),
+        ("every accepted image to be assigned; not assigned", manifest["path"].iloc[accepted[~is_assigned]].unique()),
         ("only accepted images to be assigned; assigned without being accepted", splits["path"][~is_accepted].unique()),
         (
             "every image to be assigned once; assigned more than once",
-            splits["path"][splits["path"].duplicated()].unique(),
+            splits["path"][is_repeated].unique(),
         ),
         ("every image in train, validation, test or excluded; elsewhere", unknown),
     ):
@@ -63,12 +65,12 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
             problems.append(_describe_offenders(expectation, offenders))
 
     row_of_number = np.zeros(len(path_numbers), dtype=np.int64)
-    row_of_number[accepted_numbers] = np.arange(len(accepted))
+    row_of_number[accepted_numbers] = accepted
     is_used = splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted
     used = splits.loc[is_used, ["label", "group", "split"]]
     rows = row_of_number[assigned_numbers[is_used]]
     for column in ("group", "patient", "sha256", "duplicate_group"):
-        values = used["group"] if column == "group" else accepted[column].iloc[rows]
+        values = used["group"] if column == "group" else manifest[column].iloc[rows]
         if len(names := _in_several_splits(values, used["split"])):
             problems.append(_describe_offenders(f"every {column} in one split; in several", names))
     for split in USED_SPLITS:

@@ -14,7 +14,7 @@ from cxr.training.parameter_checks import combination_problems
 from cxr.training.processes import ProcessGroup
 
 if TYPE_CHECKING:
-    from cxr.training.session import TrainingSettings
+    from cxr.training.training_settings import TrainingSettings
 
 
 class Train(TrainingStep):
@@ -122,7 +122,7 @@ class Train(TrainingStep):
 
     def settings(self) -> TrainingSettings:
         """Collect what the trained network depends on beside its images."""
-        from cxr.training.session import TrainingSettings
+        from cxr.training.training_settings import TrainingSettings
 
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__})
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import keras
 
 from cxr.errors import ParameterError
 from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
 from cxr.training.plan import TrainingPlan
-
-if TYPE_CHECKING:
-    from cxr.training.session import TrainingSettings
+from cxr.training.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

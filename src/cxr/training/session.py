@@ -6,9 +6,8 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
@@ -16,72 +15,25 @@ from cxr.errors import ParameterError
 from cxr.images.prepared import PreparedImages
 from cxr.models.networks import build_network
 from cxr.training.augmentation import Augmentation
-from cxr.training.batches import Balance, Batches
+from cxr.training.batches import Batches
 from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState, fingerprint_training
 from cxr.training.classification import ClassificationTask
 from cxr.training.data_parallel import ONE_DEVICE, DeviceGroup
-from cxr.training.device import Precision, prepare_device
-from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
+from cxr.training.device import prepare_device
+from cxr.training.feeding import choose_steps_per_execution, feed_device
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import PreviousPhase, TrainingResult, fit
 from cxr.training.phases import TrainingPhase, plan_phases
 from cxr.training.plan import (
-    LearningRateRule,
-    Monitor,
-    OptimizerName,
-    Schedule,
     is_stressed,
     learning_rate_factor,
 )
 from cxr.training.split_data import SplitData
+from cxr.training.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
-
-CutMode = Literal["auto", "always", "never"]
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Everything that a trained network depends on beside its images; the step ``train`` describes each value."""
-
-    architecture: str
-    optimizer: OptimizerName
-    learning_rate: float
-    learning_rate_rule: LearningRateRule
-    weight_decay: float
-    schedule: Schedule
-    warmup_epochs: float
-    average_decay: float
-    label_smoothing: float
-    mixup: float
-    batch_size: int
-    epochs: int
-    phantom_epochs: int
-    phantom_train_images: int | None
-    monitor: Monitor
-    early_stop_patience: int
-    reduce_lr_patience: int
-    reduce_lr_factor: float
-    min_learning_rate: float
-    stop_at_accuracy: float | None
-    dropout: float | None
-    batch_normalisation: bool | None
-    weights: str
-    freeze_backbone: bool
-    unfrozen_layers: int
-    fine_tune_epochs: int
-    fine_tune_optimizer: OptimizerName
-    fine_tune_learning_rate: float
-    cut: CutMode
-    augmented_views: int
-    gpu_batch_size: int | None
-    gpu_precision: Precision
-    on_device: OnDevice
-    balance: Balance
-    augmentation: dict[str, float | bool]
-    seed: int
 
 
 class TrainingSession:

@@ -19,8 +19,9 @@ from cxr.models.networks import build_network
 from cxr.models.pretrained import backbone_layers
 from cxr.training.loop import TrainingResult
 from cxr.training.phases import unfreezing_problems
-from cxr.training.session import TrainingSession, TrainingSettings
+from cxr.training.session import TrainingSession
 from cxr.training.split_data import SplitData
+from cxr.training.training_settings import TrainingSettings
 from cxr.tuning.search import epoch_reporter
 from cxr.tuning.space import Space, values_to_check
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES, PNEUMONIA, DatasetCard
+from cxr.data.grouping import count_different, count_rows
 
 Severity = Literal["critical", "warning", "off"]
 CheckTable = Literal["files", "images", "drift"]
@@ -171,21 +174,30 @@ def build_check_columns(manifest: pd.DataFrame) -> pd.DataFrame:
         One row per file: ``path``, ``accepted`` and a column per check; unknown numbers are NaN, which no
         check counts.
     """
-    accepted = manifest["status"] == "accepted"
+    accepted = (manifest["status"] == "accepted").to_numpy(dtype=bool)
     sides = manifest[["width", "height"]].astype(float)
     longest, shortest = sides.max(axis=1, skipna=False), sides.min(axis=1, skipna=False)
     modes = manifest.loc[accepted, "mode"].mode()
-    near_group = manifest["near_group"].fillna("")
-    duplicate_group = manifest["duplicate_group"].fillna("")
-    image = duplicate_group.where(duplicate_group != "", manifest["path"])
-    by_image = manifest[accepted].groupby(image[accepted])
-    split = manifest["official_split"].where(manifest["official_split"] != "")
-    in_test = set(manifest.loc[accepted & (split == "test"), "patient"].dropna())
-    elsewhere = set(manifest.loc[accepted & split.isin(["train", "val"]), "patient"].dropna())
+    # Numbers in place of texts: to group by texts takes a gigabyte for a few million files.
+    near_group, duplicate_group, label, patient, split = (
+        pd.factorize(manifest[name].mask(manifest[name] == ""))[0]
+        for name in ("near_group", "duplicate_group", "label", "patient", "official_split")
+    )
+    image = np.where(duplicate_group < 0, len(manifest) + np.arange(len(manifest)), duplicate_group)
+
+    def of_accepted(counts: pd.arrays.IntegerArray, group: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Counts in groups, where an accepted file is in the group."""
+        known = count_rows(group, accepted).to_numpy(dtype=np.int64, na_value=0) > 0
+        return np.where(known, counts.to_numpy(dtype=np.float64, na_value=np.nan), np.nan)
+
+    in_test, elsewhere = (
+        patient[accepted & (patient >= 0) & manifest["official_split"].isin(names).to_numpy(dtype=bool)]
+        for names in (["test"], ["train", "val"])
+    )
     return pd.DataFrame(
         {
             "path": manifest["path"].astype(object),
-            "accepted": accepted.astype(bool),
+            "accepted": accepted,
             "refused": (manifest["status"] != "refused").astype(bool),
             "decodable": manifest["readable"].astype(bool),
             "known_class": manifest["label"].isin(CLASSES).astype(bool),
@@ -201,11 +213,11 @@ def build_check_columns(manifest: pd.DataFrame) -> pd.DataFrame:
             # Files of rarer modes break the rule: the published set stores 283 files in colour, all of them PNEUMONIA.
             "usual_mode": manifest["mode"].isin(modes[:1]).astype(bool),
             "copies": manifest["copies"].astype(float),
-            "lookalikes": near_group.map(near_group[accepted].value_counts()).where(near_group != "", 1).astype(float),
-            "labels_of_picture": image.map(by_image["label"].nunique()).astype(float),
-            "splits_of_picture": image.map(split[accepted].groupby(image[accepted]).nunique()).astype(float),
+            "lookalikes": np.where(near_group < 0, 1.0, of_accepted(count_rows(near_group, accepted), near_group)),
+            "labels_of_picture": of_accepted(count_different(image, np.where(accepted, label, -1)), image),
+            "splits_of_picture": of_accepted(count_different(image, np.where(accepted, split, -1)), image),
             "splits_of_patient": manifest["splits_of_patient"].astype(float),
-            "test_patients": ~manifest["patient"].isin(in_test & elsewhere).astype(bool),
+            "test_patients": ~np.isin(patient, np.intersect1d(in_test, elsewhere)),
         }
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.data.grouping import connect_pairs
+from cxr.data.grouping import connect_pairs, count_different, count_rows
 
 NAME_LENGTH = 16
 """Digits of a digest in the name of a group."""
@@ -33,8 +33,8 @@ def add_copies(frame: pd.DataFrame, find_pairs: PairFinder, load: Callable[[int]
     """
     content, digests = pd.factorize(frame["sha256"], sort=True)
     labels, _ = pd.factorize(frame["label"])
-    frame["copies"] = _count_rows(content)
-    frame["labels_of_hash"] = _count_different(content, labels)
+    frame["copies"] = count_rows(content)
+    frame["labels_of_hash"] = count_different(content, labels)
     with_hash = np.flatnonzero((frame["phash"] != "").to_numpy() & (content >= 0))
     hashed, first = np.unique(content[with_hash], return_index=True)
     rows = with_hash[first]
@@ -43,30 +43,12 @@ def add_copies(frame: pd.DataFrame, find_pairs: PairFinder, load: Callable[[int]
     image_of = np.arange(len(digests))
     image_of[hashed] = hashed[connect_pairs(len(hashed), pairs)]
     image = np.where(content < 0, -1, image_of[content]) if len(digests) else content
-    frame["near_group"] = _name_groups("near-", image, digests, _count_different(image, content))
-    frame["duplicate_group"] = _name_groups("same-", image, digests, _count_rows(image))
-    frame["labels_of_group"] = _count_different(image, labels)
+    frame["near_group"] = _name_groups("near-", image, digests, count_different(image, content))
+    frame["duplicate_group"] = _name_groups("same-", image, digests, count_rows(image))
+    frame["labels_of_group"] = count_different(image, labels)
     patient, _ = pd.factorize(frame["patient"])
     split, _ = pd.factorize(frame["official_split"].mask(frame["official_split"] == ""))
-    frame["splits_of_patient"] = _count_different(patient, split)
-
-
-def _count_rows(group: NDArray[np.int64]) -> pd.arrays.IntegerArray:
-    """Number of rows in the group of each row; unknown where the group is -1."""
-    return _known(np.bincount(group[group >= 0])[group] if (group >= 0).any() else np.zeros_like(group), group)
-
-
-def _count_different(group: NDArray[np.int64], value: NDArray[np.int64]) -> pd.arrays.IntegerArray:
-    """Number of different values in the group of each row; a value of -1 is none, and a group of -1 is unknown."""
-    known = (group >= 0) & (value >= 0)
-    values = int(value.max(initial=0)) + 1
-    different = np.unique(group[known] * values + value[known]) // values
-    counts = np.bincount(different, minlength=int(group.max(initial=0)) + 1)
-    return _known(counts[group], group)
-
-
-def _known(counts: NDArray[np.int64], group: NDArray[np.int64]) -> pd.arrays.IntegerArray:
-    return pd.arrays.IntegerArray(counts.astype(np.int64), group < 0)
+    frame["splits_of_patient"] = count_different(patient, split)
 
 
 def _name_groups(
