@@ -51,3 +51,23 @@ def test_an_import_that_fails_leaves_the_collector_as_it_was(packages: Path) -> 
         "try:\n    import_without_garbage_collection('broken')\nexcept ImportError:\n    pass\nelse:\n    sys.exit(1)\n"
         "assert 'broken' not in sys.modules and gc.isenabled()",
     )
+
+
+def test_hidden_packages_are_absent_for_one_thread_in_the_block_alone(packages: Path) -> None:
+    run_statements(
+        packages,
+        """
+from concurrent.futures import ThreadPoolExecutor
+from cxr.fast_import import packages_hidden
+with packages_hidden('large'), ThreadPoolExecutor(1) as pool:
+    try:
+        import large
+        sys.exit(1)
+    except ImportError as error:
+        assert error.name == 'large'
+    pool.submit(__import__, 'large').result()
+    import large  # another thread has imported it
+del sys.modules['large']
+import large
+""",
+    )

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from threading import get_ident
+from types import ModuleType
 
 
 def import_without_garbage_collection(name: str) -> None:
@@ -30,3 +35,32 @@ def import_without_garbage_collection(name: str) -> None:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def packages_hidden(*names: str) -> Iterator[None]:
+    """Let imports of this thread fail for some packages, so that a package that can do without them loads faster.
+
+    What is imported already is still found. After the block everything is found again.
+
+    Args:
+        names: the packages.
+    """
+    finder = _HidingFinder(frozenset(names), get_ident())
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _HidingFinder(MetaPathFinder):
+    """Says that packages are not installed, to one thread alone: others may import them at the same time."""
+
+    def __init__(self, names: frozenset[str], thread: int) -> None:
+        self._names = names
+        self._thread = thread
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name in self._names and get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {name!r}: it is hidden for this import", name=name)

@@ -6,15 +6,25 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 FAKE_KERAS = """
 import os, sys
 os.write(2, b"something is wrong\\n")
 print(os.environ["TF_CPP_MIN_LOG_LEVEL"], file=sys.stderr)
 """
 
+KERAS_WITH_EXTRAS = """
+import sys
+try:
+    import sklearn
+except ImportError:
+    print("without sklearn", file=sys.stderr)
+"""
 
-def stderr_of_loading(folder, **environment):
-    (folder / "keras.py").write_text(FAKE_KERAS)
+
+def stderr_of_loading(folder, keras=FAKE_KERAS, **environment):
+    (folder / "keras.py").write_text(keras)
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); from cxr.models.backend import load_keras; load_keras()"
     inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     process = subprocess.run(
@@ -30,3 +40,8 @@ def test_keras_is_imported_with_warnings_only_and_stderr_stays_as_it_is(tmp_path
 
 def test_a_log_level_of_the_environment_is_kept(tmp_path):
     assert stderr_of_loading(tmp_path, TF_CPP_MIN_LOG_LEVEL="3") == "something is wrong\n3\nafter\n"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_keras_is_imported_without_what_only_its_unused_parts_need(tmp_path, backend):
+    assert stderr_of_loading(tmp_path, KERAS_WITH_EXTRAS, KERAS_BACKEND=backend) == "without sklearn\nafter\n"

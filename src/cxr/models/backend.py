@@ -10,25 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.fast_import import import_without_garbage_collection
+from cxr.fast_import import import_without_garbage_collection, packages_hidden
 from cxr.models.startup_messages import without_startup_messages
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+UNUSED_BY_KERAS = ("sklearn", "matplotlib")
+"""Packages that Keras imports, where it finds them, for parts that nothing here uses: a third of its own import."""
+
 
 def load_keras() -> None:
     """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if backend_name() == "tensorflow" and "keras" not in sys.modules:
-        with without_startup_messages():
+        with without_startup_messages(), packages_hidden(*UNUSED_BY_KERAS):
             import_without_garbage_collection("keras")
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # without this, the first network would look for GPUs, and report none
     else:
-        import_without_garbage_collection("keras")
+        with packages_hidden(*UNUSED_BY_KERAS):
+            import_without_garbage_collection("keras")
     # It warns of each network of an ensemble that another one was compiled before ("retracing").
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -82,6 +82,9 @@ def build_reference(
         DataError: if there are too few training images.
         ImageError: if an image cannot be decoded.
     """
+    import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
+    from threadpoolctl import threadpool_limits
+
     samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
     train = samples.pop("train")
     known = cache.results(
@@ -91,18 +94,21 @@ def build_reference(
         to_bytes=PosedFeatures.to_bytes,
         from_bytes=PosedFeatures.from_bytes,
     )
-    fitted = fit_reference(
-        _map_images(data, train, known, lambda features, _: features, "describe train images"),
-        train["group"].tolist(),
-        dataset_kind=card.kind,
-        components=components,
-        false_alarms=false_alarms,
-        max_coloured=max_coloured,
-    )
-    checks = {
-        split: _map_images(data, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
-        for split, rows in samples.items()
-    }
+    # One thread computes with these small matrices quickly. Several threads wait for each other, for minutes on a busy
+    # processor.
+    with threadpool_limits(1):
+        fitted = fit_reference(
+            _map_images(data, train, known, lambda features, _: features, "describe train images"),
+            train["group"].tolist(),
+            dataset_kind=card.kind,
+            components=components,
+            false_alarms=false_alarms,
+            max_coloured=max_coloured,
+        )
+        checks = {
+            split: _map_images(data, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
+            for split, rows in samples.items()
+        }
     facts = {
         "dataset": card.name,
         "split_digest": split_digest,
