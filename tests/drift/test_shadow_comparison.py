@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -100,6 +101,25 @@ def test_agreement_and_differences_are_those_of_the_images_that_both_predict(tmp
     assert "version 3 (three_block) and its shadow, version 4 (shallow)" in comparison.sentence()
     disagreements = find_disagreements(rows_of_pair(rows, comparison.pair))
     assert disagreements["probability"].tolist() == [0.7, 0.8, 0.2], "refusals first, then by the difference"
+
+
+def test_uncertain_answers_of_a_shadow_with_a_coverage_are_an_outcome_of_their_own(tmp_path: Path) -> None:
+    probabilities, labels = [0.9, 0.8, 0.2, 0.1, 0.6], [PNEUMONIA, "UNCERTAIN", "UNCERTAIN", NORMAL, "UNCERTAIN"]
+    shadow_results = [
+        replace(answer, prediction=replace(answer.prediction, label=label))
+        for answer, label in zip(answers(probabilities, SHADOW_THRESHOLD), labels, strict=True)
+    ]
+    results = answers([0.9, 0.8, 0.2, 0.1, REFUSED_IMAGE], THRESHOLD)
+    write_prediction_log(tmp_path / "log", results, shadow=SHADOW, shadow_results=shadow_results)
+    comparison = compare(read_prediction_log(tmp_path / "log", *ALL_TIME).rows)
+    assert comparison.outcomes == {
+        "NORMAL": {"NORMAL": 1, "UNCERTAIN": 1},
+        "PNEUMONIA": {"PNEUMONIA": 1, "UNCERTAIN": 1},
+        "REFUSED": {"UNCERTAIN": 1},
+    }
+    assert (comparison.predicted, comparison.same_label) == (4, 2)
+    assert comparison.kappa == pytest.approx(cohen_kappa_score([1, 1, 0, 0], [1, 2, 2, 0]))
+    assert comparison.shadow_positive == 2, "by the threshold, whatever the label says"
 
 
 def test_one_and_the_same_label_leaves_kappa_unknown(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ def test_the_program_of_the_readme_runs_on_the_example(exported: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", program], cwd=exported, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    with np.load(exported / "example.npz") as example:
+        assert float(done.stdout.strip("[]\n")) == pytest.approx(float(example["probability"][0]), abs=1e-4)
+    assert f"../environment/bin/pip install numpy onnxruntime=={version('onnxruntime')}\n" in text
     grey = cv2.imread(str(exported / "example.png"), cv2.IMREAD_UNCHANGED)
     with np.load(exported / "example.npz") as example:
         assert (example["s2_resize"] == apply_recipe(RECIPE, grey)[None]).all()

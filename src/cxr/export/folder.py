@@ -85,7 +85,10 @@ def write_export(
     metadata.write(folder)
     probability = write_example(folder, predictor)
     inputs = dict(zip(input_names(predictor.recipes), predictor.recipes, strict=True))
-    write_text(folder / README_FILE, write_readme(metadata, inputs, agreement, name=name, example=probability))
+    page = write_readme(
+        metadata, inputs, agreement, name=name, example=probability, runtime=packages.version("onnxruntime")
+    )
+    write_text(folder / README_FILE, page)
     write_json(folder / SUMMARY_FILE, _summary(predictor, inputs, agreement, version))
     record_digests(folder)
     return agreement

@@ -20,7 +20,8 @@ prepare the image as below, and compare the answer with the threshold.
 The axes are image, row from the top, column from the left, plane. Any number of images fits into one call. Grey levels
 go from 0 (black) to 255 (white), and air is dark: invert MONOCHROME1. Do not scale them: the file does.{several}
 
-Begin with the whole image in 8 bits of grey, one plane, at its full size. The functions are those of OpenCV.
+Begin with the whole image in 8 bits of grey, one plane, at its full size. The functions are those of OpenCV,
+in Python `import cv2` after `pip install opencv-python-headless`.
 
 {recipes}
 ## What comes out
@@ -36,7 +37,15 @@ does not, so check them before.
 ## Check the installation
 
 `example.npz` holds a drawn image after the steps above, and the probability that the model itself computes for it,
-{example:.6f}. `example.png` is that image before the steps.
+{example:.6f}. `example.png` is that image before the steps. In this folder, install beside it what the comparison was
+made with:
+
+```sh
+python3 -m venv ../environment
+../environment/bin/pip install numpy onnxruntime=={runtime}
+```
+
+Save this program as `../check.py`, and run `../environment/bin/python ../check.py` here. It prints the probability:
 
 ```python
 import numpy as np
@@ -46,6 +55,7 @@ network = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 example = np.load("example.npz")
 inputs = {{value.name: example[value.name] for value in network.get_inputs()}}
 (probability,) = network.run(["probability"], inputs)
+print(probability)
 assert abs(probability - example["probability"]).max() <= {limit}
 ```
 
@@ -59,7 +69,13 @@ SHA-256 of every file.
 
 
 def write_readme(
-    metadata: ModelMetadata, inputs: Mapping[str, Recipe], agreement: Agreement, *, name: str, example: float
+    metadata: ModelMetadata,
+    inputs: Mapping[str, Recipe],
+    agreement: Agreement,
+    *,
+    name: str,
+    example: float,
+    runtime: str,
 ) -> str:
     """Write the page.
 
@@ -69,6 +85,7 @@ def write_readme(
         agreement: the comparison with the model.
         name: name of the model in documents.
         example: probability of the example, 0 to 1.
+        runtime: version of ONNX Runtime that the comparison was made with.
 
     Returns:
         Markdown.
@@ -85,6 +102,7 @@ def write_readme(
         positive=metadata.classes[1],
         labels=_labels(metadata),
         example=example,
+        runtime=runtime,
         limit=MAX_DIFFERENCE,
         images=agreement.images,
         difference=agreement.largest_difference,
