@@ -86,14 +86,18 @@ def test_studies_of_a_table_become_a_data_folder(gate: Gate, tmp_path: Path, cap
     assert len(list((tmp_path / "data").rglob("*.dcm"))) == 2, "another table gives other images"
 
 
-def test_an_interrupted_fetch_continues(gate: Gate, tmp_path: Path) -> None:
-    labels = write_labels(tmp_path, ROWS)
+@pytest.mark.parametrize(("rows", "requests", "images"), [(ROWS, 1, 3), (ROWS[::2], 1, 2)])
+def test_an_interrupted_fetch_continues_with_what_the_table_names(
+    gate: Gate, tmp_path: Path, rows: list[list[str]], requests: int, images: int
+) -> None:
     instance = str(pydicom.dcmread(io.BytesIO(CONTENTS[2])).SOPInstanceUID)
     gate.disturbances[instance] = [503] * 4
-    assert fetch(tmp_path, gate.address, "--labels", labels) == 1 and not (tmp_path / "data").exists()
-    requests = gate.images
-    assert fetch(tmp_path, gate.address, "--labels", labels) == 0
-    assert gate.images == requests + 1, "the two images that had arrived are not fetched again"
+    assert fetch(tmp_path, gate.address, "--labels", write_labels(tmp_path, ROWS)) == 1
+    assert not (tmp_path / "data").exists()
+    requests_before = gate.images
+    assert fetch(tmp_path, gate.address, "--labels", write_labels(tmp_path, rows)) == 0
+    assert gate.images == requests_before + requests, "images that had arrived are not fetched again"
+    assert len(list((tmp_path / "data").rglob("*.dcm"))) == images
 
 
 @pytest.mark.parametrize(
