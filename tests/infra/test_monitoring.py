@@ -45,10 +45,10 @@ def expressions() -> list[str]:
 
 
 def test_every_metric_that_is_asked_for_exists_and_all_of_the_node_are_shown(known: set[str]) -> None:
-    asked = {name for expression in expressions() for name in re.findall(r"\bcxr_\w+", expression)}
-    assert asked - known == set()
+    expected = {name for expression in expressions() for name in re.findall(r"\bcxr_\w+", expression)}
+    assert expected - known == set()
     of_node = {name for name in known if name.startswith("cxr_node_") and not name.endswith(("_count", "_sum"))}
-    assert of_node - asked == set()
+    assert of_node - expected == set()
 
 
 def test_every_alert_says_what_is_wrong_and_how_bad_it_is() -> None:

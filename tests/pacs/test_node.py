@@ -144,7 +144,7 @@ def test_another_champion_answers_without_a_restart(
 ) -> None:
     uri, folders = registered
     move_champion(uri, "2")
-    wait_for(lambda: "version 2 of shallow answers" in node.text)
+    wait_for(lambda: "version 2 of pneumonia-classifier answers" in node.text)
     (file,) = write(root / "after", folders.images, 1, first=200)
     assert send(node.port, file) == 0
     wait_for(lambda: pacs.patients()[f"{SECRET}-200"] == 2)
@@ -159,7 +159,7 @@ def test_nothing_outside_of_the_waiting_images_names_a_patient_or_a_uid(
     """One image waits as a dead letter: its file is the only one with data of a patient."""
     assert node.metric("cxr_node_waiting_dead") == 1
     assert echo(node.port, calling="ANOTHER") != 0
-    (root / "large.dcm").write_bytes(write_dicom(radiograph(registered[1].images[0], 102)) + bytes(3_000_000))
+    (root / "large.dcm").write_bytes(write_dicom(radiograph(registered[1].images[0], 102)) + bytes(4_000_000))
     send(node.port, root / "large.dcm")
     written = [path for path in root.rglob("*") if not {"sent", "after", "run"} & set(path.relative_to(root).parts)]
     sent = {root / "0.dcm", root / "1.dcm", root / "large.dcm"}
@@ -169,8 +169,8 @@ def test_nothing_outside_of_the_waiting_images_names_a_patient_or_a_uid(
     texts |= {"status": list_status(node).encode(), "health": node.get("/health")[1].encode()}
     images = [radiograph(registered[1].images[0], number) for number in range(3)]
     secrets = [SECRET.encode(), *(str(image[keyword].value).encode() for image in images for keyword in UIDS)]
-    found = {name for name, text in texts.items() if any(secret in text for secret in secrets)}
-    assert {Path(name).name for name in found} == {"image.dcm"}, found
+    leaking = {name for name, text in texts.items() if any(secret in text for secret in secrets)}
+    assert {Path(name).name for name in leaking} == {"image.dcm"}, leaking
     assert "mlflow.db" in names and node.log.name in names, "the search covers store and log"
 
 

@@ -78,7 +78,7 @@ def test_reports_reach_orthanc_by_stow(
     hospital: Hospital, folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"http://127.0.0.1:{hospital.orthanc.port}/dicom-web"
-    settings = Node(folder=tmp_path / "node", destination=url, attempts=1).settings()
+    settings = Node(folder=tmp_path / "node", destination=url, longest_retry_seconds=0.01).settings()
     queue = ImageQueue(settings.folder)
 
     def deliver(number: int, **tags: Any) -> None:

@@ -127,7 +127,10 @@ class _Association:
         from pydicom import dcmread
 
         sop_class, syntax = _read_class(report)
-        accepted = [(str(one.abstract_syntax), one.transfer_syntax[0]) for one in self._association.accepted_contexts]
+        accepted = [
+            (str(context.abstract_syntax), context.transfer_syntax[0])
+            for context in self._association.accepted_contexts
+        ]
         if (sop_class, syntax) not in accepted:
             raise RefusedReportError("it does not store this class")
         try:
