@@ -29,7 +29,7 @@ needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="jax is not inst
 TRAIN_IMAGES, BATCH_SIZE, EPOCHS = 42, 12, 3
 """The last batch of an epoch has 6 images, which 4 devices cannot divide evenly."""
 
-ON_DEVICES = """
+TRAININGS = """
 import json, shutil, sys
 from pathlib import Path
 from cxr.cli.main import main
@@ -60,14 +60,16 @@ def train_until_killed_in_epoch_2(name, devices):
     except KeyboardInterrupt:
         pass
 
-assert train("one") == 0
-assert train("four", devices=4) == 0
-train_until_killed_in_epoch_2("resumed", 4)
-shutil.copytree(root / "resumed-checkpoints", root / "fewer-checkpoints")
-assert train("resumed", devices=4) == 0
-assert train("fewer", devices=2) == 0
-assert train("uneven", devices=4, batch_size=10) == 2
-assert train("too_many", devices=5) == 2
+if sys.argv[3] == "whole":
+    assert train("one") == 0
+    assert train("four", devices=4) == 0
+    assert train("uneven", devices=4, batch_size=10) == 2
+    assert train("too_many", devices=5) == 2
+else:
+    train_until_killed_in_epoch_2("resumed", 4)
+    shutil.copytree(root / "resumed-checkpoints", root / "fewer-checkpoints")
+    assert train("resumed", devices=4) == 0
+    assert train("fewer", devices=2) == 0
 """
 """Several trainings in one process, which imports Keras once."""
 
@@ -116,10 +118,19 @@ def jax_environment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_devices(values, jax_environment, tmp_path_factory):
-    """Folder of the trainings on 1, 2 and 4 devices, and what they said."""
-    root = tmp_path_factory.mktemp("on_devices")
+    """Folder of the trainings on 1 and 4 devices, and what they said."""
+    return run_trainings("whole", tmp_path_factory.mktemp("on_devices"), values, jax_environment)
+
+
+@pytest.fixture(scope="module")
+def resumed(on_devices, values, jax_environment):
+    """The same folder with trainings that were killed on 4 devices and go on with 4 and with 2, and what they said."""
+    return run_trainings("resumed", on_devices[0], values, jax_environment)
+
+
+def run_trainings(which, root, values, jax_environment):
     environment = {**jax_environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    arguments = [sys.executable, "-c", ON_DEVICES, json.dumps(values), str(root)]
+    arguments = [sys.executable, "-c", TRAININGS, json.dumps(values), str(root), which]
     process = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=500)
     assert process.returncode == 0, process.stderr[-3000:]
     return root, process.stderr
@@ -146,16 +157,18 @@ def test_four_devices_give_the_losses_and_weights_of_one(on_devices):
         assert facts["device_changes"] == []
 
 
+@pytest.mark.exhaustive  # test_session.py resumes on one device
 @needs_jax
-def test_a_killed_training_on_four_devices_goes_on_there_with_the_same_result(on_devices):
-    root, log = on_devices
+def test_a_killed_training_on_four_devices_goes_on_there_with_the_same_result(resumed):
+    root, log = resumed
     expect_same_training(root / "resumed", root / "four", 0)
     assert "training goes on after epoch 1\n" in log
 
 
+@pytest.mark.exhaustive  # test_session.py resumes on one device
 @needs_jax
-def test_a_killed_training_goes_on_with_fewer_devices_and_says_so(on_devices):
-    root, log = on_devices
+def test_a_killed_training_goes_on_with_fewer_devices_and_says_so(resumed):
+    root, log = resumed
     expect_same_training(root / "fewer", root / "one", 1e-5)
     assert "training goes on after epoch 1, with devices=2 after devices=4" in log
     _, history, facts = read_trained(root / "fewer")
@@ -171,6 +184,7 @@ def test_batches_that_cannot_be_divided_and_devices_that_do_not_exist_are_refuse
     assert not (root / "uneven").exists()
 
 
+@pytest.mark.exhaustive  # the parts of all processes are compared below without processes
 @needs_jax
 def test_two_processes_give_what_one_gives_even_if_one_is_killed(on_devices, values, jax_environment, tmp_path):
     root, _ = on_devices
