@@ -40,8 +40,8 @@ def main() -> None:
     seconds = 0.0
     for count in SIZES:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            seconds, peak, found = pool.submit(measure, count).result()
-        print(f"{count:>10,}{seconds:>16.2f}{peak:>12.0f}{found:>14,}{count * (count - 1) // 2:>22,}", flush=True)
+            seconds, peak, near = pool.submit(measure, count).result()
+        print(f"{count:>10,}{seconds:>16.2f}{peak:>12.0f}{near:>14,}{count * (count - 1) // 2:>22,}", flush=True)
     print()
     comparisons = count_comparisons(SIZES[-1], divide_hash(SIZES[-1], NEAR_DISTANCE))
     line("validate, compare two hashes", 1e9 * seconds / comparisons, "ns")
@@ -72,10 +72,10 @@ def measure(count: int) -> tuple[float, float, int]:
         codes[:copies] ^= np.uint64(1) << generator.integers(0, 64, copies, dtype=np.uint64)
     pairs = []
     seconds = core_seconds(lambda: pairs.extend(near_pairs(codes, NEAR_DISTANCE)))
-    found = np.concatenate(pairs)
-    planted = found[(found[:, 0] < copies) & (found[:, 1] == found[:, 0] + count - copies)]
+    all_pairs = np.concatenate(pairs)
+    planted = all_pairs[(all_pairs[:, 0] < copies) & (all_pairs[:, 1] == all_pairs[:, 0] + count - copies)]
     assert len(planted) == copies, f"{copies} copies were planted, {len(planted)} found"
-    return seconds, peak_memory() - before, len(found)
+    return seconds, peak_memory() - before, len(all_pairs)
 
 
 def peak_memory() -> float:

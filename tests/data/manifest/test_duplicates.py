@@ -86,6 +86,13 @@ def test_a_copy_of_equal_images_is_connected_to_all_of_them() -> None:
     assert groups.tolist() == [0, 1, 1, 1, 1]
 
 
+def test_each_image_of_a_hash_is_compared_with_each_of_a_near_hash() -> None:
+    images = [bad_images.draw_image(seed) for seed in range(6)]
+    copies = [changed_copies(images[position])["brighter"] for position in (4, 0, 2)]
+    hashes = ["0" * 16] * 2 + ["0" * 15 + "1"] * 4 + ["0" * 15 + "3"] * 3
+    assert find_near_duplicates(hashes, [*images, *copies].__getitem__, distance=2) == [(0, 7), (2, 8), (4, 6)]
+
+
 def test_no_image_and_one_image_have_no_pairs() -> None:
     assert find_pairs([]) == []
     assert find_pairs([bad_images.draw_image()]) == []

@@ -24,13 +24,13 @@ LIMIT = 8
 """`near_distance` of params.yaml."""
 
 
-def found(codes: np.ndarray, distance: int) -> list[tuple[int, int]]:
+def neighbours(codes: np.ndarray, distance: int) -> list[tuple[int, int]]:
     pairs = [(int(low), int(high)) for block in near_pairs(codes, distance) for low, high in block]
     assert len(pairs) == len(set(pairs)), "a pair is found once"
     return sorted(pairs)
 
 
-def compared(codes: np.ndarray, distance: int) -> list[tuple[int, int]]:
+def neighbours_of_all_pairs(codes: np.ndarray, distance: int) -> list[tuple[int, int]]:
     numbers = codes.tolist()
     positions = combinations(range(len(numbers)), 2)
     return [pair for pair in positions if (numbers[pair[0]] ^ numbers[pair[1]]).bit_count() <= distance]
@@ -68,9 +68,9 @@ def test_the_pairs_are_those_of_comparing_all(parts: int, distance: int) -> None
             np.array([0, 2**64 - 1, 0], dtype=np.uint64),
         ]
     )
-    expected = compared(codes, distance)
+    expected = neighbours_of_all_pairs(codes, distance)
     assert len(expected) > 6, f"seed {SEED}: there are pairs to find"
-    assert found(codes, distance) == expected
+    assert neighbours(codes, distance) == expected
 
 
 def test_every_way_to_differ_in_two_bits_is_found(parts: int) -> None:
@@ -87,7 +87,7 @@ def test_every_way_to_differ_in_two_bits_is_found(parts: int) -> None:
 )
 def test_whatever_the_hashes_and_the_distance(codes: list[int], distance: int) -> None:
     numbers = np.array(codes, dtype=np.uint64)
-    assert found(numbers, distance) == compared(numbers, distance)
+    assert neighbours(numbers, distance) == neighbours_of_all_pairs(numbers, distance)
 
 
 @pytest.mark.parametrize("count", [1, 6_000, 100_000, 10_000_000, 1_000_000_000])
