@@ -97,7 +97,7 @@ def test_rejected_data_leave_the_reports_and_no_manifest(data: Path) -> None:
     assert "train/NORMAL/IM-0003-0001.jpeg" in message
     assert "train/PNEUMONIA/person900_virus_1.jpeg" in message
     artifacts = data.parent / "artifacts"
-    assert sorted(path.name for path in artifacts.iterdir()) == ["rejected"]
+    assert sorted(path.name for path in artifacts.iterdir()) == ["cache", "rejected"]
     assert str(artifacts / "rejected" / "exploration.html") in message
     assert {"exploration.html", "data_docs", "checks.json", "quarantine.csv"} <= {
         path.name for path in (artifacts / "rejected").iterdir()
