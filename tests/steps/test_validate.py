@@ -184,7 +184,7 @@ def test_a_local_store_gets_no_reports_of_rejected_data(contradictory_data: Path
 
 
 def test_accepting_data_imports_no_mlflow(data: Path, tracking_uri: str) -> None:
-    arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected")}
+    arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected", "cache")}
     values = {"data": str(data), **arguments, "tracking_uri": tracking_uri}
     code = (
         "import sys; from cxr.steps.validate import Validate; "
