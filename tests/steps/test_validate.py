@@ -97,7 +97,7 @@ def test_rejected_data_leave_the_reports_and_no_manifest(data: Path) -> None:
     assert "train/NORMAL/IM-0003-0001.jpeg" in message
     assert "train/PNEUMONIA/person900_virus_1.jpeg" in message
     artifacts = data.parent / "artifacts"
-    assert sorted(path.name for path in artifacts.iterdir()) == ["rejected"]
+    assert sorted(path.name for path in artifacts.iterdir()) == ["cache", "rejected"]
     assert str(artifacts / "rejected" / "exploration.html") in message
     assert {"exploration.html", "data_docs", "checks.json", "quarantine.csv"} <= {
         path.name for path in (artifacts / "rejected").iterdir()
@@ -184,7 +184,7 @@ def test_a_local_store_gets_no_reports_of_rejected_data(contradictory_data: Path
 
 
 def test_accepting_data_imports_no_mlflow(data: Path, tracking_uri: str) -> None:
-    arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected")}
+    arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected", "cache")}
     values = {"data": str(data), **arguments, "tracking_uri": tracking_uri}
     code = (
         "import sys; from cxr.steps.validate import Validate; "
