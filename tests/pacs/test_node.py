@@ -159,8 +159,10 @@ def test_nothing_outside_of_the_waiting_images_names_a_patient_or_a_uid(
     """One image waits as a dead letter: its file is the only one with data of a patient."""
     assert node.metric("cxr_node_waiting_dead") == 1
     assert echo(node.port, calling="ANOTHER") != 0
-    (root / "large.dcm").write_bytes(write_dicom(radiograph(registered[1].images[0], 102)) + bytes(4_000_000))
-    send(node.port, root / "large.dcm")
+    large = radiograph(registered[1].images[0], 102, Rows=2100, Columns=2100, PixelData=bytes(2100 * 2100))
+    (root / "large.dcm").write_bytes(write_dicom(large))
+    assert send(node.port, root / "large.dcm") != 0
+    wait_for(lambda: node.metric("cxr_node_waiting_outgoing") == 0)
     written = [path for path in root.rglob("*") if not {"sent", "after", "run"} & set(path.relative_to(root).parts)]
     sent = {root / "0.dcm", root / "1.dcm", root / "large.dcm"}
     texts = {str(path): path.read_bytes() for path in written if path.is_file() and path not in sent}
