@@ -235,8 +235,8 @@ def test_slices_come_from_the_tables_of_the_set_and_the_worst_one_is_named_in_re
         (f"{label}/{name}", f"p{number}", str(number % 30)) for number, (name, (_, label)) in enumerate(files.items())
     ]
     pd.DataFrame(patients, columns=["path", "patient", "age"]).to_csv(data / "patients.csv", index=False)
-    wanted = ("--slices", "[scanner, site, age, brightness, sex]", "--slice_min_patients", 5)
-    assert judge(versions, "--version", 2, "--data", data, "--labels", table, "--judgement", folder, *wanted) == 0
+    slice_flags = ("--slices", "[scanner, site, age, brightness, sex]", "--slice_min_patients", 5)
+    assert judge(versions, "--version", 2, "--data", data, "--labels", table, "--judgement", folder, *slice_flags) == 0
 
     report = read(folder)
     assert report["slices"] == {
