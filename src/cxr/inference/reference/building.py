@@ -158,7 +158,6 @@ def _posed_image(
         return descriptor
 
     return InspectedImage(
-        describe_in_pose("upright"),
         features.coloured_share,
         reference,
         load_image=load_image,

@@ -38,7 +38,6 @@ class InspectedImage:
     """An image and what several checks need to know about it.
 
     Attributes:
-        descriptor: what :func:`cxr.inference.reference.features.describe_image` gave for it.
         coloured_share: share of its pixels that are coloured, 0 to 1.
         reference: statistics of the model's training images.
         load_image: gives the image before any recipe.
@@ -47,7 +46,6 @@ class InspectedImage:
             :func:`cxr.inference.reference.poses.apply_pose`.
     """
 
-    descriptor: FloatArray
     coloured_share: float
     reference: Reference
     load_image: Callable[[], DecodedImage]
@@ -63,6 +61,11 @@ class InspectedImage:
     def features(self) -> ImageFeatures:
         """Its statistics, embedding and descriptor."""
         return self.load_features()
+
+    @cached_property
+    def descriptor(self) -> FloatArray:
+        """What :func:`cxr.inference.reference.features.describe_image` gives for it."""
+        return self.describe_in_pose("upright")
 
     @cached_property
     def pose(self) -> str:
@@ -96,14 +99,17 @@ def find_refusal(reference: Reference, image: DecodedImage, features: ImageFeatu
     Returns:
         The first reason of :data:`REASONS` that applies; None if the image gets a prediction.
     """
+
+    def describe_in_pose(pose: str) -> FloatArray:
+        return features.descriptor if pose == "upright" else describe_image(apply_pose(image.grey, pose))
+
     return first_refusal(
         InspectedImage(
-            features.descriptor,
             image.coloured_share,
             reference,
             load_image=lambda: image,
             load_features=lambda: features,
-            describe_in_pose=lambda pose: describe_image(apply_pose(image.grey, pose)),
+            describe_in_pose=describe_in_pose,
         )
     )
 
