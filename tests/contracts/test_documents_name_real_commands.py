@@ -17,8 +17,9 @@ from cxr.steps import STEPS, load_step
 
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "mlflow/README.md", "docs/guide.md", "docs/kubeflow.md", "docs/scale.md",
+    "docs/hospital.md",
 )  # fmt: skip
-SECTIONS = "containers|kubeflow|promotion|fetch|validate|resplit|tracking|predict|serve|recipes"
+SECTIONS = "containers|kubeflow|promotion|fetch|validate|resplit|tracking|predict|serve|node|recipes"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def commands(texts):
     """Every command of a shell block, as (document, words)."""
     for name, text in texts.items():
         for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words:
                     yield name, words

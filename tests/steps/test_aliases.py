@@ -86,7 +86,7 @@ def test_rollback_goes_one_step_back_each_time_and_release_lets_runs_decide(
 
 
 def test_without_a_registered_model_the_remedy_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "run `cxr register` first" in run_command(capsys, write_store(tmp_path), "history", status=1)
+    assert "run `cxr register` first" in run_command(capsys, write_store(tmp_path), "history", status=2)
     missing = tmp_path / "none.db"
     assert "run `cxr register`, or name another store" in run_command(
         capsys, f"sqlite:///{missing}", "champion", status=2

@@ -208,9 +208,9 @@ def test_a_run_after_a_kill_continues(folders: ModelFolders, model: str, tmp_pat
 def test_the_registered_version_predicts_and_is_named(uri: str, images: Path, tmp_path: Path) -> None:
     folders = register_versions(tmp_path / "run", uri)
     arguments = ("--tracking_uri", uri, "--images", images, "--output", tmp_path / "rows.parquet")
-    assert predict(*arguments) == 1, "no version is champion"
+    assert predict(*arguments) == 2, "no version is champion"
     Store(uri).client.set_registered_model_alias(NAME, "challenger", "1")
-    assert predict(*arguments) == 1, "the challenger predicts only with --fallback"
+    assert predict(*arguments) == 2, "the challenger predicts only with --fallback"
     assert predict(*arguments, "--fallback", "challenger") == 0
     challenger = pd.read_parquet(tmp_path / "rows.parquet")
     assert set(zip(challenger["version"], challenger["alias"], challenger["model"], strict=True)) == {

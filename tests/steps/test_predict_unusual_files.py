@@ -72,7 +72,8 @@ def test_a_modality_is_accepted_only_if_it_is_named(
     assert rows.loc["c.dcm", "error"].startswith("modality: ")
     assert "other_modality" not in caplog.text
     rows = predict(folders, images, tmp_path / "rows.parquet", "--other_modalities", "[ dr ]")
-    assert rows.loc["c.dcm", "probability"] == rows.loc["a.png", "probability"]
+    # On some processors the place in a batch changes the last digits.
+    assert rows.loc["c.dcm", "probability"] == pytest.approx(rows.loc["a.png", "probability"], rel=1e-6)
     assert "read although unusual: 1 other_modality, a DICOM file" in caplog.text
 
 

@@ -202,7 +202,7 @@ def test_sources_that_are_too_large_are_refused(images: Path, fetch: Callable[..
 @pytest.mark.parametrize("source", ["nowhere", "nowhere.tar", "kagle", "s4://bucket/x"])
 def test_an_unknown_source_is_an_error_that_lists_the_choices(fetch: Callable[..., DatasetCard], source: str) -> None:
     with pytest.raises(
-        SourceError, match=rf"expected kaggle, kaggle:owner/name, phantom, s3://.* received source={source}"
+        SourceError, match=rf"expected dicomweb.*, kaggle, kaggle:owner/name, phantom, s3://.* received source={source}"
     ):
         fetch(source)
 

@@ -26,7 +26,8 @@ LIMITS = Serve(max_megabytes=0.25, max_images=3, max_megapixels=0.1, send_second
 def test_too_much_is_rejected_before_it_is_received(provider: FolderModelProvider, folders: ModelFolders) -> None:
     with run_service(provider, LIMITS) as service:
         large = b"x" * (LIMITS.max_bytes + 1)
-        for body in (large, iter([large[:100_000]] * 4)):  # with Content-Length, and in chunks of unknown number
+        bodies = (large, iter([large[:100_000]] * 4), iter([large]))
+        for body in bodies:  # with Content-Length, and in chunks of unknown number
             response = service.client.request("POST", "/v1/predictions", body, PNG_HEADERS)
             assert (response.status, response.json["problem"]) == (413, "too_large"), body
         many = json.dumps({"images": [to_base64(folders.images[0])] * 4})

@@ -222,6 +222,7 @@ def test_an_unusual_image_is_answered_with_a_warning(service: RunningService, fo
     grey = cv2.imread(str(folders.images[0]), cv2.IMREAD_GRAYSCALE)
     usual, unusual = (dicom_file(grey, Modality=modality) for modality in ("DX", "DR"))
     first, second = service.client.predict_all(usual, unusual).json["predictions"]
-    assert second["probability"] == first["probability"]
+    # On some processors the place in a batch changes the last digits.
+    assert second["probability"] == pytest.approx(first["probability"], rel=1e-6)
     assert "warnings" not in first
     assert [warning["problem"] for warning in second["warnings"]] == ["other_modality"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -108,15 +108,16 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > max_bytes:
         if request.headers.get("expect", "").lower() != "100-continue":
-            await _discard_body(request, max_bytes)
+            await _discard_body(request.stream(), max_bytes)
         raise _too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
+            stream = request.stream()
+            async for chunk in stream:
                 body += chunk
                 if len(body) > max_bytes:
-                    await _discard_body(request, max_bytes)
+                    await _discard_body(stream, max_bytes)
                     raise _too_large(max_bytes)
     except TimeoutError:
         raise ProblemError(
@@ -125,12 +126,12 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-async def _discard_body(request: Request, max_bytes: int) -> None:
+async def _discard_body(stream: AsyncIterator[bytes], max_bytes: int) -> None:
     """Read on for a short time: a client that is still sending when the connection closes never reads the response."""
     remaining = _DISCARD_FACTOR * max_bytes
     with suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_SECONDS):
-            async for chunk in request.stream():
+            async for chunk in stream:
                 remaining -= len(chunk)
                 if remaining < 0:
                     break
