@@ -32,7 +32,7 @@ def commands(texts):
     for name, text in texts.items():
         for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line.removesuffix("&"), comments=True)
                 if words:
                     yield name, words
 
