@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -147,6 +148,22 @@ def test_what_is_there_is_not_written_again_and_what_is_missing_is(
     assert predict(model, *arguments) == 0 and (reports / name).stat().st_mtime_ns == written
     shutil.rmtree(reports)
     assert predict(model, *arguments) == 0 and (reports / name).stat().st_mtime_ns > written
+
+
+def test_the_summary_keeps_why_images_have_no_report_when_a_run_continues(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, reports, parts = tmp_path / "out", tmp_path / "sr", tmp_path / "parts"
+    arguments = ("--images", images, "--predictions", predictions, "--sr", reports, "--parts", parts)
+    reports.parent.mkdir(exist_ok=True)
+    predictions.write_text("a file where the folder is to be")
+    assert predict(model, *arguments) != 0 and list(parts.glob("*.parquet")), "all rows exist, the table does not"
+    predictions.unlink()
+    for _ in range(2):
+        assert predict(model, *arguments) == 0
+        summary = json.loads((predictions / "summary.json").read_text())
+        assert summary["without_report"] == {"no_dicom": 1, "unidentified": 1}
+    assert not parts.exists() and len(names(reports)) == 4
 
 
 def test_a_folder_with_other_files_is_never_replaced(
