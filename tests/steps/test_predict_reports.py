@@ -151,17 +151,18 @@ def test_what_is_there_is_not_written_again_and_what_is_missing_is(
 
 
 def test_the_summary_keeps_why_images_have_no_report_when_a_run_continues(
-    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, tmp_path: Path
 ) -> None:
-    predictions, reports, parts = tmp_path / "out", tmp_path / "sr", tmp_path / "parts"
-    arguments = ("--images", images, "--predictions", predictions, "--sr", reports, "--parts", parts)
-    reports.parent.mkdir(exist_ok=True)
-    predictions.write_text("a file where the folder is to be")
-    assert predict(model, *arguments) != 0 and list(parts.glob("*.parquet")), "all rows exist, the table does not"
-    predictions.unlink()
+    rows, reports, parts = tmp_path / "rows.csv", tmp_path / "sr", tmp_path / "parts"
+    arguments = ("--images", images, "--output", rows, "--sr", reports, "--parts", parts)
+    rows.mkdir()
+    with pytest.raises(IsADirectoryError):
+        predict(model, *arguments)
+    assert list(parts.glob("*.parquet")), "all rows exist, and the table does not"
+    rows.rmdir()
     for _ in range(2):
         assert predict(model, *arguments) == 0
-        summary = json.loads((predictions / "summary.json").read_text())
+        summary = json.loads((tmp_path / ".rows.csv.json").read_text())
         assert summary["without_report"] == {"no_dicom": 1, "unidentified": 1}
     assert not parts.exists() and len(names(reports)) == 4
 
