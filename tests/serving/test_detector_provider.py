@@ -11,7 +11,7 @@ import pytest
 from cxr.files import NETWORK_FILE
 from cxr.images.recipes import apply_recipe
 from cxr.serving.alias_watcher import AliasWatcher
-from cxr.serving.detector_source import ServedDetector
+from cxr.serving.detector_source import ServedDetector, capture_detector_source
 from cxr.serving.model_provider import AliasDetectorProvider
 from cxr.tracking.registry_reader import MODEL_PATH
 from cxr.tracking.store import Store
@@ -63,6 +63,22 @@ def test_a_detector_that_is_registered_later_draws_boxes_and_its_successor_repla
         watcher.stop()
     assert provider.current is not None and provider.current.version == "2"
     assert box_width(provider.current) == pytest.approx(width / 2, abs=2)
+
+
+def test_captures_get_the_detector_that_has_the_alias_beside_a_registered_classifier_alone(
+    uri: str, tmp_path: Path
+) -> None:
+    def source_name(regions_name: str | None = NAME, model: Path | None = None) -> str | None:
+        source = capture_detector_source(
+            Store(uri), regions_name=regions_name, alias="champion", fallback="challenger", model=model,
+            regions_model=None, regions_evaluation=None,
+        )  # fmt: skip
+        return None if source is None else source.name
+
+    assert source_name() is None, "no detector is registered"
+    set_detector_alias(uri, "challenger", add_version(uri, write_detector(tmp_path / "first")))
+    assert source_name() == "version 1 of pneumonia-regions"
+    assert source_name(regions_name=None) is None and source_name(model=tmp_path) is None
 
 
 def test_a_version_that_cannot_answer_is_reported_and_never_takes_over(uri: str, tmp_path: Path) -> None:

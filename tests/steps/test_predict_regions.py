@@ -15,6 +15,7 @@ import yaml
 from cxr.cli.main import main
 from cxr.regions.scoring import BOX_SCHEMA
 from cxr.steps.app import App
+from cxr.steps.node import Node
 from cxr.steps.predict import Predict
 from cxr.steps.register_regions import RegisterRegions
 from cxr.steps.serve import Serve
@@ -173,7 +174,7 @@ def test_predictions_without_regions_load_no_detector(tmp_path):
 
 def test_all_steps_agree_on_the_name_of_the_registered_detector(repository):
     params = yaml.safe_load((repository / "params.yaml").read_text())
-    names = {params[section]["regions_name"] for section in ("predict", "serve", "app")}
+    names = {params[section]["regions_name"] for section in ("predict", "serve", "app", "node")}
     assert names == {params["register_regions"]["registered_name"]}
-    assert {step.model_fields["regions_name"].default for step in (Predict, Serve, App)} == names
+    assert {step.model_fields["regions_name"].default for step in (Predict, Serve, App, Node)} == names
     assert RegisterRegions.model_fields["registered_name"].default in names

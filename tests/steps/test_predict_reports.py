@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -147,6 +148,23 @@ def test_what_is_there_is_not_written_again_and_what_is_missing_is(
     assert predict(model, *arguments) == 0 and (reports / name).stat().st_mtime_ns == written
     shutil.rmtree(reports)
     assert predict(model, *arguments) == 0 and (reports / name).stat().st_mtime_ns > written
+
+
+def test_the_summary_keeps_why_images_have_no_report_when_a_run_continues(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    rows, reports, parts = tmp_path / "rows.csv", tmp_path / "sr", tmp_path / "parts"
+    arguments = ("--images", images, "--output", rows, "--sr", reports, "--parts", parts)
+    rows.mkdir()
+    with pytest.raises(IsADirectoryError):
+        predict(model, *arguments)
+    assert list(parts.glob("*.parquet")), "all rows exist, and the table does not"
+    rows.rmdir()
+    for _ in range(2):
+        assert predict(model, *arguments) == 0
+        summary = json.loads((tmp_path / ".rows.csv.json").read_text())
+        assert summary["without_report"] == {"no_dicom": 1, "unidentified": 1}
+    assert not parts.exists() and len(names(reports)) == 4
 
 
 def test_a_folder_with_other_files_is_never_replaced(

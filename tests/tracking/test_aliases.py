@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from cxr.errors import RegistryError
-from cxr.promotion.log import CHALLENGER, CHAMPION, PromotionEntry
+from cxr.promotion.log import CANDIDATE, CHALLENGER, CHAMPION, PromotionEntry
 from cxr.tracking import aliases as aliases_module
 from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.promotion_log import PromotionLog
@@ -40,6 +42,16 @@ def alias_versions(store: Store) -> Mapping[str, str | None]:
 def promote(store: Store, version: str) -> PromotionEntry | None:
     aliases = Aliases(store, NAME)
     return aliases.move(aliases.synchronize(), "run", {CHAMPION: version, CHALLENGER: version}, candidate=version)
+
+
+def refuse_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store answer as MLflow's server does to a login with EDIT alone."""
+
+    def refuse(*arguments: object) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    for name in ("delete_registered_model_alias", "delete_model_version_tag"):
+        monkeypatch.setattr(MlflowClient, name, refuse)
 
 
 def test_an_entry_of_the_log_can_be_written_once(store: Store, client: MlflowClient) -> None:
@@ -197,3 +209,30 @@ def test_processes_that_decide_at_once_leave_a_log_without_gaps_or_contradiction
         assert entry.before[CHAMPION] == previous.champion
         assert entry.kind == "run"
     assert alias_versions(store)[CHAMPION] == entries[-1].champion
+
+
+def test_a_login_that_may_set_aliases_and_not_remove_them_completes_no_move_that_removes_one(
+    store: Store, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2"):
+        promote(store, version)
+    client.set_registered_model_alias(NAME, CANDIDATE, "3")
+    aliases = Aliases(store, NAME)
+    state = aliases.synchronize()
+    with monkeypatch.context() as server:
+        refuse_removal(server)
+        with pytest.raises(RegistryError, match="ask an administrator for MANAGE on the registered model"):
+            aliases.move(state, "approval", {CHAMPION: "3", CANDIDATE: None})
+        assert len(aliases.log.entries()) == state.last_entry.number, "the log says nothing that did not happen"
+        unfinished = PromotionEntry(
+            state.last_entry.number + 1, datetime.now(UTC), "approval", "a killed process", state.versions,
+            {**state.versions, CHAMPION: "3", CANDIDATE: None},
+        )  # fmt: skip
+        assert aliases.log.append(unfinished)
+        server.setattr(aliases_module, "PATIENCE", 0.1)
+        with pytest.raises(RegistryError, match="ask an administrator for MANAGE on the registered model"):
+            aliases.roll_back("")
+        assert not aliases.log.entries()[-1].applied
+    monkeypatch.setattr(aliases_module, "PATIENCE", 0.1)
+    assert Aliases(store, NAME).synchronize().champion == "3", "a login with the permission completes it"
+    assert CANDIDATE not in alias_versions(store)

@@ -144,7 +144,7 @@ def _requested_detector(service: PageService, served: ServedModel, outcome: Imag
     detector = service.detector
     if detector is None or outcome.probability is None:
         return None
-    trusted = detector.metadata.dataset_kind == served.metadata.dataset_kind
+    trusted = detector.matches(served.metadata)
     is_requested = st.toggle(
         "Show the detector's boxes",
         value=trusted,

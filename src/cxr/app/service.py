@@ -16,10 +16,11 @@ from cxr.images.recipes import apply_recipe
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.models.backend import load_keras
 from cxr.serving.alias_watcher import AliasWatcher
-from cxr.serving.detector_source import ServedDetector, detector_folder_source
+from cxr.serving.detector_source import ServedDetector
 from cxr.serving.model_folder import folder_source
-from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider, FolderDetectorProvider
+from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider
 from cxr.serving.model_source import ServedModel
+from cxr.serving.provider_opening import open_detector
 from cxr.tracking.signatures import TrustedKeys
 from cxr.tracking.store import Store
 
@@ -52,16 +53,16 @@ class PageService:
         self.settings = settings
         self._provider: AliasModelProvider | None = None
         self._watchers: list[AliasWatcher] = []
+        store = Store(settings.tracking_uri, trusted_keys=TrustedKeys.read(settings.require_signature))
         if settings.model is not None:
             self._loaded = folder_source(settings.model, settings.evaluation, settings.reference).load()
         else:
-            store = Store(settings.tracking_uri, trusted_keys=TrustedKeys.read(settings.require_signature))
             self._provider = AliasModelProvider(
                 store, settings.registered_name, settings.alias, fallback=settings.fallback
             )
             self._loaded = self._provider.current
             self._watchers.append(AliasWatcher(self._provider, settings.seconds))
-        self._detectors = self._open_detectors()
+        self._detectors = self._open_detector(store)
         self._log: PredictionLog | None = None
         if settings.log_predictions is not None:
             from cxr.serving.prediction_log import PredictionLog
@@ -93,17 +94,19 @@ class PageService:
         """Stop following the registry, and end the processes that decode. A second call does nothing."""
         self._resources.close()
 
-    def _open_detectors(self) -> DetectorProvider | None:
+    def _open_detector(self, store: Store) -> DetectorProvider | None:
         settings = self.settings
-        if settings.regions_model is not None:
-            source = detector_folder_source(settings.regions_model, settings.regions_evaluation, None)
-            return FolderDetectorProvider(source.load())
-        if self._provider is None or settings.regions_name is None:
-            return None
-        provider = AliasDetectorProvider(
-            self._provider.store, settings.regions_name, settings.alias, fallback=settings.fallback
+        provider = open_detector(
+            store,
+            regions_name=settings.regions_name,
+            alias=settings.alias,
+            fallback=settings.fallback,
+            model=settings.model,
+            regions_model=settings.regions_model,
+            regions_evaluation=settings.regions_evaluation,
         )
-        self._watchers.append(AliasWatcher(provider, settings.seconds))
+        if isinstance(provider, AliasDetectorProvider):
+            self._watchers.append(AliasWatcher(provider, settings.seconds))
         return provider
 
     @property

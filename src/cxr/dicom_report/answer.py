@@ -19,7 +19,7 @@ NOTICE = "For research. Not for diagnosis."
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """The model that answers.
+    """A model that answers, or a detector that draws boxes.
 
     Attributes:
         name: its name in ``params.yaml``.
@@ -29,7 +29,7 @@ class ReportedModel:
         card_digest: digest of its metadata, 16 hexadecimal digits: two models differ in it, also where neither has a
             version.
         dataset: name of the data set that it was trained on.
-        banner: notice that people must see beside each prediction; None for none.
+        banner: notice that people must see beside each prediction, or beside the boxes; None for none.
     """
 
     name: str
@@ -86,6 +86,7 @@ class ReportedAnswer:
         label: ``"PNEUMONIA"``, ``"NORMAL"`` or ``"UNCERTAIN"``; None without a prediction.
         refusal_reason: key of the reason or of the problem, such as ``"no_chest_film"``; None with a prediction.
         refusal_text: sentence for people; None with a prediction.
+        detector: the detector whose boxes the capture shows; None for none.
     """
 
     model: ReportedModel
@@ -95,6 +96,7 @@ class ReportedAnswer:
     label: str | None = None
     refusal_reason: str | None = None
     refusal_text: str | None = None
+    detector: ReportedModel | None = None
 
     @classmethod
     def of(cls, result: PredictionResult, model: ReportedModel, answered_at: datetime) -> ReportedAnswer:

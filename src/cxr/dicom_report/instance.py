@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MANUFACTURER = "cxr"
+REPORT, CAPTURE = "report", "capture"
+"""Kinds of files."""
 _UTF_8 = "ISO_IR 192"
 _LONG_STRING = 64
 """Largest number of characters of a long string (LO)."""
@@ -91,14 +94,16 @@ def instance_values(answer: ReportedAnswer, image: SourceImage, kind: str, *, de
     Args:
         answer: the answer.
         image: the source image.
-        kind: kind of the file, such as ``"report"``.
+        kind: :data:`REPORT` or :data:`CAPTURE`.
         deidentified: whether attributes of the patient are left out.
 
     Returns:
         UIDs, device, and date.
     """
     model, local_time = answer.model, answer.answered_at.astimezone()
-    version = (model.registered_name or "", model.version or "", model.card_digest, kind, str(deidentified))
+    models = [model] if answer.detector is None else [model, answer.detector]
+    versions = [(shown.registered_name or "", shown.version or "", shown.card_digest) for shown in models]
+    version = (*itertools.chain.from_iterable(versions), kind, str(deidentified))
     return {
         "series_instance_uid": derive_uid("series", image.study_instance_uid, *version),
         "sop_instance_uid": derive_uid("instance", image.sop_instance_uid, *version),
@@ -106,7 +111,7 @@ def instance_values(answer: ReportedAnswer, image: SourceImage, kind: str, *, de
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": model.name[:_LONG_STRING],
         "device_serial_number": model.card_digest,
-        "software_versions": (f"cxr {__version__}", model.version_text[:_LONG_STRING]),
+        "software_versions": (f"cxr {__version__}", *(shown.version_text[:_LONG_STRING] for shown in models)),
         "content_date": local_time.strftime("%Y%m%d"),
         "content_time": local_time.strftime("%H%M%S.%f"),
         "coding_schemes": [private_scheme()],

@@ -70,4 +70,6 @@ def _sentences(answer: ReportedAnswer) -> list[str]:
         first = f"{answer.label}: probability {answer.probability:.1%}, threshold {answer.threshold:.1%}"
     else:
         first = f"No prediction ({answer.refusal_reason}): {answer.refusal_text}"
-    return [first, answer.model.version_text, NOTICE, *([answer.model.banner] if answer.model.banner else [])]
+    models = [answer.model.version_text, *([f"boxes of {answer.detector.version_text}"] if answer.detector else [])]
+    banners = [model.banner for model in (answer.model, answer.detector) if model is not None and model.banner]
+    return [first, "; ".join(models), NOTICE, *banners]

@@ -7,33 +7,27 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cxr.dicom_report.answer import ReportedAnswer, ReportedModel
-from cxr.dicom_report.picture import PICTURE_SIDE, draw_picture
-from cxr.dicom_report.secondary_capture import build_capture
-from cxr.dicom_report.structured_report import build_report
+from cxr.dicom_report.answer import ReportedAnswer
+from cxr.dicom_report.report_builder import CapturedImage, ReportBuilder
 from cxr.errors import ImageError
 from cxr.files import whole_file
 from cxr.images.dicom.reader import is_dicom
 from cxr.images.dicom.source_image import SourceImage, describe_source_image
-from cxr.images.pixels import shrink
-from cxr.inference.explanation import grad_cam_of_prepared
 from cxr.inference.scoring.answer_files import AnswerFiles
+from cxr.inference.scoring.sources import TRANSFER
 from cxr.inference.scoring.table import error_kind
 
 if TYPE_CHECKING:
     from cxr.images.reading_options import ReadingOptions
+    from cxr.images.recipes import Recipe
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import CheckedImage
-    from cxr.inference.predictor import Predictor
     from cxr.inference.scoring.table import PredictionRow
 
 log = logging.getLogger(__name__)
@@ -45,11 +39,10 @@ _NO_DICOM = "no_dicom"
 
 @dataclass(frozen=True)
 class _Examined:
-    """What a report needs of an image; ``grey`` is small, and None without captures or without a decoded image."""
+    """What the files need of an image; ``image`` is None without captures or without a decoded image."""
 
     source: SourceImage
-    grey: NDArray[np.uint8] | None
-    original_width: int
+    image: CapturedImage | None
 
 
 class ReportFiles(AnswerFiles):
@@ -57,35 +50,35 @@ class ReportFiles(AnswerFiles):
 
     def __init__(
         self,
-        model: ReportedModel,
-        predictor: Predictor,
+        builder: ReportBuilder,
+        folders: Mapping[str, Path],
         *,
-        reports: Path | None,
-        captures: Path | None,
+        left_out: Path | None,
         options: ReadingOptions,
-        deidentified: bool,
     ) -> None:
-        """Choose what is written.
+        """Choose where files are written.
 
         Args:
-            model: the model that answers, as reports name it.
-            predictor: the same model, for what counted for it.
-            reports: folder of the reports; None writes none.
-            captures: folder of the captures; None writes none.
+            builder: builds the files.
+            folders: kind of file to the folder for files of that kind.
+            left_out: folder that keeps why images get no report, for the summary of a table; None keeps nothing.
             options: what is accepted when a file is read.
-            deidentified: whether attributes of the patient are left out.
         """
-        self._model, self._predictor = model, predictor
-        self._reports, self._captures = reports, captures
-        self._options, self._deidentified = options, deidentified
+        self._builder, self._folders = builder, folders
+        self._left_out_folder, self._options = left_out, options
         self._written = 0
         self._left_out: Counter[str] = Counter()
+
+    @property
+    def recipes(self) -> Sequence[Recipe]:
+        """Recipes that prepare an image for what captures show."""
+        return self._builder.recipes if self._builder.draws else ()
 
     def examine(self, data: bytes, image: DecodedImage | None) -> _Examined | str:
         """Read whose image it is.
 
         Returns:
-            What the report needs, or the reason why there can be none.
+            What the files need, or the reason why there can be none.
         """
         if not is_dicom(data):
             return _NO_DICOM
@@ -93,18 +86,21 @@ class ReportFiles(AnswerFiles):
             source = describe_source_image(data, self._options)
         except ImageError as error:
             return error.problem
-        if self._captures is None or image is None:
-            return _Examined(source, None, source.columns)
-        return _Examined(source, shrink(image.grey, PICTURE_SIDE), image.grey.shape[1])
+        return _Examined(source, None if image is None or not self._builder.draws else CapturedImage.of(image))
 
     def write(self, examined: Any, image: CheckedImage | None, row: PredictionRow) -> None:
-        """Write report and capture of one image, each whole or not at all."""
-        if not isinstance(examined, _Examined) or row.sha256 is None:
-            self._left_out[examined or "transfer"] += 1
+        """Write the files about one image, each whole or not at all."""
+        if row.sha256 is None:
+            self._left_out[TRANSFER] += 1
+            return
+        if not isinstance(examined, _Examined):
+            self._left_out[examined] += 1
+            if self._left_out_folder is not None:
+                _write(self._left_out_folder / row.sha256, examined.encode())
             return
         reason, _, text = row.error.partition(": ")
         answer = ReportedAnswer(
-            self._model,
+            self._builder.model,
             datetime.now(UTC),
             row.probability,
             row.threshold,
@@ -113,25 +109,27 @@ class ReportFiles(AnswerFiles):
             text or None,
         )
         self._written += 1
-        if self._reports is not None:
-            report = build_report(answer, examined.source, deidentified=self._deidentified)
-            _write(self._reports / f"{row.sha256}.dcm", report)
-        if self._captures is not None and examined.grey is not None:
-            heat = None
-            if image is not None and row.probability is not None:
-                heat = grad_cam_of_prepared(
-                    self._predictor, image.prepared, examined.grey.shape, average_gradients=False
-                )
-            pixels = draw_picture(
-                examined.grey,
-                answer,
-                original_width=examined.original_width,
-                heat=heat,
-                boxes=None,
-                phantom_boxes=False,
-            )
-            capture = build_capture(answer, examined.source, pixels, deidentified=self._deidentified)
-            _write(self._captures / f"{row.sha256}.dcm", capture)
+        for kind, content in self._builder.build(answer, examined.source, examined.image, image).items():
+            _write(self._folders[kind] / f"{row.sha256}.dcm", content)
+
+    def figures(self, digests: Iterable[str | None]) -> dict[str, Any]:
+        """Count the images of a table without a report, also those of earlier runs.
+
+        Args:
+            digests: SHA-256 of the images of the table; None for one that was not read.
+
+        Returns:
+            ``without_report``: reason to number of images.
+        """
+        reasons = Counter(self._reason(digest) for digest in digests)
+        return {"without_report": {reason: count for reason, count in sorted(reasons.items()) if reason}}
+
+    def _reason(self, digest: str | None) -> str:
+        """Why an image has no report; empty if it has one."""
+        if digest is None:
+            return TRANSFER
+        path = None if self._left_out_folder is None else self._left_out_folder / digest
+        return path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""
 
     def log_counts(self) -> None:
         """Say how many images got a report in this run, and why others got none."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cxr.dicom_report import concepts
 from cxr.dicom_report.answer import NOTICE, ReportedAnswer
 from cxr.dicom_report.instance import (
+    CAPTURE,
     instance_values,
     silence_libraries,
     source_dataset,
@@ -29,7 +30,8 @@ def build_capture(
     """Write a picture of an answer as a DICOM file for the study of its image.
 
     It says that it is derived from the image, that text is burnt in, and
-    :data:`cxr.dicom_report.answer.NOTICE`. Two answers of one version to one image have the same UIDs.
+    :data:`cxr.dicom_report.answer.NOTICE`. Two answers of one version to one image, with boxes of one version of the
+    detector, have the same UIDs.
 
     Args:
         answer: the answer.
@@ -45,7 +47,7 @@ def build_capture(
 
     image = without_patient(image) if deidentified else image
     orientation = (image.patient_orientation or "").split("\\")
-    values = instance_values(answer, image, "capture", deidentified=deidentified)
+    values = instance_values(answer, image, CAPTURE, deidentified=deidentified)
     silence_libraries()
     capture = SCImage.from_ref_dataset(
         source_dataset(image),

@@ -8,6 +8,7 @@ from cxr.dicom_report import concepts
 from cxr.dicom_report.answer import NOTICE, ReportedAnswer
 from cxr.dicom_report.instance import (
     MANUFACTURER,
+    REPORT,
     derive_uid,
     instance_values,
     silence_libraries,
@@ -56,7 +57,7 @@ def build_report(answer: ReportedAnswer, image: SourceImage, *, deidentified: bo
         is_complete=True,
         is_final=False,
         is_verified=False,
-        **instance_values(answer, image, "report", deidentified=deidentified),
+        **instance_values(answer, image, REPORT, deidentified=deidentified),
     )
     return write_instance(report, image, deidentified=deidentified)
 

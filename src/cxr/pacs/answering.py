@@ -6,30 +6,23 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cxr.dicom_report.answer import ReportedAnswer, ReportedModel
-from cxr.dicom_report.picture import PICTURE_SIDE, draw_picture
-from cxr.dicom_report.secondary_capture import build_capture
-from cxr.dicom_report.structured_report import build_report
-from cxr.errors import DataError, ImageError, InstallationError
-from cxr.images.pixels import shrink
-from cxr.inference.checked_prediction import PredictionResult
-from cxr.inference.explanation import grad_cam
+from cxr.dicom_report.answer import ReportedAnswer
+from cxr.dicom_report.instance import CAPTURE, REPORT
+from cxr.dicom_report.report_builder import CapturedImage, ReportBuilder
+from cxr.errors import ImageError, InstallationError
+from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
 from cxr.pacs.delivery import LOOK_SECONDS
 from cxr.pacs.image_queue import ImageQueue, short_name
 from cxr.pacs.metrics import NodeMetrics
+from cxr.serving.report_builders import report_builder
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cxr.images.dicom.source_image import SourceImage
     from cxr.images.sandbox import SandboxedDecoder
     from cxr.images.strict_decoding import DecodedImage
-    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.model_provider import DetectorProvider, ModelProvider
     from cxr.serving.model_source import ServedModel
 
 log = logging.getLogger(__name__)
@@ -49,6 +42,7 @@ class AnsweringWorker:
         self,
         queue: ImageQueue,
         provider: ModelProvider,
+        detectors: DetectorProvider | None,
         decoder: SandboxedDecoder,
         metrics: NodeMetrics,
         *,
@@ -61,14 +55,16 @@ class AnsweringWorker:
         Args:
             queue: the queue.
             provider: gives the model.
+            detectors: gives the detector whose boxes captures show; None for none.
             decoder: reads images.
             metrics: counts answers.
             capture: whether an image with the answer is written, too.
             deidentified: whether reports leave out what identifies a patient.
             on_report: called when reports wait for delivery.
         """
-        self._queue, self._provider, self._decoder, self._metrics = queue, provider, decoder, metrics
-        self._capture, self._deidentified = capture, deidentified
+        self._queue, self._provider, self._detectors = queue, provider, detectors
+        self._decoder, self._metrics = decoder, metrics
+        self._kinds, self._deidentified = (REPORT, CAPTURE) if capture else (REPORT,), deidentified
         self._on_report = on_report
         self._failures: dict[str, int] = {}
 
@@ -104,8 +100,10 @@ class AnsweringWorker:
         content = self._queue.read_image(name)
         source = self._decoder.describe(content)
         served = self._provider.current
-        image, answer = self._predict(served, content)
-        self._queue.keep_reports(name, self._write_reports(served, answer, source, image))
+        builder = self._report_builder(served)
+        image, checked, answer = self._predict(served, builder, content)
+        captured = CapturedImage.of(image) if image is not None and builder.draws else None
+        self._queue.keep_reports(name, builder.build(answer, source, captured, checked))
         self._on_report()
         if answer.refusal_reason is not None:
             self._metrics.refused.labels(answer.refusal_reason).inc()
@@ -113,34 +111,31 @@ class AnsweringWorker:
             self._metrics.answered.labels(answer.label, served.version).inc()
         log.info("image %s was answered", short_name(name))
 
-    def _predict(self, served: ServedModel, content: bytes) -> tuple[DecodedImage | None, ReportedAnswer]:
-        model = ReportedModel.of(
-            served.metadata,
-            version=served.version or None,
-            registered_name=self._provider.registered_name or None,
-            banner=served.banner,
+    def _report_builder(self, served: ServedModel) -> ReportBuilder:
+        detectors = self._detectors
+        return report_builder(
+            served,
+            self._provider.registered_name,
+            detectors.current if detectors is not None else None,
+            detectors.registered_name if detectors is not None else None,
+            kinds=self._kinds,
+            deidentified=self._deidentified,
         )
-        now = datetime.now(UTC)
+
+    def _predict(
+        self, served: ServedModel, builder: ReportBuilder, content: bytes
+    ) -> tuple[DecodedImage | None, CheckedImage | None, ReportedAnswer]:
+        now, image = datetime.now(UTC), None
         try:
             image = self._decoder.decode(content)
+            checked = check_image(builder.recipes, served.reference, image)
         except ImageError as error:
-            return None, ReportedAnswer(model, now, refusal_reason=error.problem, refusal_text=error.detail)
-        try:
-            (result,) = served.predict([image])
-        except ImageError as error:
-            return image, ReportedAnswer(model, now, refusal_reason=error.problem, refusal_text=error.detail)
+            answer = ReportedAnswer(builder.model, now, refusal_reason=error.problem, refusal_text=error.detail)
+            return image, None, answer
+        (result,) = predict_checked(served.predictor, [checked])
         if result.prediction is not None and not 0 <= result.prediction.probability <= 1:
             result = PredictionResult(None)
-        return image, ReportedAnswer.of(result, model, now)
-
-    def _write_reports(
-        self, served: ServedModel, answer: ReportedAnswer, source: SourceImage, image: DecodedImage | None
-    ) -> dict[str, bytes]:
-        reports = {"report": build_report(answer, source, deidentified=self._deidentified)}
-        if self._capture and image is not None:
-            picture = _draw_picture(served, answer, image)
-            reports["capture"] = build_capture(answer, source, picture, deidentified=self._deidentified)
-        return reports
+        return image, checked, ReportedAnswer.of(result, builder.model, now)
 
     def _note_failure(self, name: str, error: Exception) -> None:
         """Note a failure of the node itself. Texts of errors may hold values of the image, so none is written."""
@@ -161,12 +156,3 @@ class AnsweringWorker:
         self._queue.give_up_image(name, reason)
         self._metrics.dead.labels(kind).inc()
         log.error("image %s is a dead letter (%s); see `cxr node_status`", short_name(name), reason)
-
-
-def _draw_picture(served: ServedModel, answer: ReportedAnswer, image: DecodedImage) -> NDArray[np.uint8]:
-    """Draw the answer over the image, with what counted for the network where that can be computed."""
-    grey, heat = shrink(image.grey, PICTURE_SIDE), None
-    if answer.probability is not None:
-        with suppress(DataError):  # a network without a convolution
-            heat = grad_cam(served.predictor, grey)
-    return draw_picture(grey, answer, original_width=image.grey.shape[1], heat=heat, boxes=None, phantom_boxes=False)

@@ -21,7 +21,7 @@ from cxr.pacs.storage_provider import StorageProvider
 from cxr.pacs.tls import make_context
 
 if TYPE_CHECKING:
-    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.model_provider import DetectorProvider, ModelProvider
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,15 @@ _STOP_SECONDS = 20.0
 """Time that a worker has to finish what it is doing."""
 
 
-def run_node(settings: NodeSettings, open_model: Callable[[ExitStack], ModelProvider]) -> None:
+def run_node(
+    settings: NodeSettings, open_models: Callable[[ExitStack], tuple[ModelProvider, DetectorProvider | None]]
+) -> None:
     """Receive, answer and deliver until an exception, such as an interrupt, ends it.
 
     Args:
         settings: settings of the node.
-        open_model: loads the model; what must be closed afterwards is put on the stack.
+        open_models: loads the model, and the detector whose boxes captures show if there is one; what must be closed
+            afterwards is put on the stack.
 
     Raises:
         ParameterError: if an address is not free, another node uses the folder, or a file for TLS cannot be read.
@@ -52,14 +55,14 @@ def run_node(settings: NodeSettings, open_model: Callable[[ExitStack], ModelProv
         destination = open_destination(settings)
         storage = StorageProvider(settings, queue, metrics, tls, image_waits.set)
         stack.callback(storage.stop)
-        provider = open_model(stack)
+        provider, detectors = open_models(stack)
         decoder = stack.enter_context(
             SandboxedDecoder(
                 seconds=settings.read_seconds, max_bytes=settings.reception.max_bytes * 2, options=settings.options
             )
         )
         answering = AnsweringWorker(
-            queue, provider, decoder, metrics,
+            queue, provider, detectors, decoder, metrics,
             capture=settings.capture, deidentified=settings.deidentified, on_report=report_waits.set,
         )  # fmt: skip
         delivery = DeliveryWorker(queue, destination, settings.delivery, metrics)

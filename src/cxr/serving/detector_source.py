@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import MissingInputError
+from cxr.errors import MissingInputError, UnknownVersionError
 from cxr.files import METADATA_FILE
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
 from cxr.serving.model_folder import evaluation_candidates, find_reference, first_with, folder_identity
 from cxr.serving.model_source import (
     ModelSource,
+    ServedModel,
     alias_notice,
     drawn_image,
     first_alias,
@@ -80,6 +81,14 @@ class ServedDetector:
         """The recipe that prepares an image for it."""
         return self.predictor.recipe
 
+    def matches(self, classifier: ModelMetadata) -> bool:
+        """Whether boxes are shown without a request: both were trained on patients, or both on phantoms.
+
+        Args:
+            classifier: metadata of the classifier whose predictions stand beside the boxes.
+        """
+        return self.metadata.dataset_kind == classifier.dataset_kind
+
     def draw_boxes(
         self, prepared: Sequence[NDArray[np.uint8]], shapes: Sequence[tuple[int, ...]]
     ) -> list[tuple[ScoredBox, ...]]:
@@ -119,6 +128,45 @@ def registered_detector_source(
     return version_source(
         store, registered_name, load_detector, version=version, alias=alias, fallback=fallback, remedy=DETECTOR_REMEDY
     )
+
+
+def capture_detector_source(
+    store: Store,
+    *,
+    regions_name: str | None,
+    alias: str,
+    fallback: str | None,
+    model: Path | None,
+    regions_model: Path | None,
+    regions_evaluation: Path | None,
+) -> ModelSource[ServedDetector] | None:
+    """Find the detector whose boxes captures show, as :func:`cxr.serving.provider_opening.open_detector` opens it.
+
+    Args:
+        store: the tracking store.
+        regions_name: name of the registered detector; None for none.
+        alias: the preferred alias.
+        fallback: the alias to use if no version has the preferred one; None for none.
+        model: folder of the classifier; None if it is a registered version. Only such a one has a registered detector.
+        regions_model: folder of a trained detector, instead of a registered version; None for none.
+        regions_evaluation: folder of its evaluation; None to find it.
+
+    Returns:
+        The detector, not loaded yet; None if there is none.
+
+    Raises:
+        MissingInputError: if a file or the local store does not exist, or the detector is not evaluated.
+        RegistryError: if the store does not answer.
+    """
+    if regions_model is not None:
+        return detector_folder_source(regions_model, regions_evaluation, None)
+    if model is not None or regions_name is None:
+        return None
+    try:
+        return registered_detector_source(store, regions_name, version=None, alias=alias, fallback=fallback)
+    except UnknownVersionError:
+        log.info("no version of %s has the alias %s: no boxes are drawn", regions_name, alias)
+        return None
 
 
 def use_reference_of_classifier(
@@ -202,6 +250,26 @@ def detector_banner(metadata: ModelMetadata, version: str, alias: str, preferred
     """
     phantom = PHANTOM_BOXES_BANNER if metadata.dataset_kind == "phantom" else None
     return join_sentences(phantom, alias_notice(version, alias, preferred_alias))
+
+
+def log_banners(served: ServedModel, detector: ServedDetector | None) -> None:
+    """Log what people must see beside predictions and boxes.
+
+    Args:
+        served: the classifier.
+        detector: the detector whose boxes captures are to show; None for none.
+    """
+    if served.banner:
+        log.warning("%s", served.banner)
+    if detector is None:
+        return
+    if not detector.matches(served.metadata):
+        log.warning(
+            "captures show no boxes: the detector was trained on %s, the classifier on %s",
+            detector.metadata.dataset_kind, served.metadata.dataset_kind,
+        )  # fmt: skip
+    elif detector.banner:
+        log.warning("%s", detector.banner)
 
 
 def detector_folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource[ServedDetector]:

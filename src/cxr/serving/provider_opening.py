@@ -1,12 +1,18 @@
-"""Opens the classifier that a service starts with: a model of a folder, or the version that has an alias."""
+"""Opens the classifier and the detector that a service starts with: of a folder, or the version that has an alias."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cxr.models.backend import load_keras
+from cxr.serving.detector_source import detector_folder_source
 from cxr.serving.model_folder import folder_source
-from cxr.serving.model_provider import AliasModelProvider, FolderModelProvider
+from cxr.serving.model_provider import (
+    AliasDetectorProvider,
+    AliasModelProvider,
+    FolderDetectorProvider,
+    FolderModelProvider,
+)
 from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
 from cxr.tracking.health import use_short_timeouts
 from cxr.tracking.store import Store
@@ -48,3 +54,38 @@ def open_classifier(
     find_version(store, registered_name, alias, fallback, remedy=CLASSIFIER_REMEDY)
     load_keras()
     return AliasModelProvider(store, registered_name, alias, fallback=fallback)
+
+
+def open_detector(
+    store: Store,
+    *,
+    regions_name: str | None,
+    alias: str,
+    fallback: str | None,
+    model: Path | None,
+    regions_model: Path | None,
+    regions_evaluation: Path | None,
+) -> FolderDetectorProvider | AliasDetectorProvider | None:
+    """Load the detector that draws boxes beside the classifier's predictions, if there is one.
+
+    Args:
+        store: the tracking store.
+        regions_name: name of the registered detector; None for none.
+        alias: the preferred alias.
+        fallback: the alias to use, with a banner, until a version gets ``alias``; None for none.
+        model: folder of the classifier; None if it is a registered version. Only such a one has a registered detector.
+        regions_model: folder of a trained detector, instead of a registered version; None for none.
+        regions_evaluation: folder of its evaluation; None to find it.
+
+    Returns:
+        The provider; nothing follows the alias yet. None without a detector.
+
+    Raises:
+        MissingInputError: if a file or the local store does not exist, or the detector is not evaluated.
+        RegistryError: if the store does not answer.
+    """
+    if regions_model is not None:
+        return FolderDetectorProvider(detector_folder_source(regions_model, regions_evaluation, None).load())
+    if model is not None or regions_name is None:
+        return None
+    return AliasDetectorProvider(store, regions_name, alias, fallback=fallback)

@@ -79,14 +79,8 @@ class FixedModelStep(ModelStep):
         )
 
 
-RegionsName = Annotated[
-    str,
-    Field(min_length=1, description="Name of the registered detector, which draws boxes around opacities."),
-]
-
-
 class RegionsStep(ModelStep):
-    """A service that also draws boxes, with the version of the detector that has the alias, or one of a folder."""
+    """A step that also draws boxes, with the version of the detector that has the alias, or one of a folder."""
 
     regions_name: Annotated[
         str | None,

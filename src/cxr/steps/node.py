@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cxr.pacs.settings import TITLE_PATTERN, DestinationAddress
-from cxr.steps.model_fields import ModelStep
+from cxr.steps.model_fields import RegionsStep
 from cxr.steps.reading_fields import ReadingStep
 
 if TYPE_CHECKING:
     from cxr.pacs.settings import NodeSettings, TlsFiles
-    from cxr.serving.model_provider import ModelProvider
+    from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def _check_destination(value: str) -> str:
     return value
 
 
-class Node(ModelStep, ReadingStep):
+class Node(RegionsStep, ReadingStep):
     """Receive radiographs from a PACS over DICOM, answer them with the champion, and send the reports back."""
 
     name: ClassVar[str] = "node"
@@ -62,7 +62,8 @@ class Node(ModelStep, ReadingStep):
         Path | None, Field(description="Authorities that must have signed the certificates of all peers, PEM.")
     ] = None
     capture: Annotated[
-        bool, Field(description="Also send an image with the answer, for viewers that show no reports.")
+        bool,
+        Field(description="Also send an image with the answer, Grad-CAM and boxes, for viewers that show no reports."),
     ] = False
     deidentified: Annotated[bool, Field(description="Leave what identifies a patient out of reports.")] = False
     max_megabytes: Annotated[float, Field(gt=0, le=1024, description="Largest object, MiB.")] = 128.0
@@ -168,13 +169,13 @@ class Node(ModelStep, ReadingStep):
         """Receive, answer and deliver until interrupted."""
         from cxr.pacs.node import run_node
 
-        run_node(self.settings(), self._open_model)
+        run_node(self.settings(), self._open_models)
 
-    def _open_model(self, stack: ExitStack) -> ModelProvider:
-        """Load the model, and follow its alias."""
-        from cxr.serving.alias_watcher import AliasChange, AliasWatcher
-        from cxr.serving.model_provider import AliasModelProvider
-        from cxr.serving.provider_opening import open_classifier
+    def _open_models(self, stack: ExitStack) -> tuple[ModelProvider, DetectorProvider | None]:
+        """Load the model, and the detector if captures are sent, and follow their aliases."""
+        from cxr.serving.detector_source import log_banners
+        from cxr.serving.model_provider import AliasProvider
+        from cxr.serving.provider_opening import open_classifier, open_detector
 
         provider = open_classifier(
             self.store,
@@ -185,14 +186,29 @@ class Node(ModelStep, ReadingStep):
             evaluation=self.evaluation,
             reference=self.reference,
         )
-        if provider.current.banner:
-            log.warning("%s", provider.current.banner)
-        if isinstance(provider, AliasModelProvider):
+        detectors = None
+        if self.capture:
+            detectors = open_detector(
+                self.store,
+                regions_name=self.regions_name,
+                alias=self.alias,
+                fallback=self.fallback,
+                model=self.model,
+                regions_model=self.regions_model,
+                regions_evaluation=self.regions_evaluation,
+            )
+        log_banners(provider.current, detectors.current if detectors is not None else None)
+        for followed in (provider, detectors):
+            if isinstance(followed, AliasProvider):
+                self._follow(followed, stack)
+        return provider, detectors
 
-            def log_change(change: AliasChange) -> None:
-                log.info("%s: %s", self.registered_name, change)
+    def _follow(self, provider: AliasProvider[Any], stack: ExitStack) -> None:
+        from cxr.serving.alias_watcher import AliasChange, AliasWatcher
 
-            watcher = AliasWatcher(provider, self.seconds, [log_change])
-            watcher.start()
-            stack.callback(watcher.stop)
-        return provider
+        def log_change(change: AliasChange) -> None:
+            log.info("%s: %s", provider.registered_name, change)
+
+        watcher = AliasWatcher(provider, self.seconds, [log_change])
+        watcher.start()
+        stack.callback(watcher.stop)

@@ -15,7 +15,7 @@ from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
 from cxr.images.reading_options import MAX_PIXELS
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
 from cxr.steps.dicomweb_fields import DicomwebStep
-from cxr.steps.model_fields import FixedModelStep, RegionsName
+from cxr.steps.model_fields import FixedModelStep, RegionsStep
 from cxr.steps.reading_fields import ReadingStep
 from cxr.steps.report_fields import ReportStep
 
@@ -31,14 +31,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _ScoringJob:
-    """The images, the model and the parts of the table: known before the model is loaded."""
+    """The images, the models and the parts of the table: known before a model is loaded."""
 
     images: ImageSource
     model: ModelSource[Any]
     parts: ScoringParts[Any]
+    detector: ModelSource[ServedDetector] | None = None
 
 
-class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
+class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep):
     """Predict for radiographs, or draw boxes around opacities: on the terminal for a few files, or into a file."""
 
     name: ClassVar[str] = "predict"
@@ -77,7 +78,6 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
         bool,
         Field(description="Draw boxes around opacities: model, version and alias are then those of a detector."),
     ] = False
-    regions_name: RegionsName = "pneumonia-regions"
     endpoint_url: Annotated[
         str | None, Field(description="Address of an object store; by default AWS_ENDPOINT_URL.")
     ] = None
@@ -132,6 +132,11 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
                 f"expected reports of a classifier, received {' and '.join(self.report_folders)} with regions=true; "
                 "leave one of them out"
             )
+        if self.regions and self.regions_model is not None:
+            raise ValueError(
+                f"expected the folder of the detector as model, received regions_model={self.regions_model} with "
+                "regions=true; name it as --model"
+            )
         return self
 
     def execute(self) -> None:
@@ -163,9 +168,9 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
         job = self._job or self._prepare()
         load_keras()
         served = job.model.load()
-        if served.banner:
-            log.warning("%s", served.banner)
         if self.regions:
+            if served.banner:
+                log.warning("%s", served.banner)
             self._draw_boxes(job, served)
             return
         with self.new_report_folders() as folders:
@@ -173,7 +178,10 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
 
     def _predict(self, job: _ScoringJob, served: ServedModel, folders: Mapping[str, Path]) -> None:
         from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
+        from cxr.serving.detector_source import log_banners
 
+        detector = None if job.detector is None else job.detector.load()
+        log_banners(served, detector)
         model = ScoringModel(
             served.predictor, served.version or None, served.alias or None, served.reference, served.banner
         )
@@ -181,7 +189,7 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
         options = self.reading_options(MAX_PIXELS)
         # Where a table is written, reports are kept with its parts until all exist.
         written = folders if target is None else {field: job.parts.side_folder(field) for field in folders}
-        files = self._report_files(served, written) if folders else None
+        files = self._report_files(job, served, detector, written) if folders else None
         if target is not None:
             score_to_table(
                 job.images, model, job.parts, *target, options=options, workers=workers, batch_size=batch_size,
@@ -197,31 +205,35 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
         if target is not None and folders:
             self._collect_reports(job, written, folders)
 
-    def _report_files(self, served: ServedModel, folders: Mapping[str, Path]) -> ReportFiles:
-        from cxr.dicom_report.answer import ReportedModel
+    def _report_files(
+        self, job: _ScoringJob, served: ServedModel, detector: ServedDetector | None, folders: Mapping[str, Path]
+    ) -> ReportFiles:
+        from cxr.dicom_report.instance import CAPTURE, REPORT
         from cxr.dicom_report.report_files import ReportFiles
+        from cxr.serving.report_builders import report_builder
 
-        model = ReportedModel.of(
-            served.metadata,
-            version=served.version or None,
-            registered_name=self.registered_name,
-            banner=served.banner,
+        kinds = {"sr": REPORT, "captures": CAPTURE}
+        builder = report_builder(
+            served,
+            self.registered_name,
+            detector,
+            self.regions_name,
+            kinds=[kinds[field] for field in folders],
+            deidentified=self.deidentified,
         )
         return ReportFiles(
-            model,
-            served.predictor,
-            reports=folders.get("sr"),
-            captures=folders.get("captures"),
+            builder,
+            {kinds[field]: folder for field, folder in folders.items()},
+            left_out=None if self._target() is None else job.parts.side_folder("without_report"),
             options=self.reading_options(MAX_PIXELS),
-            deidentified=self.deidentified,
         )
 
     def _collect_reports(self, job: _ScoringJob, written: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
         from cxr.dicom_report.report_files import collect_files
+        from cxr.inference.scoring.table import image_digests
 
         for field, folder in folders.items():
-            digests = (digest for table in job.parts.tables() for digest in table["sha256"].to_pylist())
-            collect_files(written[field], digests, folder)
+            collect_files(written[field], image_digests(job.parts), folder)
 
     def _draw_boxes(self, job: _ScoringJob, served: ServedDetector) -> None:
         from cxr.regions.scoring import ScoringDetector, boxes_to_table, boxes_to_text
@@ -284,8 +296,19 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
             model = self._choose_detector()
             return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity + options, self.part_size))
         model = self.choose_model()
-        identity = model.identity + options + self.report_identity
-        return _ScoringJob(images, model, TableParts(folder, images.files, identity, self.part_size))
+        detector = self._choose_capture_detector()
+        identity = model.identity + options + self.report_identity + (detector.identity if detector else "")
+        return _ScoringJob(images, model, TableParts(folder, images.files, identity, self.part_size), detector)
+
+    def _choose_capture_detector(self) -> ModelSource[ServedDetector] | None:
+        from cxr.serving.detector_source import capture_detector_source
+
+        if self.captures is None:
+            return None
+        return capture_detector_source(
+            self.store, regions_name=self.regions_name, alias=self.alias, fallback=self.fallback, model=self.model,
+            regions_model=self.regions_model, regions_evaluation=self.regions_evaluation,
+        )  # fmt: skip
 
     def _choose_detector(self) -> ModelSource[ServedDetector]:
         from cxr.serving.detector_source import (
@@ -296,6 +319,11 @@ class Predict(FixedModelStep, ReadingStep, DicomwebStep, ReportStep):
 
         if self.model is not None:
             return detector_folder_source(self.model, self.evaluation, self.reference)
+        if self.regions_name is None:
+            raise MissingInputError(
+                "expected a registered detector or a folder as model with regions=true, received regions_name=null; "
+                "name one of them"
+            )
         source = registered_detector_source(
             self.store, self.regions_name, version=self.version, alias=self.alias, fallback=self.fallback
         )

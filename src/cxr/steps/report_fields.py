@@ -23,7 +23,7 @@ class ReportStep(Step):
     ] = None
     captures: Annotated[
         Path | None,
-        Field(description="Folder to write: a DICOM picture for each DICOM image, with Grad-CAM and the answer."),
+        Field(description="Folder to write: a DICOM picture for each DICOM image, with Grad-CAM, boxes and answer."),
     ] = None
     deidentified: Annotated[
         bool, Field(description="Leave patient, order and times of the study out of reports and pictures; UIDs stay.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from cxr.errors import RegistryError, UnknownVersionError
@@ -21,6 +21,7 @@ from cxr.promotion.log import (
     known_aliases,
     previous_champion,
 )
+from cxr.tracking.alias_permissions import check_removal, expect_permission
 from cxr.tracking.health import first_line, hide_passwords
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
@@ -82,7 +83,14 @@ class Aliases:
 
         Returns:
             Which versions have the aliases.
+
+        Raises:
+            RegistryError: if the login may not complete a move, or write the log.
         """
+        with self._expect_permission():
+            return self._synchronize()
+
+    def _synchronize(self) -> AliasState:
         deadline = time.monotonic() + PATIENCE
         while True:
             # Read the log first: if an entry is written meanwhile, ours will be refused.
@@ -149,6 +157,9 @@ class Aliases:
 
         Returns:
             The entry; None if another process has written the next entry meanwhile: synchronize and decide again.
+
+        Raises:
+            RegistryError: if the login may not change the aliases or the log.
         """
         after = known_aliases({**state.versions, **versions})
         entry = PromotionEntry(
@@ -165,10 +176,13 @@ class Aliases:
             trained_by=tuple(trained_by),
             approved_by=approved_by,
         )
-        if not self.log.append(entry):
-            return None
-        self._set(state.versions, after)
-        self.log.mark_applied(entry.number)
+        with self._expect_permission():
+            removed = (version for alias, version in state.versions.items() if after.get(alias) is None)
+            check_removal(self._client, self._name, filter(None, removed))
+            if not self.log.append(entry):
+                return None
+            self._set(state.versions, after)
+            self.log.mark_applied(entry.number)
         return entry
 
     def roll_back(self, reason: str) -> PromotionEntry:
@@ -294,8 +308,6 @@ class Aliases:
         return None if address is None else str(address)
 
     def _set(self, before: AliasVersions, after: AliasVersions) -> None:
-        from mlflow.exceptions import MlflowException
-
         for alias in ALIASES:
             version = after.get(alias)
             if version == before.get(alias):
@@ -303,8 +315,10 @@ class Aliases:
             if version is not None:
                 self._client.set_registered_model_alias(self._name, alias, version)
             else:
-                with suppress(MlflowException):
-                    self._client.delete_registered_model_alias(self._name, alias)
+                self._client.delete_registered_model_alias(self._name, alias)  # also if nobody has it any more
+
+    def _expect_permission(self) -> AbstractContextManager[None]:
+        return expect_permission(self._name, self.log.experiment)
 
 
 def read_promotion_log(store: Store, registered_name: str) -> list[PromotionEntry]:

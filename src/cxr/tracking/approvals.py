@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +36,6 @@ log = logging.getLogger(__name__)
 
 APPROVAL_TAG = "approval"
 """Tag of a version that was approved: by whom, when and why."""
-PERMISSION_PROBE = "permission_probe"
-"""Tag that no version has; who may remove it may approve."""
 NO_REASON = "approved in MLflow's page without a reason"
 MAX_LENGTHS = {APPROVED_BY: 100, APPROVAL_REASON: 1000}
 """Characters of a tag that go into the promotion log."""
@@ -101,17 +98,16 @@ class Approvals:
                     f"expected version {number} of {self._name} to keep the rules still, received a broken one: "
                     f"{'; '.join(decision.reasons)}; it stays candidate until the next `cxr register`"
                 )
-            with self._expect_permission(number):
-                entry = self._aliases.move(
-                    state,
-                    "approval",
-                    {CANDIDATE: None, **after},
-                    candidate=number,
-                    reasons=[reason],
-                    figures=comparison.figures() if comparison else {},
-                    trained_by=approval.trained_by,
-                    approved_by=user,
-                )
+            entry = self._aliases.move(
+                state,
+                "approval",
+                {CANDIDATE: None, **after},
+                candidate=number,
+                reasons=[reason],
+                figures=comparison.figures() if comparison else {},
+                trained_by=approval.trained_by,
+                approved_by=user,
+            )
             if entry is not None:
                 self._store_decision(entry, facts, promotion, decision, comparison)
                 return entry
@@ -214,29 +210,6 @@ class Approvals:
                  f"version {number}, received user={approval.approved_by!r}; ask a colleague to approve it under their "
                  "own name"]
             )  # fmt: skip
-
-    @contextmanager
-    def _expect_permission(self, number: str) -> Iterator[None]:
-        """Refuse a login that may not change the registered model, before the log says that it has approved a version.
-
-        Another process would complete that entry with its own permission.
-        """
-        from mlflow.exceptions import MlflowException
-
-        client = self._store.client
-        try:
-            # Removing the alias of a candidate takes more than EDIT. No version has this tag: nothing is removed.
-            client.delete_model_version_tag(self._name, number, PERMISSION_PROBE)
-            yield
-        except MlflowException as error:
-            if error.error_code != "PERMISSION_DENIED":
-                raise
-            raise RegistryError(
-                f"expected a login that may change {self._name} and its promotion log, received one without the "
-                "permission; ask an administrator for MANAGE on the registered model and EDIT on the experiment "
-                f"{self._aliases.log.experiment!r} (mlflow/README.md), or approve in MLflow's page, where EDIT on the "
-                "registered model is enough"
-            ) from error
 
     def _store_decision(
         self,

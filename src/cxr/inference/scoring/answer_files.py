@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cxr.images.recipes import Recipe
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import CheckedImage
     from cxr.inference.scoring.table import PredictionRow
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 
 class AnswerFiles(ABC):
     """Writes files about images, such as DICOM reports, while a batch is scored."""
+
+    @property
+    @abstractmethod
+    def recipes(self) -> Sequence[Recipe]:
+        """Recipes that images are prepared by for these files, also those that the model needs itself."""
 
     @abstractmethod
     def examine(self, data: bytes, image: DecodedImage | None) -> Any:
@@ -34,4 +41,12 @@ class AnswerFiles(ABC):
             examined: what :meth:`examine` gave.
             image: the checked image; None if it could not be decoded.
             row: the answer.
+        """
+
+    @abstractmethod
+    def figures(self, digests: Iterable[str | None]) -> Mapping[str, Any]:
+        """Figures for the summary of a table, the same however often the run was interrupted.
+
+        Args:
+            digests: SHA-256 of the images of the table; None for one that was not read.
         """

@@ -24,7 +24,14 @@ from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.checked_prediction import CheckedImage, PredictionResult, check_image, predict_checked
 from cxr.inference.scoring.answer_files import AnswerFiles
 from cxr.inference.scoring.sources import TRANSFER, ImageFile, ImageSource
-from cxr.inference.scoring.table import FIRST_ERRORS, PredictionRow, ResultT, ScoringParts, problem_kinds
+from cxr.inference.scoring.table import (
+    FIRST_ERRORS,
+    PredictionRow,
+    ResultT,
+    ScoringParts,
+    image_digests,
+    problem_kinds,
+)
 
 if TYPE_CHECKING:
     from cxr.images.reading_options import ReadingOptions
@@ -114,6 +121,8 @@ def predict_rows(
         MissingInputError: if the model isn't calibrated.
     """
     recipes, reference = model.predictor.recipes, model.reference
+    if answer_files is not None:
+        recipes = tuple(dict.fromkeys((*recipes, *answer_files.recipes)))
     batches = read_in_batches(
         source, files, recipes, reference, options=options, workers=workers, batch_size=batch_size,
         answer_files=answer_files,
@@ -241,8 +250,8 @@ def score_to_table(
         model: the model.
         parts: where the rows are kept until all exist; the caller removes them.
         table: file to write; its name ends in ``.parquet`` or ``.csv``.
-        summary: JSON file to write: figures of the table, its source with the files that are left out and why, the
-            model and its threshold.
+        summary: JSON file to write: figures of the table and of ``answer_files``, its source with the files that are
+            left out and why, the model and its threshold.
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
@@ -260,6 +269,7 @@ def score_to_table(
         summary,
         {
             **figures,
+            **({} if answer_files is None else answer_files.figures(image_digests(parts))),
             "left_out": source.left_out_figures,
             "source": source.name,
             **model.columns,

@@ -250,6 +250,19 @@ class TableParts(ScoringParts[PredictionRow]):
         }
 
 
+def image_digests(parts: ScoringParts[PredictionRow]) -> Iterator[str | None]:
+    """Read the SHA-256 of the files of a table.
+
+    Args:
+        parts: the parts of the table.
+
+    Yields:
+        The digest of each file, in order; None for one that could not be read.
+    """
+    for table in parts.tables():
+        yield from table["sha256"].to_pylist()
+
+
 def error_kind(error: str) -> str:
     """Kind of a problem or a refusal, of a text that begins with it, such as ``"truncated: ..."``."""
     return error.partition(":")[0]

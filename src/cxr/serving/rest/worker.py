@@ -199,21 +199,23 @@ class _Worker:
 
     def _open_detector(self, stack: ExitStack, watchers: list[AliasWatcher]) -> DetectorProvider | None:
         """Load the detector, if there is one, and add the watcher of its alias."""
-        from cxr.serving.detector_source import detector_folder_source
-        from cxr.serving.model_provider import AliasDetectorProvider, FolderDetectorProvider
+        from cxr.serving.model_provider import AliasDetectorProvider
+        from cxr.serving.provider_opening import open_detector
 
         settings = self._settings
-        provider: DetectorProvider
-        if settings.regions_model is not None:
-            source = detector_folder_source(settings.regions_model, settings.regions_evaluation, None)
-            provider = FolderDetectorProvider(source.load())
-        elif settings.model is not None or settings.regions_name is None:
+        provider = open_detector(
+            self._store,
+            regions_name=settings.regions_name,
+            alias=settings.alias,
+            fallback=settings.fallback,
+            model=settings.model,
+            regions_model=settings.regions_model,
+            regions_evaluation=settings.regions_evaluation,
+        )
+        if provider is None:
             return None
-        else:
-            provider = registered = AliasDetectorProvider(
-                self._store, settings.regions_name, settings.alias, fallback=settings.fallback
-            )
-            watchers.append(self._watch(registered, stack))
+        if isinstance(provider, AliasDetectorProvider):
+            watchers.append(self._watch(provider, stack))
         if provider.current is not None and provider.current.banner and self._number == 0:
             log.warning("%s", provider.current.banner)
         return provider
