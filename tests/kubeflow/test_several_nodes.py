@@ -67,11 +67,8 @@ def test_the_values_are_those_of_a_training_on_one_node(step, params):
 
 def test_task_and_nodes_share_a_volume_and_only_the_nodes_have_gpus(package, step):
     graph, platforms = yaml.safe_load_all(package.read_text())
-    pods = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    pod, container = (
-        pods["exec-train-on-nodes"],
-        graph["deploymentSpec"]["executors"]["exec-train-on-nodes"]["container"],
-    )
+    container = graph["deploymentSpec"]["executors"]["exec-train-on-nodes"]["container"]
+    pod = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-on-nodes"]
     (mount,) = pod["pvcMount"]
     assert mount["mountPath"] == str(step.checkpoints)
     assert mount["pvcNameParameter"]["runtimeValue"]["constant"] == step.nodes["claim"] == "training"
