@@ -30,7 +30,7 @@ def commands(texts):
     """Every command of a shell block, as (document, words)."""
     for name, text in texts.items():
         for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words:
                     yield name, words
