@@ -79,10 +79,10 @@ class KubernetesServer:
         if method == "GET" and job and job[1] in self.jobs:
             self.on_look(self.jobs[job[1]])
             # Kubernetes removes the job some time after the request to delete it.
-            found = self.jobs.get(job[1])
-            if found and "deletionTimestamp" in found["metadata"]:
+            stored = self.jobs.get(job[1])
+            if stored and "deletionTimestamp" in stored["metadata"]:
                 del self.jobs[job[1]]
-            return (200, found) if found else (404, "not found")
+            return (200, stored) if stored else (404, "not found")
         if method == "DELETE" and job and job[1] in self.jobs:
             assert json.loads(body) == {"propagationPolicy": "Foreground"}
             self.jobs[job[1]]["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"

@@ -67,7 +67,7 @@ class CheckpointDisk(_SettingsModel):
     """Storage class; null or empty takes the default of the cluster."""
 
 
-class NodeSettings(_SettingsModel):
+class TrainingNodeSettings(_SettingsModel):
     """The nodes that train one classifier together."""
 
     count: int = Field(1, ge=1, le=64)
@@ -144,7 +144,7 @@ class ContainerSettings(_SettingsModel):
     """Size of /dev/shm while training; null keeps the default."""
     checkpoints: CheckpointDisk = CheckpointDisk()
     """The disk for checkpoints."""
-    nodes: NodeSettings = NodeSettings()
+    nodes: TrainingNodeSettings = TrainingNodeSettings()
     """Nodes of each training."""
     images: ImageVolume = ImageVolume()
     """Volume with images to score."""
