@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from cxr.cli.main import main, parse_step
 from cxr.steps.train import Train
 from support.kubernetes_server import KubernetesServer, end_job
+from support.loopback import free_port
 
 VALUES = {
     "model": "three_block",
@@ -252,3 +257,60 @@ def test_a_task_outside_a_run_needs_a_name_for_it(task, monkeypatch):
     monkeypatch.delenv("CXR_PIPELINE_RUN")
     status, error = task()
     assert (status, "run_id" in error) == (2, True)
+
+
+class RunningNodes:
+    """Starts the processes of a job with its own command and variables, as the Trainer's runtime for JAX does."""
+
+    def __init__(self, server, folder):
+        self._server, self._folder = server, folder
+        self._processes = []
+
+    def look(self, job):
+        """Start the processes at the first look, and report on them at each."""
+        trainer, name = job["spec"]["trainer"], job["metadata"]["name"]
+        if not self._processes:
+            port = free_port()
+            self._processes = [self._start(trainer, number, port) for number in range(trainer["numNodes"])]
+        statuses = [process.poll() for process in self._processes]
+        for number, status in enumerate(statuses):
+            phase = {None: "Running", 0: "Succeeded"}.get(status, "Failed")
+            self._server.add_pod(name, number, phase, (self._folder / f"{number}.log").read_text())
+        if any(statuses):
+            end_job(job, "Failed", "a pod failed")
+        elif statuses == [0] * len(statuses):
+            end_job(job, "Complete")
+
+    def _start(self, trainer, number, port):
+        variables = {entry["name"]: entry["value"] for entry in trainer["env"]} | {
+            "JAX_NUM_PROCESSES": str(trainer["numNodes"]),
+            "JAX_PROCESS_ID": str(number),
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        }
+        assert trainer["command"] == ["cxr"]
+        command = [sys.executable, "-m", "cxr.cli.main", *trainer["args"]]
+        with (self._folder / f"{number}.log").open("wb") as log:
+            # As in a container, there is no data.dvc.
+            return subprocess.Popen(command, env=os.environ | variables, stdout=log, stderr=log, cwd=self._folder)
+
+
+@pytest.mark.exhaustive  # what two processes compute is compared in tests/training
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_two_real_processes_train_by_the_command_of_the_job(task, server, tmp_path):
+    from support.training_folders import write_training_folders
+
+    folders = write_training_folders(tmp_path / "images", train=24, validation=10)
+    nodes = json.loads(VALUES["nodes"]) | {"secrets": {}}
+    server.on_look = RunningNodes(server, tmp_path).look
+    status, error = task(
+        **folders, architecture="shallow", model="small", epochs="2", batch_size="12", augmentation="{}",
+        tracking_uri="", nodes=json.dumps(nodes), interval="0.5",
+    )  # fmt: skip
+    assert status == 0, error
+    assert "process 0: process 0 of 2 waits for the others" in error
+    facts = json.loads((tmp_path / "trained" / "training.json").read_text())
+    assert (facts["devices"], facts["batch_size"], facts["device_batch_size"]) == (2, 12, 6)
+    assert len((tmp_path / "trained" / "history.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "trained" / "model.keras").is_file()
+    assert not list((tmp_path / "volume").iterdir())
