@@ -6,6 +6,7 @@ import ipaddress
 
 import pytest
 
+from cxr.train_job.manifest import POD_LABELS
 from support.kustomize import OTHER_PODS, STEP_LABELS, Object, Pod, of_kind, overlay, pods
 
 INTERNET, PRIVATE, NODE_KEYS = "93.184.216.34", "10.20.30.40", "169.254.169.254"
@@ -63,6 +64,7 @@ def cast(objects: list[Object], steps_in: str = "cxr") -> dict[str, Pod]:
     """Everybody on the stage, by a short name."""
     short = {pod.owner.partition("/")[2]: pod for pod in pods(objects)}
     short["step"] = Pod("Workflow/cxr-training", steps_in, STEP_LABELS, {})
+    short["training-node"] = Pod("TrainJob/shallow", steps_in, POD_LABELS, {})
     for namespace, labels in OTHER_PODS:
         short[namespace] = Pod(namespace, namespace, labels, {})
     short["stranger"] = Pod("stranger", "default", {"app": "stranger"}, {})
@@ -74,12 +76,19 @@ OPEN = {
     "local": {
         ("step", "mlflow"),
         ("step", "s3"),
+        ("training-node", "mlflow"),
         ("mlflow", "postgres"),
         ("mlflow", "s3"),
         ("mlflow-upgrade", "postgres"),
         ("buckets", "s3"),
     },
-    "production": {("step", "mlflow"), ("champion", "mlflow"), ("traefik", "mlflow"), ("monitoring", "champion")},
+    "production": {
+        ("step", "mlflow"),
+        ("training-node", "mlflow"),
+        ("champion", "mlflow"),
+        ("traefik", "mlflow"),
+        ("monitoring", "champion"),
+    },
 }
 
 
@@ -108,7 +117,19 @@ def test_steps_of_a_kubeflow_pipelines_of_its_own_reach_the_servers_too() -> Non
         if reaches(objects, stage["step"], stage[target], PORTS[target])
     }
     assert reached == {"mlflow", "s3"}
+    assert reaches(objects, stage["training-node"], stage["mlflow"], PORTS["mlflow"])
     assert reaches(objects, stage["step"], stage["kubeflow"], 8887)
+
+
+@pytest.mark.parametrize("name", ["local", "production", "standalone"])
+def test_the_nodes_of_a_training_reach_each_other_at_every_port_and_no_step(name: str) -> None:
+    objects = overlay("local") + overlay(name)
+    stage = cast(objects, steps_in="kubeflow" if name == "standalone" else "cxr")
+    node, step = stage["training-node"], stage["step"]
+    other = Pod("TrainJob/shallow", node.namespace, node.labels, {})
+    assert all(reaches(objects, node, other, port) for port in (1234, 45678))
+    assert not reaches(objects, node, step, 1234)
+    assert not reaches(objects, step, node, 1234)
 
 
 @pytest.mark.parametrize("name", ["local", "production"])
@@ -129,13 +150,13 @@ def test_names_are_found_by_all_and_the_way_out_is_narrow(name: str) -> None:
     objects = overlay(name)
     stage = cast(objects)
     outward = set()
-    for pod_name in {pod.owner.partition("/")[2] for pod in pods(objects)} | {"step"}:
+    for pod_name in {pod.owner.partition("/")[2] for pod in pods(objects)} | {"step", "training-node"}:
         assert reaches(objects, stage[pod_name], stage["kube-system"], 53), pod_name
         assert not any(reaches(objects, stage[pod_name], NODE_KEYS, port) for port in (80, 443)), pod_name
         assert not any(reaches(objects, stage[pod_name], INTERNET, port) for port in (80, 5000, 8333)), pod_name
         if reaches(objects, stage[pod_name], INTERNET, 443):
             outward.add(pod_name)
-    assert outward == ({"step"} if name == "local" else {"step", "mlflow"})
+    assert outward == {"step", "training-node"} | ({"mlflow"} if name == "production" else set())
     assert reaches(objects, stage["step"], PRIVATE, 6443)
     assert reaches(objects, stage["mlflow"], PRIVATE, 5432) is (name == "production")
     assert not reaches(objects, stage["mlflow"], INTERNET, 5432)

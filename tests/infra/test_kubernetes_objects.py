@@ -16,6 +16,7 @@ import yaml
 
 from cxr.cli.main import parse_step
 from cxr.steps.serve import Serve
+from cxr.train_job.manifest import POD_LABELS
 from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, containers, named, of_kind, overlay, pods, render
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "inference_service.schema.yaml").read_text(encoding="utf-8"))
@@ -83,7 +84,10 @@ def test_standalone_brings_nothing_that_would_cut_off_what_runs_there() -> None:
     objects = overlay("standalone")
     assert {manifest["kind"] for manifest in objects} == {"ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
     for policy in of_kind(objects, "NetworkPolicy"):
-        assert policy["spec"]["podSelector"]["matchExpressions"][0]["key"] == "workflows.argoproj.io/workflow"
+        assert policy["spec"]["podSelector"] in (
+            {"matchExpressions": [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]},
+            {"matchLabels": POD_LABELS},
+        )
 
 
 def test_production_keeps_neither_database_nor_store_in_the_cluster() -> None:

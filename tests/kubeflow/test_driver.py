@@ -19,7 +19,12 @@ CLUSTER = {
     "secrets": {"s3": "cxr-s3", "mlflow": "cxr-mlflow"},
     "api": "http://ml-pipeline.kubeflow:8888",
 }
-REQUIRED = {"architecture": "shallow", "system": "S1", "recipe": "s1_resize"}
+REQUIRED = {
+    "architecture": "shallow",
+    "system": "S1",
+    "recipe": "s1_resize",
+    "nodes": {"count": 2, "image": "a", "claim": "b", "runtime": "c", "resources": {}, "hours": 1, "user": 10001},
+}
 """Values of required parameters that do not accept every text."""
 SCORING = {"images": "s3://cxr-kubeflow/images"}
 
@@ -68,9 +73,8 @@ def other_pipeline(component_file: Path, output: Path) -> Path:
     def other():
         folder = dsl.importer(artifact_uri="s3://bucket/folder", artifact_class=dsl.Artifact).output
         inputs = component.component_spec.inputs or {}
-        component(
-            **{name: "text" if spec.type == "String" else folder for name, spec in inputs.items() if not spec.optional}
-        )
+        values = {"String": "text", "Dict": {"key": "text"}}
+        component(**{name: values.get(spec.type, folder) for name, spec in inputs.items() if not spec.optional})
 
     compiler.Compiler().compile(other, str(output))
     return output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from cxr.steps import STEPS, load_step
 from cxr.steps.base import FinalStatus, Input, Output, Step, WorkingFolder
+from cxr.steps.parameters import argument_text
 
 if TYPE_CHECKING:
     from kfp.dsl import base_component
@@ -180,7 +180,7 @@ def _interface(
             add(field, field, dsl.Input[_artifact_type(artifact.kind)])
         elif isinstance(artifact, Output):
             add(field, field, dsl.Output[_artifact_type(artifact.kind)])
-    texts = {**paths, **{field: _text(value) for field, value in (constants or {}).items()}}
+    texts = {**paths, **{field: argument_text(value) for field, value in (constants or {}).items()}}
     for field, info in step_class.model_fields.items():
         if field in step_class.artifacts() and field not in paths:
             continue
@@ -206,17 +206,12 @@ def _container_paths(step_class: type[Step], folders: Collection[str]) -> dict[s
     }
 
 
-def _text(value: object) -> str:
-    """A value as the command line of a step reads it."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
 def _component_argument(step_class: type[Step], field: str, value: object) -> Any:
     """A value of ``params.yaml`` in the type of the component's input."""
     if not _nullable(step_class.model_fields[field].annotation):
         kind = _input_type(step_class, field)
         return kind(value) if kind in {float, list, str} else value
-    return NO_VALUE if value is None else _text(value)
+    return NO_VALUE if value is None else argument_text(value)
 
 
 def _component_default(step_class: type[Step], field: str) -> Any:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cxr.errors import ParameterError
 from cxr.kubeflow import CONTAINERS_SECTION
-from cxr.kubeflow.components import component_images
+from cxr.kubeflow.components import CONTAINER_USER, component_images
+from cxr.train_job.manifest import TrainingNodes
 
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
 """How Kubernetes writes amounts of CPU time and memory."""
@@ -64,6 +65,23 @@ class CheckpointDisk(_SettingsModel):
     """Size of the disk for each model. null keeps checkpoints in the container; a lost node loses all epochs."""
     storage_class: str | None = None
     """Storage class; null or empty takes the default of the cluster."""
+
+
+class TrainingNodeSettings(_SettingsModel):
+    """The nodes that train one classifier together."""
+
+    count: int = Field(1, ge=1, le=64)
+    """Nodes for each training; with more than 1, a TrainJob of the Kubeflow Trainer trains it."""
+    claim: str | None = None
+    """Claim of the volume that all nodes and the task mount (ReadWriteMany)."""
+    runtime: str = Field("jax-distributed", min_length=1)
+    """Name of the Trainer's ClusterTrainingRuntime."""
+
+    @model_validator(mode="after")
+    def _check_claim(self) -> Self:
+        if self.count > 1 and self.claim is None:
+            raise ValueError("a count of 1, or a count and the claim of a volume that all nodes can write")
+        return self
 
 
 class ImageVolume(_SettingsModel):
@@ -126,6 +144,8 @@ class ContainerSettings(_SettingsModel):
     """Size of /dev/shm while training; null keeps the default."""
     checkpoints: CheckpointDisk = CheckpointDisk()
     """The disk for checkpoints."""
+    nodes: TrainingNodeSettings = TrainingNodeSettings()
+    """Nodes of each training."""
     images: ImageVolume = ImageVolume()
     """Volume with images to score."""
     cache: CacheVolume = CacheVolume()
@@ -213,6 +233,33 @@ class ContainerSettings(_SettingsModel):
             Its own resources; else those of ``default``.
         """
         return self.resources.get(step) or self.resources.get("default") or ContainerResources()
+
+    def training_nodes(self, image: str, secret_keys: tuple[str, ...]) -> TrainingNodes:
+        """What each node gets where several nodes train one network: the resources of ``train``.
+
+        Args:
+            image: name of the image without registry.
+            secret_keys: keys of the secret of MLflow that become environment variables.
+
+        Returns:
+            The nodes.
+        """
+        resources, gpu = self.resources_of("train"), self.gpu
+        gpus: dict[str, str | int] = {gpu.type: gpu.count} if gpu.count else {}
+        return TrainingNodes(
+            count=self.nodes.count,
+            image=self.image_reference(image),
+            claim=str(self.nodes.claim),
+            runtime=self.nodes.runtime,
+            resources={"cpu": resources.cpu, "memory": resources.memory, **gpus},
+            hours=resources.hours,
+            user=CONTAINER_USER,
+            node_selector=gpu.node_selector if gpu.count else {},
+            tolerations=gpu.tolerations if gpu.count else [],
+            shared_memory=self.shared_memory,
+            secrets={self.secrets.mlflow: secret_keys} if self.secrets.mlflow else {},
+            image_pull_secret=self.secrets.image_pull,
+        )
 
 
 def _describe_problem(problem: Any) -> str:

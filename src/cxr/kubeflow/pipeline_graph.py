@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+TRAINING_ON_NODES = "train_on_nodes"
+"""Step that takes the place of ``train`` where several nodes train one network."""
 CHECKPOINTS_MOUNT = "/checkpoints"
-"""Path in a container at which the disk for checkpoints is mounted."""
+"""Path in a container at which the disk for checkpoints is mounted, or the volume that several nodes share."""
 
 
 class PipelineGraph:
@@ -110,7 +112,7 @@ class PipelineGraph:
         """Add a step to the pipeline that is being built.
 
         Args:
-            name: the step.
+            name: the step. Where several nodes train one network, another step takes the place of ``train``.
             artifacts: field to the output of another task; for a step that reads all models, field to a mapping from
                 model name to output.
             **parameters: parameters that the pipeline sets: those that choose a section, such as ``model``, and the
@@ -128,12 +130,13 @@ class PipelineGraph:
             else:
                 inputs[field] = output
         run_inputs = {field: value for field, value in parameters.items() if not isinstance(value, str)}
-        constants = self.constants(name, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
-        component = build_component(name, tuple(models), constants, tuple(run_inputs), tuple(artifacts))
+        step = TRAINING_ON_NODES if name == "train" and self.settings.nodes.count > 1 else name
+        constants = self.constants(step, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
+        component = build_component(step, tuple(models), constants, tuple(run_inputs), tuple(artifacts))
         task = component(**run_inputs, **inputs)
         label = parameters.get("model") or parameters.get("recipe")
         task.set_display_name(f"{name} {label}" if label else name)
-        return self._with_pod_settings(task, load_step(name))
+        return self._with_pod_settings(task, load_step(step))
 
     def constants(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         """Values of a step that are the same in every run of the pipeline.
@@ -157,12 +160,15 @@ class PipelineGraph:
         if issubclass(step_class, CachingStep):
             # The disk of a container ends with its task.
             values |= {"cache": self.settings.cache.path} if self.settings.cache.claim else {"cache_gigabytes": 0.0}
+        if name == TRAINING_ON_NODES:
+            nodes = self.settings.training_nodes(self._training_image(step_class), MLFLOW_KEYS)
+            values |= {"nodes": nodes.model_dump(mode="json", exclude_defaults=True), "checkpoints": CHECKPOINTS_MOUNT}
         # Building the step reports a wrong value now and not on the cluster.
         step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values})
         return changed_values(step_class, values)
 
     def mount_checkpoints(self, task: PipelineTask, model: str) -> None:
-        """Give a training a disk that outlives its node, and delete the disk afterwards.
+        """Give a training on one node a disk that outlives the node, and delete the disk afterwards.
 
         Args:
             task: the training.
@@ -171,7 +177,7 @@ class PipelineGraph:
         from kfp import kubernetes
 
         disk = self.settings.checkpoints
-        if disk.size is None:
+        if disk.size is None or (model in self.classifiers and self.settings.nodes.count > 1):
             return
         # The class "" would be a volume that a person made by hand. Without the input, the cluster takes its default.
         storage_class = {"storage_class_name": disk.storage_class} if disk.storage_class else {}
@@ -211,7 +217,13 @@ class PipelineGraph:
         """Whether Kubeflow may take the outputs of an earlier run with the same inputs."""
         if step_class.name == "fetch" and self.data_version == NO_VALUE and self.source != "phantom":
             return False  # the images at an address may have changed
-        return self.settings.caching and self.settings.pins_code(image) and step_class.cacheable
+        images = [image, self._training_image(step_class)]
+        return self.settings.caching and all(map(self.settings.pins_code, images)) and step_class.cacheable
+
+    def _training_image(self, step_class: type[Step]) -> str:
+        """Name of the image in which a step computes: its own one, but that of ``train`` for training on nodes."""
+        trains = load_step("train") if step_class.name == TRAINING_ON_NODES else step_class
+        return str(trains.gpu_image if trains.gpu_image and self.settings.gpu.count else trains.container_image)
 
     def _with_pod_settings(self, task: PipelineTask, step_class: type[Step]) -> PipelineTask:
         """Give a task its image, resources, secrets and rules."""
@@ -220,6 +232,8 @@ class PipelineGraph:
         settings, gpu = self.settings, self.settings.gpu
         uses_gpu = step_class.gpu_image is not None and gpu.count > 0
         image = str(step_class.gpu_image if uses_gpu else step_class.container_image)
+        if step_class.name == TRAINING_ON_NODES:
+            kubernetes.mount_pvc(task, pvc_name=str(settings.nodes.claim), mount_path=CHECKPOINTS_MOUNT)
         task.set_container_image(settings.image_reference(image))
         resources = settings.resources_of(step_class.name)
         task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)

@@ -70,6 +70,18 @@ def read_flags(
     return values, problems
 
 
+def argument_text(value: object) -> str:
+    """Write a value as :func:`read_flags` reads it.
+
+    Args:
+        value: a plain value: text, number, list, mapping or None.
+
+    Returns:
+        Its text on the command line.
+    """
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
 def _read_value(text: str) -> Any:
     if text == "null":
         return None

@@ -110,6 +110,7 @@ class ProcessGroup:
             jax.distributed.initialize(
                 self.address, self.count, self.number, initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=END_SECONDS,
+                cluster_detection_method="deactivate",  # in a pod, JAX would ask Kubernetes for what is known already
             )  # fmt: skip
             yield
             jax.distributed.shutdown()
