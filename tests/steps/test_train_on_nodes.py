@@ -146,14 +146,16 @@ def test_a_failed_job_fails_the_task_with_the_errors_of_the_nodes(task, server, 
         step.checkpoints.mkdir()
         (step.checkpoints / "epoch").write_text("3")
         server.add_pod(name, 0, "Failed", "epoch 1\ncxr train: expected a batch_size that 2 devices divide\n")
-        server.add_pod(name, 1, "Running", "cxr train: not from here\n")
+        server.add_pod(name, 1, "Failed", "Killed\n")
+        server.add_pod(name, 2, "Running", "cxr train: not from here\n")
         end_job(job, "Failed", "jobset failed due to one or more job failures")
 
     server.on_look = look
     status, error = task()
     assert status == 1
     assert "received JobsFailed: jobset failed due to one or more job failures" in error
-    assert "cxr train: expected a batch_size that 2 devices divide" in error
+    assert "node-0-0-x7k2p: cxr train: expected a batch_size that 2 devices divide" in error
+    assert "node-0-1-x7k2p: Killed" in error
     assert "not from here" not in error
     assert count(server, "DELETE") == 1
     assert not (tmp_path / "trained").exists()
@@ -184,6 +186,18 @@ def test_another_try_follows_the_job_of_one_that_was_killed(task, server, tmp_pa
     assert task()[0] == 0
     assert (count(server, "POST"), count(server, "DELETE")) == (0, 1)
     assert (tmp_path / "trained" / "model.keras").exists()
+
+
+def test_a_job_of_a_killed_try_that_fails_later_fails_the_task(task, server):
+    server.on_look = lambda job: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        task()
+    (job,) = server.jobs.values()
+    del job["metadata"]["deletionTimestamp"]
+    server.requests.clear()
+    server.on_look = lambda job: end_job(job, "Failed") if count(server, "GET") > 2 else None
+    assert task()[0] == 1
+    assert (count(server, "POST"), count(server, "DELETE")) == (0, 1)
 
 
 def test_another_try_makes_a_failed_job_anew_once_the_old_one_is_gone(task, server):
@@ -243,7 +257,7 @@ def test_a_volume_that_only_the_nodes_see_is_explained(task, server):
     [
         ({"nodes": '{"count": 1, "image": "a"}'}, "count: Input should be greater than or equal to 2"),
         ({"nodes": '{"count": 1, "image": "a"}'}, "claim: Field required"),
-        ({"service_account": "/nowhere"}, "expected a pod with a service account"),
+        ({"service_account": "/nowhere"}, "expected the file /nowhere/token of a service account"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_asked(task, server, changes, message):

@@ -60,14 +60,11 @@ class ApiServer:
         """
         host = environment.get("KUBERNETES_SERVICE_HOST", "")
         missing = [name for name in ("token", "namespace", "ca.crt") if not (account / name).is_file()]
-        if not host or missing:
-            raise ParameterError(
-                [
-                    "expected a pod with a service account, received "
-                    f"KUBERNETES_SERVICE_HOST={host!r} and {account} without {', '.join(missing) or 'gaps'}; run this "
-                    "as a task of the pipeline, or train on one node with `cxr train`"
-                ]
-            )
+        problems = [] if host else ["the environment variable KUBERNETES_SERVICE_HOST, received none"]
+        problems += [f"the file {account / name} of a service account, received none" for name in missing]
+        if problems:
+            advice = "run this in a pod, as a task of the pipeline, or train on one node with `cxr train`"
+            raise ParameterError([f"expected {problem}; {advice}" for problem in problems])
         name = f"[{host}]" if ":" in host else host
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
         return cls(f"https://{name}:{port}", (account / "namespace").read_text().strip(), account)
