@@ -163,8 +163,16 @@ def test_a_failed_job_fails_the_task_with_the_errors_of_the_nodes(task, server, 
     assert (folder / "checkpoints" / "epoch").read_text() == "3", "the next try goes on from there"
 
 
+@pytest.fixture
+def interruptible():
+    """A shell that starts the tests in the background lets them ignore SIGINT."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 @pytest.mark.parametrize(("number", "stopped"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, None)])
-def test_a_task_that_is_stopped_deletes_the_job(task, server, number, stopped):
+def test_a_task_that_is_stopped_deletes_the_job(task, server, number, stopped, interruptible):
     server.on_look = lambda job: os.kill(os.getpid(), number)
     if stopped:
         with pytest.raises(stopped):
