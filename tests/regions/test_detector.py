@@ -50,7 +50,7 @@ on_planes = PreparedInputNetwork(detector, recipe, None, lambda batch: detection
 outputs = on_planes.predict_on_batch(inputs)
 losses, targets = detection_losses(focal_balance=0.25, focal_focus=2.0), detection_targets(data, anchors)
 values = [float(keras.ops.mean(loss(targets[name], outputs[name]))) for name, loss in losses.items()]
-on_planes.compile("sgd", losses)
+on_planes.compile(keras.optimizers.SGD(1e-3), losses)
 steps = [on_planes.train_on_batch(inputs, data, return_dict=True)["loss"] for _ in range(2)]
 finite = [np.isfinite(weight).all() for weight in detector.get_weights()]
 np.savez(folder + "/outputs.npz", values=values, steps=steps, finite=finite, **outputs)

@@ -180,6 +180,7 @@ def test_the_card_says_what_the_detector_is(trained, drawn, training):
 @pytest.mark.exhaustive  # tests/steps/test_predict_regions.py draws boxes of a small detector in pixels of the original
 def test_a_loaded_detector_draws_boxes_in_pixels_of_the_original(long_training, drawn, tmp_path):
     trained = tmp_path / "trained"
+    trained.mkdir()
     write_detector(trained, drawn, *long_training)
     paths = drawn.data.images_of("validation")[0]
     metadata = ModelMetadata.read(trained).with_box_choice(LOW_SCORE, 1.0, "rule")
