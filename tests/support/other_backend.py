@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.support_path import support_path
+
 WITHOUT_TENSORFLOW = """
 import sys
 from importlib.machinery import PathFinder
@@ -25,12 +27,9 @@ def run_on_backend(backend: str, folder: Path, arguments: list[str]) -> subproce
     blocked = folder / "blocked"
     blocked.mkdir(exist_ok=True)
     (blocked / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
-    path = os.pathsep.join(
-        [str(blocked), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
     # Each operation runs only a few times: optimising its compilation would take longer than it saves.
     fast_compilation = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **fast_compilation, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    environment = {**os.environ, **fast_compilation, "KERAS_BACKEND": backend, **support_path(blocked)}
     process = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=500)
     assert process.returncode == 0, process.stderr[-3000:]
     return process

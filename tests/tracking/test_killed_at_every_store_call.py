@@ -19,6 +19,7 @@ import pytest
 from support.killed_registrations import KILLED
 from support.loopback import MlflowServer
 from support.model_folders import ModelFolders, replace_evaluation, write_models, write_store
+from support.support_path import support_path
 from support.sweeps import exhaustive
 
 FEW = 2
@@ -44,9 +45,7 @@ def killed_registrations(work: Path, kills: Mapping[str, int], values: dict[str,
     """The whole registration, and one for each point at which it was killed, as they left the store."""
     arguments = [str(work), json.dumps(kills), json.dumps(values)]
     command = [sys.executable, "-m", "support.killed_registrations", *arguments]
-    folders = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
-    process = subprocess.run(command, capture_output=True, text=True, timeout=1500, env=environment)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=1500, env=os.environ | support_path())
     assert process.returncode == 0, process.stderr[-3000:]
     return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 

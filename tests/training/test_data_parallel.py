@@ -21,6 +21,7 @@ from cxr.training.plan import learning_rate_factor
 from cxr.training.processes import ONE_PROCESS, ProcessGroup
 from support.loopback import free_port
 from support.patch_images import train_and_task
+from support.support_path import support_path
 from support.training_folders import read_trained, train_arguments, write_training_folders
 from support.training_settings import training_settings
 
@@ -109,6 +110,7 @@ def jax_environment(tmp_path_factory):
     """Environment variables for JAX; most of the time of these tests is compilation."""
     return {
         **os.environ,
+        **support_path(),
         "KERAS_BACKEND": "jax",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
