@@ -7,7 +7,8 @@ import pytest
 
 from cxr.evaluation.comparison import MetricDifference, ModelComparison
 from cxr.promotion.comparison import VersionComparison, compare_versions
-from cxr.promotion.facts import AVERAGE_PRECISION, DetectorFacts, FigureLimit
+from cxr.promotion.facts import DetectorFacts
+from cxr.promotion.policy import AVERAGE_PRECISION, FigureLimit
 from cxr.promotion.rules import choose_challenger, decide
 from support.detector_folders import region_policy
 

@@ -7,7 +7,8 @@ import pytest
 
 from cxr.evaluation.comparison import MetricDifference, ModelComparison
 from cxr.promotion.comparison import VersionComparison, are_comparable
-from cxr.promotion.facts import AUROC, SENSITIVITY, VersionFacts
+from cxr.promotion.facts import VersionFacts
+from cxr.promotion.policy import AUROC, SENSITIVITY
 from cxr.promotion.rules import choose_challenger, decide
 from support.promotion_policies import promotion_policy
 

@@ -13,7 +13,7 @@ from typing import Any
 from cxr.files import NETWORK_FILE
 from cxr.images.recipes import recipe_named
 from cxr.models.metadata import DetectorMetadata, ModelMetadata
-from cxr.promotion.facts import DetectorPolicy
+from cxr.promotion.policy import DetectorPolicy
 from cxr.regions.evaluation import RegionEvaluation, evaluate_regions
 from cxr.regions.files import write_region_evaluation
 from cxr.regions.methods import DETECTOR, HEAT, PRIOR, PRIOR_WITH_CLASSIFIER, add_box_choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from cxr.promotion.facts import PromotionPolicy
+from cxr.promotion.policy import PromotionPolicy
 from cxr.steps.register import Register
 
 

@@ -12,7 +12,7 @@ import pytest
 from cxr.cli.main import main
 from cxr.errors import ParameterError, RegistryError
 from cxr.promotion.candidates import RunFolders
-from cxr.promotion.facts import PromotionPolicy
+from cxr.promotion.policy import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.steps.outcome import Outcome
 from cxr.tracking import aliases as aliases_module

@@ -22,7 +22,7 @@ from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import record_digests
 from cxr.promotion.candidates import RunFolders
-from cxr.promotion.facts import PromotionPolicy
+from cxr.promotion.policy import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.model_package import PACKAGE

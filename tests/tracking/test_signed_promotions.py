@@ -9,7 +9,7 @@ import pytest
 
 from cxr.cli.main import main
 from cxr.promotion.candidates import RunFolders
-from cxr.promotion.facts import PromotionPolicy
+from cxr.promotion.policy import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.registry import register, store_decision

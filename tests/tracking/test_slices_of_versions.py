@@ -12,7 +12,7 @@ import pytest
 from cxr.errors import ParameterError
 from cxr.evaluation.slices import slice_title
 from cxr.promotion.candidates import RunFolders
-from cxr.promotion.facts import PromotionPolicy
+from cxr.promotion.policy import PromotionPolicy
 from cxr.promotion.report import Registration, write_decision
 from cxr.serving.model_source import load_version
 from cxr.tracking.store import Store

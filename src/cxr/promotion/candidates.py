@@ -20,7 +20,8 @@ from cxr.files import (
 )
 from cxr.models.metadata import EVALUATION_FOLDER, MODEL_FOLDER, ModelMetadata, model_folders
 from cxr.models.stored_files import check_digest
-from cxr.promotion.facts import WORST_SLICE_SENSITIVITY, CommonPolicy
+from cxr.promotion.facts import WORST_SLICE_SENSITIVITY
+from cxr.promotion.policy import CommonPolicy
 from cxr.regions.files import IMAGES_FILE
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from cxr.errors import CxrError, DataError
 from cxr.files import scratch_folder
-from cxr.promotion.facts import AUROC, AVERAGE_PRECISION, SENSITIVITY, AnyPolicy, CommonFacts, DetectorPolicy
+from cxr.promotion.facts import CommonFacts
+from cxr.promotion.policy import AUROC, AVERAGE_PRECISION, SENSITIVITY, AnyPolicy, DetectorPolicy
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,9 @@ from typing import Any
 from cxr.data.split_table import TEST
 from cxr.files import write_json
 from cxr.promotion.comparison import VersionComparison
-from cxr.promotion.facts import AUROC, CommonFacts, CommonPolicy
+from cxr.promotion.facts import CommonFacts
 from cxr.promotion.log import CHALLENGER, CHAMPION, AliasVersions
+from cxr.promotion.policy import AUROC, CommonPolicy
 from cxr.promotion.rules import APPROVAL, PromotionDecision
 from cxr.tables import write_table
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cxr.models.metadata import NAME_SEPARATOR
-from cxr.promotion.facts import ChooseBy, CommonFacts, CommonPolicy, ComparedFigure, FigureLimit
+from cxr.promotion.facts import ChooseBy, CommonFacts
 from cxr.promotion.log import join_names
+from cxr.promotion.policy import CommonPolicy, ComparedFigure, FigureLimit
 
 if TYPE_CHECKING:
     from cxr.evaluation.comparison import ModelComparison

@@ -92,7 +92,7 @@ class Register(RegistrationStep):
     def run(self) -> None:
         """Register the models, decide about promotion, write the decision."""
         from cxr.promotion.candidates import RunFolders
-        from cxr.promotion.facts import PromotionPolicy
+        from cxr.promotion.policy import PromotionPolicy
 
         run, policy = RunFolders(**self.values_of(RunFolders)), PromotionPolicy(**self.values_of(PromotionPolicy))
         self.register_and_decide(run, policy, self.registered_name, self.registration)

@@ -61,7 +61,7 @@ class RegisterRegions(RegistrationStep):
     def run(self) -> None:
         """Register the detectors, decide about promotion, write the decision."""
         from cxr.promotion.candidates import RunFolders
-        from cxr.promotion.facts import DetectorPolicy
+        from cxr.promotion.policy import DetectorPolicy
 
         run = RunFolders(self.models, self.evaluations, self.splits, include=self.include, detectors=True)
         policy = DetectorPolicy(**self.values_of(DetectorPolicy))

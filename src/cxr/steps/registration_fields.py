@@ -15,7 +15,7 @@ from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
     from cxr.promotion.candidates import RunFolders
-    from cxr.promotion.facts import AnyPolicy
+    from cxr.promotion.policy import AnyPolicy
     from cxr.tracking.store import Store
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cxr.errors import CxrError, ParameterError, RegistryError
 from cxr.files import scratch_folder
 from cxr.promotion.comparison import VersionComparison
-from cxr.promotion.facts import AnyPolicy, CommonFacts, DetectorPolicy, PromotionPolicy
+from cxr.promotion.facts import CommonFacts
 from cxr.promotion.log import (
     CANDIDATE,
     EMPTY_LOG,
@@ -20,6 +20,7 @@ from cxr.promotion.log import (
     join_names,
     known_aliases,
 )
+from cxr.promotion.policy import AnyPolicy, DetectorPolicy, PromotionPolicy
 from cxr.promotion.report import DECISION_FILE, Registration, write_decision
 from cxr.promotion.rules import Approval, PromotionDecision
 from cxr.tracking.aliases import ATTEMPTS, DECISION, Aliases

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cxr.promotion.comparison import VersionComparison, are_comparable, compare_versions
-from cxr.promotion.facts import AnyPolicy, CommonFacts, is_pinned
+from cxr.promotion.facts import CommonFacts, is_pinned
 from cxr.promotion.log import (
     CANDIDATE,
     CHALLENGER,
@@ -19,6 +19,7 @@ from cxr.promotion.log import (
     known_aliases,
     waiting_sentence,
 )
+from cxr.promotion.policy import AnyPolicy
 from cxr.promotion.rules import Approval, PromotionDecision
 from cxr.promotion.rules import decide as decide_by_rules
 from cxr.tracking.aliases import ATTEMPTS, Aliases

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxr.promotion.candidates import Candidate, RunFolders, check_figures, find_candidates
-from cxr.promotion.facts import AnyPolicy, CommonFacts
+from cxr.promotion.facts import CommonFacts
+from cxr.promotion.policy import AnyPolicy
 from cxr.promotion.report import Registration
 from cxr.promotion.rules import choose_challenger
 from cxr.tables import read_table
