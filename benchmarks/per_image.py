@@ -28,6 +28,7 @@ from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datas
 from cxr.data.checks.rules import CheckBounds
 from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, DatasetCard
 from cxr.data.exploration.report import write_report
+from cxr.data.image_folder import ImageFolder
 from cxr.data.manifest.builder import build_manifest
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.data.splitting import assign_splits
@@ -75,11 +76,13 @@ def main() -> None:
             draw_dataset(data, images=60, seed=0)
         else:
             data = unpacked(arguments.source, Path(scratch) / "data")
-        manifest = build_manifest(data, workers=1, progress=False, **MANIFEST_PARAMETERS)
+        manifest = build_manifest(ImageFolder(data), workers=1, progress=False, **MANIFEST_PARAMETERS)
         count = len(manifest)
         megapixels = (manifest["width"] * manifest["height"]).mean() / 1e6
         print(f"{count} images of {megapixels:.2f} megapixels and {manifest['bytes'].mean() / 1e3:.0f} KB on average\n")
-        looked = core_seconds(lambda: build_manifest(data, workers=1, progress=False, **MANIFEST_PARAMETERS), TIMES)
+        looked = core_seconds(
+            lambda: build_manifest(ImageFolder(data), workers=1, progress=False, **MANIFEST_PARAMETERS), TIMES
+        )
         line("validate, look at an image", 1e3 * looked / count, "ms")
         files = [data / path for path in manifest["path"]]
         floor = core_seconds(lambda: [read_hash_and_decode(file) for file in files], TIMES)
@@ -207,7 +210,7 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
         write_report(
             folder / "exploration.html",
             shown,
-            data,
+            ImageFolder(data),
             CARD,
             results,
             compared,

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.data.image_folder import ImageFolder
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.images.decoding import decode_grey
 from cxr.images.preparation import prepare_images
@@ -86,7 +87,9 @@ def measure(data: Path, paths: list[str], folder: Path, rounds: int) -> None:
         return partial(call_in_threads, function, files)
 
     def prepare(recipe: str) -> Callable[[int], object]:
-        return lambda workers: prepare_images(data, paths, RECIPES[recipe], folder, workers=workers, progress=False)
+        return lambda workers: prepare_images(
+            ImageFolder(data), paths, RECIPES[recipe], folder, workers=workers, progress=False
+        )
 
     rows = [
         Row(OPENCV, in_threads(lambda file: cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)), OPENCV),

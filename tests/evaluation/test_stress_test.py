@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import DataError
 from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
 from cxr.evaluation.files import write_evaluation
@@ -63,7 +64,9 @@ def prepared(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Pr
         (root / path).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(root / f"{path}.png"), np.clip(image, 0, 255).astype(np.uint8))
         (root / f"{path}.png").rename(root / path)
-    return prepare_images(root, rows["path"].tolist(), RECIPE, root / "prepared", workers=1, progress=False)
+    return prepare_images(
+        ImageFolder(root), rows["path"].tolist(), RECIPE, root / "prepared", workers=1, progress=False
+    )
 
 
 def stress_of(network: Any, rows: pd.DataFrame, prepared: PreparedImages, **settings: Any) -> dict[str, Any]:

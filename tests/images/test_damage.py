@@ -15,10 +15,10 @@ from pydicom.encaps import get_frame
 from pydicom.uid import RLELossless
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_grey, decode_image, inspect_image
+from cxr.images.decoding import decode_grey, decode_image
 from cxr.images.headers import read_header
 from support import bad_images
-from support.bad_images import error_of
+from support.bad_images import error_of, inspect_file
 from support.dicom_files import (
     compress_with_gdcm,
     compressed_dicom,
@@ -59,7 +59,7 @@ def test_a_file_that_ends_its_decoder_is_corrupt_and_the_next_one_is_read(codec:
         decode_grey(compressed_dicom(STORED, coded, syntax, **WINDOW)), decode_grey(dicom_file(STORED, **WINDOW))
     )
     (tmp_path / "x.dcm").write_bytes(content)
-    assert [kind for kind, _ in inspect_image(tmp_path / "x.dcm", bad_images.IMAGE_LIMITS).problems] == ["corrupt"]
+    assert [kind for kind, _ in inspect_file(tmp_path / "x.dcm").problems] == ["corrupt"]
 
 
 def test_such_a_file_would_end_a_process_that_decodes_it_itself(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import simplejpeg
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_grey, inspect_image, read_bytes
+from cxr.images.decoding import decode_grey, read_bytes
 from cxr.images.headers import read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.problems import PROBLEMS, SOFT_PROBLEMS, TRAINING_PROBLEMS
@@ -24,7 +24,7 @@ from cxr.images.reading_options import STRICT
 from cxr.images.sharpness import measure_sharpness
 from support import bad_images
 from support.bad_images import IMAGE_LIMITS as LIMITS
-from support.bad_images import error_of
+from support.bad_images import error_of, inspect_file
 
 REFUSED = [
     "empty",
@@ -76,7 +76,7 @@ def test_inspection_names_the_problem_and_does_not_raise(kind: str, tmp_path: Pa
     problem, write = bad_images.BAD[kind]
     path = tmp_path / ("x.png" if kind == "depth_16" else "x.jpeg")
     write(path)
-    facts = inspect_image(path, LIMITS)
+    facts = inspect_file(path, LIMITS)
     assert [found_problem for found_problem, _ in facts.problems] == [problem]
     assert facts.problems[0][1]
     assert facts.readable == (problem in SOFT_PROBLEMS)
@@ -92,7 +92,7 @@ def test_facts_of_a_sound_image(tmp_path: Path) -> None:
     path = tmp_path / "x.jpeg"
     bad_images.sound(path)
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    facts = inspect_image(path, LIMITS)
+    facts = inspect_file(path, LIMITS)
     assert facts.problems == ()
     assert (facts.width, facts.height, facts.mode, facts.bit_depth) == (200, 160, "L", 8)
     assert (facts.readable, facts.grey, facts.bytes) == (True, True, path.stat().st_size)
@@ -229,7 +229,7 @@ def test_the_orientation_in_exif_is_applied(orientation: int, byte_order: str, t
     grey = decode_grey((tmp_path / "x.jpeg").read_bytes())
     np.testing.assert_array_equal(grey, cv2.imread(str(tmp_path / "x.jpeg"), cv2.IMREAD_GRAYSCALE))
     assert grey.shape == ((120, 80) if orientation > 4 else (80, 120))
-    facts = inspect_image(tmp_path / "x.jpeg", LIMITS)
+    facts = inspect_file(tmp_path / "x.jpeg", LIMITS)
     assert (facts.height, facts.width) == grey.shape
 
 
@@ -238,7 +238,7 @@ def test_colour_becomes_luma_and_grey_in_three_channels_is_grey(tmp_path: Path) 
     red[:, :, 2] = 255
     assert abs(int(decode_grey(bad_images.png(red))[0, 0]) - 76) <= 1
     (tmp_path / "x.jpeg").write_bytes(bad_images.jpeg(cv2.cvtColor(bad_images.draw_image(), cv2.COLOR_GRAY2BGR)))
-    facts = inspect_image(tmp_path / "x.jpeg", LIMITS)
+    facts = inspect_file(tmp_path / "x.jpeg", LIMITS)
     assert (facts.mode, facts.grey, facts.problems) == ("RGB", True, ())
 
 
@@ -267,7 +267,7 @@ def test_inspection_sees_the_grey_levels_that_decoding_returns(kind: str, tmp_pa
     content = files_with_three_channels()[kind]
     (tmp_path / "x").write_bytes(content)
     options = replace(STRICT, scale_16_bit=True)
-    facts = inspect_image(tmp_path / "x", replace(LIMITS, options=options))
+    facts = inspect_file(tmp_path / "x", replace(LIMITS, options=options))
     grey = decode_grey(content, options)
     assert (facts.mean, facts.std) == (pytest.approx(grey.mean()), pytest.approx(grey.std()))
     assert (facts.phash, facts.sharpness) == (perceptual_hash(grey), measure_sharpness(grey))
@@ -285,7 +285,7 @@ def test_inspection_decodes_a_grey_image_in_three_channels_once(
         )
     for kind, decoder in (("grey JPEG", "decode_jpeg"), ("grey PNG", "imdecode")):
         (tmp_path / "x").write_bytes(files_with_three_channels()[kind])
-        assert inspect_image(tmp_path / "x", LIMITS).readable
+        assert inspect_file(tmp_path / "x", LIMITS).readable
         assert decoded == [decoder]
         decoded.clear()
 
@@ -296,17 +296,17 @@ def test_inspection_finds_damage_in_an_image_with_three_channels(share: float, t
         content = files_with_three_channels()[kind]
         middle = int(len(content) * share)
         (tmp_path / "x").write_bytes(content[:middle] + bytes(300) + content[middle + 300 :])
-        assert [problem for problem, _ in inspect_image(tmp_path / "x", LIMITS).problems] == ["corrupt"]
+        assert [problem for problem, _ in inspect_file(tmp_path / "x", LIMITS).problems] == ["corrupt"]
 
 
 def test_limits_decide_what_is_too_small_too_narrow_or_too_large(tmp_path: Path) -> None:
     path = tmp_path / "x.jpeg"
     path.write_bytes(bad_images.jpeg(bad_images.draw_image(height=100, width=150)))
-    assert inspect_image(path, LIMITS).problems == ()
-    facts = inspect_image(path, replace(LIMITS, min_side=101, max_aspect=1.4))
+    assert inspect_file(path, LIMITS).problems == ()
+    facts = inspect_file(path, replace(LIMITS, min_side=101, max_aspect=1.4))
     assert [problem for problem, _ in facts.problems] == ["too_small", "aspect"]
-    assert inspect_image(path, replace(LIMITS, min_side=100, max_aspect=1.5)).problems == ()
-    facts = inspect_image(path, replace(LIMITS, max_bytes=10))
+    assert inspect_file(path, replace(LIMITS, min_side=100, max_aspect=1.5)).problems == ()
+    facts = inspect_file(path, replace(LIMITS, max_bytes=10))
     assert [problem for problem, _ in facts.problems] == ["too_large"]
     assert facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -323,7 +323,7 @@ def test_a_missing_file_a_folder_and_a_link_are_not_read(tmp_path: Path) -> None
 def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     bad_images.sound(tmp_path / "x.jpeg")
     (tmp_path / "x.jpeg").chmod(0)
-    assert inspect_image(tmp_path / "x.jpeg", LIMITS).problems[0][0] == "unreadable"
+    assert inspect_file(tmp_path / "x.jpeg", LIMITS).problems[0][0] == "unreadable"
 
 
 @pytest.mark.real
@@ -347,6 +347,6 @@ def test_an_image_of_one_grey_level_is_blank_whatever_its_size(
     """The mean of equal pixels is rounded, so that their computed deviation may be a little above 0."""
     path = tmp_path / "x.png"
     assert cv2.imwrite(str(path), np.full(shape, level, np.uint8))
-    facts = inspect_image(path, LIMITS)
+    facts = inspect_file(path, LIMITS)
     assert facts.problems == (("blank", f"all pixels have the grey level {level}"),)
     assert (facts.mean, facts.std, facts.phash) == (pytest.approx(level), 0, "")

@@ -21,11 +21,12 @@ from pydicom.uid import (
 )
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_grey, decode_image, inspect_image
+from cxr.images.decoding import decode_grey, decode_image
 from cxr.images.dicom.reader import is_dicom, read_dicom, read_dicom_header
 from cxr.images.problems import PROBLEMS
 from cxr.images.reading_options import STRICT
 from support import bad_images
+from support.bad_images import inspect_file
 from support.dicom_files import (
     COMPRESSED,
     SECRET,
@@ -329,13 +330,13 @@ def test_an_unreadable_tag_is_neither_quoted_nor_logged(caplog: pytest.LogCaptur
 def test_facts_of_a_radiograph_for_training(tmp_path: Path) -> None:
     content = dicom_file(draw_12_bits(120, 200), **WINDOW)
     (tmp_path / "x.dcm").write_bytes(content)
-    facts = inspect_image(tmp_path / "x.dcm", bad_images.IMAGE_LIMITS)
+    facts = inspect_file(tmp_path / "x.dcm")
     assert (facts.width, facts.height, facts.mode, facts.bit_depth) == (200, 120, "I;16", 12)
     assert (facts.problems, facts.readable, facts.grey) == ((), True, True), "a window says how 12 bits are shown"
     assert facts.mean == pytest.approx(decode_grey(content).mean())
     eight_bits = dicom_file(bad_images.draw_image(), PixelSpacing=[0.4, 0.2])
     (tmp_path / "x.jpeg").write_bytes(eight_bits)
-    facts = inspect_image(tmp_path / "x.jpeg", bad_images.IMAGE_LIMITS)
+    facts = inspect_file(tmp_path / "x.jpeg")
     assert (facts.width, facts.height, facts.mode, facts.bit_depth) == (200, 320, "L", 8)
     assert [problem for problem, _ in facts.problems] == ["wrong_suffix"]
 

@@ -23,12 +23,12 @@ from pydicom.uid import (
 )
 
 from cxr.errors import ImageError
-from cxr.images.decoding import decode_grey, decode_image, inspect_image
+from cxr.images.decoding import decode_grey, decode_image
 from cxr.images.dicom.display import CLIPPED_QUANTILES
 from cxr.images.dicom.reader import is_dicom
 from cxr.images.reading_options import STRICT, VALIDATED
 from support import bad_images
-from support.bad_images import error_of
+from support.bad_images import error_of, inspect_file
 from support.dicom_files import (
     compress_with_gdcm,
     compressed_dicom,
@@ -239,7 +239,7 @@ def test_other_names_of_radiography_are_accepted_with_a_warning(
     assert [kind for kind, _ in image.warnings] == ["other_modality"]
     assert decode_image(dicom_file(STORED, **WINDOW)).warnings == ()
     (tmp_path / "x.dcm").write_bytes(content)
-    facts = inspect_image(tmp_path / "x.dcm", bad_images.IMAGE_LIMITS)
+    facts = inspect_file(tmp_path / "x.dcm")
     assert facts.readable and [kind for kind, _ in facts.problems] == ["other_modality"]
     with pytest.raises(ImageError, match="add its modality to other_modalities") as caught:
         decode_grey(content, replace(STRICT, other_modalities=frozenset()))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.images.decoding import decode_grey
 from cxr.images.preparation import prepare_accepted_images, prepare_images
@@ -42,7 +43,7 @@ def paths_of(data: Path) -> list[str]:
 
 def test_each_row_is_its_file_after_the_recipe(data: Path, tmp_path: Path) -> None:
     paths = paths_of(data)[::-1]
-    prepared = prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False)
+    prepared = prepare_images(ImageFolder(data), paths, RECIPE, tmp_path / "out", workers=None, progress=False)
     assert isinstance(prepared.images, np.memmap)
     assert prepared.recipe == RECIPE
     assert prepared.index["path"].tolist() == paths
@@ -56,7 +57,9 @@ def test_the_result_does_not_depend_on_the_workers(data: Path, tmp_path: Path) -
     recipe = recipe_named("s0_clahe_bilateral", size=48, canny=True)
     threads = cv2.getNumThreads()
     for workers in (1, 7):
-        prepare_images(data, paths_of(data), recipe, tmp_path / str(workers), workers=workers, progress=False)
+        prepare_images(
+            ImageFolder(data), paths_of(data), recipe, tmp_path / str(workers), workers=workers, progress=False
+        )
     for name in ("images.npy", "index.parquet", "recipe.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "7" / name).read_bytes()
     assert np.load(tmp_path / "1" / "images.npy").shape == (20, 48, 48, 2)
@@ -90,14 +93,14 @@ def test_only_a_few_images_are_in_memory(data: Path, tmp_path: Path, monkeypatch
     for number, path in enumerate(paths_of(data) * 10):
         copies.append(f"copy-{number}.jpeg")
         (data / copies[-1]).write_bytes((data / path).read_bytes())
-    prepare_images(data, copies, RECIPE, tmp_path / "out", workers=2)
+    prepare_images(ImageFolder(data), copies, RECIPE, tmp_path / "out", workers=2)
     assert written == 200
     assert max_pending <= 10
 
 
 def test_images_are_found_by_path_in_any_order(data: Path, tmp_path: Path) -> None:
     paths = paths_of(data)
-    prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths, RECIPE, tmp_path / "out", workers=None, progress=False)
     prepared = PreparedImages.open(tmp_path / "out")
     np.testing.assert_array_equal(prepared.rows([paths[5], paths[0], paths[5]]), [5, 0, 5])
     with pytest.raises(DataError, match=r"2 paths without one: a\.jpeg, b\.jpeg"):
@@ -113,7 +116,7 @@ def test_a_broken_file_is_named_and_no_array_is_left(data: Path, tmp_path: Path,
     if damage != "missing":
         broken.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ImageError) as caught:
-        prepare_images(data, paths, RECIPE, tmp_path / "out", workers=4, progress=False)
+        prepare_images(ImageFolder(data), paths, RECIPE, tmp_path / "out", workers=4, progress=False)
     assert paths[11] in str(caught.value)
     assert not (tmp_path / "out" / "images.npy").exists()
 
@@ -123,15 +126,15 @@ def test_a_file_that_changed_since_validation_is_refused(data: Path, tmp_path: P
     digests = [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in paths]
     (data / paths[3]).write_bytes((data / paths[4]).read_bytes())
     with pytest.raises(DataError, match=rf"{paths[3]}.*cxr validate"):
-        prepare_images(data, paths, RECIPE, tmp_path / "out", workers=None, progress=False, sha256=digests)
+        prepare_images(ImageFolder(data), paths, RECIPE, tmp_path / "out", workers=None, progress=False, sha256=digests)
 
 
 def test_no_image_and_repeated_images_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="images=0"):
-        prepare_images(data, [], RECIPE, tmp_path / "out", workers=None, progress=False)
+        prepare_images(ImageFolder(data), [], RECIPE, tmp_path / "out", workers=None, progress=False)
     path = paths_of(data)[0]
     with pytest.raises(DataError, match=path):
-        prepare_images(data, [path, path], RECIPE, tmp_path / "out", workers=None, progress=False)
+        prepare_images(ImageFolder(data), [path, path], RECIPE, tmp_path / "out", workers=None, progress=False)
 
 
 def test_only_accepted_images_are_prepared_including_those_of_16_bits(data: Path, tmp_path: Path) -> None:
@@ -147,14 +150,14 @@ def test_only_accepted_images_are_prepared_including_those_of_16_bits(data: Path
             "status": ["quarantined", *["accepted"] * (len(paths) - 1)],
         }
     )
-    prepared = prepare_accepted_images(data, manifest, RECIPE, tmp_path / "out", workers=None)
+    prepared = prepare_accepted_images(ImageFolder(data), manifest, RECIPE, tmp_path / "out", workers=None)
     assert prepared.index["path"].tolist() == paths[1:]
     assert prepared.images[-1].std() > 50
 
 
 def test_images_of_another_recipe_are_refused(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data), RECIPE, folder, workers=None, progress=False)
     assert PreparedImages.open(folder, "s2_resize").recipe == RECIPE
     with pytest.raises(MissingInputError, match=r"recipe=s2_resize.*cxr preprocess --recipe s1_resize"):
         PreparedImages.open(folder, "s1_resize")
@@ -164,8 +167,8 @@ def test_folders_that_are_incomplete_or_mixed_are_refused(data: Path, tmp_path: 
     with pytest.raises(MissingInputError, match=r"images\.npy, index\.parquet, recipe\.json"):
         PreparedImages.open(tmp_path / "nowhere")
     folder = tmp_path / "out"
-    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
-    prepare_images(data, paths_of(data)[:5], RECIPE, tmp_path / "other", workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data), RECIPE, folder, workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data)[:5], RECIPE, tmp_path / "other", workers=None, progress=False)
     (tmp_path / "other" / "index.parquet").replace(folder / "index.parquet")
     with pytest.raises(DataError, match=r"received shape=\(20, 64, 64, 1\)"):
         PreparedImages.open(folder)
@@ -181,7 +184,7 @@ def test_reading_prepared_images_imports_no_decoder() -> None:
 @pytest.mark.parametrize("position", [200, -1])
 def test_damaged_pixels_are_found_when_the_folder_is_opened(data: Path, tmp_path: Path, position: int) -> None:
     folder = tmp_path / "s2_resize"
-    prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data), RECIPE, folder, workers=None, progress=False)
     content = bytearray((folder / "images.npy").read_bytes())
     content[position] ^= 1
     (folder / "images.npy").write_bytes(content)
@@ -191,14 +194,14 @@ def test_damaged_pixels_are_found_when_the_folder_is_opened(data: Path, tmp_path
 
 
 def test_a_folder_without_checksums_is_refused(data: Path, tmp_path: Path) -> None:
-    prepare_images(data, paths_of(data), RECIPE, tmp_path, workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data), RECIPE, tmp_path, workers=None, progress=False)
     pd.read_parquet(tmp_path / "index.parquet").drop(columns="crc32").to_parquet(tmp_path / "index.parquet")
     with pytest.raises(DataError, match="run `cxr preprocess` again"):
         PreparedImages.open(tmp_path)
 
 
 def test_no_changed_bit_in_the_header_of_the_array_causes_another_error(data: Path, tmp_path: Path) -> None:
-    prepare_images(data, paths_of(data), RECIPE, tmp_path / "out", workers=None, progress=False)
+    prepare_images(ImageFolder(data), paths_of(data), RECIPE, tmp_path / "out", workers=None, progress=False)
     path = tmp_path / "out" / "images.npy"
     content = path.read_bytes()
     for position in range(128):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr.images import result_cache
+from cxr.data.image_folder import ImageFolder
+from cxr.errors import ImageError
 from cxr.images.result_cache import KeptResults, ResultCache
 
 MODULE = "cxr.images.recipes"
@@ -21,7 +22,7 @@ MODULE = "cxr.images.recipes"
 @pytest.fixture(autouse=True)
 def files_settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the times of files that were written just now; the tests wait between two changes of one file."""
-    monkeypatch.setattr(result_cache, "_SETTLED_NANOSECONDS", 0)
+    monkeypatch.setattr("cxr.data.image_folder._SETTLED_NANOSECONDS", 0)
 
 
 @pytest.fixture
@@ -33,6 +34,18 @@ def files(tmp_path: Path) -> list[Path]:
     for number, path in enumerate(paths):
         path.write_bytes(bytes([number]) * (100 + number))
     return paths
+
+
+class NotedFolder(ImageFolder):
+    """A folder that notes which files are read."""
+
+    def __init__(self, folder: Path, names_read: list[str]) -> None:
+        super().__init__(folder)
+        self._names_read = names_read
+
+    def read(self, name: str, *, max_bytes: int | None = None) -> bytes:
+        self._names_read.append(name)
+        return super().read(name, max_bytes=max_bytes)
 
 
 class Counted:
@@ -50,11 +63,8 @@ class Counted:
             results: KeptResults[bytes] = cache.results(
                 MODULE, "reversed", key=self._key, to_bytes=lambda result: result, from_bytes=lambda stored: stored
             )
-            return [results.compute(path, self._read, self._work)[1] for path in files]
-
-    def _read(self, path: Path) -> bytes:
-        self.read.append(path.name)
-        return path.read_bytes()
+            images = NotedFolder(files[0].parent, self.read)
+            return [results.compute(images, path.name, self._work)[1] for path in files]
 
     def _work(self, content: bytes) -> bytes:
         self.worked_on += 1
@@ -108,7 +118,7 @@ def test_a_changed_byte_is_noticed_although_size_and_time_of_change_are_as_befor
 def test_the_times_of_a_file_that_was_written_just_now_are_not_trusted(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_cache, "_SETTLED_NANOSECONDS", 60 * 10**9)
+    monkeypatch.setattr("cxr.data.image_folder._SETTLED_NANOSECONDS", 60 * 10**9)
     for _ in range(2):
         run = Counted(tmp_path / "cache")
         run.reverse(files)
@@ -157,7 +167,7 @@ def test_a_damaged_result_is_computed_again(
 
 def test_an_error_keeps_what_was_computed_before_it(files: list[Path], tmp_path: Path) -> None:
     files[5].unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ImageError):
         Counted(tmp_path / "cache").reverse(files)
     files[5].write_bytes(b"restored")
     again = Counted(tmp_path / "cache")
@@ -219,5 +229,5 @@ def test_the_digest_is_that_of_the_content(files: list[Path], tmp_path: Path) ->
     for _ in range(2):
         with ResultCache(tmp_path / "cache", 10**9, str) as cache:
             sizes = cache.results(MODULE, "sizes", key="", to_bytes=lambda size: b"%d" % size, from_bytes=int)
-            digests = [sizes.compute(path, Path.read_bytes, len)[0] for path in files]
+            digests = [sizes.compute(ImageFolder(path.parent), path.name, len)[0] for path in files]
         assert digests == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]

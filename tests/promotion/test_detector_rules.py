@@ -153,7 +153,7 @@ def test_detectors_of_two_splits_are_never_compared(change: dict[str, str]) -> N
 
     result = compare_versions(
         replace(CHALLENGER, **change), CHAMPION, POLICY, candidate_images=table, champion_images=table,
-        fetch_champion=fetch, data=None,
+        fetch_champion=fetch, raw=None,
     )  # fmt: skip
     assert result.result is None and "on split " in result.reason
 

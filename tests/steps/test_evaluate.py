@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
 from cxr.evaluation.metrics import auroc
@@ -56,7 +57,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mean", "sharpness", "gradient_ratio"):
         facts[name] = generator.normal(100, 5, len(splits))
     facts.to_parquet(root / "manifest" / "manifest.parquet")
-    prepare_images(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
+    images = ImageFolder(root / "data")
+    prepare_images(images, splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
     trained = root / "model"
     trained.mkdir()
     small_network(0).save(trained / "model.keras")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import ParameterError, RegistryError
 from cxr.images.preparation import prepare_images
 from cxr.steps.evaluate import Evaluate
@@ -64,7 +65,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "manifest" / "summary.json").write_text(json.dumps({"digest": "d" * 64}))
     card = {"name": "drawn", "kind": "phantom", "source": "test", "images": 60, "bytes": 1, "licence": "none"}
     (root / "manifest" / "dataset.json").write_text(json.dumps(card))
-    prepare_images(root / "data", splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
+    images = ImageFolder(root / "data")
+    prepare_images(images, splits["path"].tolist(), RECIPE, root / "prepared", workers=None, progress=False)
     return root
 
 

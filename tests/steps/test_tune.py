@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from cxr.cli.main import parse_step
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import MissingInputError, ParameterError, TrainingError
 from cxr.images.preparation import prepare_images
 from cxr.images.recipes import recipe_named
@@ -80,9 +81,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (artifacts / "manifest" / "dataset.json").write_text(json.dumps(card))
     prepared_paths = splits.loc[splits["split"] != "test", "path"].tolist()
     recipe = recipe_named("s1_resize", size=24)
-    prepare_images(
-        root / "data", prepared_paths, recipe, artifacts / "prepared" / "s1_resize", workers=None, progress=False
-    )
+    images, folder = ImageFolder(root / "data"), artifacts / "prepared" / "s1_resize"
+    prepare_images(images, prepared_paths, recipe, folder, workers=None, progress=False)
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     write_store(root)
     return root

@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr.data.image_folder import ImageFolder
 from cxr.errors import ImageError
-from cxr.images.decoding import ImageLimits, decode_grey
+from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_image
 from cxr.images.reading_options import STRICT, ReadingOptions
 from support.dicom_files import dicom_file
 
@@ -47,6 +48,11 @@ def error_of(content: bytes, options: ReadingOptions = STRICT) -> ImageError:
     with pytest.raises(ImageError) as caught:
         decode_grey(content, options)
     return caught.value
+
+
+def inspect_file(path: Path, limits: ImageLimits = IMAGE_LIMITS) -> ImageFacts:
+    """Collect the facts of one file, as for a data folder that holds it alone."""
+    return inspect_image(ImageFolder(path.parent), path.name, limits)
 
 
 def jpeg(image: NDArray[np.uint8], *options: int) -> bytes:

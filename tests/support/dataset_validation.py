@@ -11,6 +11,7 @@ import pandas as pd
 from cxr.data.checks import drift, expectations
 from cxr.data.checks.drift import BaselineStatistics, DatasetComparison, DriftLimits
 from cxr.data.checks.rules import CheckBounds, CheckResult
+from cxr.data.image_folder import ImageFolder
 from cxr.data.manifest import builder
 from cxr.steps.validate import Validate
 from support.bad_images import IMAGE_LIMITS
@@ -23,7 +24,9 @@ DRIFT_LIMITS = DriftLimits(*(DEFAULTS[name] for name in ("drift_distance", "drif
 def build_manifest(data: Path, **arguments: Any) -> pd.DataFrame:
     """Build a manifest; ``arguments`` are those of :func:`cxr.data.manifest.builder.build_manifest`."""
     defaults = {name: DEFAULTS[name] for name in ("naming", "policy", "near_distance")}
-    return builder.build_manifest(data, **{"limits": IMAGE_LIMITS, "progress": False, **defaults, **arguments})
+    return builder.build_manifest(
+        ImageFolder(data), **{"limits": IMAGE_LIMITS, "progress": False, **defaults, **arguments}
+    )
 
 
 def compare_datasets(current: BaselineStatistics, accepted: BaselineStatistics | None) -> DatasetComparison:

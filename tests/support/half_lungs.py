@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
+from cxr.data.image_folder import ImageFolder
 from cxr.evaluation.files import write_evaluation
 from cxr.evaluation.stress_test import draw_stress_sample, predict_changed_images, with_stress_test
 from cxr.files import NETWORK_FILE
@@ -73,7 +74,7 @@ def write_members(root: Path, seed: int = 0, **changes: Any) -> ModelFolders:
         (trained / "training.json").write_text(json.dumps({"run_id": None}))
         predictor = Predictor.load(trained)
         prepared = prepare_images(
-            images, table["path"].tolist(), recipe, root / "prepared" / name, workers=1, progress=False
+            ImageFolder(images), table["path"].tolist(), recipe, root / "prepared" / name, workers=1, progress=False
         )
         evaluation = evaluated(
             table.assign(probability_raw=predictor.probabilities(np.asarray(prepared.images))), resamples=100

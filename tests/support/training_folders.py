@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from cxr.data.image_folder import ImageFolder
 from cxr.images.preparation import prepare_images
 from cxr.images.recipes import recipe_named
 
@@ -45,7 +46,8 @@ def write_training_folders(root: Path, *, train: int, validation: int) -> dict[s
     card = {"name": "drawn", "kind": "patients", "source": "test", "images": len(rows), "bytes": 1, "licence": "none"}
     (folders["manifest"] / "dataset.json").write_text(json.dumps(card))
     recipe = recipe_named("s1_resize", size=SIDE)
-    prepare_images(root / "data", splits["path"].tolist(), recipe, folders["prepared"], workers=None, progress=False)
+    images = ImageFolder(root / "data")
+    prepare_images(images, splits["path"].tolist(), recipe, folders["prepared"], workers=None, progress=False)
     return folders
 
 

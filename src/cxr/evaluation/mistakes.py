@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from cxr.data.dataset import NORMAL, PNEUMONIA
 from cxr.data.split_table import TEST
 from cxr.images.decoding import decode_grey
 from cxr.images.prepared import PreparedImages
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
@@ -37,22 +36,21 @@ def worst_mistakes(predictions: pd.DataFrame, threshold: float, count: int) -> p
     return pd.concat([missed, alarms.assign(kind=FALSE_ALARM)], ignore_index=True)
 
 
-def images_to_show(paths: list[str], prepared: PreparedImages | None, data: Path) -> list[NDArray[np.uint8]] | None:
-    """Load grey images to show: the files themselves where they exist, otherwise the prepared images.
+def images_to_show(paths: list[str], prepared: PreparedImages | None, raw: RawImages) -> list[NDArray[np.uint8]] | None:
+    """Load grey images to show: the raw images where they exist, otherwise the prepared images.
 
     Args:
-        paths: image paths relative to the data folder.
-        prepared: prepared images, often smaller than the files; None if there are none.
-        data: data folder.
+        paths: names of images.
+        prepared: prepared images, often smaller than the raw ones; None if there are none.
+        raw: the raw images.
 
     Returns:
         One (height, width) uint8 array per path; None if an image is in neither.
     """
     images: list[NDArray[np.uint8]] = []
     for path in paths:
-        file = data / path
-        if file.is_file():
-            images.append(decode_grey(file.read_bytes(), VALIDATED))
+        if path in raw:
+            images.append(decode_grey(raw.read(path), VALIDATED))
         elif prepared is not None:
             images.append(np.asarray(prepared.images[prepared.rows([path])[0], :, :, 0]))
         else:

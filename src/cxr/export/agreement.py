@@ -17,6 +17,7 @@ from cxr.export.probability_network import input_names
 from cxr.files import SPLITS_FILE
 from cxr.images.preparation import prepare_images
 from cxr.images.prepared import PreparedImages
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 from cxr.images.recipes import Recipe
 from cxr.inference.predictor import Predictor
@@ -50,16 +51,16 @@ class Agreement:
 
 
 def prepare_validation_images(
-    predictor: Predictor, data: Path, splits: Path, scratch: Path, *, workers: int | None
+    predictor: Predictor, images: RawImages, splits: Path, scratch: Path, *, workers: int | None
 ) -> dict[Recipe, PreparedImages]:
     """Prepare the validation images of a model's training from the raw images.
 
     Args:
         predictor: the model.
-        data: folder of the raw images.
+        images: the raw images.
         splits: folder of the split that the model was trained on.
         scratch: an empty folder for the prepared images.
-        workers: threads; None for one per core.
+        workers: threads; None for as many as suit the images.
 
     Returns:
         Each recipe of the model to the prepared images, all in the same order.
@@ -78,17 +79,17 @@ def prepare_validation_images(
     check_split_fits(splits, predictor.metadata)
     rows = read_table(splits / SPLITS_FILE)
     rows = rows[rows["split"] == VALIDATION]
-    missing = [path for path in rows["path"] if not (data / path).is_file()]
+    missing = [path for path in rows["path"] if path not in images]
     if missing:
         raise MissingInputError(
-            f"expected the {len(rows):,} validation images of {splits} in {data}, received {len(missing):,} missing "
-            f"ones, the first {missing[0]}; name the folder of the raw images as --images, or run `dvc pull`"
+            f"expected the {len(rows):,} validation images of {splits} in {images.folder}, received {len(missing):,} "
+            f"missing ones, the first {missing[0]}; name the folder of the raw images as --images, or run `dvc pull`"
         )
     # A file with the digest of the split was accepted when it was split, whatever its size.
     options = replace(VALIDATED, max_pixels=np.iinfo(np.int32).max)
     return {
         recipe: prepare_images(
-            data, rows["path"].tolist(), recipe, scratch / name,
+            images, rows["path"].tolist(), recipe, scratch / name,
             workers=workers, sha256=rows["sha256"].tolist(), options=options,
         )
         for recipe, name in zip(predictor.recipes, input_names(predictor.recipes), strict=True)

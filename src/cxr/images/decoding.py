@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
 from dataclasses import astuple, dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from cxr.images.headers import ImageHeader, read_header
 from cxr.images.perceptual_hash import perceptual_hash
 from cxr.images.pixels import decode_and_find_colour
 from cxr.images.problems import TRAINING_PROBLEMS
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import STRICT, ReadingOptions
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
 from cxr.images.shared_sandbox import decode_in_sandbox
@@ -184,28 +184,36 @@ def kept_facts(limits: ImageLimits, cache: ResultCache) -> KeptResults[ImageFact
     return cache.results(__name__, "facts", key=key, to_bytes=_facts_to_bytes, from_bytes=_facts_from_bytes)
 
 
-def inspect_image(path: Path, limits: ImageLimits, known: KeptResults[ImageFacts] | None = None) -> ImageFacts:
+def inspect_image(
+    images: RawImages, name: str, limits: ImageLimits, known: KeptResults[ImageFacts] | None = None
+) -> ImageFacts:
     """Collect the facts of one image file. A bad image is described and raises no error.
 
     Args:
-        path: the file.
+        images: the raw images.
+        name: name of one of them.
         limits: limits that the image must keep.
         known: facts of earlier runs with these limits.
 
     Returns:
         The facts, with all problems found.
+
+    Raises:
+        SourceError: if the place of the images fails.
     """
     known = known or kept_facts(limits, NO_CACHE)
-    read = partial(read_bytes, max_bytes=limits.max_bytes)
+    path = PurePosixPath(name)
     try:
-        digest, facts = known.compute(path, read, partial(_inspect_content, path, limits), variant=path.suffix)
+        digest, facts = known.compute(
+            images, name, partial(_inspect_content, path, limits), max_bytes=limits.max_bytes, variant=path.suffix
+        )
         return replace(facts, sha256=digest)
     except ImageError as error:
-        facts = _facts_without_loading(path) if error.problem == "too_large" else ImageFacts()
-        return replace(facts, problems=((error.problem, error.detail),))
+        size, digest = images.size_and_sha256(name) if error.problem == "too_large" else (-1, "")
+        return ImageFacts(bytes=size, sha256=digest, problems=((error.problem, error.detail),))
 
 
-def _inspect_content(path: Path, limits: ImageLimits, data: bytes) -> ImageFacts:
+def _inspect_content(path: PurePosixPath, limits: ImageLimits, data: bytes) -> ImageFacts:
     """Collect the facts of a file but its digest. Only the ending of its name matters besides its content."""
     facts = ImageFacts(bytes=len(data))
     try:
@@ -232,18 +240,8 @@ def _facts_from_bytes(content: bytes) -> ImageFacts:
     return replace(facts, problems=tuple((problem, detail) for problem, detail in facts.problems))
 
 
-def _facts_without_loading(path: Path) -> ImageFacts:
-    """Return size and digest of a file that is too large to load."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return ImageFacts(bytes=file.tell(), sha256=digest)
-    except OSError:
-        return ImageFacts()
-
-
 def _add_pixel_facts(
-    facts: ImageFacts, path: Path, header: ImageHeader, grey: NDArray[np.uint8], limits: ImageLimits
+    facts: ImageFacts, path: PurePosixPath, header: ImageHeader, grey: NDArray[np.uint8], limits: ImageLimits
 ) -> ImageFacts:
     """Complete the facts of a decoded image and collect its soft problems."""
     height, width = grey.shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +17,10 @@ from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
 from cxr.files import expect_free_space
-from cxr.images.decoding import decode_grey, read_bytes
+from cxr.images.decoding import decode_grey
 from cxr.images.parallel import map_in_order
 from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
@@ -28,7 +28,7 @@ from cxr.tables import write_table
 
 
 def prepare_images(
-    data: Path,
+    images: RawImages,
     paths: Sequence[str],
     recipe: Recipe,
     folder: Path,
@@ -46,11 +46,11 @@ def prepare_images(
     ``workers``, and memory does not grow with the number of images.
 
     Args:
-        data: data folder.
-        paths: image paths relative to it, posix, each once; their order is the order of the rows.
+        images: the raw images.
+        paths: names of images, each once; their order is the order of the rows.
         recipe: the recipe to apply.
         folder: output folder; created if it does not exist.
-        workers: threads; None for one per core.
+        workers: threads; None for as many as suit the images.
         progress: whether to show a progress bar on stderr.
         sha256: expected digest of each file (from the manifest); None for no check.
         options: what is accepted.
@@ -77,7 +77,7 @@ def prepare_images(
         to_bytes=lambda pixels: pixels.tobytes(),
         from_bytes=lambda content: np.frombuffer(content, np.uint8).reshape(recipe.size, recipe.size, recipe.planes),
     )
-    work = partial(_prepare_image, data, recipe, options, known)
+    work = partial(_prepare_image, images, recipe, options, known)
     size = len(paths) * recipe.size**2 * recipe.planes
     expect_free_space(folder, size, f"{len(paths):,} images prepared with {recipe.name}")
     expected_digests = [None] * len(paths) if sha256 is None else sha256
@@ -87,7 +87,7 @@ def prepare_images(
     try:
         with (folder / IMAGES_FILE).open("wb") as file:
             _write_npy_header(file, (len(paths), recipe.size, recipe.size, recipe.planes))
-            rows = map_in_order(work, zip(paths, expected_digests, strict=True), workers or os.cpu_count() or 1)
+            rows = map_in_order(work, zip(paths, expected_digests, strict=True), workers or images.workers)
             bar = tqdm(
                 rows,
                 desc=f"preprocess {recipe.name}",
@@ -117,7 +117,7 @@ def prepare_images(
 
 
 def prepare_accepted_images(
-    data: Path,
+    images: RawImages,
     manifest: pd.DataFrame,
     recipe: Recipe,
     folder: Path,
@@ -130,11 +130,11 @@ def prepare_accepted_images(
     An accepted image is not judged a second time.
 
     Args:
-        data: data folder.
+        images: the raw images.
         manifest: one row per file with the columns path, sha256, width, height and status.
         recipe: the recipe to apply.
         folder: output folder.
-        workers: threads; None for one per core.
+        workers: threads; None for as many as suit the images.
         cache: keeps the prepared images, as in :func:`prepare_images`.
 
     Returns:
@@ -147,7 +147,7 @@ def prepare_accepted_images(
     accepted = manifest[manifest["status"] == "accepted"]
     largest = int((accepted["width"] * accepted["height"]).max()) if len(accepted) else 0
     return prepare_images(
-        data,
+        images,
         accepted["path"].tolist(),
         recipe,
         folder,
@@ -159,7 +159,7 @@ def prepare_accepted_images(
 
 
 def _prepare_image(
-    data: Path,
+    images: RawImages,
     recipe: Recipe,
     options: ReadingOptions,
     known: KeptResults[NDArray[np.uint8]],
@@ -177,8 +177,7 @@ def _prepare_image(
 
     try:
         return known.compute(
-            data / path, read_bytes, lambda content: apply_recipe(recipe, decode_grey(content, options)),
-            check=expect_digest,
+            images, path, lambda content: apply_recipe(recipe, decode_grey(content, options)), check=expect_digest
         )  # fmt: skip
     except ImageError as error:
         raise ImageError(error.problem, f"{path}: {error.detail}") from error

@@ -1,29 +1,26 @@
-"""Work on single files that is done once for each content, whenever and under whatever name the file comes."""
+"""Work on single images that is done once for each content, whenever and under whatever name the image comes."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from cxr.images.raw_images import RawImages
 from cxr.images.result_packs import ResultFolder, limit_size
 
 Result = TypeVar("Result")
 
-_SETTLED_NANOSECONDS = 2_000_000_000
-"""Age of a file from which its times tell a later change: two changes in one tick of the clock have the same time."""
-
 
 @dataclass(frozen=True)
 class KeptResults(Generic[Result]):
-    """Results of one kind of work on files, by the content of the file.
+    """Results of one kind of work on images, by the content of the image.
 
     Attributes:
-        digests: sha256 of files by their times.
+        digests: sha256 of images by their states.
         results: results by sha256.
         to_bytes: writes a result; None for one that shall not be kept.
         from_bytes: reads what ``to_bytes`` wrote.
@@ -36,41 +33,45 @@ class KeptResults(Generic[Result]):
 
     def compute(
         self,
-        path: Path,
-        read: Callable[[Path], bytes],
+        images: RawImages,
+        name: str,
         work: Callable[[bytes], Result],
         *,
+        max_bytes: int | None = None,
         variant: str = "",
         check: Callable[[str], None] | None = None,
     ) -> tuple[str, Result]:
-        """Give the result for a file.
+        """Give the result for an image.
 
-        The file is not read if it was read before and has the same device, inode, size and times. One of these is
-        the time at which the kernel saw the last change (``ctime``), which no program can set. The work is done only
-        if the content is new.
+        The image is not read if its sha256 is known, or if it was read before and has the same state. The work is done
+        only if the content is new.
 
         Args:
-            path: the file.
-            read: reads it.
+            images: the raw images.
+            name: name of one of them.
             work: computes the result from its content.
+            max_bytes: largest image that is loaded; None for no limit.
             variant: what else the result depends on, such as the ending of the file's name.
             check: called with the sha256 before the work; it raises an error for a content that is not expected.
 
         Returns:
             The hexadecimal sha256 of the content, and the result.
+
+        Raises:
+            ImageError: if the image cannot be read.
+            SourceError: if the place of the images fails.
         """
-        state = _state(path)
-        known_digest = None if state is None else self.digests.find(state)
-        if known_digest is not None:
-            digest = known_digest.decode()
+        state = images.state(name)
+        digest = images.known_sha256(name) or self._digest_in(state)
+        if digest is not None:
             if check is not None:
                 check(digest)
             stored = self.results.find(digest + variant)
             if stored is not None:
                 return digest, self.from_bytes(stored)
-        content = read(path)
+        content = images.read(name, max_bytes=max_bytes)
         digest = hashlib.sha256(content).hexdigest()
-        if state is not None and _state(path) == state:
+        if state is not None and images.state(name) == state:
             self.digests.keep(state, digest.encode())
         if check is not None:
             check(digest)
@@ -82,6 +83,11 @@ class KeptResults(Generic[Result]):
         if stored is not None:
             self.results.keep(digest + variant, stored)
         return digest, result
+
+    def _digest_in(self, state: str | None) -> str | None:
+        """Digest of an image that was read in this state; None if it was not."""
+        digest = None if state is None else self.digests.find(state)
+        return None if digest is None else digest.decode()
 
 
 class ResultCache:
@@ -153,15 +159,3 @@ class ResultCache:
 
 NO_CACHE = ResultCache(None, 0, str)
 """For work whose results are not kept."""
-
-
-def _state(path: Path) -> str | None:
-    """What tells a file from an earlier state of it; None if it was changed just now, or cannot be seen."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    changed = max(status.st_mtime_ns, status.st_ctime_ns)
-    if not 0 <= changed <= time.time_ns() - _SETTLED_NANOSECONDS:
-        return None
-    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

@@ -14,6 +14,7 @@ from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.files import write_evaluation
 from cxr.evaluation.mistakes import images_to_show, worst_mistakes
 from cxr.images.prepared import PreparedImages
+from cxr.images.raw_images import RawImages
 from cxr.models.metadata import ModelMetadata
 from cxr.models.stored_files import record_digests
 from cxr.plots.classification import plot_calibration, plot_confusion, plot_precision_recall, plot_roc
@@ -33,7 +34,7 @@ def write_evaluation_folder(
     metadata: ModelMetadata,
     *,
     prepared: PreparedImages | None,
-    data: Path,
+    raw: RawImages,
     mistakes: int,
     history: pd.DataFrame | None = None,
 ) -> None:
@@ -46,7 +47,7 @@ def write_evaluation_folder(
         evaluation: the evaluation.
         metadata: metadata of the model, without calibration.
         prepared: prepared images, shown where a raw image is missing; None if there are none.
-        data: folder of the raw images; may be missing.
+        raw: the raw images; they may be missing.
         mistakes: maximum of images of each kind of mistake on the sheet of mistakes.
         history: metrics per epoch of training; None if unknown.
     """
@@ -55,7 +56,7 @@ def write_evaluation_folder(
     evaluation.calibrate(metadata).write(folder)
     sheet = worst_mistakes(evaluation.predictions, evaluation.operating_point.threshold, mistakes)
     write_evaluation_plots(
-        folder / "plots", evaluation, sheet, images_to_show(sheet["path"].tolist(), prepared, data),
+        folder / "plots", evaluation, sheet, images_to_show(sheet["path"].tolist(), prepared, raw),
         Caption.of(metadata), history, metadata.training.get("best_epoch"),
     )  # fmt: skip
     record_digests(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr.errors import CxrError, DataError
+from cxr.errors import CxrError, DataError, ImageError
 from cxr.files import scratch_folder
 from cxr.promotion.facts import CommonFacts
 from cxr.promotion.policy import AUROC, AVERAGE_PRECISION, SENSITIVITY, AnyPolicy, DetectorPolicy
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cxr.evaluation.comparison import ModelComparison
+    from cxr.images.raw_images import RawImages
 
 FetchModel = Callable[[Path], Path]
 """Copies the model of a version into an empty folder and returns the folder that a predictor reads."""
@@ -91,7 +92,7 @@ def compare_versions(
     candidate_images: pd.DataFrame | None,
     champion_images: pd.DataFrame | None,
     fetch_champion: FetchModel,
-    data: Path | None,
+    raw: RawImages | None,
 ) -> VersionComparison:
     """Compare a challenger with the champion on images that the champion has not learned from.
 
@@ -106,7 +107,7 @@ def compare_versions(
             :func:`cxr.evaluation.pairing.split_with_predictions` gives them; None if they were not kept.
         champion_images: the same of the champion.
         fetch_champion: copies the champion's model, if it has to predict.
-        data: folder of the raw images of the current data set; None if it is not at hand.
+        raw: the raw images of the current data set; None if they are not at hand.
 
     Returns:
         The comparison, or the reason why there is none.
@@ -126,7 +127,7 @@ def compare_versions(
     missing = paired.missing
     if len(missing):
         try:
-            paired = paired.with_missing(_predict(champion, fetch_champion, missing, data))
+            paired = paired.with_missing(_predict(champion, fetch_champion, missing, raw))
         except CxrError as error:
             reason = f"it had to predict {len(missing)} new images: {error}"
             return VersionComparison(None, set_aside=paired.excluded, reason=reason)
@@ -181,23 +182,31 @@ def _compare_detectors(
     return VersionComparison(result, result.images, rows=rows)
 
 
-def _predict(champion: CommonFacts, fetch: FetchModel, images: pd.DataFrame, data: Path | None) -> pd.Series:
+def _predict(champion: CommonFacts, fetch: FetchModel, images: pd.DataFrame, raw: RawImages | None) -> pd.Series:
     """Calibrated probabilities of the champion for images, with their index."""
     import pandas as pd
     from tqdm import tqdm
 
+    from cxr.images.parallel import map_in_order
     from cxr.inference.predictor import BATCH_SIZE, Predictor
 
-    if data is None or not data.is_dir():
-        raise DataError(f"expected the folder of the images, received data={data}; give --data")
+    if raw is None or not raw.folder.is_dir():
+        received = None if raw is None else raw.folder
+        raise DataError(f"expected the folder of the images, received data={received}; give --data")
     probabilities: list[float] = []
     with scratch_folder() as scratch:
         predictor = Predictor.load(fetch(scratch))
         with tqdm(total=len(images), desc=f"version {champion.version}", unit="image", disable=None) as progress:
             for start in range(0, len(images), BATCH_SIZE):
-                paths = images["path"].iloc[start : start + BATCH_SIZE]
-                probabilities += [
-                    prediction.probability for prediction in predictor.predict([data / path for path in paths])
-                ]
-                progress.update(len(paths))
+                names = images["path"].iloc[start : start + BATCH_SIZE]
+                contents = list(map_in_order(partial(_read_image, raw), ((name,) for name in names), raw.workers))
+                probabilities += [prediction.probability for prediction in predictor.predict(contents)]
+                progress.update(len(names))
     return pd.Series(probabilities, index=images.index)
+
+
+def _read_image(raw: RawImages, name: str) -> bytes:
+    try:
+        return raw.read(name)
+    except ImageError as error:
+        raise ImageError(error.problem, f"{name}: {error.detail}") from error

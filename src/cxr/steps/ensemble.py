@@ -52,6 +52,7 @@ class Ensemble(EvaluationStep):
 
     def run(self) -> None:
         """Fit the weights, evaluate the ensemble, compare it with its best member, write everything."""
+        from cxr.data.image_opening import open_raw_images
         from cxr.evaluation.bootstrap import CONFIDENCE
         from cxr.evaluation.comparison import compare_models
         from cxr.evaluation.ensemble import ENSEMBLE_NAME, read_members, write_ensemble
@@ -81,8 +82,9 @@ class Ensemble(EvaluationStep):
             confidence=CONFIDENCE, resamples=self.resamples, seed=self.seed,
         )  # fmt: skip
         write_json(self.ensemble / COMPARISON_FILE, comparison.to_dict())
+        images = open_raw_images(self.data)
         write_evaluation_folder(
-            evaluation_folder, evaluation, metadata, prepared=None, data=self.data, mistakes=self.mistakes
+            evaluation_folder, evaluation, metadata, prepared=None, raw=images, mistakes=self.mistakes
         )
         try_to_log_evaluation(self.store, model_folder, evaluation_folder, experiment=self.experiment)
         log.info("weights: %s", ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))

@@ -59,6 +59,7 @@ class Evaluate(EvaluationStep):
         load_keras()
         keep_freed_memory()
 
+        from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.patients import read_patient_table
         from cxr.data.split_table import read_ratios
         from cxr.evaluation.evaluate import check_coverage, evaluate, evaluation_rows
@@ -106,7 +107,7 @@ class Evaluate(EvaluationStep):
         evaluation = with_stress_test(evaluation, changed, resamples=self.resamples, seed=self.seed)
         evaluation = evaluation.with_entries({"speed": speed, "split_ratios": read_ratios(self.splits)})
         write_evaluation_folder(
-            self.evaluation, evaluation, metadata, prepared=prepared, data=self.data, mistakes=self.mistakes,
-            history=read_history(self.trained),
+            self.evaluation, evaluation, metadata, prepared=prepared, raw=open_raw_images(self.data),
+            mistakes=self.mistakes, history=read_history(self.trained),
         )  # fmt: skip
         try_to_log_evaluation(self.store, self.trained, self.evaluation, experiment=self.experiment)

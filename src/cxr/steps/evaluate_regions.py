@@ -136,6 +136,7 @@ class EvaluateRegions(TrackingStep):
         keep_freed_memory()
 
         from cxr.data.boxes import read_boxes
+        from cxr.data.image_opening import open_raw_images
         from cxr.data.split_table import TEST, USED_SPLITS, VALIDATION
         from cxr.evaluation.evaluate import check_model_fits
         from cxr.evaluation.files import CURVES_FOLDER, read_history
@@ -156,8 +157,10 @@ class EvaluateRegions(TrackingStep):
         from cxr.regions.unmarked_images import UnmarkedImages
         from cxr.training.split_data import SplitData
 
+        raw = open_raw_images(self.data)
+
         def read_image(path: str) -> NDArray[np.uint8]:
-            return decode_grey((self.data / path).read_bytes(), VALIDATED)
+            return decode_grey(raw.read(path), VALIDATED)
 
         predictor = RegionPredictor.load(self.trained)
         prepared = PreparedImages.open(self.prepared)

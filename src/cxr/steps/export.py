@@ -49,6 +49,7 @@ class Export(FixedModelStep):
 
     def run(self) -> None:
         """Load the model, prepare the validation images, convert, compare and write."""
+        from cxr.data.image_opening import open_raw_images
         from cxr.export.agreement import prepare_validation_images
         from cxr.export.folder import write_export
         from cxr.export.onnx_file import expect_converter
@@ -61,7 +62,7 @@ class Export(FixedModelStep):
         served = choice.load()
         with scratch_folder() as scratch:
             prepared = prepare_validation_images(
-                served.predictor, self.images, self.splits, scratch, workers=self.workers
+                served.predictor, open_raw_images(self.images), self.splits, scratch, workers=self.workers
             )
             agreement = write_export(
                 self.output, served.predictor, prepared,

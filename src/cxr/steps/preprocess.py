@@ -103,10 +103,11 @@ class Preprocess(CachingStep):
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
+        from cxr.data.image_opening import open_raw_images
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import prepare_accepted_images
 
         manifest = read_table(self.manifest / MANIFEST_FILE)
-        recipe = self.chosen_recipe()
+        recipe, images = self.chosen_recipe(), open_raw_images(self.data)
         with self.open_cache() as cache:
-            prepare_accepted_images(self.data, manifest, recipe, self.prepared, workers=self.workers, cache=cache)
+            prepare_accepted_images(images, manifest, recipe, self.prepared, workers=self.workers, cache=cache)

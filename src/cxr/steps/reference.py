@@ -46,6 +46,7 @@ class DescribeReference(CachingStep):
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
         from cxr.data.dataset import DatasetCard
+        from cxr.data.image_opening import open_raw_images
         from cxr.inference.reference.building import build_reference
         from cxr.models.stored_files import record_digests
         from cxr.plots.reference import plot_reference_distances
@@ -54,7 +55,7 @@ class DescribeReference(CachingStep):
         card = DatasetCard.read(self.data)
         with self.open_cache() as cache:
             reference, checks = build_reference(
-                self.data,
+                open_raw_images(self.data),
                 read_table(self.splits / SPLITS_FILE),
                 card,
                 read_json(self.splits / "achieved.json")["digest"],

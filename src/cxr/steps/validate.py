@@ -163,6 +163,7 @@ class Validate(TrackingStep, CachingStep):
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
         from cxr.data.exploration.report import write_report
+        from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
         from cxr.images.decoding import ImageLimits
         from cxr.images.reading_options import ReadingOptions
@@ -179,9 +180,10 @@ class Validate(TrackingStep, CachingStep):
             max_aspect=self.max_aspect,
             colour_tolerance=self.colour_tolerance,
         )
+        images = open_raw_images(self.data)
         with self.open_cache() as cache:
             manifest = build_manifest(
-                self.data,
+                images,
                 limits=limits,
                 naming=self.naming,
                 policy=dict(self.policy.items()),
@@ -217,7 +219,7 @@ class Validate(TrackingStep, CachingStep):
         write_report(
             self.report / EXPLORATION_FILE,
             manifest,
-            self.data,
+            images,
             card,
             results,
             comparison,

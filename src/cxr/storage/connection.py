@@ -68,12 +68,13 @@ def create_s3_client(endpoint_url: str | None) -> tuple[Any, bool]:
 
 
 @contextmanager
-def translate_s3_errors(name: str, *, anonymous: bool = False) -> Iterator[None]:
+def translate_s3_errors(name: str, *, anonymous: bool = False, writes: bool = False) -> Iterator[None]:
     """Translate the errors of boto3 into sentences that say what to do.
 
     Args:
         name: address of the source, for the sentences.
         anonymous: whether requests are sent without credentials.
+        writes: whether objects are written, which needs other rights than reading.
 
     Raises:
         TransferError: if the store answers, but is overloaded or fails.
@@ -89,7 +90,7 @@ def translate_s3_errors(name: str, *, anonymous: bool = False) -> Iterator[None]
                 f"({error_code(error)}) in each of {MAX_ATTEMPTS} tries: the store is overloaded or fails; run the "
                 "same command again later"
             ) from error
-        raise SourceError(_describe_client_error(error, name, anonymous)) from error
+        raise SourceError(_describe_client_error(error, name, anonymous, writes)) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise SourceError(
             f"expected credentials for source={name}, received none or half of them ({error}); {_LOGIN_HINT}"
@@ -123,7 +124,7 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _describe_client_error(error: ClientError, name: str, anonymous: bool) -> str:
+def _describe_client_error(error: ClientError, name: str, anonymous: bool, writes: bool) -> str:
     code = error_code(error)
     if code in _NO_BUCKET_CODES:
         return f"expected a bucket that exists, received source={name} ({code}); check name and endpoint_url"
@@ -132,8 +133,6 @@ def _describe_client_error(error: ClientError, name: str, anonymous: bool) -> st
     if code in _ACCESS_DENIED_CODES and anonymous:
         return f"expected credentials for source={name}, which is not public, received none; {_LOGIN_HINT}"
     if code in _ACCESS_DENIED_CODES:
-        return (
-            f"expected permission to list and read, received source={name} ({code}); ask its owner for "
-            "s3:ListBucket and s3:GetObject"
-        )
+        use, rights = ("write", "s3:PutObject") if writes else ("list and read", "s3:ListBucket and s3:GetObject")
+        return f"expected permission to {use}, received source={name} ({code}); ask its owner for {rights}"
     return f"expected a response, received source={name} with an error ({error}); run it again"

@@ -3,80 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
-from botocore.exceptions import ClientError
-from botocore.parsers import ResponseParserError
 from tqdm import tqdm
 
-from cxr.errors import SourceError, TransferError
+from cxr.errors import SourceError
 from cxr.files import expect_free_space
-from cxr.images.file_types import HEAD_BYTES
-from cxr.storage.connection import (
-    CHANGED_OBJECT_CODES,
-    CONNECTION_ERRORS,
-    MAX_ATTEMPTS,
-    MAX_CONNECTIONS,
-    create_s3_client,
-    error_code,
-    translate_s3_errors,
+from cxr.storage.bucket import (
+    OTHER_BYTES,
+    BrokenTransferError,
+    Bucket,
+    ChangedObjectError,
+    StoredObject,
+    matches_etag,
+    name_broken_transfer,
+    split_address,
 )
+from cxr.storage.connection import MAX_CONNECTIONS
 from cxr.storage.contents import SourceContents, SourceFile, read_chunks, safe_path
 
-log = logging.getLogger(__name__)
-
 PIECE_BYTES = 1 << 16
-FIRST_PAUSE = 0.2
-"""Seconds of pause after a first transfer that broke or brought other bytes; each further pause is twice as long."""
-
-Result = TypeVar("Result")
-
-_OTHER_BYTES = "other bytes than were listed"
-_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-
-
-class _ChangedObjectError(FileNotFoundError):
-    """An object was deleted or replaced after it was listed."""
-
-
-class _BrokenTransferError(Exception):
-    """One transfer of an object broke, or brought other bytes than were listed."""
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """One object of a bucket.
-
-    Attributes:
-        key: its full key.
-        bytes: its size.
-        etag: identity of its content, as the store states it.
-    """
-
-    key: str
-    bytes: int
-    etag: str
 
 
 class ObjectStoreContents(SourceContents):
     """The objects below ``s3://bucket/prefix``, or the one object of that name.
 
     Keys become relative paths: slashes at their start, repeated slashes and ``.`` between slashes are dropped. A key
-    that ends with a slash marks a folder, and is no entry.
-
-    Credentials, region, profile and endpoint come from the environment variables and files of the AWS tools
-    (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials the requests are sent
-    unsigned, which public buckets accept.
+    that ends with a slash marks a folder, and is no entry. Credentials and settings are those of
+    :class:`cxr.storage.bucket.Bucket`.
 
     Attributes:
         anonymous: whether there are no credentials.
@@ -96,19 +55,11 @@ class ObjectStoreContents(SourceContents):
                 paths of different files.
         """
         self.name = url.rstrip("/")
-        bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
-        if not _BUCKET_NAME.fullmatch(bucket):
-            received = f"s3://{self.name.removeprefix('s3://').rpartition('@')[2]}"
-            hint = ", and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for keys" if "@" in self.name else ""
-            raise SourceError(
-                f"expected s3://bucket/prefix, received source={received}; correct the bucket's name{hint}"
-            )
-        self._bucket = bucket
-        self._stop = Event()
+        bucket, prefix = split_address(self.name)
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
-        with translate_s3_errors(self.name):
-            self._client, self.anonymous = create_s3_client(endpoint_url)
-        objects = self._try_again("a listing", lambda: list(self._list(prefix)))
+        self._bucket = Bucket(bucket, name=self.name, endpoint_url=endpoint_url)
+        self.anonymous = self._bucket.anonymous
+        objects = self._bucket.list_objects(prefix)
         self._objects = _objects_by_path(objects, prefix, self.name)
         if not self._objects and not may_be_empty:
             raise SourceError(
@@ -130,7 +81,7 @@ class ObjectStoreContents(SourceContents):
         An object that was deleted or has changed since it was listed is not in the result.
         """
         with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
-            heads = pool.map(lambda path: self._read_head(self._objects[path]), paths)
+            heads = pool.map(lambda path: self._bucket.load_head(self._objects[path]), paths)
             bar = tqdm(heads, f"look at {self.name}", len(paths), delay=1, leave=False, unit=" files", disable=None)
             return {path: head for path, head in zip(paths, bar, strict=True) if head is not None}
 
@@ -170,7 +121,7 @@ class ObjectStoreContents(SourceContents):
                 for task in tasks:
                     task.result()
             except BaseException:  # also Ctrl-C: no task starts any more, and running ones stop at their next piece
-                self._stop.set()
+                self._bucket.stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return files
@@ -205,73 +156,7 @@ class ObjectStoreContents(SourceContents):
         item = self._objects[path]
         if item.bytes > max_bytes:
             raise OverflowError(f"expected at most {max_bytes} bytes, received bytes={item.bytes}")
-        return self._try_again(_describe(item), lambda: self._load(item))
-
-    def _load(self, item: StoredObject) -> bytes:
-        data, response = self._get_object(item)
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if len(data) != item.bytes or not _matches_etag(md5, item.etag, response):
-            raise _BrokenTransferError(_OTHER_BYTES)
-        return data
-
-    def _read_head(self, item: StoredObject) -> bytes | None:
-        if not item.bytes:
-            return b""
-        head_range = f"bytes=0-{HEAD_BYTES - 1}"
-        try:
-            return self._try_again(_describe(item), lambda: self._get_object(item, Range=head_range)[0])
-        except FileNotFoundError:
-            return None
-
-    def _get_object(self, item: StoredObject, **request: str) -> tuple[bytes, Mapping[str, Any]]:
-        """Load an object, or the range of it that the request names, and the response without its body."""
-        response = self._request(item, **request)
-        with _name_broken_transfer():
-            return bytes(response["Body"].read()), response
-
-    def _request(self, item: StoredObject, **request: str) -> Mapping[str, Any]:
-        """Request an object, or a range of it; the body is not read."""
-        try:
-            response: Mapping[str, Any] = self._client.get_object(
-                Bucket=self._bucket, Key=item.key, IfMatch=item.etag, **request
-            )
-        except ClientError as error:
-            if error_code(error) not in CHANGED_OBJECT_CODES:
-                raise
-            raise _ChangedObjectError(f"gone or changed since it was listed ({error_code(error)})") from error
-        # Some stores do not compare the ETag themselves.
-        if response.get("ETag", item.etag).strip('"') != item.etag:
-            response["Body"].close()
-            raise _ChangedObjectError("changed since it was listed (another ETag)")
-        return response
-
-    def _try_again(self, expected: str, transfer: Callable[[], Result]) -> Result:
-        """Try a transfer, and try again after a growing pause if it breaks or brings other bytes."""
-        with translate_s3_errors(self.name, anonymous=self.anonymous):
-            for attempt in range(MAX_ATTEMPTS):
-                self._stop.wait(FIRST_PAUSE * 2 ** (attempt - 1) if attempt else 0)
-                try:
-                    return transfer()
-                except _BrokenTransferError as error:
-                    problem = error
-            raise TransferError(
-                f"expected {expected}, received source={self.name} with {MAX_ATTEMPTS} transfers that failed, the last "
-                f"one by {problem}; run the same command again"
-            ) from problem
-
-    def _list(self, prefix: str) -> Iterator[StoredObject]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        for page in _whole_pages(pages):
-            for item in page.get("Contents", ()):
-                key = item["Key"]
-                is_below_prefix = not prefix or key == prefix or key.startswith(f"{prefix}/")
-                if is_below_prefix and key.endswith("/") and item["Size"]:
-                    log.warning(
-                        "%s: left out %r with %s bytes: a key that ends with a slash marks a folder", self.name, key,
-                        f"{item['Size']:,}",
-                    )  # fmt: skip
-                elif is_below_prefix and not key.endswith("/"):
-                    yield StoredObject(key, item["Size"], item["ETag"].strip('"'))
+        return self._bucket.load(item)
 
     def _download_object(self, item: StoredObject, file: Path, bar: tqdm[Any]) -> None:
         """Download one object unless its file is complete; each attempt goes on where the last one stopped."""
@@ -281,8 +166,8 @@ class ObjectStoreContents(SourceContents):
         part = file.with_name(f"{file.name}.part")
         bar.update(min(_size(part), item.bytes))
         try:
-            self._try_again(_describe(item), lambda: self._append(item, part, bar))
-        except _ChangedObjectError as error:
+            self._bucket.try_again(item.description, lambda: self._append(item, part, bar))
+        except ChangedObjectError as error:
             raise SourceError(
                 f"expected {item.key!r} as it was listed, received source={self.name} where it is {error}; run the "
                 "same command again"
@@ -296,40 +181,21 @@ class ObjectStoreContents(SourceContents):
         if part.exists():
             os.truncate(part, start)
         request = {"Range": f"bytes={start}-"} if start else {}
-        response = self._request(item, **request)
+        response = self._bucket.request(item, **request)
         is_partial = response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT
-        with part.open("ab" if is_partial else "wb") as stream, _name_broken_transfer():
+        with part.open("ab" if is_partial else "wb") as stream, name_broken_transfer():
             for piece in response["Body"].iter_chunks(PIECE_BYTES):
-                if self._stop.is_set():
+                if self._bucket.stopped.is_set():
                     raise SourceError(f"expected to finish, received source={self.name} that was interrupted")
                 stream.write(piece)
                 bar.update(len(piece))
         received = _size(part)
         if received < item.bytes:
-            raise _BrokenTransferError(f"a connection that ended after {received:,} bytes")
-        if received > item.bytes or not _matches_etag(_md5_of(part), item.etag, response):
+            raise BrokenTransferError(f"a connection that ended after {received:,} bytes")
+        if received > item.bytes or not matches_etag(_md5_of(part), item.etag, response):
             part.unlink()
             bar.update(-received)
-            raise _BrokenTransferError(_OTHER_BYTES)
-
-
-def _describe(item: StoredObject) -> str:
-    return f"{item.bytes:,} bytes of {item.key!r}"
-
-
-def _whole_pages(pages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    try:
-        yield from pages
-    except ResponseParserError as error:
-        raise _BrokenTransferError(f"a damaged answer ({error})") from error
-
-
-@contextmanager
-def _name_broken_transfer() -> Iterator[None]:
-    try:
-        yield
-    except CONNECTION_ERRORS as error:
-        raise _BrokenTransferError(f"a connection that broke ({error})") from error
+            raise BrokenTransferError(OTHER_BYTES)
 
 
 def _objects_by_path(objects: Iterable[StoredObject], prefix: str, name: str) -> dict[PurePosixPath, StoredObject]:
@@ -369,9 +235,3 @@ def _size(path: Path) -> int:
 def _md5_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _matches_etag(md5: str, etag: str, response: Mapping[str, Any]) -> bool:
-    """Compare with the ETag if it is an MD5 sum: for objects that were uploaded in one part, without an own key."""
-    has_own_key = response.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in response
-    return has_own_key or not re.fullmatch(r"[0-9a-f]{32}", etag) or md5 == etag

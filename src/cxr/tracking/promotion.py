@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cxr.data.image_opening import open_raw_images
 from cxr.promotion.comparison import VersionComparison, are_comparable, compare_versions
 from cxr.promotion.facts import CommonFacts, is_pinned
 from cxr.promotion.log import (
@@ -207,7 +208,7 @@ class Promotion:
                 candidate_images=self._aliases.log.load_predictions(challenger.version),
                 champion_images=self._aliases.log.load_predictions(champion.version),
                 fetch_champion=partial(fetch_version, self._store, self._name, champion.version),
-                data=self._data,
+                raw=None if self._data is None else open_raw_images(self._data),
             )
         return self._comparisons[champion.version]
 

@@ -18,6 +18,7 @@ from cxr.data.dataset import DatasetCard
 from cxr.data.exploration.report import write_report
 from cxr.data.exploration.shortcuts import shortcut_aurocs
 from cxr.data.exploration.thumbnails import MAX_THUMBNAIL_SIDE, make_thumbnail, sample_images, show_duplicates
+from cxr.data.image_folder import ImageFolder
 from support import bad_images
 from support.dataset_validation import build_manifest, compare_datasets
 from support.manifests import manifest
@@ -68,7 +69,7 @@ def write_page(path: Path, frame: pd.DataFrame, data: Path) -> None:
         CheckResult("decodable", "Every file can be read", "warning", True, "all files", "readable files"),
     ]
     comparison = compare_datasets(BaselineStatistics.from_manifest(frame, CARD, "a" * 64), None)
-    write_report(path, frame, data, CARD, results, comparison, digest="a" * 64, max_pixels=PIXELS, seed=0)
+    write_report(path, frame, ImageFolder(data), CARD, results, comparison, digest="a" * 64, max_pixels=PIXELS, seed=0)
 
 
 def test_the_page_loads_nothing_and_runs_no_script(page: str) -> None:
@@ -143,7 +144,9 @@ def test_a_data_set_without_one_accepted_image_still_gets_its_page(
 
 def test_samples_show_each_subtype_and_each_patient_once(data: Path, frame: pd.DataFrame) -> None:
     accepted = frame[frame["status"] == "accepted"]
-    rows = {row.title: row.images for row in sample_images(accepted, data, max_pixels=PIXELS, count=8, seed=0)}
+    rows = {
+        row.title: row.images for row in sample_images(accepted, ImageFolder(data), max_pixels=PIXELS, count=8, seed=0)
+    }
     assert list(rows) == ["NORMAL", "PNEUMONIA, bacteria", "PNEUMONIA, virus"]
     assert [len(images) for images in rows.values()] == [8, 4, 5]
     assert len({thumbnail.caption for thumbnail in rows["NORMAL"]}) == 8
@@ -151,14 +154,14 @@ def test_samples_show_each_subtype_and_each_patient_once(data: Path, frame: pd.D
 
 def test_duplicates_are_shown_side_by_side(data: Path, frame: pd.DataFrame) -> None:
     accepted = frame[frame["status"] == "accepted"]
-    (group,) = show_duplicates(accepted, data, max_pixels=PIXELS)
+    (group,) = show_duplicates(accepted, ImageFolder(data), max_pixels=PIXELS)
     assert group.title == "Same bytes"
     assert [thumbnail.path[-17:] for thumbnail in group.images] == ["IM-0002-0001.jpeg", "IM-0002-0002.jpeg"]
     assert group.note == ""
     pneumonia = frame["path"].str.contains("person0_bacteria")
     twin = frame.copy()
     twin.loc[pneumonia, "duplicate_group"] = accepted["duplicate_group"].max()
-    (group,) = show_duplicates(twin[twin["status"] == "accepted"], data, max_pixels=PIXELS)
+    (group,) = show_duplicates(twin[twin["status"] == "accepted"], ImageFolder(data), max_pixels=PIXELS)
     assert group.title == "Same look"
     assert "both labels" in group.note
 

@@ -16,6 +16,7 @@ from cxr.data.exploration import plots, thumbnails
 from cxr.data.exploration.shortcuts import ALL_FACTS, CAUTION_AUROC, shortcut_aurocs
 from cxr.files import write_text
 from cxr.images.problems import TRAINING_PROBLEMS
+from cxr.images.raw_images import RawImages
 
 _MAX_LISTED = 100
 
@@ -23,7 +24,7 @@ _MAX_LISTED = 100
 def write_report(
     page: Path,
     manifest: pd.DataFrame,
-    data: Path,
+    raw: RawImages,
     card: DatasetCard,
     results: Sequence[CheckResult],
     comparison: DatasetComparison,
@@ -37,7 +38,7 @@ def write_report(
     Args:
         page: file to write.
         manifest: one row per file; see :func:`cxr.data.manifest.builder.build_manifest`.
-        data: the data folder, for thumbnails.
+        raw: the raw images, for thumbnails.
         card: card of the data set.
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
         comparison: outcome of :func:`cxr.data.checks.drift.compare_datasets`.
@@ -65,7 +66,7 @@ def write_report(
         left_out=left_out.head(_MAX_LISTED).to_dict("records"),
         more_left_out=max(0, len(left_out) - _MAX_LISTED),
         problems=TRAINING_PROBLEMS,
-        **(_image_sections(images, data, max_pixels, seed) if len(images) else {}),
+        **(_image_sections(images, raw, max_pixels, seed) if len(images) else {}),
     )
     write_text(page, html)
 
@@ -88,7 +89,7 @@ def _headline_numbers(
     ]
 
 
-def _image_sections(images: pd.DataFrame, data: Path, max_pixels: int, seed: int) -> dict[str, Any]:
+def _image_sections(images: pd.DataFrame, raw: RawImages, max_pixels: int, seed: int) -> dict[str, Any]:
     """Make the plots and thumbnails of the accepted images."""
     aurocs = shortcut_aurocs(images, seed=seed)
     strong = aurocs[aurocs >= CAUTION_AUROC].drop(ALL_FACTS, errors="ignore")
@@ -107,10 +108,10 @@ def _image_sections(images: pd.DataFrame, data: Path, max_pixels: int, seed: int
         "shortcuts": plots.draw_shortcut_aurocs(aurocs),
         "strong_shortcuts": [f"{name} ({value:.2f})" for name, value in strong.items()],
         "all_together": f"{aurocs.iloc[-1]:.2f}",
-        "averages": thumbnails.average_images(images, data, max_pixels=max_pixels, seed=seed),
-        "samples": thumbnails.sample_images(images, data, max_pixels=max_pixels, seed=seed),
-        "duplicates": thumbnails.show_duplicates(images, data, max_pixels=max_pixels),
+        "averages": thumbnails.average_images(images, raw, max_pixels=max_pixels, seed=seed),
+        "samples": thumbnails.sample_images(images, raw, max_pixels=max_pixels, seed=seed),
+        "duplicates": thumbnails.show_duplicates(images, raw, max_pixels=max_pixels),
         "duplicate_files": int(repeated.sum()),
         "duplicate_groups": len(repeated),
-        "odd": thumbnails.show_unusual_modes(images, data, max_pixels=max_pixels),
+        "odd": thumbnails.show_unusual_modes(images, raw, max_pixels=max_pixels),
     }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.images.decoding import decode_grey, read_bytes
+from cxr.images.decoding import decode_grey
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 
 MAX_THUMBNAIL_SIDE = 208
@@ -55,18 +55,18 @@ class ThumbnailRow:
     note: str = ""
 
 
-def read_grey(data: Path, path: str, max_pixels: int) -> NDArray[np.uint8]:
+def read_grey(raw: RawImages, path: str, max_pixels: int) -> NDArray[np.uint8]:
     """Read an accepted image as grey.
 
     Args:
-        data: the data folder.
-        path: file inside it.
+        raw: the raw images.
+        path: name of one of them.
         max_pixels: largest number of pixels to decode.
 
     Returns:
         uint8 ``(height, width)``.
     """
-    return decode_grey(read_bytes(data / path), replace(VALIDATED, max_pixels=max_pixels))
+    return decode_grey(raw.read(path), replace(VALIDATED, max_pixels=max_pixels))
 
 
 def make_thumbnail(grey: NDArray[np.uint8], path: str, caption: str) -> Thumbnail:
@@ -90,13 +90,13 @@ def make_thumbnail(grey: NDArray[np.uint8], path: str, caption: str) -> Thumbnai
 
 
 def sample_images(
-    images: pd.DataFrame, data: Path, *, max_pixels: int, count: int = 12, seed: int
+    images: pd.DataFrame, raw: RawImages, *, max_pixels: int, count: int = 12, seed: int
 ) -> tuple[ThumbnailRow, ...]:
     """Show some images of each subtype, each of another patient.
 
     Args:
         images: accepted images.
-        data: the data folder.
+        raw: the raw images.
         max_pixels: largest number of pixels to decode.
         count: images per row.
         seed: seed of the choice.
@@ -109,18 +109,18 @@ def sample_images(
         chosen = members.sample(frac=1, random_state=seed).drop_duplicates("patient").head(count)
         title = str(label) if subtype == "normal" else f"{label}, {subtype}"
         note = f"{len(chosen)} of {len(members):,} images, each of another patient"
-        rows.append(ThumbnailRow(title, _make_thumbnails(chosen, data, max_pixels), note))
+        rows.append(ThumbnailRow(title, _make_thumbnails(chosen, raw, max_pixels), note))
     return tuple(rows)
 
 
 def average_images(
-    images: pd.DataFrame, data: Path, *, max_pixels: int, count: int = 150, seed: int
+    images: pd.DataFrame, raw: RawImages, *, max_pixels: int, count: int = 150, seed: int
 ) -> tuple[Thumbnail, ...]:
     """Average images of each class: a difference between the averages is visible without looking at any lung.
 
     Args:
         images: accepted images.
-        data: the data folder.
+        raw: the raw images.
         max_pixels: largest number of pixels to decode.
         count: images per class that are averaged.
         seed: seed of the choice.
@@ -133,7 +133,7 @@ def average_images(
         chosen = members.sample(min(count, len(members)), random_state=seed)
         total = np.zeros((_AVERAGE_SIDE, _AVERAGE_SIDE), dtype=np.float64)
         for path in chosen["path"]:
-            grey = read_grey(data, path, max_pixels)
+            grey = read_grey(raw, path, max_pixels)
             total += cv2.resize(grey, (_AVERAGE_SIDE, _AVERAGE_SIDE), interpolation=cv2.INTER_AREA)
         stretched = cv2.normalize(total, np.zeros_like(total), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         caption = f"{label}: average of {len(chosen)} images"
@@ -141,12 +141,14 @@ def average_images(
     return tuple(averages)
 
 
-def show_duplicates(images: pd.DataFrame, data: Path, *, max_pixels: int, groups: int = 12) -> tuple[ThumbnailRow, ...]:
+def show_duplicates(
+    images: pd.DataFrame, raw: RawImages, *, max_pixels: int, groups: int = 12
+) -> tuple[ThumbnailRow, ...]:
     """Show images that occur more than once side by side, the worst groups first.
 
     Args:
         images: accepted images.
-        data: the data folder.
+        raw: the raw images.
         max_pixels: largest number of pixels to decode.
         groups: largest number of groups of each kind (same bytes, same look).
 
@@ -171,18 +173,18 @@ def show_duplicates(images: pd.DataFrame, data: Path, *, max_pixels: int, groups
         members = repeated[repeated["duplicate_group"] == group].head(6)
         title = "Same bytes" if fact["same_bytes"] else "Same look"
         note = ", ".join(remark for column, remark in remarks.items() if fact[column] > 1)
-        rows.append(ThumbnailRow(title, _make_thumbnails(members, data, max_pixels), note))
+        rows.append(ThumbnailRow(title, _make_thumbnails(members, raw, max_pixels), note))
     return tuple(rows)
 
 
 def show_unusual_modes(
-    images: pd.DataFrame, data: Path, *, max_pixels: int, count: int = 6
+    images: pd.DataFrame, raw: RawImages, *, max_pixels: int, count: int = 6
 ) -> tuple[ThumbnailRow, ...]:
     """Show files with coloured pixels, and files stored in another pixel mode than most.
 
     Args:
         images: accepted images.
-        data: the data folder.
+        raw: the raw images.
         max_pixels: largest number of pixels to decode.
         count: images per row.
 
@@ -199,13 +201,13 @@ def show_unusual_modes(
     rows = []
     for title, members in groups:
         classes = ", ".join(f"{number:,} {label}" for label, number in members["label"].value_counts().items())
-        rows.append(ThumbnailRow(title, _make_thumbnails(members.head(count), data, max_pixels), classes))
+        rows.append(ThumbnailRow(title, _make_thumbnails(members.head(count), raw, max_pixels), classes))
     return tuple(rows)
 
 
-def _make_thumbnails(rows: pd.DataFrame, data: Path, max_pixels: int) -> tuple[Thumbnail, ...]:
+def _make_thumbnails(rows: pd.DataFrame, raw: RawImages, max_pixels: int) -> tuple[Thumbnail, ...]:
     """Make a thumbnail of each row, captioned with patient and official split."""
     return tuple(
-        make_thumbnail(read_grey(data, path, max_pixels), path, f"{patient}, {split}" if split else str(patient))
+        make_thumbnail(read_grey(raw, path, max_pixels), path, f"{patient}, {split}" if split else str(patient))
         for path, patient, split in zip(rows["path"], rows["patient"], rows["official_split"], strict=True)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,13 +19,14 @@ from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
 from cxr.data.manifest.copies import add_copies
 from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
 from cxr.data.manifest.fine_structure import FINE_STRUCTURE_SIDE
-from cxr.data.manifest.listing import list_image_files, parse_folder
+from cxr.data.manifest.listing import parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
-from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_image, kept_facts, read_bytes
+from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_image, kept_facts
 from cxr.images.file_types import is_named_as_image
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.result_cache import NO_CACHE, ResultCache
 from cxr.tables import digest_of_lines, read_table, write_table
@@ -89,7 +89,7 @@ def default_policy() -> dict[str, ProblemAction]:
 
 
 def build_manifest(
-    data: Path,
+    images: RawImages,
     *,
     limits: ImageLimits,
     naming: FileNaming,
@@ -100,13 +100,13 @@ def build_manifest(
     progress: bool = True,
     cache: ResultCache = NO_CACHE,
 ) -> pd.DataFrame:
-    """Inspect every file of a data folder.
+    """Inspect every file of a data set.
 
-    The folder holds ``train``, ``val`` and ``test`` with the class folders in each, or the class folders
-    directly. Each thread holds one image at a time. Of each image, the row stays in memory.
+    It consists of ``train``, ``val`` and ``test`` with the class folders in each, or of the class folders directly.
+    Each thread holds one image at a time. Of each image, the row stays in memory.
 
     Args:
-        data: the data folder.
+        images: the raw images.
         limits: limits that an image must keep to be accepted as a radiograph.
         naming: ``"kermany"`` reads label, subtype and patient from the file name; ``"any"`` takes the patient
             from ``patients.csv`` in the data folder, or else the file name without its ending as the patient.
@@ -114,7 +114,7 @@ def build_manifest(
             :data:`cxr.images.problems.SOFT_PROBLEMS` can be accepted.
         near_distance: bits of 64 in which the perceptual hashes of near duplicates may differ.
         near_correlation: smallest correlation of the fine structure of near duplicates.
-        workers: threads; None for one per core.
+        workers: threads; None for as many as suit the images.
         progress: whether to show a progress bar on stderr.
         cache: keeps what was found in each image, so that a later call works on new images only.
 
@@ -127,24 +127,24 @@ def build_manifest(
         DataError: if ``patients.csv`` is wrong.
     """
     actions = _complete_policy(policy, naming)
-    if not data.is_dir():
-        raise SourceError(f"expected a data folder, received data={data}; run `cxr fetch`")
-    patients_file = data / PATIENTS_FILE
-    patients = read_patients(patients_file) if naming == "any" and patients_file.exists() else None
-    names = list_image_files(data)
+    names = images.names()
     if not names:
         folders = " and ".join(CLASSES)
-        raise SourceError(f"expected images in folders {folders}, received data={data} without any; run `cxr fetch`")
+        raise SourceError(
+            f"expected images in folders {folders}, received data={images.folder} without any; run `cxr fetch`"
+        )
+    patients_file = images.folder / PATIENTS_FILE
+    patients = read_patients(patients_file) if naming == "any" and patients_file.exists() else None
     known_facts = kept_facts(limits, cache)
     tables = []
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    pool = ThreadPoolExecutor(workers or images.workers)
     bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
     try:
         for start in range(0, len(names), _TABLE_ROWS):
             rows = []
             block = names[start : start + _TABLE_ROWS]
             for name, facts in zip(
-                block, pool.map(lambda name: inspect_image(data / name, limits, known_facts), block), strict=True
+                block, pool.map(lambda name: inspect_image(images, name, limits, known_facts), block), strict=True
             ):
                 rows.append(_make_row(name, facts, naming, patients, actions))
                 bar.update()
@@ -165,7 +165,7 @@ def build_manifest(
     )
 
     def load(position: int) -> NDArray[np.uint8]:
-        return known_thumbnails.compute(data / names[position], read_bytes, partial(_decode_thumbnail, options))[1]
+        return known_thumbnails.compute(images, names[position], partial(_decode_thumbnail, options))[1]
 
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
     add_copies(frame, partial(find, correlation=near_correlation), load)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.statistics import wilson_interval
-from cxr.images.decoding import decode_image, read_bytes
+from cxr.images.decoding import decode_image
 from cxr.images.parallel import map_in_order
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
 from cxr.images.strict_decoding import DecodedImage
@@ -49,7 +48,7 @@ class ReferenceCheck:
 
 
 def build_reference(
-    data: Path,
+    images: RawImages,
     splits: pd.DataFrame,
     card: DatasetCard,
     split_digest: str,
@@ -64,8 +63,8 @@ def build_reference(
     """Fit a reference on training images and count its refusals on validation and test.
 
     Args:
-        data: folder of the raw images.
-        splits: columns ``path`` (relative to ``data``), ``split`` and ``group``.
+        images: the raw images.
+        splits: columns ``path`` (name of an image), ``split`` and ``group``.
         card: card of the data set.
         split_digest: digest of the split, for the facts.
         max_images: most images of each split; a sample is drawn where there are more.
@@ -98,7 +97,7 @@ def build_reference(
     # processor.
     with threadpool_limits(1):
         fitted = fit_reference(
-            _map_images(data, train, known, lambda features, _: features, "describe train images"),
+            _map_images(images, train, known, lambda features, _: features, "describe train images"),
             train["group"].tolist(),
             dataset_kind=card.kind,
             components=components,
@@ -106,7 +105,7 @@ def build_reference(
             max_coloured=max_coloured,
         )
         checks = {
-            split: _map_images(data, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
+            split: _map_images(images, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
             for split, rows in samples.items()
         }
     facts = {
@@ -201,7 +200,7 @@ def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.
 
 
 def _map_images(
-    data: Path,
+    images: RawImages,
     rows: pd.DataFrame,
     known: KeptResults[PosedFeatures],
     function: Callable[[PosedFeatures, Callable[[], DecodedImage]], Result],
@@ -211,8 +210,8 @@ def _map_images(
     from tqdm import tqdm
 
     def read_and_call(path: str) -> Result:
-        features = known.compute(data / path, read_bytes, read_posed_features)[1]
-        return function(features, lambda: decode_image(read_bytes(data / path), VALIDATED))
+        features = known.compute(images, path, read_posed_features)[1]
+        return function(features, lambda: decode_image(images.read(path), VALIDATED))
 
-    results = map_in_order(read_and_call, ((path,) for path in rows["path"]), os.cpu_count() or 1)
+    results = map_in_order(read_and_call, ((path,) for path in rows["path"]), images.workers)
     return list(tqdm(results, desc=description, total=len(rows), unit="image", disable=None))
