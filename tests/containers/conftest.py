@@ -13,7 +13,7 @@ Result = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def tag() -> str:
-    """Tag of the images cxr-data and cxr-train on this machine."""
+    """Tag of the images cxr-data, cxr-train and cxr-node on this machine."""
     version = os.environ.get("CXR_CONTAINERS", "")
     if not version:
         reason = os.environ.get("CXR_NO_CONTAINERS") or "`make images VERSION=x`, then set CXR_CONTAINERS=x"

@@ -13,6 +13,7 @@ import pytest
 from cxr import __version__
 
 TARGETS = ("data", "train")
+"""Images that run steps; test_node.py starts the one of the node."""
 
 
 def inspect(tag: str, target: str) -> dict:
@@ -38,7 +39,7 @@ def test_any_user_may_run_it(in_container, target):
     assert result.returncode == 0 and "--phantom_images" in result.stdout
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [*TARGETS, "node"])
 def test_version_commit_and_licence_are_labels(tag, target):
     config = inspect(tag, target)["Config"]
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
@@ -50,7 +51,7 @@ def test_version_commit_and_licence_are_labels(tag, target):
     assert config["User"] == "10001"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [*TARGETS, "node"])
 def test_no_secret_is_in_the_image(tag, in_container, target):
     history = subprocess.run(
         ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", f"cxr-{target}:{tag}"],

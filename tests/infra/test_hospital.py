@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from cxr import __version__
 from cxr.cli.main import parse_step
 from cxr.steps.node import Node
-from support.kustomize import KUBERNETES, ROOT
+from support.compose import read_compose_file
+from support.kustomize import ROOT, Object, assert_restricted, containers, named, of_kind, pods, production_with
 
 HOSPITAL = ROOT / "infra" / "hospital"
 DOCKERFILE = (ROOT / "components" / "Dockerfile").read_text(encoding="utf-8")
-COMPONENT = KUBERNETES / "components" / "node"
 
 
-def documents(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((COMPONENT / name).read_text(encoding="utf-8")))
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """What production renders to with the node."""
+    return production_with(tmp_path_factory.mktemp("overlay"), "node")
 
 
 def parse(words: list[str]) -> Node:
@@ -34,40 +31,33 @@ def parse(words: list[str]) -> Node:
     return step
 
 
-@pytest.mark.parametrize("name", ["node.yaml", "network.yaml"])
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
-def test_every_object_fits_its_schema(name: str, version: str) -> None:
-    for manifest in documents(name):
+def test_every_object_fits_its_schema(objects: list[Object], version: str) -> None:
+    own = [manifest for manifest in objects if manifest["metadata"]["name"] in ("node", "mlflow-node")]
+    assert {manifest["kind"] for manifest in own} == {"Service", "StatefulSet", "NetworkPolicy"}
+    for manifest in own:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_pod_is_restricted_and_starts_a_valid_command() -> None:
-    service, stateful_set = documents("node.yaml")
-    pod = stateful_set["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-    }  # fmt: skip
+def test_the_pod_is_restricted_and_starts_a_valid_command(objects: list[Object]) -> None:
+    stateful_set = named(objects, "StatefulSet", "node")
+    (pod,) = (pod for pod in pods(objects) if pod.owner == "StatefulSet/node")
+    assert_restricted(pod)
+    assert not pod.spec["automountServiceAccountToken"]
+    (container,) = containers(pod)
+    assert container["image"] == f"registry.example.org/cxr/cxr-node:{__version__}"
     assert container["command"][-2:] == ["cxr", "node"]
     node = parse(container["args"])
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"dicom": node.port, "status": node.status_port}
-    assert {port["port"] for port in service["spec"]["ports"]} == {node.port}
+    assert {port["port"] for port in named(objects, "Service", "node")["spec"]["ports"]} == {node.port}
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {str(path.parent) for path in (node.folder, node.certificate) if path} <= mounts
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/health", "port": "status"}
     assert stateful_set["spec"]["replicas"] == 1
-
-
-def test_the_network_policies_let_the_node_speak_to_mlflow_and_the_pacs_alone() -> None:
-    policy, mlflow = documents("network.yaml")
-    node = parse(documents("node.yaml")[1]["spec"]["template"]["spec"]["containers"][0]["args"])
-    ports = [entry["ports"][0]["port"] for entry in policy["spec"]["ingress"]]
-    assert ports == [node.port, node.status_port]
-    assert [entry["ports"][0]["port"] for entry in policy["spec"]["egress"]] == [5000, node.settings().destination.port]
-    assert mlflow["spec"]["ingress"][0]["from"][0]["podSelector"] == policy["spec"]["podSelector"]
+    (destination,) = (policy for policy in of_kind(objects, "NetworkPolicy") if policy["metadata"]["name"] == "node")
+    assert destination["spec"]["egress"][1]["ports"][0]["port"] == node.settings().destination.port
 
 
 def test_the_image_exposes_the_ports_of_the_node() -> None:
@@ -89,16 +79,12 @@ def test_compose_and_orthanc_agree_on_titles_and_ports() -> None:
     assert "SendToModality(instance, 'cxr')" in (HOSPITAL / "forward.lua").read_text(encoding="utf-8")
     published = [port for service in compose["services"].values() for port in service["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in published)
+    volumes = dict(volume.split(":")[:2] for volume in compose["services"]["pacs"]["volumes"])
+    assert {volumes["images"]} == {orthanc["StorageDirectory"], orthanc["IndexDirectory"]}, "images outlive it"
     mounted = [volume.split(":")[0] for volume in compose["services"]["pacs"]["volumes"] if volume.startswith("./")]
     assert all((HOSPITAL / name).exists() for name in mounted)
 
 
 def test_compose_reads_the_file() -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    program = shutil.which("podman-compose", path=path)
-    if program is None or shutil.which("podman") is None:
-        pytest.skip("podman with podman-compose is not installed")
-    command = [program, "--file", HOSPITAL / "compose.yaml", "config"]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MODEL": "/somewhere"})
-    assert result.returncode == 0, result.stderr
-    assert set(yaml.safe_load(result.stdout)["services"]) == {"node", "pacs"}
+    services = read_compose_file(HOSPITAL / "compose.yaml", MODEL="/somewhere")["services"]
+    assert set(services) == {"node", "pacs"}

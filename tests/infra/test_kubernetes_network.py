@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 
 from cxr.train_job.manifest import POD_LABELS
-from support.kustomize import OTHER_PODS, STEP_LABELS, Object, Pod, of_kind, overlay, pods
+from support.kustomize import OTHER_PODS, STEP_LABELS, Object, Pod, of_kind, overlay, pods, production_with
 
 INTERNET, PRIVATE, NODE_KEYS = "93.184.216.34", "10.20.30.40", "169.254.169.254"
 
@@ -130,6 +131,20 @@ def test_the_nodes_of_a_training_reach_each_other_at_every_port_and_no_step(name
     assert all(reaches(objects, node, other, port) for port in (1234, 45678))
     assert not reaches(objects, node, step, 1234)
     assert not reaches(objects, step, node, 1234)
+
+
+def test_the_dicom_node_speaks_with_mlflow_and_the_pacs_alone(tmp_path: Path) -> None:
+    objects = production_with(tmp_path, "node")
+    stage = cast(objects)
+    node, pacs = stage["node"], "192.0.2.7"
+    assert way_is_open(objects, node, "Ingress", pacs, 11112) and reaches(objects, node, pacs, 2762)
+    assert reaches(objects, node, stage["mlflow"], PORTS["mlflow"])
+    assert reaches(objects, node, stage["kube-system"], 53)
+    assert [name for name in stage if reaches(objects, stage[name], node, 8766)] == ["monitoring"]
+    assert [name for name in stage if reaches(objects, stage[name], node, 11112)] == []
+    for address, port in ((INTERNET, 443), (NODE_KEYS, 80), (PRIVATE, 2762), (pacs, 443)):
+        assert not reaches(objects, node, address, port), f"{address}:{port}"
+    assert not way_is_open(objects, node, "Ingress", PRIVATE, 11112)
 
 
 @pytest.mark.parametrize("name", ["local", "production"])

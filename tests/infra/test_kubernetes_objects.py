@@ -17,7 +17,19 @@ import yaml
 from cxr.cli.main import parse_step
 from cxr.steps.serve import Serve
 from cxr.train_job.manifest import POD_LABELS
-from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, containers, named, of_kind, overlay, pods, render
+from support.kustomize import (
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    Object,
+    containers,
+    named,
+    of_kind,
+    overlay,
+    pods,
+    production_with,
+    render,
+)
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "inference_service.schema.yaml").read_text(encoding="utf-8"))
 OURS = {"cxr-data", "cxr-train", "cxr-train-gpu", "cxr-serve", "cxr-mlflow"}
@@ -147,17 +159,6 @@ def test_what_a_site_says_reaches_the_objects_and_restarts_the_server(tmp_path: 
     assert before["metadata"]["name"] != settings["metadata"]["name"]
     references = named(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert {"configMapRef": {"name": settings["metadata"]["name"]}} in references
-
-
-def production_with(folder: Path, *components: str) -> list[Object]:
-    """Render `production` with further components after the champion, as the README says."""
-    overlay_folder = shutil.copytree(KUBERNETES, folder / "kubernetes") / "overlays" / "production"
-    text = (overlay_folder / "kustomization.yaml").read_text(encoding="utf-8")
-    champion = "  - ../../components/champion\n"
-    added = champion + "".join(f"  - ../../components/{name}\n" for name in components)
-    assert champion in text
-    (overlay_folder / "kustomization.yaml").write_text(text.replace(champion, added), encoding="utf-8")
-    return render(overlay_folder)
 
 
 def serve_step(service: Object) -> Serve:

@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 import yaml
 
-from support.kustomize import KUBERNETES, OVERLAYS, ROOT, Object, Pod, containers, named, of_kind, overlay, pods
+from support.kustomize import (
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    Object,
+    Pod,
+    assert_restricted,
+    containers,
+    named,
+    of_kind,
+    overlay,
+    pods,
+)
 
 RUNNING = ("local", "production")
 STEP_RIGHTS = (
@@ -74,19 +86,7 @@ def test_pods_fit_the_standard_that_their_namespace_enforces(name: str) -> None:
     labels = named(overlay(name), "Namespace", "cxr")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     for pod in all_pods(name):
-        context = pod.spec["securityContext"]
-        assert context["runAsNonRoot"] is True, pod.owner
-        assert context["runAsUser"] > 0
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod.spec)
-        for volume in pod.spec["volumes"]:
-            assert set(volume) - {"name"} <= {"emptyDir", "configMap", "secret", "projected"}
-        for container in containers(pod):
-            context = container["securityContext"]
-            assert context["allowPrivilegeEscalation"] is False, f"{pod.owner} {container['name']}"
-            assert context["readOnlyRootFilesystem"] is True
-            assert context["capabilities"] == {"drop": ["ALL"]}
-            assert not {"privileged", "runAsUser", "runAsNonRoot", "seccompProfile"} & set(context)
+        assert_restricted(pod)
 
 
 @pytest.mark.parametrize("name", RUNNING)

@@ -281,19 +281,15 @@ def test_mutual_tls_accepts_peers_with_a_certificate_and_no_others(tmp_path: Pat
     node, pacs = files["node"], files["pacs"]
     flags = {"--certificate": str(node.certificate), "--key": str(node.key), "--authorities": str(node.authorities)}
     with run_provider(make_settings(tmp_path / "node", **flags)) as running:
-        command = [dcmtk("storescu"), "-aet", PACS_TITLE, "-aec", NODE_TITLE]
-        place = ["127.0.0.1", str(running.port), str(radiographs[0])]
-
-        def status(*options: object) -> int:
-            return subprocess.run([*command, *map(str, options), *place], capture_output=True, timeout=60).returncode
-
-        assert status("+tls", pacs.key, pacs.certificate, "+cf", pacs.authorities) == 0
+        film = radiographs[0]
+        assert send(running.port, film, tls=pacs) == 0
         assert len(running.queue.received()) == 1
-        assert status("+tls", strangers.key, strangers.certificate, "+cf", pacs.authorities) != 0
-        assert status("+tla", "+cf", pacs.authorities) != 0, "without a certificate"
-        assert status() != 0, "without TLS"
+        assert send(running.port, film, tls=replace(strangers, authorities=pacs.authorities)) != 0
+        anonymous = [dcmtk("storescu"), "-aet", PACS_TITLE, "-aec", NODE_TITLE, "+tla", "+cf", str(pacs.authorities)]
+        assert subprocess.run([*anonymous, "127.0.0.1", str(running.port), str(film)], capture_output=True).returncode
+        assert send(running.port, film) != 0, "without TLS"
         silent = announce(running.port)  # a handshake that does not go on holds nobody up
-        assert status("+tls", pacs.key, pacs.certificate, "+cf", pacs.authorities) == 0
+        assert send(running.port, film, tls=pacs) == 0
         silent.close()
         assert len(running.queue.received()) == 1
 

@@ -58,7 +58,7 @@ def gate(archive: tuple[Orthanc, Gate], monkeypatch: pytest.MonkeyPatch) -> Gate
     monkeypatch.setenv(dicomweb.PASSWORD_VARIABLE, PASSWORD)
     monkeypatch.setattr(dicomweb, "_PAUSE_SECONDS", 0.01)
     archive[1].disturbances.clear()
-    archive[1].images = 0
+    archive[1].token, archive[1].images = None, 0
     return archive[1]
 
 
@@ -168,6 +168,21 @@ def test_wrong_credentials_are_told_and_not_shown(
         value in messages for value in (*variables.values(), PASSWORD, USER) if value
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bearer_token_opens_an_archive_that_asks_for_one(
+    folders: ModelFolders, gate: Gate, contents: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    gate.token = "token-of-the-archive"
+    output = tmp_path / "rows.parquet"
+    arguments = ("--dicomweb", gate.address, "--study", FIRST_STUDY, "--output", output)
+    assert predict(folders, *arguments) == 1 and "received status=401" in capsys.readouterr().err
+    monkeypatch.setenv(dicomweb.TOKEN_VARIABLE, gate.token)
+    assert predict(folders, *arguments) == 0
+    table = pd.read_parquet(output).set_index("path")
+    assert dict(table["probability"]) == pytest.approx(expected(folders, [contents["dx"], contents["cr"]]))
+    assert gate.token not in capsys.readouterr().err
 
 
 def test_nothing_but_reports_says_whose_images_they_were(

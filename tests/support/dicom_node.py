@@ -71,10 +71,17 @@ def dcmtk(program: str) -> str:
     return path
 
 
-def send(port: int, *files: Path | str, called: str = NODE_TITLE, calling: str = PACS_TITLE) -> int:
+def send(
+    port: int,
+    *files: Path | str,
+    called: str = NODE_TITLE,
+    calling: str = PACS_TITLE,
+    tls: TlsFiles | None = None,
+) -> int:
     """Send files with DCMTK in one association; returns the exit status of storescu."""
-    command = [dcmtk("storescu"), "-aet", calling, "-aec", called, "+sd", "127.0.0.1", str(port)]
-    return subprocess.run([*command, *map(str, files)], capture_output=True, timeout=120).returncode
+    security = [] if tls is None else ["+tls", tls.key, tls.certificate, "+cf", tls.authorities]
+    command = [dcmtk("storescu"), "-aet", calling, "-aec", called, *security, "+sd", "127.0.0.1", port]
+    return subprocess.run(list(map(str, [*command, *files])), capture_output=True, timeout=120).returncode
 
 
 def echo(port: int, called: str = NODE_TITLE, calling: str = PACS_TITLE) -> int:

@@ -83,6 +83,17 @@ def overlay(name: str) -> list[Object]:
     return render(KUBERNETES / "overlays" / name)
 
 
+def production_with(folder: Path, *components: str) -> list[Object]:
+    """Render `production` with further components after the champion, as the README says."""
+    overlay_folder = shutil.copytree(KUBERNETES, folder / "kubernetes") / "overlays" / "production"
+    text = (overlay_folder / "kustomization.yaml").read_text(encoding="utf-8")
+    champion = "  - ../../components/champion\n"
+    added = champion + "".join(f"  - ../../components/{name}\n" for name in components)
+    assert champion in text
+    (overlay_folder / "kustomization.yaml").write_text(text.replace(champion, added), encoding="utf-8")
+    return render(overlay_folder)
+
+
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
     return [manifest for manifest in objects if manifest["kind"] == kind]
 
@@ -112,3 +123,21 @@ def _pods(objects: list[Object]) -> Iterator[Pod]:
 
 def containers(pod: Pod) -> list[Object]:
     return [*pod.spec.get("initContainers", ()), *pod.spec["containers"]]
+
+
+def assert_restricted(pod: Pod) -> None:
+    """Hold a pod against the Pod Security Standard "restricted", and a read-only root file system."""
+    context = pod.spec["securityContext"]
+    assert context["runAsNonRoot"] is True, pod.owner
+    assert context["runAsUser"] > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod.spec)
+    for volume in pod.spec["volumes"]:
+        assert set(volume) - {"name"} <= {"emptyDir", "configMap", "secret", "projected"}
+    for container in containers(pod):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False, f"{pod.owner} {container['name']}"
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not {"privileged", "runAsUser", "runAsNonRoot", "seccompProfile"} & set(context)
+        assert not any("hostPort" in port for port in container.get("ports", ()))

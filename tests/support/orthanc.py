@@ -21,6 +21,7 @@ from support.loopback import START_SECONDS, free_port
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 HAS_DICOMWEB = shutil.which("Orthanc") is not None and PLUGIN.exists()
 USER, PASSWORD = "reader", "secret-of-the-archive"
+_LOGIN = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 class Orthanc:
@@ -51,10 +52,7 @@ class Orthanc:
 
     def request(self, path: str, data: bytes | None = None) -> Any:
         """Send a request to Orthanc's own interface and return its JSON."""
-        token = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data, {"Authorization": f"Basic {token}"}
-        )
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, {"Authorization": _LOGIN})
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
@@ -74,11 +72,13 @@ class Gate:
     Attributes:
         address: root of DICOMweb behind the gate.
         disturbances: word of a path to what happens to its next requests: a status, or ``"cut"`` for half a response.
+        token: bearer token that every request needs in place of the login of the archive; None passes logins on.
         images: number of images that were asked for.
     """
 
     def __init__(self, port: int) -> None:
         self.disturbances: dict[str, list[int | str]] = {}
+        self.token: str | None = None
         self.images = 0
         gate = self
 
@@ -87,12 +87,15 @@ class Gate:
                 gate.images += "/instances/" in self.path
                 word = next((word for word, left in gate.disturbances.items() if word in self.path and left), None)
                 disturbance = gate.disturbances[word].pop(0) if word is not None else None
+                headers = {name: self.headers[name] for name in ("Accept", "Authorization") if name in self.headers}
+                if gate.token is not None:
+                    disturbance = disturbance if headers.get("Authorization") == f"Bearer {gate.token}" else 401
+                    headers["Authorization"] = _LOGIN
                 if isinstance(disturbance, int):
                     self.send_response(disturbance)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                headers = {name: self.headers[name] for name in ("Accept", "Authorization") if name in self.headers}
                 request = urllib.request.Request(f"http://127.0.0.1:{port}{self.path}", headers=headers)
                 try:
                     with urllib.request.urlopen(request, timeout=60) as response:
