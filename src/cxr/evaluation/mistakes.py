@@ -54,7 +54,7 @@ def images_to_show(paths: list[str], prepared: PreparedImages | None, data: Path
         if file.is_file():
             images.append(decode_grey(file.read_bytes(), VALIDATED))
         elif prepared is not None:
-            images.append(np.asarray(prepared.images[prepared.rows([path])[0], :, :, 0]))
+            images.append(np.asarray(prepared.images[int(prepared.rows([path])[0])][:, :, 0]))
         else:
             return None
     return images
