@@ -52,7 +52,7 @@ def images_to_show(paths: list[str], prepared: PreparedImages | None, raw: RawIm
         if path in raw:
             images.append(decode_grey(raw.read(path), VALIDATED))
         elif prepared is not None:
-            images.append(np.asarray(prepared.images[prepared.rows([path])[0], :, :, 0]))
+            images.append(np.asarray(prepared.images[int(prepared.rows([path])[0])][:, :, 0]))
         else:
             return None
     return images

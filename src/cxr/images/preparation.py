@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -16,15 +17,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.errors import DataError, ImageError
-from cxr.files import expect_free_space
+from cxr.files import expect_free_space, write_json
 from cxr.images.decoding import decode_grey
 from cxr.images.parallel import map_in_order
-from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
+from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, SHARD_FILE, PreparedImages
 from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
+from cxr.images.shards import WHOLE, Shard
 from cxr.tables import write_table
+
+_ROWS_AT_ONCE = 256
+"""Images that are copied together where shards are joined."""
 
 
 def prepare_images(
@@ -38,6 +43,7 @@ def prepare_images(
     sha256: Sequence[str] | None = None,
     options: ReadingOptions = VALIDATED,
     cache: ResultCache = NO_CACHE,
+    shard: Shard = WHOLE,
 ) -> PreparedImages:
     """Decode images, apply a recipe and append the results to one file.
 
@@ -55,9 +61,10 @@ def prepare_images(
         sha256: expected digest of each file (from the manifest); None for no check.
         options: what is accepted.
         cache: keeps the prepared images, so that a later call decodes and filters new images only.
+        shard: the part of the images that is prepared; the folder says which part it holds.
 
     Returns:
-        The prepared images, opened.
+        The prepared images of the shard, opened.
 
     Raises:
         ImageError: for the first file that cannot be decoded, with its path.
@@ -70,6 +77,8 @@ def prepare_images(
             f"expected at least one image and each once, received images={len(paths)}, repeated={repeated}; "
             "run `cxr validate` again"
         )
+    expected_digests = shard.part_of([None] * len(paths) if sha256 is None else sha256)
+    paths = shard.part_of(paths)
     known = cache.results(
         __name__,
         recipe.name,
@@ -80,7 +89,6 @@ def prepare_images(
     work = partial(_prepare_image, images, recipe, options, known)
     size = len(paths) * recipe.size**2 * recipe.planes
     expect_free_space(folder, size, f"{len(paths):,} images prepared with {recipe.name}")
-    expected_digests = [None] * len(paths) if sha256 is None else sha256
     folder.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
     checksums: list[int] = []
@@ -110,9 +118,11 @@ def prepare_images(
             "row": np.arange(len(paths), dtype=np.int64),
             "crc32": np.array(checksums, dtype=np.uint32),
         }
-    )
+    ).astype({"path": "str", "sha256": "str"})  # also where a shard has no image
     write_table(folder / INDEX_FILE, index)
     (folder / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if shard != WHOLE:
+        write_json(folder / SHARD_FILE, asdict(shard))
     return PreparedImages.open(folder)
 
 
@@ -124,6 +134,7 @@ def prepare_accepted_images(
     *,
     workers: int | None,
     cache: ResultCache = NO_CACHE,
+    shard: Shard = WHOLE,
 ) -> PreparedImages:
     """Prepare the images that validation accepted.
 
@@ -136,6 +147,7 @@ def prepare_accepted_images(
         folder: output folder.
         workers: threads; None for as many as suit the images.
         cache: keeps the prepared images, as in :func:`prepare_images`.
+        shard: the part of the accepted images that is prepared.
 
     Returns:
         The prepared images, opened, in the order of the manifest.
@@ -155,7 +167,30 @@ def prepare_accepted_images(
         sha256=accepted["sha256"].tolist(),
         options=replace(VALIDATED, max_pixels=max(largest, VALIDATED.max_pixels)),
         cache=cache,
+        shard=shard,
     )
+
+
+def join_shards(shards: Path, folder: Path) -> None:
+    """Write the images of all shards as one array, and remove the shards.
+
+    The files are those that :func:`prepare_images` writes without shards, byte for byte.
+
+    Args:
+        shards: folder with one folder for each shard.
+        folder: output folder.
+
+    Raises:
+        DataError: if a shard is missing or damaged.
+    """
+    joined = PreparedImages.open(shards)
+    with (folder / IMAGES_FILE).open("wb") as file:
+        _write_npy_header(file, joined.images.shape)
+        for start in range(0, len(joined.images), _ROWS_AT_ONCE):
+            file.write(joined.images[start : start + _ROWS_AT_ONCE].data)
+    write_table(folder / INDEX_FILE, joined.index)
+    write_json(folder / RECIPE_FILE, joined.recipe.to_dict())
+    shutil.rmtree(shards)
 
 
 def _prepare_image(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -97,18 +97,27 @@ class ResultCache:
     found under another version.
     """
 
-    def __init__(self, folder: Path | None, max_bytes: int, code_version: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        max_bytes: int,
+        code_version: Callable[[str], str],
+        others: Sequence[Path] = (),
+    ) -> None:
         """Open the cache.
 
         Args:
             folder: the folder; it need not exist. None keeps nothing.
             max_bytes: largest size of the folder after the work; 0 keeps nothing.
             code_version: name of a module to a text that changes when its results may change.
+            others: folders of other caches, which are only read, such as those that shards wrote. What is found in
+                them is kept in ``folder``, too.
         """
         self._root = folder if max_bytes else None
+        self._others = tuple(others)
         self._max_bytes = max_bytes
         self._code_version = code_version
-        self._folders: dict[Path | None, ResultFolder] = {}
+        self._folders: dict[str, ResultFolder] = {}
         self._digests = self._open("sha256")
 
     def __enter__(self) -> Self:
@@ -145,16 +154,16 @@ class ResultCache:
         Returns:
             The results.
         """
-        if self._root is None:
+        if self._root is None and not self._others:
             return KeptResults(self._digests, self._digests, to_bytes, from_bytes)
         version = hashlib.sha256(f"{self._code_version(module)}\n{key}".encode()).hexdigest()[:16]
         return KeptResults(self._digests, self._open(f"{kind}-{version}"), to_bytes, from_bytes)
 
     def _open(self, name: str) -> ResultFolder:
-        folder = None if self._root is None else self._root / name
-        if folder not in self._folders:
-            self._folders[folder] = ResultFolder(folder)
-        return self._folders[folder]
+        if name not in self._folders:
+            folder = None if self._root is None else self._root / name
+            self._folders[name] = ResultFolder(folder, [other / name for other in self._others])
+        return self._folders[name]
 
 
 NO_CACHE = ResultCache(None, 0, str)

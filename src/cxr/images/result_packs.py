@@ -17,7 +17,7 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,14 +41,16 @@ _FREE_BYTES = 2_000_000_000
 class ResultFolder:
     """Results of one kind by their names. It is thread-safe."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, others: Sequence[Path] = ()) -> None:
         """Open the packs of a folder.
 
         Args:
             folder: the folder; it need not exist. None keeps nothing.
+            others: folders that are only read. What is found in them is kept in ``folder``, too.
         """
         self._folder = folder
         self._packs: Sequence[_Pack] = () if folder is None else tuple(_open_packs(folder))
+        self._other_packs = tuple(pack for other in others for pack in _open_packs(other))
         self._new: dict[bytes, bytes] = {}
         self._new_bytes = 0
         self._lock = threading.Lock()
@@ -67,7 +69,12 @@ class ResultFolder:
             result, packs = self._new.get(short_name), self._packs
         if result is not None:
             return result
-        return next((stored for pack in packs if (stored := pack.find(short_name)) is not None), None)
+        result = _find_in(packs, short_name)
+        if result is None:
+            result = _find_in(self._other_packs, short_name)
+            if result is not None:
+                self._keep(short_name, result)
+        return result
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep a result.
@@ -76,10 +83,13 @@ class ResultFolder:
             name: its name.
             content: the result.
         """
+        self._keep(_short_name(name), content)
+
+    def _keep(self, short_name: bytes, content: bytes) -> None:
         if self._folder is None:
             return
         with self._lock:
-            self._new[_short_name(name)] = content
+            self._new[short_name] = content
             self._new_bytes += len(content)
             full = self._new if self._new_bytes >= _PACK_BYTES else None
             if full is not None:
@@ -189,6 +199,10 @@ def limit_size(root: Path, max_bytes: int) -> None:
         if size > max_bytes:
             with suppress(OSError):
                 path.unlink()
+
+
+def _find_in(packs: Iterable[_Pack], short_name: bytes) -> bytes | None:
+    return next((stored for pack in packs if (stored := pack.find(short_name)) is not None), None)
 
 
 def _open_packs(folder: Path) -> Iterator[_Pack]:

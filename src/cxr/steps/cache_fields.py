@@ -26,9 +26,17 @@ class CachingStep(Step):
         Field(ge=0, description="Largest size of that folder; what was not used for longest goes first. 0: keep none."),
     ] = 10.0
 
-    def open_cache(self) -> ResultCache:
-        """Open the cache; it is written at the end of the block."""
+    def open_cache(self, shards: Path | None = None) -> ResultCache:
+        """Open the cache; it is written at the end of the block.
+
+        Args:
+            shards: folder with one folder of results for each shard; None if there is none.
+
+        Returns:
+            The cache, which also finds the results of the shards.
+        """
         from cxr.images.result_cache import ResultCache
         from cxr.lineage.code_version import code_version
 
-        return ResultCache(self.cache, round(self.cache_gigabytes * 1e9), code_version)
+        others = [] if shards is None else sorted(shards.iterdir())
+        return ResultCache(self.cache, round(self.cache_gigabytes * 1e9), code_version, others)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cxr.steps.base import DATA_IMAGE, Input, Output
+from cxr.images.shards import WHOLE, Shard
+from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 from cxr.steps.cache_fields import CachingStep
+from cxr.steps.shard_fields import SHARD_DESCRIPTION, ShardedStep, ShardText
 from cxr.tables import read_table
 
 if TYPE_CHECKING:
@@ -24,17 +26,19 @@ def _check_recipe_name(name: str) -> str:
     return name
 
 
-class Preprocess(CachingStep):
+class Preprocess(ShardedStep, CachingStep):
     """Apply a recipe to every accepted image: decode to grey, filter, resize, store as uint8.
 
-    Each parameter except the name of the recipe and the number of workers replaces one value of the recipe. Null keeps
-    the value of the source system.
+    Each parameter except the name of the recipe, the workers and the shards replaces one value of the recipe. Null
+    keeps the value of the source system.
     """
 
     name: ClassVar[str] = "preprocess"
     follows: ClassVar[str] = "resplit"
-    sections: ClassVar[tuple[str, ...]] = ("cache", "preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
-    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "preprocess")
+    sections: ClassVar[tuple[str, ...]] = (
+        "cache", "processes", "preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}"
+    )  # fmt: skip
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "processes", "preprocess")
     container_image: ClassVar[str | None] = DATA_IMAGE
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -57,6 +61,13 @@ class Preprocess(CachingStep):
     workers: Annotated[
         int | None,
         Field(ge=1, description="Threads; null for one per core. The result does not depend on it."),
+    ] = None
+    shard: Annotated[
+        ShardText | None,
+        Field(
+            description=f"{SHARD_DESCRIPTION}; a folder with the folders of all shards is read as one. "
+            "null: all images."
+        ),
     ] = None
     size: Annotated[int | None, Field(ge=8, le=2048, description="Side of the output in pixels.")] = None
     channels: Annotated[int | None, Field(ge=1, le=3, description="Channels of the network's input.")] = None
@@ -94,20 +105,42 @@ class Preprocess(CachingStep):
             completed.setdefault("prepared", Path("artifacts/prepared") / str(completed["recipe"]))
         return completed
 
+    @model_validator(mode="after")
+    def _expect_one_way_to_divide(self) -> Self:
+        if self.shard is not None and self.shards > 1:
+            raise ValueError(
+                f"expected shard or shards, received shard={self.shard} and shards={self.shards}; leave one out"
+            )
+        return self
+
     def chosen_recipe(self) -> Recipe:
         """The recipe with the values of this step in place of those of the source system."""
         from cxr.images.recipes import recipe_named
 
-        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers", "cache_gigabytes"})
+        others = {"recipe", "workers", "cache_gigabytes", "shard", "shards"}
+        changes = self.model_dump(include=set(self.parameters()) - others)
         return recipe_named(self.recipe, **changes)
+
+    def step_of_shard(self, shard: Shard, folder: Path) -> Step:
+        """Prepare a part of the images."""
+        threads = self.threads_of_shard(self.workers)
+        return self.model_copy(update={"shards": 1, "shard": str(shard), "workers": threads, "prepared": folder})
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
         from cxr.data.image_opening import open_raw_images
         from cxr.files import MANIFEST_FILE
-        from cxr.images.preparation import prepare_accepted_images
+        from cxr.images.preparation import join_shards, prepare_accepted_images
 
+        if self.shards > 1:
+            shards = self.prepared / ".shards"
+            self.run_shards(shards)
+            join_shards(shards, self.prepared)
+            return
         manifest = read_table(self.manifest / MANIFEST_FILE)
         recipe, images = self.chosen_recipe(), open_raw_images(self.data)
+        shard = WHOLE if self.shard is None else Shard.parse(self.shard)
         with self.open_cache() as cache:
-            prepare_accepted_images(images, manifest, recipe, self.prepared, workers=self.workers, cache=cache)
+            prepare_accepted_images(
+                images, manifest, recipe, self.prepared, workers=self.workers, cache=cache, shard=shard
+            )

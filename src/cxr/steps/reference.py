@@ -9,31 +9,47 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.files import SPLITS_FILE, read_json, write_json
-from cxr.steps.base import DATA_IMAGE, Input, Output
+from cxr.images.shards import Shard
+from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 from cxr.steps.cache_fields import CachingStep
+from cxr.steps.shard_fields import ShardedStep
 from cxr.tables import read_table
 
 log = logging.getLogger(__name__)
 
 
-class DescribeReference(CachingStep):
+class DrawingStep(CachingStep):
+    """A step that works on a sample of the images of each split."""
+
+    data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
+    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    films: Annotated[
+        int, Field(ge=20, le=20_000, description="Largest number of images of each split that are used.")
+    ] = 3000
+    seed: Annotated[int, Field(ge=0, description="Seed of the sample, where a split has more images.")] = 0
+    workers: Annotated[int | None, Field(ge=1, description="Threads that read images; null: one per core.")] = None
+
+
+class DescribeReference(ShardedStep, DrawingStep):
     """Fit limits on the training images alone; validation and test tell how often the limits refuse wrongly."""
 
     name: ClassVar[str] = "reference"
     follows: ClassVar[str] = "preprocess"
-    sections: ClassVar[tuple[str, ...]] = ("cache", "reference")
-    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache",)
+    sections: ClassVar[tuple[str, ...]] = ("cache", "processes", "reference")
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "processes")
     container_image: ClassVar[str | None] = DATA_IMAGE
 
-    data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    image_results: Annotated[
+        Path | None,
+        Input("ImageResults", optional=True),
+        Field(
+            description="Folder with one folder for each shard that reference_shard wrote; null: describe all images."
+        ),
+    ] = None
     reference: Annotated[
         Path, Output("Reference"), Field(description="reference.npz, report.json and distances.png.")
     ] = Path("artifacts/reference")
 
-    films: Annotated[
-        int, Field(ge=20, le=20_000, description="Largest number of images of each split that are used.")
-    ] = 3000
     components: Annotated[
         int, Field(ge=2, le=512, description="Largest number of main directions of the training images.")
     ] = 64
@@ -41,7 +57,15 @@ class DescribeReference(CachingStep):
         float, Field(gt=0, le=0.02, description="Share of images of the same kind that may be refused.")
     ] = 0.003
     max_coloured: Annotated[float, Field(ge=0, le=1, description="Largest share of coloured pixels.")] = 0.02
-    seed: Annotated[int, Field(ge=0, description="Seed of the sample, where a split has more images.")] = 0
+
+    def step_of_shard(self, shard: Shard, folder: Path) -> Step:
+        """Describe a part of the images."""
+        from cxr.steps import load_step
+
+        shared = self.model_dump(include=set(DrawingStep.model_fields))
+        threads = self.threads_of_shard(self.workers)
+        values = {**shared, "workers": threads, "results": folder, "shard": str(shard)}
+        return load_step("reference_shard").build(values)
 
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
@@ -53,7 +77,7 @@ class DescribeReference(CachingStep):
         from cxr.plots.style import save_png
 
         card = DatasetCard.read(self.data)
-        with self.open_cache() as cache:
+        with self.results_of_shards(self.image_results) as shards, self.open_cache(shards) as cache:
             reference, checks = build_reference(
                 open_raw_images(self.data),
                 read_table(self.splits / SPLITS_FILE),
@@ -64,6 +88,7 @@ class DescribeReference(CachingStep):
                 false_alarms=self.false_alarms,
                 max_coloured=self.max_coloured,
                 seed=self.seed,
+                workers=self.workers,
                 cache=cache,
             )
         reference.save(self.reference)

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from cxr.errors import RegistryError
 from cxr.files import EXPLORATION_FILE
-from cxr.images.reading_options import OTHER_MODALITIES
-from cxr.steps.base import TRAIN_IMAGE, Input, Output, WorkingFolder
-from cxr.steps.cache_fields import CachingStep
-from cxr.steps.reading_fields import OtherModalities
+from cxr.images.shards import Shard
+from cxr.steps.base import TRAIN_IMAGE, Input, Output, Step, WorkingFolder
+from cxr.steps.inspection_fields import InspectionStep
+from cxr.steps.shard_fields import ShardedStep
 from cxr.steps.tracking_fields import TrackingStep
 
 log = logging.getLogger(__name__)
@@ -74,18 +74,22 @@ CheckName = Literal[
 ]
 
 
-class Validate(TrackingStep, CachingStep):
+class Validate(TrackingStep, ShardedStep, InspectionStep):
     """Write the manifest of the raw images with its checks, Data Docs and exploration report."""
 
     name: ClassVar[str] = "validate"
     follows: ClassVar[str] = "fetch"
-    sections: ClassVar[tuple[str, ...]] = ("tracking", "cache", "reading", "validate")
-    sections_without_effect: ClassVar[tuple[str, ...]] = ("tracking", "cache")
+    sections: ClassVar[tuple[str, ...]] = ("tracking", "cache", "processes", "reading", "validate")
+    sections_without_effect: ClassVar[tuple[str, ...]] = ("tracking", "cache", "processes")
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
     ignored_keys: ClassVar[frozenset[str]] = frozenset({"scale_16_bit"})
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
 
-    data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
+    image_results: Annotated[
+        Path | None,
+        Input("ImageResults", optional=True),
+        Field(description="Folder with one folder for each shard that validate_shard wrote; null: look at all images."),
+    ] = None
     manifest: Annotated[
         Path, Output("Manifest"), Field(description="Folder of the manifest: one row per file, and counts.")
     ] = Path("artifacts/manifest")
@@ -119,15 +123,6 @@ class Validate(TrackingStep, CachingStep):
         dict[CheckName, Severity],
         Field(description="Check to critical, warning or off, where it differs from the default."),
     ] = Field(default={})
-    other_modalities: OtherModalities = Field(default=list(OTHER_MODALITIES))
-    max_megapixels: Annotated[float, Field(gt=0, description="Largest image, millions of pixels.")] = 50.0
-    max_megabytes: Annotated[float, Field(gt=0, description="Largest file, millions of bytes.")] = 200.0
-    min_side: Annotated[int, Field(ge=1, description="Shortest allowed side, pixels.")] = 64
-    max_aspect: Annotated[float, Field(ge=1, description="Largest ratio of longer to shorter side.")] = 4.0
-    colour_tolerance: Annotated[
-        int,
-        Field(ge=0, le=255, description="A pixel is coloured if its channels differ by more grey levels."),
-    ] = 8
     near_distance: Annotated[
         int, Field(ge=0, le=24, description="Bits of 64 in which hashes of near duplicates may differ.")
     ] = 8
@@ -147,13 +142,21 @@ class Validate(TrackingStep, CachingStep):
         bool, Field(description="Accept this data set as the new baseline although it drifted.")
     ] = False
     seed: Annotated[int, Field(ge=0, description="Chooses the images that the report shows.")] = 0
-    workers: Annotated[int, Field(ge=0, description="Threads that read images; 0: one per core.")] = 0
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
         if self.min_pneumonia_share > self.max_pneumonia_share:
             raise ValueError("min_pneumonia_share at most max_pneumonia_share")
         return self
+
+    def step_of_shard(self, shard: Shard, folder: Path) -> Step:
+        """Look at a part of the images."""
+        from cxr.steps import load_step
+
+        shared = self.model_dump(include=set(InspectionStep.model_fields))
+        threads = self.threads_of_shard(self.workers or None)
+        values = {**shared, "workers": threads, "results": folder, "shard": str(shard)}
+        return load_step("validate_shard").build(values)
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
@@ -165,26 +168,13 @@ class Validate(TrackingStep, CachingStep):
         from cxr.data.exploration.report import write_report
         from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
-        from cxr.images.decoding import ImageLimits
-        from cxr.images.reading_options import ReadingOptions
 
         card = DatasetCard.read(self.data)
-        limits = ImageLimits(
-            options=ReadingOptions(
-                max_pixels=round(self.max_megapixels * 1e6),
-                scale_16_bit=False,  # the policy of depth_16 decides
-                other_modalities=frozenset(self.other_modalities),
-            ),
-            max_bytes=round(self.max_megabytes * 1e6),
-            min_side=self.min_side,
-            max_aspect=self.max_aspect,
-            colour_tolerance=self.colour_tolerance,
-        )
         images = open_raw_images(self.data)
-        with self.open_cache() as cache:
+        with self.results_of_shards(self.image_results) as shards, self.open_cache(shards) as cache:
             manifest = build_manifest(
                 images,
-                limits=limits,
+                limits=self.image_limits,
                 naming=self.naming,
                 policy=dict(self.policy.items()),
                 near_distance=self.near_distance,
@@ -224,7 +214,7 @@ class Validate(TrackingStep, CachingStep):
             results,
             comparison,
             digest=digest,
-            max_pixels=limits.options.max_pixels,
+            max_pixels=self.image_limits.options.max_pixels,
             seed=self.seed,
         )
         write_manifest(manifest, self.manifest)

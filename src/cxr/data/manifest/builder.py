@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,16 +16,15 @@ from tqdm import tqdm
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
 from cxr.data.manifest.copies import add_copies
 from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
-from cxr.data.manifest.fine_structure import FINE_STRUCTURE_SIDE
+from cxr.data.manifest.inspection import ImageInspection
 from cxr.data.manifest.listing import parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
-from cxr.images.decoding import ImageFacts, ImageLimits, decode_grey, inspect_image, kept_facts
+from cxr.images.decoding import ImageFacts, ImageLimits
 from cxr.images.file_types import is_named_as_image
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.raw_images import RawImages
-from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.result_cache import NO_CACHE, ResultCache
 from cxr.tables import digest_of_lines, read_table, write_table
 
@@ -135,7 +132,7 @@ def build_manifest(
         )
     patients_file = images.folder / PATIENTS_FILE
     patients = read_patients(patients_file) if naming == "any" and patients_file.exists() else None
-    known_facts = kept_facts(limits, cache)
+    inspection = ImageInspection(images, limits, cache)
     tables = []
     pool = ThreadPoolExecutor(workers or images.workers)
     bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
@@ -143,9 +140,7 @@ def build_manifest(
         for start in range(0, len(names), _TABLE_ROWS):
             rows = []
             block = names[start : start + _TABLE_ROWS]
-            for name, facts in zip(
-                block, pool.map(lambda name: inspect_image(images, name, limits, known_facts), block), strict=True
-            ):
+            for name, facts in zip(block, pool.map(inspection.facts, block), strict=True):
                 rows.append(_make_row(name, facts, naming, patients, actions))
                 bar.update()
             tables.append(pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]}))
@@ -155,17 +150,8 @@ def build_manifest(
     frame = pd.concat(tables, ignore_index=True)
     tables.clear()
 
-    options = replace(VALIDATED, max_pixels=limits.options.max_pixels)
-    known_thumbnails = cache.results(
-        __name__,
-        "thumbnails",
-        key=options.to_text(),
-        to_bytes=lambda thumbnail: thumbnail.tobytes(),
-        from_bytes=lambda content: np.frombuffer(content, np.uint8).reshape(FINE_STRUCTURE_SIDE, FINE_STRUCTURE_SIDE),
-    )
-
     def load(position: int) -> NDArray[np.uint8]:
-        return known_thumbnails.compute(images, names[position], partial(_decode_thumbnail, options))[1]
+        return inspection.thumbnail(names[position])
 
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
     add_copies(frame, partial(find, correlation=near_correlation), load)
@@ -300,9 +286,3 @@ def _look_up_patient(name: str, patients: Mapping[str, PatientRow] | None) -> Im
     if name not in patients:
         raise ImageError("misnamed", f"expected a row of {PATIENTS_FILE} with path={name}; add one")
     return ImageName(None, patients[name].subtype, "", 0, patients[name].patient, stem)
-
-
-def _decode_thumbnail(options: ReadingOptions, content: bytes) -> NDArray[np.uint8]:
-    """Decode an image in the size to which its fine structure is reduced first; reducing it again changes nothing."""
-    size = (FINE_STRUCTURE_SIDE, FINE_STRUCTURE_SIDE)
-    return np.asarray(cv2.resize(decode_grey(content, options), size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -17,6 +17,7 @@ from cxr.images.parallel import map_in_order
 from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
+from cxr.images.shards import Shard
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.reference.features import FloatArray, describe_image
 from cxr.inference.reference.fitting import fit_reference
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from cxr.data.dataset import DatasetCard
 
 Result = TypeVar("Result")
+
+_SPLITS = ("train", "validation", "test")
+"""The parts of a split from which images are drawn."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def build_reference(
     false_alarms: float,
     max_coloured: float,
     seed: int,
+    workers: int | None = None,
     cache: ResultCache = NO_CACHE,
 ) -> tuple[Reference, dict[str, list[ReferenceCheck]]]:
     """Fit a reference on training images and count its refusals on validation and test.
@@ -72,6 +77,7 @@ def build_reference(
         false_alarms: share of images of the same kind that may be refused, above 0.
         max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
         seed: seed of the sample.
+        workers: threads; None for as many as suit the images.
         cache: keeps the features of each image, so that a later call describes new images only.
 
     Returns:
@@ -84,20 +90,14 @@ def build_reference(
     import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
     from threadpoolctl import threadpool_limits
 
-    samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
+    samples = {split: _sample(splits, split, max_images, seed) for split in _SPLITS}
     train = samples.pop("train")
-    known = cache.results(
-        read_posed_features.__module__,
-        "features",
-        key=VALIDATED.to_text(),
-        to_bytes=PosedFeatures.to_bytes,
-        from_bytes=PosedFeatures.from_bytes,
-    )
+    known = _known_features(cache)
     # One thread computes with these small matrices quickly. Several threads wait for each other, for minutes on a busy
     # processor.
     with threadpool_limits(1):
         fitted = fit_reference(
-            _map_images(images, train, known, lambda features, _: features, "describe train images"),
+            _map_images(images, train, known, lambda features, _: features, "describe train images", workers),
             train["group"].tolist(),
             dataset_kind=card.kind,
             components=components,
@@ -105,7 +105,9 @@ def build_reference(
             max_coloured=max_coloured,
         )
         checks = {
-            split: _map_images(images, rows, known, partial(check_unseen_image, fitted), f"check {split} images")
+            split: _map_images(
+                images, rows, known, partial(check_unseen_image, fitted), f"check {split} images", workers
+            )
             for split, rows in samples.items()
         }
     facts = {
@@ -116,6 +118,38 @@ def build_reference(
         **{split: error_rates(split_checks) for split, split_checks in checks.items() if split_checks},
     }
     return replace(fitted, facts=facts), checks
+
+
+def describe_images(
+    images: RawImages,
+    splits: pd.DataFrame,
+    shard: Shard,
+    *,
+    max_images: int,
+    seed: int,
+    workers: int | None,
+    cache: ResultCache,
+) -> None:
+    """Describe a part of the images for a reference that another process builds, which finds the features in a cache.
+
+    Args:
+        images: the raw images.
+        splits: as for :func:`build_reference`.
+        shard: the part of the images that :func:`build_reference` draws.
+        max_images: as for :func:`build_reference`.
+        seed: as for :func:`build_reference`.
+        workers: threads; None for as many as suit the images.
+        cache: keeps the features.
+
+    Raises:
+        ImageError: if an image cannot be decoded.
+    """
+    import pandas as pd
+
+    drawn = pd.concat([_sample(splits, split, max_images, seed) for split in _SPLITS])
+    start, end = shard.bounds(len(drawn))
+    known = _known_features(cache)
+    _map_images(images, drawn.iloc[start:end], known, lambda *_: None, f"describe images {shard}", workers)
 
 
 def check_unseen_image(
@@ -194,6 +228,17 @@ def error_rates(checks: Sequence[ReferenceCheck]) -> dict[str, Any]:
     }
 
 
+def _known_features(cache: ResultCache) -> KeptResults[PosedFeatures]:
+    """Features of images that were described before."""
+    return cache.results(
+        read_posed_features.__module__,
+        "features",
+        key=VALIDATED.to_text(),
+        to_bytes=PosedFeatures.to_bytes,
+        from_bytes=PosedFeatures.from_bytes,
+    )
+
+
 def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
     rows = splits[splits["split"] == split].sort_values("path")
     return rows.sample(max_images, random_state=seed).sort_values("path") if len(rows) > max_images else rows
@@ -205,6 +250,7 @@ def _map_images(
     known: KeptResults[PosedFeatures],
     function: Callable[[PosedFeatures, Callable[[], DecodedImage]], Result],
     description: str,
+    workers: int | None,
 ) -> list[Result]:
     """Call a function for each image in threads, with a progress bar; results have the order of the rows."""
     from tqdm import tqdm
@@ -213,5 +259,5 @@ def _map_images(
         features = known.compute(images, path, read_posed_features)[1]
         return function(features, lambda: decode_image(images.read(path), VALIDATED))
 
-    results = map_in_order(read_and_call, ((path,) for path in rows["path"]), images.workers)
+    results = map_in_order(read_and_call, ((path,) for path in rows["path"]), workers or images.workers)
     return list(tqdm(results, desc=description, total=len(rows), unit="image", disable=None))
