@@ -41,7 +41,7 @@ class DescribeReference(CachingStep):
         float, Field(gt=0, le=0.02, description="Share of images of the same kind that may be refused.")
     ] = 0.003
     max_coloured: Annotated[float, Field(ge=0, le=1, description="Largest share of coloured pixels.")] = 0.02
-    seed: Annotated[int, Field(ge=0, description="Seed of the sample, where a split has more images.")] = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of the draw, where a split has more images.")] = 0
 
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
@@ -55,7 +55,7 @@ class DescribeReference(CachingStep):
         with self.open_cache() as cache:
             reference, checks = build_reference(
                 self.data,
-                read_table(self.splits / SPLITS_FILE),
+                read_table(self.splits / SPLITS_FILE, columns=("path", "sha256", "split", "group")),
                 card,
                 read_json(self.splits / "achieved.json")["digest"],
                 max_images=self.films,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.data.splitting import unit_hash
 from cxr.data.statistics import wilson_interval
 from cxr.images.decoding import decode_image, read_bytes
 from cxr.images.parallel import map_in_order
@@ -65,14 +66,14 @@ def build_reference(
 
     Args:
         data: folder of the raw images.
-        splits: columns ``path`` (relative to ``data``), ``split`` and ``group``.
+        splits: columns ``path`` (relative to ``data``), ``sha256``, ``split`` and ``group``.
         card: card of the data set.
         split_digest: digest of the split, for the facts.
-        max_images: most images of each split; a sample is drawn where there are more.
+        max_images: most images of each split; where there are more, :func:`draw_images` chooses.
         components: largest number of main directions.
         false_alarms: share of images of the same kind that may be refused, above 0.
         max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
-        seed: seed of the sample.
+        seed: seed of the draw.
         cache: keeps the features of each image, so that a later call describes new images only.
 
     Returns:
@@ -85,7 +86,7 @@ def build_reference(
     import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
     from threadpoolctl import threadpool_limits
 
-    samples = {split: _sample(splits, split, max_images, seed) for split in ("train", "validation", "test")}
+    samples = {split: draw_images(splits, split, max_images, seed) for split in ("train", "validation", "test")}
     train = samples.pop("train")
     known = cache.results(
         read_posed_features.__module__,
@@ -195,9 +196,26 @@ def error_rates(checks: Sequence[ReferenceCheck]) -> dict[str, Any]:
     }
 
 
-def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
+def draw_images(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
+    """Draw images of a split by a hash of their content.
+
+    An image is drawn if the hash of its sha256 and the seed is among the smallest. So new images replace as many drawn
+    ones as they are drawn themselves, and all others stay.
+
+    Args:
+        splits: columns ``path``, ``sha256``, ``split`` and others.
+        split: the split.
+        max_images: most images; all are taken where there are no more.
+        seed: chooses one of many equally good draws.
+
+    Returns:
+        Rows of ``splits``, sorted by path.
+    """
     rows = splits[splits["split"] == split].sort_values("path")
-    return rows.sample(max_images, random_state=seed).sort_values("path") if len(rows) > max_images else rows
+    if len(rows) <= max_images:
+        return rows
+    hashes = np.fromiter((unit_hash(f"{seed}:{digest}") for digest in rows["sha256"]), np.float64, len(rows))
+    return rows.iloc[np.sort(np.argsort(hashes, kind="stable")[:max_images])]
 
 
 def _map_images(
