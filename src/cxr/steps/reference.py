@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 from cxr.steps.cache_fields import CachingStep
 from cxr.steps.shard_fields import ShardedStep
 from cxr.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +29,12 @@ class DrawingStep(CachingStep):
     films: Annotated[
         int, Field(ge=20, le=20_000, description="Largest number of images of each split that are used.")
     ] = 3000
-    seed: Annotated[int, Field(ge=0, description="Seed of the sample, where a split has more images.")] = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of the draw, where a split has more images.")] = 0
     workers: Annotated[int | None, Field(ge=1, description="Threads that read images; null: one per core.")] = None
+
+    def read_splits(self) -> pd.DataFrame:
+        """Read what the sample is drawn from."""
+        return read_table(self.splits / SPLITS_FILE, columns=("path", "sha256", "split", "group"))
 
 
 class DescribeReference(ShardedStep, DrawingStep):
@@ -80,7 +87,7 @@ class DescribeReference(ShardedStep, DrawingStep):
         with self.results_of_shards(self.image_results) as shards, self.open_cache(shards) as cache:
             reference, checks = build_reference(
                 open_raw_images(self.data),
-                read_table(self.splits / SPLITS_FILE),
+                self.read_splits(),
                 card,
                 read_json(self.splits / "achieved.json")["digest"],
                 max_images=self.films,

@@ -7,12 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.files import SPLITS_FILE
 from cxr.images.shards import Shard
 from cxr.steps.base import DATA_IMAGE, Output
 from cxr.steps.reference import DescribeReference, DrawingStep
 from cxr.steps.shard_fields import SHARD_DESCRIPTION, ShardText, open_shard_cache
-from cxr.tables import read_table
 
 
 class ReferenceShard(DrawingStep):
@@ -38,6 +36,6 @@ class ReferenceShard(DrawingStep):
         shard = Shard.parse(self.shard)
         with open_shard_cache(self.results, shard, self.cache) as cache:
             describe_images(
-                open_raw_images(self.data), read_table(self.splits / SPLITS_FILE), shard,
+                open_raw_images(self.data), self.read_splits(), shard,
                 max_images=self.films, seed=self.seed, workers=self.workers, cache=cache,
             )  # fmt: skip

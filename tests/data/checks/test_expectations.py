@@ -140,6 +140,20 @@ def test_drift_names_the_statistics_that_moved(tmp_path: Path) -> None:
     assert results["drift"].paths == ("bytes of NORMAL", "bytes of PNEUMONIA")
 
 
+def test_the_data_docs_show_the_first_files_that_break_a_rule_whatever_their_names(tmp_path: Path) -> None:
+    frame = manifest(40, 40)
+    frame.loc[:29, "grey"] = False
+    frame.loc[7, "path"] = "test/<b>$path</b>.jpeg"
+    run(frame, tmp_path)
+    page = next(tmp_path.glob("validations/accepted_images/**/*.html")).read_text("utf-8")
+    shown = sorted(frame.loc[:29, "path"])[:20]
+    assert "test/<b>" not in page
+    assert "test/&lt;b&gt;$path&lt;/b&gt;.jpeg" in page
+    assert all(path in page for path in shown if path != "test/<b>$path</b>.jpeg")
+    assert "Observed: 30 of 80 images that break it: " in page
+    assert " and 10 more." in page
+
+
 def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

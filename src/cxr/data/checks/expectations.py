@@ -1,6 +1,8 @@
 """Runs the checks on a manifest with Great Expectations, builds the Data Docs and returns plain results.
 
-The context lives in memory only, and Great Expectations is imported only while checks run (it takes seconds).
+Great Expectations gets what was measured: a table of one row, with a column for each check. Of the table of all files
+it would make copies that take twice the memory of the table. Its context lives in memory only, and it is imported only
+while checks run (it takes seconds).
 """
 
 from __future__ import annotations
@@ -11,29 +13,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr.data.checks.data_docs import make_self_contained
 from cxr.data.checks.drift import DatasetComparison
-from cxr.data.checks.rules import (
-    Check,
-    CheckBounds,
-    CheckResult,
-    CheckTable,
-    Severity,
-    build_check_columns,
-    list_checks,
-)
+from cxr.data.checks.measurement import FileValues, Measurement, measure_values
+from cxr.data.checks.rules import Check, CheckBounds, CheckResult, CheckTable, Measure, Severity, list_checks
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
 from cxr.fast_import import import_without_garbage_collection
+from cxr.files import printable_name
 
 SITE = "data_docs"
 TABLE_TITLES: dict[CheckTable, str] = {"files": "files", "images": "accepted_images", "drift": "drift"}
 """Names of the three tables in the Data Docs."""
+MAX_SHOWN_FILES = 20
+"""Offending files that the Data Docs show; all of them are in ``checks.json``."""
+
+_EXPECTATIONS: dict[Measure, str] = {
+    "rows": "ExpectColumnSumToBeBetween",
+    "mean": "ExpectColumnMeanToBeBetween",
+    "broken": "ExpectColumnSumToBeBetween",
+}
+"""What is measured to a class of ``great_expectations.expectations``."""
 
 
 def run_checks(
@@ -49,7 +56,7 @@ def run_checks(
     """Check a manifest and build the Data Docs.
 
     Args:
-        manifest: one row per file; see :func:`cxr.data.manifest.builder.build_manifest`.
+        manifest: one row per file, with :data:`cxr.data.checks.measurement.CHECKED_COLUMNS`.
         comparison: outcome of :func:`cxr.data.checks.drift.compare_datasets`.
         docs: folder to build the Data Docs in (``index.html`` is the entry); pages load nothing from outside.
         card: card of the data set; its number of images, if known, must be that of the files.
@@ -62,42 +69,36 @@ def run_checks(
     """
     checks = list_checks(bounds, card)
     severity_of = {check.name: severities.get(check.name, check.severity) for check in checks}
-    files = build_check_columns(manifest)
-    frames: dict[CheckTable, pd.DataFrame] = {
-        "files": files,
-        "images": files[files["accepted"]].reset_index(drop=True),
-        "drift": _drift_rows(comparison),
-    }
-    active = [check for check in checks if severity_of[check.name] != "off" and len(frames[check.table])]
-    outcomes = _run_expectations(active, frames, severity_of, docs, run_name)
-    results = [_make_result(check, severity_of[check.name], outcomes.get(check.name), frames) for check in checks]
+    active = [check for check in checks if severity_of[check.name] != "off"]
+    measurements = _measure(active, manifest, comparison)
+    measured = [check for check in active if measurements[check.name].rows]
+    passed = _run_expectations(measured, measurements, severity_of, docs, run_name)
     return [
-        replace(result, observed=comparison.note) if result.name == "drift" and result.severity != "off" else result
-        for result in results
+        _make_result(check, severity_of[check.name], passed.get(check.name), measurements.get(check.name), comparison)
+        for check in checks
     ]
 
 
-def _drift_rows(comparison: DatasetComparison) -> pd.DataFrame:
-    """Reshape the drift table for the checks: the column ``path`` names the statistic."""
-    table = comparison.table
-    return pd.DataFrame(
-        {
-            "path": table["statistic"] + " of " + table["group"],
-            "distance": table["distance"].astype(float),
-            "limit": table["limit"].astype(float),
-            "drift": ~table["drifted"].astype(bool),
-        }
-    )
+def _measure(checks: Sequence[Check], manifest: pd.DataFrame, comparison: DatasetComparison) -> dict[str, Measurement]:
+    """Measure each check; the rows of drift are named after the statistics."""
+    files, drift = FileValues(manifest), comparison.table
+    is_stable, statistics = ~drift["drifted"].to_numpy(dtype=bool), drift["statistic"] + " of " + drift["group"]
+    return {
+        check.name: measure_values(check, is_stable, np.ones_like(is_stable), statistics)
+        if check.table == "drift"
+        else files.measure(check)
+        for check in checks
+    }
 
 
 def _run_expectations(
     checks: Sequence[Check],
-    frames: Mapping[CheckTable, pd.DataFrame],
+    measurements: Mapping[str, Measurement],
     severities: Mapping[str, Severity],
     docs: Path,
     run_name: str,
-) -> dict[str, dict[str, Any]]:
-    """Run the checks of each table and build the pages; returns the raw outcomes by name of the check."""
+) -> dict[str, bool]:
+    """Run the checks of each table and build the pages; returns whether each check passed."""
     with _quiet():
         import_without_garbage_collection("great_expectations")
         import great_expectations as gx
@@ -105,22 +106,32 @@ def _run_expectations(
 
         context = _make_context(docs)
         run_id = RunIdentifier(run_name=run_name, run_time=datetime.now(UTC))
-        outcomes: dict[str, dict[str, Any]] = {}
+        passed: dict[str, bool] = {}
         counts: dict[str, tuple[int, int]] = {}
         for table in dict.fromkeys(check.table for check in checks):
+            of_table = [check for check in checks if check.table == table]
             suite = gx.ExpectationSuite(TABLE_TITLES[table])
-            for check in checks:
-                if check.table == table:
-                    suite.add_expectation(_make_expectation(check, severities[check.name]))
+            for check in of_table:
+                suite.add_expectation(_make_expectation(check, severities[check.name], measurements[check.name]))
             checkpoint = _make_checkpoint(context, context.suites.add(suite))
-            run = checkpoint.run(batch_parameters={"dataframe": frames[table]}, run_id=run_id)
+            row = pd.DataFrame({check.name: [measurements[check.name].value] for check in of_table})
+            run = checkpoint.run(batch_parameters={"dataframe": row}, run_id=run_id)
             for validation in run.run_results.values():
-                table_outcomes = [result.to_json_dict() for result in validation.results]
-                outcomes |= {item["expectation_config"]["meta"]["check"]: item for item in table_outcomes}
-                counts[suite.name] = (sum(item["success"] for item in table_outcomes), len(table_outcomes))
+                outcomes = {result.expectation_config.meta["check"]: result for result in validation.results}
+                passed |= {name: _has_passed(name, outcome) for name, outcome in outcomes.items()}
+                counts[suite.name] = (sum(passed[name] for name in outcomes), len(outcomes))
         context.build_data_docs(site_names=[SITE])
     make_self_contained(docs, counts)
-    return outcomes
+    return passed
+
+
+def _has_passed(name: str, outcome: Any) -> bool:
+    if "observed_value" not in outcome.result:
+        raise DataError(
+            f"expected the check {name} to run on the manifest, received error={outcome.exception_info!r}; install the "
+            "packages of requirements/run.txt again, and run `cxr validate`"
+        )
+    return bool(outcome.success)
 
 
 def _make_context(docs: Path) -> Any:
@@ -139,68 +150,67 @@ def _make_context(docs: Path) -> Any:
     return context
 
 
-def _make_expectation(check: Check, severity: Severity) -> Any:
+def _make_expectation(check: Check, severity: Severity, measurement: Measurement) -> Any:
     """Make the expectation of a check; its description is shown in the Data Docs."""
     from great_expectations import expectations
 
-    return getattr(expectations, check.expectation)(
-        **check.arguments,
+    low, high = (None, 0) if check.measure == "broken" else (check.low, check.high)
+    return getattr(expectations, _EXPECTATIONS[check.measure])(
+        column=check.name,
+        min_value=low,
+        max_value=high,
         severity=severity,
-        description=f"{check.title}: {check.expects} ({severity}).",
+        description=f"{check.title}: {check.expects} ({severity}). {_describe_files(check, measurement)}",
         meta={"check": check.name},
     )
 
 
 def _make_checkpoint(context: Any, suite: Any) -> Any:
-    """Make a checkpoint of a suite and the table of the same name; it lists every offending row by its path."""
+    """Make a checkpoint of a suite and the table of the same name."""
     import great_expectations as gx
 
     asset = context.data_sources.get("manifest").add_dataframe_asset(suite.name)
     batch = asset.add_batch_definition_whole_dataframe(suite.name)
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=suite.name, data=batch, suite=suite))
-    result_format = {
-        "result_format": "COMPLETE",
-        "unexpected_index_column_names": ["path"],
-        "return_unexpected_index_query": False,
-    }
-    return context.checkpoints.add(
-        gx.Checkpoint(name=suite.name, validation_definitions=[definition], result_format=result_format)
-    )
+    return context.checkpoints.add(gx.Checkpoint(name=suite.name, validation_definitions=[definition]))
 
 
 def _make_result(
-    check: Check, severity: Severity, outcome: Mapping[str, Any] | None, frames: Mapping[CheckTable, pd.DataFrame]
+    check: Check,
+    severity: Severity,
+    passed: bool | None,
+    measurement: Measurement | None,
+    comparison: DatasetComparison,
 ) -> CheckResult:
-    """Turn the raw outcome of a check into a plain result."""
+    """Turn what was measured, and whether it passed, into a plain result."""
     result = CheckResult(check.name, check.title, severity, None, "switched off", check.expects)
-    if severity == "off":
+    if measurement is None:
         return result
-    if outcome is None:
-        # The table is empty. No drift statistics are not a fault of the data; no accepted image is one.
-        return replace(result, passed=None if check.table == "drift" else False, observed="no accepted image")
-    values = outcome["result"]
-    if "element_count" not in values and "observed_value" not in values:
-        raise DataError(
-            f"expected the check {check.name} to run on the manifest, received "
-            f"error={outcome.get('exception_info')!r}; install the packages of requirements/run.txt again, and run "
-            "`cxr validate`"
-        )
-    passed = bool(outcome["success"])
-    paths = {row["path"] for row in values.get("unexpected_index_list") or []}
-    if check.name == "left_out" and not passed:
-        files = frames["files"]
-        paths = set(files.loc[~files["accepted"], "path"])
-    return replace(result, passed=passed, observed=_describe_observed(check, values), paths=tuple(sorted(paths)))
+    if check.name == "drift":
+        return replace(result, passed=passed, observed=comparison.note, paths=measurement.paths)
+    if passed is None:  # there is no accepted image, which is a fault
+        return replace(result, passed=False, observed="no accepted image")
+    paths = () if passed else measurement.paths
+    return replace(result, passed=passed, observed=_describe_observed(check, measurement), paths=paths)
 
 
-def _describe_observed(check: Check, values: Mapping[str, Any]) -> str:
-    unit = "files" if check.table == "files" else "images"
-    if check.expectation == "ExpectTableRowCountToBeBetween":
-        return f"{int(values['observed_value'])} {unit}"
-    if "observed_value" in values:
-        return f"a share of {float(values['observed_value']):.3f}"
-    violations = int(values["unexpected_count"])
-    return f"{violations} of {values['element_count']} {unit} that break it" if violations else f"all {unit} keep it"
+def _describe_observed(check: Check, measurement: Measurement) -> str:
+    unit = {"files": "files", "images": "images", "drift": "statistics"}[check.table]
+    if check.measure == "rows":
+        return f"{measurement.rows} {unit}"
+    if check.measure == "mean":
+        return f"a share of {measurement.value:.3f}"
+    if not measurement.value:
+        return f"all {unit} keep it"
+    return f"{measurement.value:.0f} of {measurement.rows} {unit} that break it"
+
+
+def _describe_files(check: Check, measurement: Measurement) -> str:
+    """Say what was observed, with the first offending files, as HTML: Great Expectations escapes nothing."""
+    shown = ", ".join(escape(printable_name(path)) for path in measurement.paths[:MAX_SHOWN_FILES])
+    more = len(measurement.paths) - MAX_SHOWN_FILES
+    files = f": {shown}{f' and {more} more' if more > 0 else ''}" if shown else ""
+    return f"Observed: {_describe_observed(check, measurement)}{files}."
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.data.splitting import unit_hash
 from cxr.data.statistics import wilson_interval
 from cxr.images.decoding import decode_image
 from cxr.images.parallel import map_in_order
@@ -69,14 +70,14 @@ def build_reference(
 
     Args:
         images: the raw images.
-        splits: columns ``path`` (name of an image), ``split`` and ``group``.
+        splits: columns ``path`` (name of an image), ``sha256``, ``split`` and ``group``.
         card: card of the data set.
         split_digest: digest of the split, for the facts.
-        max_images: most images of each split; a sample is drawn where there are more.
+        max_images: most images of each split; where there are more, :func:`draw_images` chooses.
         components: largest number of main directions.
         false_alarms: share of images of the same kind that may be refused, above 0.
         max_coloured: largest share of coloured pixels of a radiograph, 0 to 1.
-        seed: seed of the sample.
+        seed: seed of the draw.
         workers: threads; None for as many as suit the images.
         cache: keeps the features of each image, so that a later call describes new images only.
 
@@ -90,7 +91,7 @@ def build_reference(
     import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
     from threadpoolctl import threadpool_limits
 
-    samples = {split: _sample(splits, split, max_images, seed) for split in _SPLITS}
+    samples = {split: draw_images(splits, split, max_images, seed) for split in _SPLITS}
     train = samples.pop("train")
     known = _known_features(cache)
     # One thread computes with these small matrices quickly. Several threads wait for each other, for minutes on a busy
@@ -146,7 +147,7 @@ def describe_images(
     """
     import pandas as pd
 
-    drawn = pd.concat([_sample(splits, split, max_images, seed) for split in _SPLITS])
+    drawn = pd.concat([draw_images(splits, split, max_images, seed) for split in _SPLITS])
     start, end = shard.bounds(len(drawn))
     known = _known_features(cache)
     _map_images(images, drawn.iloc[start:end], known, lambda *_: None, f"describe images {shard}", workers)
@@ -239,9 +240,26 @@ def _known_features(cache: ResultCache) -> KeptResults[PosedFeatures]:
     )
 
 
-def _sample(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
+def draw_images(splits: pd.DataFrame, split: str, max_images: int, seed: int) -> pd.DataFrame:
+    """Draw images of a split by a hash of their content.
+
+    An image is drawn if the hash of its sha256 and the seed is among the smallest. So new images replace as many drawn
+    ones as they are drawn themselves, and all others stay.
+
+    Args:
+        splits: columns ``path``, ``sha256``, ``split`` and others.
+        split: the split.
+        max_images: most images; all are taken where there are no more.
+        seed: chooses one of many equally good draws.
+
+    Returns:
+        Rows of ``splits``, sorted by path.
+    """
     rows = splits[splits["split"] == split].sort_values("path")
-    return rows.sample(max_images, random_state=seed).sort_values("path") if len(rows) > max_images else rows
+    if len(rows) <= max_images:
+        return rows
+    hashes = np.fromiter((unit_hash(f"{seed}:{digest}") for digest in rows["sha256"]), np.float64, len(rows))
+    return rows.iloc[np.sort(np.argsort(hashes, kind="stable")[:max_images])]
 
 
 def _map_images(
