@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from scoring import untrained
-from serving import CLIENTS, predict_all, running_service, write_model
 
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.models.backend import load_keras
+from serving import CLIENTS, predict_all, running_service, write_model
 
 NETWORKS = {"efficientnet_lite0": "s4_resize", "three_block": "s2_resize"}
 RUNTIMES = ("keras", "onnx")
