@@ -17,14 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from scoring import NETWORKS, SAMPLE, untrained
 
-from cxr.data.phantom.dataset import draw_dataset
+from cxr.data.phantom.dataset import PhantomPlan, draw_dataset, draw_image
 from cxr.images.decoding import decode_grey
 from cxr.images.recipes import apply_recipe
 from cxr.inference.predictor import Predictor
@@ -125,34 +128,68 @@ def measure_service(model: Path, workers: int, images: list[bytes]) -> tuple[flo
     Returns:
         Requests per second, and the seconds of each request.
     """
-    arguments = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64"]
-    log = model.with_suffix(f".{workers}.log")
-    with log.open("wb") as stderr:
-        service = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", *arguments], stderr=stderr)
-    try:
-        while not (ports := re.findall(r"answering on http://127.0.0.1:(\d+)", log.read_text())):
-            if service.poll() is not None:
-                raise SystemExit(log.read_text())
-            time.sleep(0.2)
-        port = int(ports[0])
-        while (
-            f"{float(workers)}" not in request(port, "GET", "/metrics").partition("cxr_workers{")[2].partition("\n")[0]
-        ):
-            time.sleep(0.2)
+    with running_service(model, workers) as (_, port):
+        started = time.perf_counter()
+        times = predict_all(port, images, CLIENTS)
+        return len(images) / (time.perf_counter() - started), times
 
-        def predict(image: bytes) -> float:
-            started = time.perf_counter()
-            request(port, "POST", "/v1/predictions", image)
-            return time.perf_counter() - started
 
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(predict, images[: 4 * CLIENTS]))  # now every worker has compiled the network
-            started = time.perf_counter()
-            times = list(pool.map(predict, images))
-            return len(images) / (time.perf_counter() - started), times
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.wait()
+@contextmanager
+def running_service(model: Path, workers: int, *arguments: str) -> Iterator[tuple[int, int]]:
+    """Start a service and wait until every worker answers.
+
+    Args:
+        model: folder of the model.
+        workers: number of workers.
+        arguments: further arguments of `cxr serve`.
+
+    Yields:
+        Id of its process, and its port.
+    """
+    words = ["serve", "--model", str(model), "--port", "0", "--workers", str(workers), "--waiting", "64", *arguments]
+    with tempfile.TemporaryFile() as log:
+        service = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", *words], stderr=log)
+        try:
+            while not (ports := re.findall(r"answering on http://127.0.0.1:(\d+)", text := read(log))):
+                if service.poll() is not None:
+                    raise SystemExit(text)
+                time.sleep(0.2)
+            port, ready = int(ports[0]), f"{float(workers)}"
+            while ready not in request(port, "GET", "/metrics").partition("cxr_workers{")[2].partition("\n")[0]:
+                time.sleep(0.2)
+            # Now every worker compiles its network.
+            image = draw_image(PhantomPlan("test", "bacteria", 1, 0, "drawn.jpeg"), seed=0).data
+            predict_all(port, [image] * 4 * CLIENTS, CLIENTS)
+            yield service.pid, port
+        finally:
+            service.send_signal(signal.SIGTERM)
+            service.wait()
+
+
+def read(log: IO[bytes]) -> str:
+    """Read a file from its beginning."""
+    return os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+
+def predict_all(port: int, images: list[bytes], clients: int) -> list[float]:
+    """Send each image as one request.
+
+    Args:
+        port: port of the service.
+        images: content of the files.
+        clients: requests at once.
+
+    Returns:
+        Seconds of each request.
+    """
+
+    def predict(image: bytes) -> float:
+        started = time.perf_counter()
+        request(port, "POST", "/v1/predictions", image)
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(predict, images))
 
 
 def request(port: int, method: str, path: str, body: bytes | None = None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr.cli.main import all_commands, parse_step
+from cxr.cli.main import all_commands, declared_sections, parse_step
 from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.actions import ACTIONS, load_action
 from cxr.kubeflow.actions.base import SECTION_KEYS
@@ -177,7 +177,7 @@ def test_leaderboard_and_plots_hold_every_model_and_the_ensemble(repository, par
 
 
 def test_every_section_and_key_of_the_parameter_file_is_a_field(params):
-    assert set(params) == {*section_names(all_commands()), CONTAINERS_SECTION}
+    assert set(params) == {*section_names(all_commands()), CONTAINERS_SECTION} == declared_sections()
     for step_class in all_commands():
         for section in step_class.sections:
             if "{" in section:

@@ -19,6 +19,7 @@ from cxr.cli.main import main
 from cxr.errors import DataError
 from cxr.export.folder import FILES
 from cxr.export.onnx_file import OnnxNetwork, write_onnx
+from cxr.export.onnx_predictor import OnnxPredictor
 from cxr.export.probability_network import input_names, probability_network
 from cxr.export.readme import _steps
 from cxr.images.recipes import Recipe, apply_recipe, recipe_named
@@ -163,6 +164,13 @@ def test_every_network_of_the_project_is_joined_to_one_file_with_its_mirror_imag
     ensemble = EnsemblePredictor(members, metadata)
     assert input_names(ensemble.recipes) == ["s1_resize_1", "s2_resize", "s1_resize_2", "s4_resize"]
     assert largest_difference(ensemble, tmp_path / "model.onnx") < 1e-5
+    generator = np.random.default_rng(SEED)
+    files = [cv2.imencode(".png", generator.integers(0, 256, (90, 80)).astype(np.uint8))[1].tobytes() for _ in range(5)]
+    in_onnx_runtime = OnnxPredictor(OnnxNetwork(tmp_path / "model.onnx", threads=1), metadata)
+    for received, expected in zip(in_onnx_runtime.predict(files), ensemble.predict(files), strict=True):
+        assert received.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert received.raw_probability == pytest.approx(expected.raw_probability, abs=1e-5)
+        assert received.label == expected.label
 
 
 def normalised() -> keras.Model:

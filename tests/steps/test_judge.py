@@ -48,6 +48,7 @@ def write_nih_set(root: Path) -> tuple[Path, Path]:
     rows = [(name, findings[label], number // 2) for number, (name, (_, label)) in enumerate(files.items())]
     rows[0] = (rows[0][0], "Effusion|Infiltration", 0)
     rows.append(("letter.jpeg", "Pneumonia", 900))
+    rows += [rows[1], rows[2], rows[2]]  # exact copies
     archive, table = root / "nih.zip", root / "Data_Entry.csv"
     with zipfile.ZipFile(archive, "w") as target:
         for number, (name, (data, _)) in enumerate(files.items()):
@@ -68,6 +69,8 @@ def test_a_table_of_nih_is_judged_and_logged_with_the_version(versions: Versions
     assert report["labels"]["known"] == {NORMAL: 19, PNEUMONIA: 21}
     assert report["labels"]["unknown"] == {"Effusion|Infiltration": 1}
     assert report["labels"]["images_without_label"] == 1
+    assert report["labels"]["repeated_rows"] == 3
+    assert "- 3 rows repeat an image: each image counts once\n" in (folder / "JUDGEMENT.md").read_text()
     assert report["refusals"]["refused"] == 1 and report["refusals"]["classes"][NORMAL]["refused"] == 0
     assert report["bootstrap"]["unit"] == "patient"
     answered, all_images = report["without_refused"], report["with_refused"]

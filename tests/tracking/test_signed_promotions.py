@@ -49,6 +49,19 @@ def aliases(uri: str) -> dict[str, str]:
     return {alias: str(number) for alias, number in Store(uri).client.get_registered_model(NAME).aliases.items()}
 
 
+@pytest.mark.parametrize("command", ["serve", "register", "approve", "judge"])
+def test_required_signatures_in_a_section_that_other_commands_do_not_read_are_an_error(
+    command: str, key: KeyPair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"serve:\n  require_signature: {key.public}\n")
+    assert main([command, "--params", str(params)]) == 2
+    assert (
+        "expected require_signature in the section register or register_regions, so that every command obeys it, "
+        f"received serve.require_signature='{key.public}'; move it there" in capsys.readouterr().err
+    )
+
+
 def test_an_unsigned_version_is_not_approved_until_somebody_has_signed_it(
     key: KeyPair, folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

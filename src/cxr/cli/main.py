@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from cxr.cli.optional_dependencies import explain_missing_package
 from cxr.cli.proxies import exempt_loopback
 from cxr.errors import CxrError, ParameterError
 from cxr.kubeflow import CONTAINERS_SECTION
-from cxr.kubeflow.actions import ACTIONS, load_action
-from cxr.steps import STEPS, load_step
+from cxr.kubeflow.actions import ACTIONS, ACTIONS_FOLDER, load_action
+from cxr.steps import STEPS, STEPS_FOLDER, load_step
 from cxr.steps.base import Step
 from cxr.steps.parameters import merge_parameters, read_flags, read_parameter_file, section_names
+from cxr.steps.registry import find_sections
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells use it."""
@@ -122,6 +123,11 @@ def all_commands() -> list[type[Step]]:
     return [*map(load_step, STEPS), *map(load_action, ACTIONS)]
 
 
+def declared_sections() -> frozenset[str]:
+    """The sections of a parameter file that some command reads, without importing the commands."""
+    return find_sections(STEPS_FOLDER) | find_sections(ACTIONS_FOLDER) | {CONTAINERS_SECTION}
+
+
 def parse_step(step_class: type[Step], arguments: Sequence[str]) -> Step:
     """Make a step from its command line.
 
@@ -161,8 +167,7 @@ def build_step(step_class: type[Step], flags: dict[str, Any], problems: list[str
             sections = read_parameter_file(Path(params))
         except ParameterError as error:
             problems.extend(error.problems)
-    known_sections = (*section_names(all_commands()), CONTAINERS_SECTION)
-    values, unknown = merge_parameters(step_class, flags, sections, known_sections)
+    values, unknown = merge_parameters(step_class, flags, sections, _known_sections(sections))
     problems.extend(unknown)
     try:
         step = step_class.build(values)
@@ -171,6 +176,13 @@ def build_step(step_class: type[Step], flags: dict[str, Any], problems: list[str
     if problems:
         raise ParameterError(problems)
     return step
+
+
+def _known_sections(sections: Collection[str]) -> tuple[str, ...]:
+    """The sections that some command reads; all commands are imported for the list only if one is unknown."""
+    if declared_sections().issuperset(sections):
+        return tuple(sections)
+    return (*section_names(all_commands()), CONTAINERS_SECTION)
 
 
 def _general_output(arguments: Sequence[str]) -> str | None:

@@ -59,6 +59,7 @@ class ImageLabels:
         without_label: images of the source that have no row, or lie outside of the class folders.
         other_rows: column to the number of rows that are left out because of their value there.
         missing: rows of a known class whose image is not in the source.
+        repeated_rows: rows about an image that an earlier row is about; the image counts once.
         cells: each column of :attr:`LabelReading.slices` that the table has, to the paths of images and their values.
     """
 
@@ -67,6 +68,7 @@ class ImageLabels:
     without_label: int
     other_rows: Mapping[str, int]
     missing: int = 0
+    repeated_rows: int = 0
     cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
@@ -166,6 +168,7 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
     patients: dict[str, set[str]] = defaultdict(set)
     words: dict[str, str] = {}
     cells: dict[str, dict[str, set[str]]] = {column: defaultdict(set) for column in rows.columns[len(KNOWN_COLUMNS) :]}
+    about = Counter[str]()
     missing: list[str] = []
     ambiguous: list[str] = []
     for name, cell, patient, *further in rows.itertuples(index=False, name=None):
@@ -175,6 +178,7 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
                 (ambiguous if matches else missing).append(name)
             continue
         path = matches[0]
+        about[path] += 1
         labels[path].add(label)
         if label is None:
             words.setdefault(path, cell or NO_WORD)
@@ -221,7 +225,10 @@ def labels_of_table(table: Path, paths: Sequence[str], reading: LabelReading) ->
         if (label := known.get(path)) is not None
     )
     values = {column: {path: next(iter(texts)) for path, texts in cells[column].items()} for column in cells}
-    return ImageLabels(images, dict(unknown.most_common()), len(paths) - len(known), other_rows, len(missing), values)
+    return ImageLabels(
+        images, dict(unknown.most_common()), len(paths) - len(known), other_rows, len(missing),
+        about.total() - len(about), values,
+    )  # fmt: skip
 
 
 def _read_rows(table: Path, reading: LabelReading) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""The gate of an export: the file and the model itself on the validation images of the model's training."""
+"""The gate of an ONNX file: the file and the model itself on the same images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.data.split_table import SPLIT_SUMMARY_FILE, VALIDATION
-from cxr.errors import MissingInputError
+from cxr.errors import DataError, MissingInputError
 from cxr.evaluation.evaluate import check_split_fits
-from cxr.export.onnx_file import OnnxNetwork
-from cxr.export.probability_network import input_names
+from cxr.export.onnx_file import OnnxNetwork, write_onnx
+from cxr.export.probability_network import input_names, probability_network
 from cxr.files import SPLITS_FILE
 from cxr.images.preparation import prepare_images
-from cxr.images.prepared import PreparedImages
 from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED
 from cxr.images.recipes import Recipe
@@ -50,9 +49,45 @@ class Agreement:
         return self.largest_difference <= MAX_DIFFERENCE
 
 
+def write_checked_file(
+    path: Path,
+    predictor: Predictor,
+    prepared: Mapping[Recipe, NDArray[np.uint8]],
+    *,
+    name: str,
+    source: str,
+    batch_size: int,
+) -> Agreement:
+    """Write the ONNX file of a model, if ONNX Runtime computes with it what the model computes.
+
+    Args:
+        path: file to write; after an error its content is of no use.
+        predictor: the calibrated model or ensemble.
+        prepared: each recipe of the model to the same images, ``(n, size, size, planes)``.
+        name: name of the model in messages, e.g. ``"version 3 of pneumonia-classifier"``.
+        source: what the images are, for messages, e.g. ``"validation images"``.
+        batch_size: images per call of the comparison.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        DataError: if the network cannot be converted, or a probability differs by more than :data:`MAX_DIFFERENCE`.
+    """
+    write_onnx(probability_network(predictor), path)
+    agreement = compare_with_model(OnnxNetwork(path, threads=None), predictor, prepared, batch_size=batch_size)
+    if not agreement.accepted:
+        raise DataError(
+            f"expected ONNX Runtime to compute the probabilities of {name} to within {MAX_DIFFERENCE}, received a "
+            f"largest difference of {agreement.largest_difference:.2g} on {agreement.images:,} {source}; "
+            "the file is not used: serve the model itself with `cxr serve --runtime keras`"
+        )
+    return agreement
+
+
 def prepare_validation_images(
     predictor: Predictor, images: RawImages, splits: Path, scratch: Path, *, workers: int | None
-) -> dict[Recipe, PreparedImages]:
+) -> dict[Recipe, NDArray[np.uint8]]:
     """Prepare the validation images of a model's training from the raw images.
 
     Args:
@@ -63,7 +98,7 @@ def prepare_validation_images(
         workers: threads; None for as many as suit the images.
 
     Returns:
-        Each recipe of the model to the prepared images, all in the same order.
+        Each recipe of the model to the prepared images ``(n, size, size, planes)``, all in the same order.
 
     Raises:
         MissingInputError: if the split, or an image of it, is not there.
@@ -91,31 +126,31 @@ def prepare_validation_images(
         recipe: prepare_images(
             images, rows["path"].tolist(), recipe, scratch / name,
             workers=workers, sha256=rows["sha256"].tolist(), options=options,
-        )
+        ).images
         for recipe, name in zip(predictor.recipes, input_names(predictor.recipes), strict=True)
     }  # fmt: skip
 
 
 def compare_with_model(
-    network: OnnxNetwork, predictor: Predictor, prepared: Mapping[Recipe, PreparedImages], *, batch_size: int
+    network: OnnxNetwork, predictor: Predictor, prepared: Mapping[Recipe, NDArray[np.uint8]], *, batch_size: int
 ) -> Agreement:
     """Compare calibrated probabilities.
 
     Args:
         network: the exported file.
         predictor: the model that it was made from.
-        prepared: each recipe of the model to the same images.
+        prepared: each recipe of the model to the same images, ``(n, size, size, planes)``.
         batch_size: images per call.
 
     Returns:
         The comparison.
     """
     names = dict(zip(predictor.recipes, input_names(predictor.recipes), strict=True))
-    count = len(next(iter(prepared.values())).images)
+    count = len(next(iter(prepared.values())))
     expected, received = np.empty(count), np.empty(count)
     for start in range(0, count, batch_size):
         span = slice(start, start + batch_size)
-        batch: dict[Recipe, NDArray[np.uint8]] = {recipe: np.array(prepared[recipe].images[span]) for recipe in names}
+        batch = {recipe: np.array(prepared[recipe][span]) for recipe in names}
         expected[span] = predictor.calibrated(predictor.predict_raw(batch, batch_size))
         received[span] = network.probabilities({names[recipe]: images for recipe, images in batch.items()})
     _, threshold = predictor.operating_point()

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxr.errors import DataError, ParameterError
-from cxr.export.agreement import MAX_DIFFERENCE, Agreement, compare_with_model
+from cxr.errors import ParameterError
+from cxr.export.agreement import MAX_DIFFERENCE, Agreement, write_checked_file
 from cxr.export.example import EXAMPLE_FILE, EXAMPLE_IMAGE_FILE, write_example
-from cxr.export.onnx_file import BATCH, OPSET, OnnxNetwork, write_onnx
-from cxr.export.probability_network import PROBABILITY, input_names, probability_network
+from cxr.export.onnx_file import BATCH, OPSET
+from cxr.export.probability_network import PROBABILITY, input_names
 from cxr.export.readme import write_readme
 from cxr.files import METADATA_FILE, SUMMARY_FILE, write_json, write_text
-from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
 from cxr.inference.predictor import Predictor
 from cxr.models.stored_files import DIGESTS_FILE, record_digests
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ONNX_FILE, README_FILE = "model.onnx", "README.md"
 FILES = frozenset({ONNX_FILE, README_FILE, METADATA_FILE, SUMMARY_FILE, EXAMPLE_IMAGE_FILE, EXAMPLE_FILE, DIGESTS_FILE})
@@ -50,7 +53,7 @@ def expect_export_folder(folder: Path) -> None:
 def write_export(
     folder: Path,
     predictor: Predictor,
-    prepared: Mapping[Recipe, PreparedImages],
+    prepared: Mapping[Recipe, NDArray[np.uint8]],
     *,
     name: str,
     version: str | None,
@@ -61,7 +64,7 @@ def write_export(
     Args:
         folder: an empty folder; after an error its content is of no use.
         predictor: the calibrated model or ensemble.
-        prepared: each recipe of the model to the validation images of its training.
+        prepared: each recipe of the model to the validation images of its training, ``(n, size, size, planes)``.
         name: name of the model in documents, e.g. ``"version 3 of pneumonia-classifier"``.
         version: number of the version; None for a model of a folder.
         batch_size: images per call of the comparison.
@@ -72,15 +75,9 @@ def write_export(
     Raises:
         DataError: if the network cannot be converted, or a probability differs by more than :data:`MAX_DIFFERENCE`.
     """
-    write_onnx(probability_network(predictor), folder / ONNX_FILE)
-    network = OnnxNetwork(folder / ONNX_FILE, threads=None)
-    agreement = compare_with_model(network, predictor, prepared, batch_size=batch_size)
-    if not agreement.accepted:
-        raise DataError(
-            f"expected ONNX Runtime to compute the probabilities of {name} to within {MAX_DIFFERENCE}, received a "
-            f"largest difference of {agreement.largest_difference:.2g} on {agreement.images:,} validation images; "
-            "nothing is exported: serve the version itself with `cxr serve`"
-        )
+    agreement = write_checked_file(
+        folder / ONNX_FILE, predictor, prepared, name=name, source="validation images", batch_size=batch_size
+    )
     metadata = predictor.metadata
     metadata.write(folder)
     probability = write_example(folder, predictor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,17 @@ STANDARD_DOMAIN = ""
 """Domain of the operations that every runtime has."""
 
 
+def expect_packages() -> None:
+    """Check that the packages of an export are installed, without the seconds that importing them takes.
+
+    Raises:
+        ModuleNotFoundError: if one is missing; the command line explains it.
+    """
+    for name in ("onnx", "onnxruntime", "tf2onnx"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def expect_converter() -> None:
     """Check before the work that the packages of an export are installed, and that Keras runs on TensorFlow.
 
@@ -32,10 +44,8 @@ def expect_converter() -> None:
         InstallationError: if Keras runs on another backend.
     """
     import keras
-    import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
-    import tf2onnx  # noqa: F401
 
+    expect_packages()
     if keras.backend.backend() != "tensorflow":
         raise InstallationError(
             f"expected Keras on TensorFlow, which the converter reads, received KERAS_BACKEND={keras.backend.backend()}"
@@ -76,7 +86,7 @@ def write_onnx(network: Any, path: Path) -> None:
 
 
 class OnnxNetwork:
-    """An ONNX file in ONNX Runtime, on the CPU."""
+    """An ONNX file in ONNX Runtime, on the CPU. Several threads may call it."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
         """Load the file.
@@ -90,6 +100,8 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # it warns of machines whose graphics cards it cannot list
         options.intra_op_num_threads = threads or 0
+        # Threads that spin while they wait take the cores from reading images and from other calls (decision 28).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def probabilities(self, images: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -134,5 +146,5 @@ def _name_axes_and_output(graph: Any) -> None:
 def _conversion_error(reason: str) -> DataError:
     return DataError(
         f"expected a network of operations that ONNX has, received {reason}; replace these operations in the network, "
-        "or serve the version itself with `cxr serve`"
+        "or serve the model itself with `cxr serve --runtime keras`"
     )

@@ -193,6 +193,7 @@ def _report(
             "images_without_label": labels.without_label,
             "rows_of_other_values": dict(labels.other_rows),
             "rows_without_image": labels.missing,
+            "repeated_rows": labels.repeated_rows,
         },
         "files_left_out": dict(context.files_left_out),
         "unreadable": count_errors(rows),
@@ -287,6 +288,7 @@ def _image_lines(report: Mapping[str, Any]) -> list[str]:
     for key, reason in (
         ("images_without_label", "images left out: no row that counts, or outside of the class folders"),
         ("rows_without_image", "rows left out: their image is not there"),
+        ("repeated_rows", "rows repeat an image: each image counts once"),
     ):
         if labels[key]:
             lines.append(f"- {labels[key]:,} {reason}")

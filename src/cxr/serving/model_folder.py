@@ -9,16 +9,18 @@ from pathlib import Path
 from cxr.errors import MissingInputError
 from cxr.evaluation.validation_scores import ValidationScores
 from cxr.files import METADATA_FILE, PREDICTIONS_FILE, REFERENCE_FILE
-from cxr.inference.predictor import Predictor, expect_classifier
+from cxr.inference.predictor import expect_classifier
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import EVALUATION_FOLDER, ModelMetadata
-from cxr.serving.model_source import PHANTOM_BANNER, ModelSource, ServedModel
+from cxr.serving.model_source import PHANTOM_BANNER, LoadPredictor, ModelSource, ServedModel, load_with_keras
 
 REFERENCE_FOLDER = "reference"
 """Folder beside the folders of the models, as the pipeline writes it."""
 
 
-def folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource[ServedModel]:
+def folder_source(
+    model: Path, evaluation: Path | None, reference: Path | None, load_predictor: LoadPredictor = load_with_keras
+) -> ModelSource[ServedModel]:
     """Describe a model in a folder, as training or an ensemble wrote it.
 
     Args:
@@ -27,6 +29,7 @@ def folder_source(model: Path, evaluation: Path | None, reference: Path | None) 
             metadata if they have both, else ``../evaluation`` or ``../../evaluations/NAME``, whichever exists.
         reference: folder of the refusal reference; None uses ``../reference`` or ``../../reference`` of the model, if
             one exists.
+        load_predictor: loads the classifier, for the runtime that is to compute.
 
     Returns:
         The model, not loaded yet. It has no version and no alias.
@@ -51,7 +54,7 @@ def folder_source(model: Path, evaluation: Path | None, reference: Path | None) 
     return ModelSource(
         f"the model of {model}",
         folder_identity(model, metadata, reference_folder),
-        lambda: _load_folder(model, metadata, evaluation_folder, reference_folder),
+        lambda: _load_folder(model, metadata, evaluation_folder, reference_folder, load_predictor),
     )
 
 
@@ -108,8 +111,14 @@ def first_with(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder for folder in folders if (folder / name).is_file()), None)
 
 
-def _load_folder(model: Path, metadata: ModelMetadata, evaluation: Path | None, reference: Path | None) -> ServedModel:
-    predictor = Predictor.load(model, metadata)
+def _load_folder(
+    model: Path,
+    metadata: ModelMetadata,
+    evaluation: Path | None,
+    reference: Path | None,
+    load_predictor: LoadPredictor,
+) -> ServedModel:
+    predictor = load_predictor(model, metadata)
     validation = card_text = None
     if evaluation is not None and (evaluation / PREDICTIONS_FILE).is_file():
         from cxr.tracking.version_record import model_card

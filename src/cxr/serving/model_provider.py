@@ -15,11 +15,13 @@ from cxr.errors import RegistryError
 from cxr.serving.detector_source import ServedDetector, detector_banner, load_detector
 from cxr.serving.model_source import (
     CLASSIFIER_REMEDY,
+    LoadPredictor,
     ServedModel,
     ServedT,
     find_version,
     first_alias,
     load_version,
+    load_with_keras,
     version_banner,
 )
 from cxr.tracking.registry_reader import alias_versions
@@ -209,6 +211,7 @@ class AliasModelProvider(AliasProvider[ServedModel]):
         alias: str,
         *,
         fallback: str | None,
+        load_predictor: LoadPredictor = load_with_keras,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Load the first version.
@@ -218,6 +221,7 @@ class AliasModelProvider(AliasProvider[ServedModel]):
             registered_name: name of the registered model.
             alias: the preferred alias.
             fallback: the alias to serve, with a banner, until a version gets ``alias``; None for none.
+            load_predictor: loads a classifier, for the runtime that is to compute.
             clock: gives seconds; it times the attempts to load a version that fails.
 
         Raises:
@@ -225,6 +229,7 @@ class AliasModelProvider(AliasProvider[ServedModel]):
             RegistryError: if the store does not answer, no version has the alias, or the version cannot be loaded.
         """
         super().__init__(store, registered_name, alias, fallback=fallback, clock=clock)
+        self._load_predictor = load_predictor
         self._first = self._served = self._load(
             *find_version(store, registered_name, alias, fallback, remedy=CLASSIFIER_REMEDY)
         )
@@ -235,7 +240,10 @@ class AliasModelProvider(AliasProvider[ServedModel]):
         return self._served or self._first
 
     def _load(self, version: str, alias: str) -> ServedModel:
-        return load_version(self.store, self.registered_name, version, alias, preferred_alias=self.alias)
+        return load_version(
+            self.store, self.registered_name, version, alias,
+            preferred_alias=self.alias, load_predictor=self._load_predictor,
+        )  # fmt: skip
 
     def _banner(self, served: ServedModel, alias: str) -> str | None:
         return version_banner(served.metadata, served.version, alias, self.alias)

@@ -17,6 +17,7 @@ from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.checked_prediction import PredictionResult, check_and_predict
 from cxr.inference.predictor import Predictor
 from cxr.inference.reference.reference import Reference
+from cxr.models.backend import load_keras
 from cxr.models.metadata import ModelMetadata
 from cxr.tracking.registry_reader import alias_versions, fetch_version
 from cxr.tracking.store import Store
@@ -91,6 +92,28 @@ class ServedVersion(Protocol):
     @property
     def metadata(self) -> ModelMetadata:
         """Its metadata."""
+
+
+LoadPredictor = Callable[[Path, ModelMetadata | None], Predictor]
+"""Loads a classifier from its folder, with other metadata than the folder's if some are given."""
+
+
+def load_with_keras(folder: Path, metadata: ModelMetadata | None = None) -> Predictor:
+    """Load a classifier whose networks run in Keras; it can also be explained.
+
+    Args:
+        folder: folder of the model.
+        metadata: metadata to use instead of the folder's.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        MissingInputError: if a file is missing.
+        DataError: if it is the folder of a detector, or a file is damaged.
+    """
+    load_keras()
+    return Predictor.load(folder, metadata)
 
 
 ServedT = TypeVar("ServedT", bound=ServedVersion)
@@ -288,7 +311,15 @@ def _newest_card(store: Store, registered_name: str, version: str) -> str | None
         return None
 
 
-def load_version(store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str) -> ServedModel:
+def load_version(
+    store: Store,
+    registered_name: str,
+    version: str,
+    alias: str,
+    *,
+    preferred_alias: str,
+    load_predictor: LoadPredictor = load_with_keras,
+) -> ServedModel:
     """Load a version that answers, and check that it predicts.
 
     Args:
@@ -297,6 +328,7 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
         version: number of the version.
         alias: the alias it was found by; empty if it was named by its number.
         preferred_alias: the alias that was asked for; another one than ``alias`` adds a banner.
+        load_predictor: loads the classifier, for the runtime that is to compute.
 
     Returns:
         The loaded version.
@@ -304,7 +336,9 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
     Raises:
         RegistryError: if anything is wrong with the version.
     """
-    served = load_checked_version(store, registered_name, version, alias, preferred_alias=preferred_alias)
+    served = load_checked_version(
+        store, registered_name, version, alias, preferred_alias=preferred_alias, load_predictor=load_predictor
+    )
     alias_note = f", {alias}" if alias else ""
     log.info("version %s of %s answers (%s%s)", version, registered_name, served.metadata.model, alias_note)
     if served.reference is None:
@@ -313,7 +347,7 @@ def load_version(store: Store, registered_name: str, version: str, alias: str, *
 
 
 def load_checked_version(
-    store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str
+    store: Store, registered_name: str, version: str, alias: str, *, preferred_alias: str, load_predictor: LoadPredictor
 ) -> ServedModel:
     """Load a version and check that it predicts, without a message that it answers.
 
@@ -323,6 +357,7 @@ def load_checked_version(
         version: number of the version.
         alias: the alias it was found by; empty if it was named by its number.
         preferred_alias: the alias that was asked for; another one than ``alias`` adds a banner.
+        load_predictor: loads the classifier, for the runtime that is to compute.
 
     Returns:
         The loaded version.
@@ -332,7 +367,7 @@ def load_checked_version(
     """
 
     def read(folder: Path) -> tuple[ServedModel, float]:
-        predictor = Predictor.load(folder)
+        predictor = load_predictor(folder, None)
         banner = version_banner(predictor.metadata, version, alias, preferred_alias)
         served = ServedModel(
             version, alias, predictor, Reference.load(folder), ValidationScores.load(folder),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr.models.backend import load_keras
 from cxr.serving.detector_source import detector_folder_source
 from cxr.serving.model_folder import folder_source
 from cxr.serving.model_provider import (
@@ -13,7 +12,7 @@ from cxr.serving.model_provider import (
     FolderDetectorProvider,
     FolderModelProvider,
 )
-from cxr.serving.model_source import CLASSIFIER_REMEDY, find_version
+from cxr.serving.model_source import CLASSIFIER_REMEDY, LoadPredictor, find_version, load_with_keras
 from cxr.tracking.health import use_short_timeouts
 from cxr.tracking.store import Store
 
@@ -27,6 +26,7 @@ def open_classifier(
     model: Path | None,
     evaluation: Path | None,
     reference: Path | None,
+    load_predictor: LoadPredictor = load_with_keras,
 ) -> FolderModelProvider | AliasModelProvider:
     """Load the classifier. A missing one is reported before TensorFlow is imported, which takes seconds.
 
@@ -38,6 +38,7 @@ def open_classifier(
         model: folder of a trained model, instead of a registered version; None for none.
         evaluation: folder of its evaluation; None to find it.
         reference: folder of its refusal reference; None to find it.
+        load_predictor: loads the classifier, for the runtime that is to compute.
 
     Returns:
         The provider; nothing follows the alias yet.
@@ -47,13 +48,10 @@ def open_classifier(
         RegistryError: if the store does not answer, no version has the alias, or the version cannot be loaded.
     """
     if model is not None:
-        source = folder_source(model, evaluation, reference)
-        load_keras()
-        return FolderModelProvider(source.load())
+        return FolderModelProvider(folder_source(model, evaluation, reference, load_predictor).load())
     use_short_timeouts()
     find_version(store, registered_name, alias, fallback, remedy=CLASSIFIER_REMEDY)
-    load_keras()
-    return AliasModelProvider(store, registered_name, alias, fallback=fallback)
+    return AliasModelProvider(store, registered_name, alias, fallback=fallback, load_predictor=load_predictor)
 
 
 def open_detector(

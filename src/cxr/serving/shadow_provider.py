@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from cxr.serving.model_provider import AliasProvider, ModelProvider
-from cxr.serving.model_source import ServedModel, load_checked_version
+from cxr.serving.model_source import LoadPredictor, ServedModel, load_checked_version, load_with_keras
 from cxr.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class AliasShadowProvider(AliasProvider[ServedModel]):
         alias: str,
         champion: ModelProvider,
         *,
+        load_predictor: LoadPredictor = load_with_keras,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Remember what to follow; nothing is loaded yet.
@@ -36,10 +37,12 @@ class AliasShadowProvider(AliasProvider[ServedModel]):
             registered_name: name of the registered model.
             alias: the alias of the shadow.
             champion: gives the version that answers.
+            load_predictor: loads a classifier, for the runtime that is to compute.
             clock: gives seconds; it times the attempts to load a version that fails.
         """
         super().__init__(store, registered_name, alias, fallback=None, clock=clock)
         self._champion = champion
+        self._load_predictor = load_predictor
         self._absence: str | None = None
 
     @property
@@ -80,7 +83,10 @@ class AliasShadowProvider(AliasProvider[ServedModel]):
         return had_shadow
 
     def _load(self, version: str, alias: str) -> ServedModel:
-        served = load_checked_version(self.store, self.registered_name, version, alias, preferred_alias=self.alias)
+        served = load_checked_version(
+            self.store, self.registered_name, version, alias,
+            preferred_alias=self.alias, load_predictor=self._load_predictor,
+        )  # fmt: skip
         log.info(
             "version %s of %s answers unseen, as the shadow (%s, %s)",
             version, self.registered_name, served.metadata.model, alias,

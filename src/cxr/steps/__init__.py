@@ -7,7 +7,8 @@ from pathlib import Path
 from cxr.steps.base import Step
 from cxr.steps.registry import find_commands, load_command
 
-STEPS = find_commands(Path(__file__).parent)
+STEPS_FOLDER = Path(__file__).parent
+STEPS = find_commands(STEPS_FOLDER)
 """Names of the steps, in the order in which data flows."""
 
 

@@ -83,6 +83,17 @@ class Positional:
 
 
 @dataclass(frozen=True)
+class SetOnlyIn:
+    """Marks a parameter that the parameter file sets for all commands at once: in another section, some would miss it.
+
+    Attributes:
+        sections: the sections that may set it.
+    """
+
+    sections: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FinalStatus:
     """Marks a parameter that Kubeflow fills, in the task of an exit handler, with the status of the tasks before it.
 

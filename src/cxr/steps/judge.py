@@ -128,6 +128,8 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
             labels = self._read_labels(data)
             known = ", ".join(f"{count:,} {label}" for label, count in labels.counts.items())
             log.info("%s: %s; %s of unknown class", data.images.name, known, f"{sum(labels.unknown.values()):,}")
+            if labels.repeated_rows:
+                log.info("%s rows repeat an image: each image counts once", f"{labels.repeated_rows:,}")
             slices = find_slices(self.slices, labels, data.table, min_patients=self.slice_min_patients)
             self._judge(data, labels, slices)
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from cxr.errors import ParameterError
-from cxr.steps.base import Step
+from cxr.steps.base import SetOnlyIn, Step
 from cxr.yaml_text import parse_yaml
 
 
@@ -126,13 +126,14 @@ def merge_parameters(
         known: top-level sections of all steps; other sections are refused. None accepts all sections.
 
     Returns:
-        Field to value, and one sentence per section or key that no step knows.
+        Field to value, and one sentence per section or key that no step knows, or that stands in the wrong section.
     """
     problems = [
         f"unknown section {name!r}; expected one of: {', '.join(known)}"
         for name in sections
         if known is not None and name not in known
     ]
+    problems += _find_misplaced(step_class, sections)
     values: dict[str, Any] = {}
     for pattern in step_class.sections:
         section = _find_section(pattern, flags, sections)
@@ -158,6 +159,19 @@ def merge_parameters(
             collected |= section if isinstance(section, Mapping) else {}
         values[field] = {**collected, **flag} if isinstance(flag, Mapping) else flag
     return values, problems
+
+
+def _find_misplaced(step_class: type[Step], sections: Mapping[str, Any]) -> list[str]:
+    """Name the parameters of a step that stand in a section where other steps would not see them."""
+    return [
+        f"expected {field} in the section {' or '.join(marker.sections)}, so that every command obeys it, received "
+        f"{name}.{field}={section[field]!r}; move it there"
+        for field, info in step_class.model_fields.items()
+        for marker in info.metadata
+        if isinstance(marker, SetOnlyIn)
+        for name, section in sections.items()
+        if name not in marker.sections and isinstance(section, Mapping) and field in section
+    ]
 
 
 def _find_section(pattern: str, flags: Mapping[str, Any], sections: Mapping[str, Any]) -> Any:

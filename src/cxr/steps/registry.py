@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr.steps.base import Step
 
+_SECTIONS = re.compile(r"^    sections: ClassVar\[tuple\[str, \.\.\.\]\] = \((.*)\)$", re.MULTILINE)
 _DECLARATION = re.compile(r'^    (name|follows): ClassVar\[str\] = "([^"]+)"$', re.MULTILINE)
 
 
@@ -32,6 +33,23 @@ def find_commands(folder: Path) -> tuple[str, ...]:
     order = [name for name in TopologicalSorter(predecessors).static_order() if name in predecessors]
     followed = set().union(*predecessors.values())
     return tuple(sorted(order, key=lambda name: not predecessors[name] and name not in followed))
+
+
+def find_sections(folder: Path) -> frozenset[str]:
+    """Find the sections of ``params.yaml`` that the modules of a package declare, as :func:`find_commands` reads them.
+
+    Args:
+        folder: folder of a package.
+
+    Returns:
+        Names of the top-level sections.
+    """
+    return frozenset(
+        pattern.partition(".")[0]
+        for path in folder.glob("*.py")
+        for declaration in _SECTIONS.findall(path.read_text(encoding="utf-8"))
+        for pattern in re.findall(r'"([^"]+)"', declaration)
+    )
 
 
 def load_command(package: str, name: str) -> type[Step]:

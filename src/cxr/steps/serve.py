@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,10 @@ class Serve(RegionsStep, ReadingStep):
             description="Alias of a second version, e.g. challenger, that answers too, unseen; null for none.",
         ),
     ] = None
+    runtime: Annotated[
+        Literal["keras", "onnx"],
+        Field(description="What computes the classifier: Keras, or ONNX Runtime after a comparison with Keras."),
+    ] = "keras"
     seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two polls of the aliases.")] = 5.0
     keep_log: Annotated[
         bool,
@@ -110,6 +114,10 @@ class Serve(RegionsStep, ReadingStep):
         from cxr.tracking.signatures import TrustedKeys
         from cxr.tracking.webhook_signature import read_secret
 
+        if self.runtime == "onnx":
+            from cxr.export.onnx_file import expect_packages
+
+            expect_packages()
         if not read_secret(self.secret_variable):
             log.info("%s is not set: webhooks are rejected, and the aliases are polled", self.secret_variable)
         if self.shadow is not None and self.log_predictions is None:
@@ -121,6 +129,7 @@ class Serve(RegionsStep, ReadingStep):
             fallback=self.fallback,
             trusted_keys=TrustedKeys.read(self.require_signature),
             shadow=self.shadow,
+            runtime=self.runtime,
             model=self.model,
             evaluation=self.evaluation,
             reference=self.reference,

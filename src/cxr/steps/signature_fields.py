@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from cxr.steps.base import SetOnlyIn
+
 if TYPE_CHECKING:
     from cxr.tracking.store import Store
 
@@ -17,6 +19,7 @@ SigningKeyFile = Annotated[
 RequireSignature = Annotated[
     Path | None,
     Field(description="File of public keys (PEM): no version is loaded unless one of them has signed it; null: any."),
+    SetOnlyIn(("register", "register_regions")),
 ]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from cxr.steps.base import Step
 from cxr.steps.registry import find_commands, load_command
 
-ACTIONS = find_commands(Path(__file__).parent)
+ACTIONS_FOLDER = Path(__file__).parent
+ACTIONS = find_commands(ACTIONS_FOLDER)
 """Names of the actions, in the order in which they are used."""
 
 

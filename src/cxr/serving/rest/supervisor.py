@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from cxr.errors import ServiceError
@@ -93,6 +94,7 @@ class Supervisor:
         """Number of a missing worker to the monotonic time of its restart, seconds."""
         self._restart_delays: dict[int, float] = {}
         self._service_ready = False
+        self._converted_models = Path()
 
     @property
     def url(self) -> str:
@@ -106,7 +108,8 @@ class Supervisor:
         Raises:
             ServiceError: if a worker cannot start, for a reason that concerns all of them.
         """
-        with scratch_folder() as metrics_folder:
+        with scratch_folder() as metrics_folder, scratch_folder() as converted_models:
+            self._converted_models = converted_models
             # The workers inherit the environment: prometheus_client and TensorFlow read it when they are imported.
             os.environ[METRICS_FOLDER_VARIABLE] = str(metrics_folder)
             for name, value in thread_limits(available_cores() // self._settings.workers).items():
@@ -135,7 +138,7 @@ class Supervisor:
         connection, worker_connection = context.Pipe()
         process = context.Process(
             target=run_worker,
-            args=(self._settings, number, self._shared_socket, worker_connection),
+            args=(self._settings, number, self._shared_socket, worker_connection, self._converted_models),
             name=f"cxr-serve-{number}",
         )
         process.start()

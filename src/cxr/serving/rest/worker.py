@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import CxrError
@@ -24,6 +25,7 @@ from cxr.tracking.store import Store
 if TYPE_CHECKING:
     from cxr.serving.alias_watcher import AliasChange, AliasWatcher
     from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
+    from cxr.serving.model_source import LoadPredictor
     from cxr.serving.prediction_log import PredictionLog
     from cxr.serving.rest.metrics import ServiceMetrics
     from cxr.serving.rest.shadow import ShadowPredictor
@@ -58,7 +60,13 @@ class StartFailure:
     exit_status: int
 
 
-def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.socket, connection: Connection) -> None:
+def run_worker(
+    settings: ServiceSettings,
+    number: int,
+    shared_socket: socket.socket,
+    connection: Connection,
+    converted_models: Path,
+) -> None:
     """Load the model, then answer until the supervisor asks to stop or is gone.
 
     Args:
@@ -66,6 +74,7 @@ def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.soc
         number: number of this worker, from 0. Worker 0 writes the promotion log.
         shared_socket: the bound socket.
         connection: pipe to the supervisor.
+        converted_models: folder of the files that ONNX Runtime reads; all workers share it.
     """
     # A terminal or a container sends signals to the whole process group. They are for the supervisor alone.
     os.setpgid(0, 0)
@@ -76,7 +85,7 @@ def run_worker(settings: ServiceSettings, number: int, shared_socket: socket.soc
     threading.Thread(target=_end_with_supervisor, args=(loaded,), name="start", daemon=True).start()
     try:
         with ExitStack() as stack:
-            _Worker(settings, number, shared_socket, connection, loaded).run(stack)
+            _Worker(settings, number, shared_socket, connection, converted_models, loaded).run(stack)
     except CxrError as error:
         connection.send(StartFailure(str(error), error.exit_status))
     # Everything is closed by now. A normal exit would take seconds more, because it unloads TensorFlow.
@@ -95,6 +104,17 @@ def _end_with_supervisor(loaded: threading.Event) -> None:
         os._exit(1)
 
 
+def _predictor_loader(settings: ServiceSettings, converted_models: Path) -> LoadPredictor:
+    """What loads classifiers for the runtime of the service."""
+    if settings.runtime == "keras":
+        from cxr.serving.model_source import load_with_keras
+
+        return load_with_keras
+    from cxr.serving.onnx_loading import onnx_loader
+
+    return onnx_loader(converted_models, max(1, available_cores() // settings.workers))
+
+
 class _Worker:
     def __init__(
         self,
@@ -102,11 +122,13 @@ class _Worker:
         number: int,
         shared_socket: socket.socket,
         connection: Connection,
+        converted_models: Path,
         loaded: threading.Event,
     ) -> None:
         self._settings, self._number = settings, number
         self._shared_socket, self._connection = shared_socket, connection
         self._loaded = loaded
+        self._load_predictor = _predictor_loader(settings, converted_models)
         self._store = Store(settings.tracking_uri, trusted_keys=settings.trusted_keys)
         self._send_lock = threading.Lock()
 
@@ -190,6 +212,7 @@ class _Worker:
             model=settings.model,
             evaluation=settings.evaluation,
             reference=settings.reference,
+            load_predictor=self._load_predictor,
         )
         if isinstance(provider, AliasModelProvider):
             watchers = [self._watch(provider, stack)]
@@ -236,7 +259,9 @@ class _Worker:
         settings = self._settings
         if settings.shadow is None:
             return None
-        provider = AliasShadowProvider(self._store, settings.registered_name, settings.shadow, champion)
+        provider = AliasShadowProvider(
+            self._store, settings.registered_name, settings.shadow, champion, load_predictor=self._load_predictor
+        )
         # A watcher of its own: the exchange of the champion never waits until a shadow is loaded. It reports no moves,
         # because the champion's watcher reports those of all aliases.
         watcher = AliasWatcher(provider, settings.poll_seconds)
