@@ -98,16 +98,15 @@ class Preprocess(CachingStep):
         """The recipe with the values of this step in place of those of the source system."""
         from cxr.images.recipes import recipe_named
 
-        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers", "cache_gigabytes"})
+        changes = self.model_dump(include=set(self.parameters()) - {"recipe", "workers", *CachingStep.parameters()})
         return recipe_named(self.recipe, **changes)
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
-        from cxr.data.image_opening import open_raw_images
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import prepare_accepted_images
 
         manifest = read_table(self.manifest / MANIFEST_FILE)
-        recipe, images = self.chosen_recipe(), open_raw_images(self.data)
-        with self.open_cache() as cache:
+        recipe = self.chosen_recipe()
+        with self.open_cache() as cache, self.open_images(self.data) as images:
             prepare_accepted_images(images, manifest, recipe, self.prepared, workers=self.workers, cache=cache)

@@ -46,16 +46,15 @@ class DescribeReference(CachingStep):
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
         from cxr.data.dataset import DatasetCard
-        from cxr.data.image_opening import open_raw_images
         from cxr.inference.reference.building import build_reference
         from cxr.models.stored_files import record_digests
         from cxr.plots.reference import plot_reference_distances
         from cxr.plots.style import save_png
 
         card = DatasetCard.read(self.data)
-        with self.open_cache() as cache:
+        with self.open_cache() as cache, self.open_images(self.data) as images:
             reference, checks = build_reference(
-                open_raw_images(self.data),
+                images,
                 read_table(self.splits / SPLITS_FILE),
                 card,
                 read_json(self.splits / "achieved.json")["digest"],

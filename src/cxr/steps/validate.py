@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from cxr.steps.base import TRAIN_IMAGE, Input, Output, WorkingFolder
 from cxr.steps.cache_fields import CachingStep
 from cxr.steps.reading_fields import OtherModalities
 from cxr.steps.tracking_fields import TrackingStep
+
+if TYPE_CHECKING:
+    from cxr.images.raw_images import RawImages
 
 log = logging.getLogger(__name__)
 
@@ -157,13 +160,16 @@ class Validate(TrackingStep, CachingStep):
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
+        with self.open_images(self.data) as images:
+            self._validate(images)
+
+    def _validate(self, images: RawImages) -> None:
         from cxr.data.checks import acceptance
         from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
         from cxr.data.checks.expectations import run_checks
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
         from cxr.data.exploration.report import write_report
-        from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
         from cxr.images.decoding import ImageLimits
         from cxr.images.reading_options import ReadingOptions
@@ -180,7 +186,6 @@ class Validate(TrackingStep, CachingStep):
             max_aspect=self.max_aspect,
             colour_tolerance=self.colour_tolerance,
         )
-        images = open_raw_images(self.data)
         with self.open_cache() as cache:
             manifest = build_manifest(
                 images,
