@@ -36,6 +36,7 @@ class Preprocess(CachingStep):
     sections: ClassVar[tuple[str, ...]] = ("cache", "preprocess", "recipes.{recipe}", "transfer_recipes.{recipe}")
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "preprocess")
     container_image: ClassVar[str | None] = DATA_IMAGE
+    reads_images: ClassVar[bool] = True
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     manifest: Annotated[

@@ -24,6 +24,7 @@ class DescribeReference(CachingStep):
     sections: ClassVar[tuple[str, ...]] = ("cache", "reference")
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache",)
     container_image: ClassVar[str | None] = DATA_IMAGE
+    reads_images: ClassVar[bool] = True
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")

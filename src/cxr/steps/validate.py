@@ -87,6 +87,7 @@ class Validate(TrackingStep, CachingStep):
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
     ignored_keys: ClassVar[frozenset[str]] = frozenset({"scale_16_bit"})
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
+    reads_images: ClassVar[bool] = True
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     manifest: Annotated[
