@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 DATASET_FILE = "dataset.json"
 PATIENTS_FILE = "patients.csv"
 BOXES_FILE = "boxes.json"
-"""Beside the raw images: the data set's card, a table of patients, and the boxes of opacities."""
+IMAGE_INDEX_FILE = "images.parquet"
+"""Beside the raw images: the data set's card, a table of patients, and the boxes of opacities; in place of the images:
+the index of their addresses."""
 
 MANIFEST_FILE = "manifest.parquet"
 EXPLORATION_FILE = "exploration.html"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from cxr.data.image_index import has_index, read_index
+from cxr.files import IMAGE_INDEX_FILE
 from cxr.yaml_text import parse_yaml
 
 
@@ -30,16 +32,21 @@ def pointer_md5(pointer: Path) -> str | None:
 def folder_md5(folder: Path) -> str:
     """Hash a folder as DVC does: the names and contents of its files, at any depth.
 
+    The images of an index count as files, and the index itself does not: the hash is that of the folder with images.
+
     Args:
         folder: the folder.
 
     Returns:
         32 hex digits of md5, followed by ``.dir``.
     """
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / IMAGE_INDEX_FILE]
     entries = [
         {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
         for path in files
     ]
+    if has_index(folder):
+        index = read_index(folder)
+        entries += [{"md5": md5, "relpath": path} for md5, path in zip(index["md5"], index["path"], strict=True)]
     entries.sort(key=lambda entry: entry["relpath"])
     return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()}.dir"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 
 class RawImages(ABC):
@@ -18,6 +20,18 @@ class RawImages(ABC):
     """
 
     folder: Path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the images, also after an error."""
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  # most places have nothing to close
+        """End the work with the images: what was kept of them is written to disk."""
 
     @property
     def workers(self) -> int:

@@ -186,11 +186,11 @@ def limit_size(root: Path, max_bytes: int) -> None:
     """Remove packs until the rest fits; those that were used or written last stay.
 
     Args:
-        root: folder with packs, at any depth.
+        root: folder whose folders hold the packs.
         max_bytes: largest sum of their sizes.
     """
     packs: list[tuple[float, int, Path]] = []
-    for path in root.rglob("*.pack"):
+    for path in root.glob("*/*.pack"):
         with suppress(OSError):  # another process has removed it
             packs.append((path.stat().st_mtime, path.stat().st_size, path))
     size = 0

@@ -130,6 +130,9 @@ class ContainerSettings(_SettingsModel):
     """Address of MLflow as the containers reach it; null takes the one of the section tracking."""
     remote: str | None = None
     """DVC remote (s3://...) from which the version in data.dvc is fetched; null fetches as the section fetch says."""
+    data: Literal["auto", "index", "folder"] = "auto"
+    """What travels from fetch to the other tasks: an index of the images, which each task reads where they are, or the
+    folder of images, which each task copies. auto: the index where the images lie in an object store."""
     transfer: bool = False
     """Whether the models of the section transfer are trained too."""
     regions: bool = False

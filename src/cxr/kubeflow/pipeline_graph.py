@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr.data.fetching.archives import ARCHIVE_SUFFIXES
 from cxr.errors import ParameterError
 from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.components import CONTAINER_USER, NO_VALUE, build_component, changed_values, model_input_name
@@ -39,6 +40,7 @@ class PipelineGraph:
         compared: classifier that the detectors are compared with; None without detectors.
         source: where the images come from, unless a run overrides it.
         data_version: md5 of the images in a DVC remote; ``null`` if they do not come from one.
+        indexes_images: whether the data set travels as an index of the images, which stay in an object store.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class PipelineGraph:
                     ]
                 )
             self.source, self.data_version = self.settings.remote, version
+        self.indexes_images = self._travels_as_index()
 
     @property
     def classifiers(self) -> dict[str, str]:
@@ -158,13 +161,14 @@ class PipelineGraph:
         if self.settings.tracking_uri is not None and "tracking_uri" in step_class.model_fields:
             values["tracking_uri"] = self.settings.tracking_uri
         if issubclass(step_class, CachingStep):
-            # The disk of a container ends with its task.
-            values |= {"cache": self.settings.cache.path} if self.settings.cache.claim else {"cache_gigabytes": 0.0}
+            values |= self._cache_values()
+        if name == "fetch":
+            values["index"] = self.indexes_images
         if name == TRAINING_ON_NODES:
             nodes = self.settings.training_nodes(self._training_image(step_class), MLFLOW_KEYS)
             values |= {"nodes": nodes.model_dump(mode="json", exclude_defaults=True), "checkpoints": CHECKPOINTS_MOUNT}
         # Building the step reports a wrong value now and not on the cluster.
-        step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values})
+        step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values, **self._run_values(name)})
         return changed_values(step_class, values)
 
     def mount_checkpoints(self, task: PipelineTask, model: str) -> None:
@@ -212,6 +216,26 @@ class PipelineGraph:
         """Add the task that reports how the run ended; it belongs in an exit handler."""
         api = self.settings.api
         return self.task("outcome", {}, **({"api": api} if api else {}))
+
+    def _travels_as_index(self) -> bool:
+        """Whether ``fetch`` writes an index; by default where the images lie in an object store, or are uploaded."""
+        if self.settings.data != "auto":
+            return self.settings.data == "index"
+        fetch = self._sections.get("fetch") or {}
+        is_archive = self.data_version == NO_VALUE and self.source.lower().endswith(ARCHIVE_SUFFIXES)
+        return bool(fetch.get("image_store")) or (self.source.startswith("s3://") and not is_archive)
+
+    def _run_values(self, name: str) -> dict[str, Any]:
+        """Values of a step that are inputs of the pipeline, unless a run overrides them."""
+        version = None if self.data_version == NO_VALUE else self.data_version
+        return {"source": self.source, "data_version": version} if name == "fetch" else {}
+
+    def _cache_values(self) -> dict[str, Any]:
+        """Where a step keeps results and copies of images: on the volume, because a container's disk ends with it."""
+        volume = self.settings.cache
+        if volume.claim is None:
+            return {"cache_gigabytes": 0.0, "image_cache_gigabytes": 0.0}
+        return {"cache": volume.path, "image_cache": f"{volume.path}/images"}
 
     def _is_cached(self, step_class: type[Step], image: str) -> bool:
         """Whether Kubeflow may take the outputs of an earlier run with the same inputs."""
@@ -261,7 +285,8 @@ class PipelineGraph:
         kubernetes.set_image_pull_policy(task, settings.pull)
         if settings.secrets.image_pull:
             kubernetes.set_image_pull_secrets(task, [settings.secrets.image_pull])
-        if step_class.reads_object_store and settings.secrets.s3:
+        reads_store = step_class.reads_object_store or (step_class.reads_images and self.indexes_images)
+        if reads_store and settings.secrets.s3:
             kubernetes.use_secret_as_env(task, settings.secrets.s3, {key: key for key in S3_KEYS})
         if issubclass(step_class, TrackingStep) and settings.secrets.mlflow:
             kubernetes.use_secret_as_env(task, settings.secrets.mlflow, {key: key for key in MLFLOW_KEYS})

@@ -125,6 +125,8 @@ class Step(BaseModel):
         cacheable: whether Kubeflow may reuse the outputs of an earlier run with the same inputs. A step that reads
             or changes something outside (the registry, images on a volume) is not cacheable.
         reads_object_store: whether the container gets the secret of the object store.
+        reads_images: whether the step reads raw images. Where its data folder holds their index, it reads them in the
+            object store.
     """
 
     # Pydantic builds the validators when the first step is made. `cxr --help` makes none and stays fast.
@@ -141,6 +143,7 @@ class Step(BaseModel):
     retryable: ClassVar[bool] = True
     cacheable: ClassVar[bool] = True
     reads_object_store: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
 
     @abstractmethod
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Fields of the steps that work on every image: where results are kept, so that only new images are worked on."""
+"""Fields of the steps that work on every image: where results and copies of images are kept between runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from cxr.steps.base import Step, WorkingFolder
 
 if TYPE_CHECKING:
+    from cxr.images.raw_images import RawImages
     from cxr.images.result_cache import ResultCache
 
 
@@ -24,6 +25,15 @@ class CachingStep(Step):
     cache_gigabytes: Annotated[
         float,
         Field(ge=0, description="Largest size of that folder; what was not used for longest goes first. 0: keep none."),
+    ] = 10.0
+    image_cache: Annotated[
+        Path,
+        WorkingFolder("ImageCache"),
+        Field(description="Copies of images that are read by address; it can be deleted at any time."),
+    ] = Path("artifacts/image_cache")
+    image_cache_gigabytes: Annotated[
+        float,
+        Field(ge=0, description="Largest size of the copies; what was not used for longest goes first. 0: keep none."),
     ] = 10.0
 
     def open_cache(self, shards: Path | None = None) -> ResultCache:
@@ -40,3 +50,14 @@ class CachingStep(Step):
 
         others = [] if shards is None else sorted(shards.iterdir())
         return ResultCache(self.cache, round(self.cache_gigabytes * 1e9), code_version, others)
+
+    def open_images(self, data: Path) -> RawImages:
+        """Open the raw images; copies of those read by address are written at the end of the block.
+
+        Args:
+            data: the data folder.
+        """
+        from cxr.data.image_cache import ImageCache
+        from cxr.data.image_opening import open_raw_images
+
+        return open_raw_images(data, ImageCache(self.image_cache, round(self.image_cache_gigabytes * 1e9)))

@@ -24,6 +24,7 @@ class Ensemble(EvaluationStep):
     # The members' predictions exist already, so the parameters for running a network have no use here.
     ignored_keys: ClassVar[frozenset[str]] = frozenset(Evaluate.parameters()) - frozenset(EvaluationStep.parameters())
     container_image: ClassVar[str | None] = TRAIN_IMAGE
+    reads_images: ClassVar[bool] = True
 
     models: Annotated[
         Path,

@@ -20,6 +20,7 @@ class Evaluate(EvaluationStep):
     follows: ClassVar[str] = "train"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "evaluate")
     container_image: ClassVar[str | None] = TRAIN_IMAGE
+    reads_images: ClassVar[bool] = True
 
     trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained model.")]
     prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]

@@ -24,6 +24,7 @@ class EvaluateRegions(TrackingStep):
     sections: ClassVar[tuple[str, ...]] = ("tracking", "evaluate_regions")
     ignored_keys: ClassVar[frozenset[str]] = frozenset({"compare_with"})  # graphs make classifier's folders of it
     container_image: ClassVar[str | None] = TRAIN_IMAGE
+    reads_images: ClassVar[bool] = True
 
     trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained detector.")]
     prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]

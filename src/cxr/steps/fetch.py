@@ -54,6 +54,17 @@ class Fetch(Step):
         description="Table in CSV for a source of DICOMweb: StudyInstanceUID, label (NORMAL or PNEUMONIA), patient (a "
         "pseudonym). Credentials: CXR_DICOMWEB_USER and CXR_DICOMWEB_PASSWORD, or CXR_DICOMWEB_TOKEN.",
     )
+    index: bool = Field(
+        False,
+        description="Write an index of the images (name, sha256, size, address) in place of the images. Steps then "
+        "read each image where it is. The source must keep its images: s3://bucket/prefix, a DVC remote or a folder.",
+    )
+    image_store: str | None = Field(
+        None,
+        pattern=r"^s3://.+",
+        description="s3://bucket/prefix to which the images are uploaded by their content before they are indexed; for "
+        "sources that do not keep them.",
+    )
     endpoint_url: str | None = Field(None, description="Address of an object store; by default AWS_ENDPOINT_URL.")
     refresh: bool = Field(False, description="Fetch again even if the data folder holds what is asked for.")
     data: Annotated[Path, Output("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
@@ -69,6 +80,17 @@ class Fetch(Step):
             raise ValueError(
                 "expected source to be a DVC remote (s3://bucket/prefix or a folder), received "
                 f"source={self.source} with data_version={self.data_version}; name the remote that holds the version"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_index(self) -> Self:
+        keeps_images = self.data_version is not None or source_kind(self.source).keeps_images
+        if self.index and self.image_store is None and not keeps_images:
+            raise ValueError(
+                "expected a source whose images can be read later where they are (s3://bucket/prefix, a DVC remote or "
+                f"a folder), or image_store, received source={self.source} with index=True; name a place for the "
+                "images as image_store=s3://bucket/prefix, or set index to false"
             )
         return self
 

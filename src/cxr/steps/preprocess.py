@@ -40,6 +40,7 @@ class Preprocess(ShardedStep, CachingStep):
     )  # fmt: skip
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "processes", "preprocess")
     container_image: ClassVar[str | None] = DATA_IMAGE
+    reads_images: ClassVar[bool] = True
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
     manifest: Annotated[
@@ -117,7 +118,7 @@ class Preprocess(ShardedStep, CachingStep):
         """The recipe with the values of this step in place of those of the source system."""
         from cxr.images.recipes import recipe_named
 
-        others = {"recipe", "workers", "cache_gigabytes", "shard", "shards"}
+        others = {"recipe", "workers", "shard", "shards", *CachingStep.parameters()}
         changes = self.model_dump(include=set(self.parameters()) - others)
         return recipe_named(self.recipe, **changes)
 
@@ -128,7 +129,6 @@ class Preprocess(ShardedStep, CachingStep):
 
     def run(self) -> None:
         """Read the manifest, prepare its accepted images, and write array, index and recipe."""
-        from cxr.data.image_opening import open_raw_images
         from cxr.files import MANIFEST_FILE
         from cxr.images.preparation import join_shards, prepare_accepted_images
 
@@ -138,9 +138,9 @@ class Preprocess(ShardedStep, CachingStep):
             join_shards(shards, self.prepared)
             return
         manifest = read_table(self.manifest / MANIFEST_FILE)
-        recipe, images = self.chosen_recipe(), open_raw_images(self.data)
+        recipe = self.chosen_recipe()
         shard = WHOLE if self.shard is None else Shard.parse(self.shard)
-        with self.open_cache() as cache:
+        with self.open_cache() as cache, self.open_images(self.data) as images:
             prepare_accepted_images(
                 images, manifest, recipe, self.prepared, workers=self.workers, cache=cache, shard=shard
             )

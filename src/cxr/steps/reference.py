@@ -45,6 +45,7 @@ class DescribeReference(ShardedStep, DrawingStep):
     sections: ClassVar[tuple[str, ...]] = ("cache", "processes", "reference")
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache", "processes")
     container_image: ClassVar[str | None] = DATA_IMAGE
+    reads_images: ClassVar[bool] = True
 
     image_results: Annotated[
         Path | None,
@@ -77,16 +78,19 @@ class DescribeReference(ShardedStep, DrawingStep):
     def run(self) -> None:
         """Read the split, fit on train, check validation and test, write."""
         from cxr.data.dataset import DatasetCard
-        from cxr.data.image_opening import open_raw_images
         from cxr.inference.reference.building import build_reference
         from cxr.models.stored_files import record_digests
         from cxr.plots.reference import plot_reference_distances
         from cxr.plots.style import save_png
 
         card = DatasetCard.read(self.data)
-        with self.results_of_shards(self.image_results) as shards, self.open_cache(shards) as cache:
+        with (
+            self.results_of_shards(self.image_results) as shards,
+            self.open_cache(shards) as cache,
+            self.open_images(self.data) as images,
+        ):
             reference, checks = build_reference(
-                open_raw_images(self.data),
+                images,
                 self.read_splits(),
                 card,
                 read_json(self.splits / "achieved.json")["digest"],

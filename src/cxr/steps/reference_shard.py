@@ -22,6 +22,7 @@ class ReferenceShard(DrawingStep):
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache",)
     ignored_keys: ClassVar[frozenset[str]] = frozenset(DescribeReference.model_fields)
     container_image: ClassVar[str | None] = DATA_IMAGE
+    reads_images: ClassVar[bool] = True
 
     results: Annotated[
         Path, Output("ImageResults"), Field(description="Folder of the features of the images of the shard.")
@@ -30,12 +31,11 @@ class ReferenceShard(DrawingStep):
 
     def run(self) -> None:
         """Describe the images of the shard."""
-        from cxr.data.image_opening import open_raw_images
         from cxr.inference.reference.building import describe_images
 
         shard = Shard.parse(self.shard)
-        with open_shard_cache(self.results, shard, self.cache) as cache:
+        with open_shard_cache(self.results, shard, self.cache) as cache, self.open_images(self.data) as images:
             describe_images(
-                open_raw_images(self.data), self.read_splits(), shard,
+                images, self.read_splits(), shard,
                 max_images=self.films, seed=self.seed, workers=self.workers, cache=cache,
             )  # fmt: skip

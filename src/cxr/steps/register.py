@@ -17,6 +17,7 @@ class Register(RegistrationStep):
     name: ClassVar[str] = "register"
     follows: ClassVar[str] = "ensemble"
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
+    reads_images: ClassVar[bool] = True
 
     models: Annotated[
         Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from cxr.steps.base import TRAIN_IMAGE, Input, Output, Step, WorkingFolder
 from cxr.steps.inspection_fields import InspectionStep
 from cxr.steps.shard_fields import ShardedStep
 from cxr.steps.tracking_fields import TrackingStep
+
+if TYPE_CHECKING:
+    from cxr.images.raw_images import RawImages
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # with MLflow, for the reports of rejected data
     ignored_keys: ClassVar[frozenset[str]] = frozenset({"scale_16_bit"})
     retryable: ClassVar[bool] = False  # what it rejects, it would reject again
+    reads_images: ClassVar[bool] = True
 
     image_results: Annotated[
         Path | None,
@@ -160,17 +164,19 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
 
     def run(self) -> None:
         """Build the manifest, check it, write the reports; stop if a critical check failed."""
+        with self.open_images(self.data) as images:
+            self._validate(images)
+
+    def _validate(self, images: RawImages) -> None:
         from cxr.data.checks import acceptance
         from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
         from cxr.data.checks.expectations import run_checks
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
         from cxr.data.exploration.report import write_report
-        from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.builder import build_manifest, content_digest, write_manifest
 
         card = DatasetCard.read(self.data)
-        images = open_raw_images(self.data)
         with self.results_of_shards(self.image_results) as shards, self.open_cache(shards) as cache:
             manifest = build_manifest(
                 images,

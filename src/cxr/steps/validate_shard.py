@@ -23,6 +23,7 @@ class ValidateShard(InspectionStep):
     sections_without_effect: ClassVar[tuple[str, ...]] = ("cache",)
     ignored_keys: ClassVar[frozenset[str]] = Validate.ignored_keys | frozenset(Validate.model_fields)
     container_image: ClassVar[str | None] = TRAIN_IMAGE  # of validate: other libraries would find other results
+    reads_images: ClassVar[bool] = True
 
     results: Annotated[
         Path, Output("ImageResults"), Field(description="Folder of what was found in the images of the shard.")
@@ -31,10 +32,9 @@ class ValidateShard(InspectionStep):
 
     def run(self) -> None:
         """Look at the images of the shard."""
-        from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.inspection import ImageInspection, inspect_images
 
-        shard, images = Shard.parse(self.shard), open_raw_images(self.data)
-        with open_shard_cache(self.results, shard, self.cache) as cache:
+        shard = Shard.parse(self.shard)
+        with open_shard_cache(self.results, shard, self.cache) as cache, self.open_images(self.data) as images:
             inspection = ImageInspection(images, self.image_limits, cache)
             inspect_images(inspection, shard.part_of(images.names()), workers=self.workers or None)

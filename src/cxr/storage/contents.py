@@ -9,11 +9,11 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 from cxr.errors import SourceError
 from cxr.files import printable_name
@@ -21,6 +21,8 @@ from cxr.images.file_types import HEAD_BYTES
 
 GIGABYTE = 1_000_000_000
 CHUNK_BYTES = 1 << 20
+
+Content = TypeVar("Content")
 
 _READ_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 """Errors of the readers on truncated or altered archives (for a damaged gzip it is an OSError)."""
@@ -66,6 +68,32 @@ class SourceContents(ABC):
         Raises:
             SourceError: if the source cannot be read.
         """
+
+    def read_whole(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, bytes]]:
+        """Load files into memory one after the other; nothing of them stays on disk where the source allows it.
+
+        Args:
+            paths: paths of :attr:`entries`.
+
+        Yields:
+            Each file with its content, in the order that is fastest for the source.
+
+        Raises:
+            SourceError: if the source cannot be read.
+        """
+        for file, pieces in self.read(paths):
+            yield file, b"".join(pieces)
+
+    def address(self, path: PurePosixPath) -> str | None:
+        """Tell where a file can be read without this source.
+
+        Args:
+            path: path of one of :attr:`entries`.
+
+        Returns:
+            ``s3://bucket/key`` or ``file:///folder/name``; None if it cannot, as inside of an archive.
+        """
+        return None
 
     @abstractmethod
     def read_heads(self, paths: Collection[PurePosixPath]) -> Mapping[PurePosixPath, bytes]:
@@ -126,6 +154,10 @@ class FolderContents(SourceContents):
         with translate_read_errors(self.name):
             return {path: read_head(self._folder / path) for path in paths}
 
+    def address(self, path: PurePosixPath) -> str:
+        """Address of a file on this machine; a link gives that of its target."""
+        return (self._folder / path).resolve().as_uri()
+
 
 def read_head(path: Path) -> bytes:
     """Read the first bytes of a regular file.
@@ -170,6 +202,38 @@ def read_chunks(file: SourceFile, stream: IO[bytes], name: str) -> Iterator[byte
         if not chunk:
             return
         yield chunk
+
+
+def each_once(
+    files: Iterable[tuple[SourceFile, Content]], expected: Iterable[PurePosixPath], name: str
+) -> Iterator[tuple[SourceFile, Content]]:
+    """Pass on the files of a source, and refuse a source that brings one twice or not at all.
+
+    Args:
+        files: files with their contents.
+        expected: their paths.
+        name: name of the source, for messages.
+
+    Yields:
+        The files.
+
+    Raises:
+        SourceError: if a file comes twice, or is missing at the end.
+    """
+    missing = set(expected)
+    for file, content in files:
+        if file.path not in missing:
+            raise SourceError(
+                f"expected {str(file.path)!r} once, received source={name} with it twice; unpack it, and give the "
+                "folder"
+            )
+        missing.remove(file.path)
+        yield file, content
+    if missing:
+        raise SourceError(
+            f"expected all listed files, received source={name} without {shorten_list(sorted(missing))}; they were "
+            "removed in the meantime: run the same command again"
+        )
 
 
 def safe_path(name: str) -> PurePosixPath | None:

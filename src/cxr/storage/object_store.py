@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cxr.errors import SourceError
 from cxr.files import expect_free_space
+from cxr.images.parallel import map_in_order
 from cxr.storage.bucket import (
     OTHER_BYTES,
     BrokenTransferError,
@@ -55,9 +56,9 @@ class ObjectStoreContents(SourceContents):
                 paths of different files.
         """
         self.name = url.rstrip("/")
-        bucket, prefix = split_address(self.name)
+        self._bucket_name, prefix = split_address(self.name)
         self._folder = folder / hashlib.sha256(f"{endpoint_url}\n{self.name}".encode()).hexdigest()[:16]
-        self._bucket = Bucket(bucket, name=self.name, endpoint_url=endpoint_url)
+        self._bucket = Bucket(self._bucket_name, name=self.name, endpoint_url=endpoint_url)
         self.anonymous = self._bucket.anonymous
         objects = self._bucket.list_objects(prefix)
         self._objects = _objects_by_path(objects, prefix, self.name)
@@ -84,6 +85,28 @@ class ObjectStoreContents(SourceContents):
             heads = pool.map(lambda path: self._bucket.load_head(self._objects[path]), paths)
             bar = tqdm(heads, f"look at {self.name}", len(paths), delay=1, leave=False, unit=" files", disable=None)
             return {path: head for path, head in zip(paths, bar, strict=True) if head is not None}
+
+    def read_whole(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, bytes]]:
+        """Load objects in parallel; a few are in memory at once, and nothing is written to disk."""
+        selected = [(file,) for file in self.entries if file.path in paths]
+        yield from map_in_order(self._load, selected, MAX_CONNECTIONS, max_pending=MAX_CONNECTIONS)
+
+    def address(self, path: PurePosixPath) -> str:
+        """Address of an object."""
+        return f"s3://{self._bucket_name}/{self._objects[path].key}"
+
+    def _load(self, file: SourceFile) -> tuple[SourceFile, bytes]:
+        item = self._objects[file.path]
+        try:
+            return file, self._bucket.load(item)
+        except FileNotFoundError as error:
+            raise self._changed(item, error) from error
+
+    def _changed(self, item: StoredObject, error: FileNotFoundError) -> SourceError:
+        return SourceError(
+            f"expected {item.key!r} as it was listed, received source={self.name} where it is {error}; run the "
+            "same command again"
+        )
 
     def download(self, paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
         """Download objects and resume what an interrupted run has begun.
@@ -168,10 +191,7 @@ class ObjectStoreContents(SourceContents):
         try:
             self._bucket.try_again(item.description, lambda: self._append(item, part, bar))
         except ChangedObjectError as error:
-            raise SourceError(
-                f"expected {item.key!r} as it was listed, received source={self.name} where it is {error}; run the "
-                "same command again"
-            ) from error
+            raise self._changed(item, error) from error
         part.rename(file)
 
     def _append(self, item: StoredObject, part: Path, bar: tqdm[Any]) -> None:

@@ -1,10 +1,10 @@
-"""Copies the images of a source into a data folder, and writes the dataset card."""
+"""Copies or indexes the images of a source, and writes the dataset card."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -12,14 +12,16 @@ from tqdm import tqdm
 from cxr.data.dataset import DatasetCard
 from cxr.data.fetching import kermany
 from cxr.data.fetching.archives import ARCHIVE_SUFFIXES
+from cxr.data.fetching.indexing import index_images
 from cxr.data.fetching.layout import SourceLayout, find_layout
 from cxr.data.fetching.request import AUTO, FetchRequest
 from cxr.data.fetching.rsna import read_rsna_set
 from cxr.data.image_files import NESTED_COPY, SYSTEM_FILE, describe_left_out
+from cxr.data.image_opening import open_raw_images
 from cxr.data.manifest.patients import is_kermany_name
 from cxr.errors import SourceError
 from cxr.files import DATASET_FILE, PATIENTS_FILE, expect_free_space, is_disk_full, utf8_name
-from cxr.storage.contents import GIGABYTE, SourceContents, shorten_list
+from cxr.storage.contents import GIGABYTE, SourceContents, each_once, shorten_list
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def copy_images(
     expected_bytes: int | None,
     remedy: str,
 ) -> DatasetCard:
-    """Copy the images of a source as they are, also broken ones, and write the dataset card.
+    """Copy the images of a source as they are, also broken ones, or index them, and write the dataset card.
 
     Copied are the images in the class folders (:func:`cxr.data.image_files.choose_images`) under their own names and,
     beside these folders, ``dataset.json``, ``boxes.json`` and ``patients.csv``. A source in the format of the RSNA
@@ -76,10 +78,14 @@ def copy_images(
     card = _make_card(request, contents.name, label, layout, source_card)
     _log_ignored_files(layout, contents)
     _advise_about_patients(layout, contents.name, has_patients=rsna_set is not None)
-    expect_free_space(folder, layout.bytes, f"the images of {contents.name}")
-    _copy_files(contents, layout, folder)
+    if request.index:
+        index_images(contents, layout.images, folder, request)
+        _copy_files(contents, layout.side, folder)
+    else:
+        expect_free_space(folder, layout.bytes, f"the images of {contents.name}")
+        _copy_files(contents, {**layout.images, **layout.side}, folder)
     if rsna_set is not None:
-        rsna_set.write_side_files(folder)
+        rsna_set.write_side_files(open_raw_images(folder))
     card.write(folder)
     return card
 
@@ -166,27 +172,14 @@ def _advise_about_patients(layout: SourceLayout, name: str, *, has_patients: boo
         )
 
 
-def _copy_files(contents: SourceContents, layout: SourceLayout, folder: Path) -> None:
-    """Write the images and side files; each is checked against its declared size while it is read."""
-    targets = {**layout.images, **layout.side}
-    missing = set(targets)
+def _copy_files(contents: SourceContents, targets: Mapping[PurePosixPath, PurePosixPath], folder: Path) -> None:
+    """Write files; each is checked against its declared size while it is read."""
     with tqdm(total=len(targets), unit=" files", desc=f"copy {contents.name}", disable=None) as bar:
-        for entry, pieces in contents.read(targets):
-            if entry.path not in missing:
-                raise SourceError(
-                    f"expected {str(entry.path)!r} once, received source={contents.name} with it twice; unpack it, and "
-                    "give the folder"
-                )
-            missing.remove(entry.path)
+        for entry, pieces in each_once(contents.read(targets), targets, contents.name):
             target = folder / targets[entry.path]
             target.parent.mkdir(parents=True, exist_ok=True)
             _write_new_file(target, pieces)
             bar.update()
-    if missing:
-        raise SourceError(
-            f"expected all listed files, received source={contents.name} without {shorten_list(sorted(missing))}; "
-            "they were removed in the meantime: run the same command again"
-        )
 
 
 def _write_new_file(target: Path, pieces: Iterator[bytes]) -> None:

@@ -15,6 +15,7 @@ from cxr.data.dvc_hashes import folder_md5
 from cxr.data.fetching import kermany
 from cxr.data.fetching.layout import DataFolderContents, SplitAndClass, count_data_folder
 from cxr.data.fetching.source import DataSource
+from cxr.data.image_index import has_index
 from cxr.errors import SourceError
 from cxr.files import DATASET_FILE, write_json
 from cxr.storage.contents import shorten_list
@@ -23,7 +24,9 @@ FETCH_RECORD_FILE = "fetch.json"
 DATA_VERSION = "data_version"
 """Key of a recorded request for one version of the data, which is recognised by its content."""
 
-_NOT_RECORDED = {DATA_VERSION, "max_gigabytes", "downloads", "labels"}
+_NOT_RECORDED = {DATA_VERSION, "max_gigabytes", "downloads", "labels", "index", "image_store"}
+_OF_INDEX = ("index", "image_store", "endpoint_url")
+"""Parameters that a request records for an index, and only for one."""
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +43,13 @@ def describe_request(source: DataSource) -> dict[str, Any]:
         are recognised by their address alone).
     """
     request = source.request
+    index = {name: getattr(request, name) for name in _OF_INDEX} if request.index else {}
     if request.data_version is not None:
-        return {"source": source.label, DATA_VERSION: request.data_version}
+        return {"source": source.label, DATA_VERSION: request.data_version, **index}
     ignored = _NOT_RECORDED | source.unused_parameters
     parameters = {name: value for name, value in asdict(request).items() if name not in ignored}
     fingerprint = None if source.local_path is None else fingerprint_path(source.local_path)
-    return {**parameters, "source": source.label, "identity": fingerprint}
+    return {**parameters, **index, "source": source.label, "identity": fingerprint}
 
 
 def fingerprint_path(path: Path) -> str:
@@ -83,10 +87,10 @@ def needs_fetch(data: Path, source: DataSource, request: Mapping[str, Any], *, r
     address, downloads = source.request.source, source.request.downloads
     requested, recorded = request.get(DATA_VERSION), _recorded_version(downloads)
     present = folder_md5(data) if data.is_dir() and (requested or recorded) else None
-    if present is not None and present == requested and not refresh:
+    if present is not None and present == requested and not refresh and _has_form(data, source, request):
         log.info("%s/ already holds version %s", data.name, present)
         return False
-    if present is not None and present == recorded:
+    if present is not None and present in (recorded, requested):
         log.warning("%s/ (version %s) is replaced by %s as soon as that is complete", data.name, present, address)
         return True
     if not data.is_dir() or not (data / DATASET_FILE).is_file():
@@ -97,7 +101,7 @@ def needs_fetch(data: Path, source: DataSource, request: Mapping[str, Any], *, r
     card = DatasetCard.read(data)
     contents = count_data_folder(data)
     change = _describe_change(card, contents)
-    if not refresh and requested is None and _holds_request(source, request, card, contents):
+    if not refresh and requested is None and _holds_request(data, source, request, card, contents):
         if change:
             log.warning("%s/ is left as it is; it was changed since it was fetched: %s", data.name, change)
         log.info("%s/ already holds %s: %s images", data.name, card.source, f"{contents.images:,}")
@@ -133,6 +137,14 @@ def write_record(data: Path, downloads: Path, request: Mapping[str, Any]) -> Non
     write_json(downloads / FETCH_RECORD_FILE, {"request": dict(request), "card": asdict(card)})
 
 
+def _has_form(data: Path, source: DataSource, request: Mapping[str, Any]) -> bool:
+    """Whether a folder holds images, or their index with the addresses that are asked for."""
+    if not source.request.index:
+        return not has_index(data)
+    record = _read_record(source.request.downloads)
+    return has_index(data) and record is not None and record.get("request") == request
+
+
 def _read_record(downloads: Path) -> Any:
     try:
         return json.loads((downloads / FETCH_RECORD_FILE).read_text(encoding="utf-8"))
@@ -149,11 +161,11 @@ def _recorded_version(downloads: Path) -> str | None:
 
 
 def _holds_request(
-    source: DataSource, request: Mapping[str, Any], card: DatasetCard, contents: DataFolderContents
+    data: Path, source: DataSource, request: Mapping[str, Any], card: DatasetCard, contents: DataFolderContents
 ) -> bool:
     """Compare with the record, or with the published numbers where another machine fetched the folder."""
     record = _read_record(source.request.downloads)
-    if record is None:
+    if record is None and not has_index(data) and not source.request.index:
         return _is_whole_kermany(source, card, contents.counts)
     return bool(record == {"request": dict(request), "card": asdict(card)})
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from cxr.data.dataset import CLASSES, OFFICIAL_SPLITS, SIDE_FILES
 from cxr.data.image_files import ELSEWHERE, NESTED_COPY, SYSTEM_FILE, ReadHeads, choose_images, is_system_file
+from cxr.data.image_index import has_index, read_index
 from cxr.errors import SourceError
+from cxr.files import IMAGE_INDEX_FILE
 from cxr.images.file_types import is_named_as_image
 from cxr.storage.contents import FolderContents, SourceFile, shorten_list
 
@@ -104,18 +106,24 @@ def find_layout(entries: Iterable[SourceFile], name: str, read_heads: ReadHeads)
 
 
 def count_data_folder(data: Path) -> DataFolderContents:
-    """Count the files of a data folder.
+    """Count the files of a data folder; those of its index count as images.
 
     Args:
         data: an existing data folder.
 
     Returns:
         Its images and its other files.
+
+    Raises:
+        DataError: if its index is damaged or wrong.
     """
     contents = FolderContents(data, follow_links=True)
     images, other_entries, left_out = _sort_entries(contents.entries, contents.read_heads)
     foreign_files = [path for reason, paths in left_out.items() if reason != SYSTEM_FILE for path in paths]
-    foreign_files += [entry.path for entry in other_entries if not _is_side_file(entry.path, PurePosixPath())]
+    foreign_files += [
+        entry.path for entry in other_entries
+        if not _is_side_file(entry.path, PurePosixPath()) and str(entry.path) != IMAGE_INDEX_FILE
+    ]  # fmt: skip
     counts: Counter[SplitAndClass] = Counter()
     size = 0
     for entry, root, target in images:
@@ -124,6 +132,10 @@ def count_data_folder(data: Path) -> DataFolderContents:
             size += entry.bytes
         else:
             foreign_files.append(entry.path)
+    if has_index(data):
+        index = read_index(data)
+        counts.update(_split_and_class(PurePosixPath(path)) for path in index["path"])
+        size += int(index["bytes"].sum())
     return DataFolderContents(sum(counts.values()), size, counts, tuple(sorted(foreign_files)))
 
 

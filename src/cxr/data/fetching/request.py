@@ -29,6 +29,9 @@ class FetchRequest:
         data_licence: licence with attribution; ``"auto"`` takes it from the source.
         max_gigabytes: size of the unpacked source above which it is refused, in units of 10^9 bytes.
         labels: table of labels and patients, for sources whose images have no class folders; None for others.
+        index: whether the data folder gets an index of the images in place of the images.
+        image_store: ``s3://bucket/prefix`` to which the images are uploaded before they are indexed; None indexes them
+            where they are.
         endpoint_url: address of an object store other than Amazon's.
         downloads: folder of partial downloads, from which an interrupted fetch continues.
     """
@@ -43,6 +46,8 @@ class FetchRequest:
     data_licence: str
     max_gigabytes: float
     labels: Path | None
+    index: bool
+    image_store: str | None
     endpoint_url: str | None
     downloads: Path
 

@@ -16,7 +16,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from cxr.files import PATIENTS_FILE
 from cxr.images.dicom.reader import read_dicom_header
 from cxr.images.file_types import FORMAT_SUFFIXES
 from cxr.images.headers import ImageHeader
+from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import STRICT
 from cxr.storage.contents import SourceContents, SourceFile, shorten_list
 
@@ -83,11 +84,11 @@ class RsnaSet:
         """Card of the challenge's set, without counts and source."""
         return DatasetCard(NAME, "patients", "", 0, 0, LICENCE)
 
-    def write_side_files(self, folder: Path) -> None:
-        """Write boxes and table of patients beside the copied images.
+    def write_side_files(self, raw: RawImages) -> None:
+        """Write boxes and table of patients into the data folder.
 
         Args:
-            folder: the data folder, with the images.
+            raw: the images of the data folder.
 
         Raises:
             SourceError: if a box is not inside of its image (all are listed).
@@ -96,7 +97,7 @@ class RsnaSet:
         boxes_outside: list[str] = []
         for path, image in self.images.items():
             rows = image.boxes
-            header = _read_header(folder / path) if len(rows) else None
+            header = _read_header(raw, path) if len(rows) else None
             if header is not None:
                 far_sides = (header.width, header.height)
                 is_outside = ((rows[:, :2] < 0) | (rows[:, :2] + rows[:, 2:] > far_sides)).any(axis=1)
@@ -109,8 +110,8 @@ class RsnaSet:
                 f"expected every box inside of its image, received {LABELS_FILE} with {len(boxes_outside):,} others "
                 f"(patientId: [x, y, width, height] in width x height): {shorten_list(boxes_outside)}; correct the rows"
             )
-        BoxAnnotations(annotations).write(folder)
-        with (folder / PATIENTS_FILE).open("w", encoding="utf-8", newline="") as file:
+        BoxAnnotations(annotations).write(raw.folder)
+        with (raw.folder / PATIENTS_FILE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "patient"])
             writer.writerows([str(path), self.images[path].patient] for path in sorted(self.images))
@@ -225,9 +226,9 @@ def _check_completeness(missing: set[str], patients: int, source_name: str, acce
     log.warning("%s: left out the rows of %s patientIds without an image: %s", source_name, f"{len(missing):,}", names)
 
 
-def _read_header(path: Path) -> ImageHeader | None:
+def _read_header(raw: RawImages, path: PurePosixPath) -> ImageHeader | None:
     """Header of an image; None for one that cannot be read, which ``validate`` will leave out."""
     try:
-        return read_dicom_header(path.read_bytes(), STRICT)
+        return read_dicom_header(raw.read(str(path)), STRICT)
     except ImageError:
         return None

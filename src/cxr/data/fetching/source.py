@@ -23,6 +23,7 @@ class DataSource(ABC):
         spellings: how its addresses are written, for ``--help`` and error messages.
         is_local: whether its addresses are paths of this machine.
         can_hold_versions: whether its addresses can be those of a DVC remote.
+        keeps_images: whether its images can be read later where they are, so that an index can name them.
         unused_parameters: parameters of the request that do not change what this source gives.
     """
 
@@ -30,6 +31,7 @@ class DataSource(ABC):
     spellings: ClassVar[tuple[str, ...]] = ()
     is_local: ClassVar[bool] = False
     can_hold_versions: ClassVar[bool] = False
+    keeps_images: ClassVar[bool] = False
     unused_parameters: ClassVar[frozenset[str]] = frozenset({"phantom_images", "phantom_seed"})
 
     def __init__(self, request: FetchRequest) -> None:
@@ -54,7 +56,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def fill(self, folder: Path) -> None:
-        """Write the images and the dataset card into a folder.
+        """Write the images, or if the request says so their index, and the dataset card into a folder.
 
         Args:
             folder: empty folder to fill.
@@ -99,7 +101,7 @@ class ListedSource(DataSource):
         """
 
     def fill(self, folder: Path) -> None:
-        """Copy the images as they are, and write the dataset card."""
+        """Copy the images as they are, or index them, and write the dataset card."""
         from cxr.data.fetching.copying import copy_images
 
         copy_images(

@@ -60,7 +60,7 @@ class DvcRemoteSource(DataSource):
         return self.request.downloads / REPOSITORY_FOLDER
 
     def fill(self, folder: Path) -> None:
-        """Write the version exactly as it was when DVC pushed it.
+        """Write the version exactly as it was when DVC pushed it, or index its images where they are.
 
         Args:
             folder: empty folder to fill.
@@ -68,6 +68,11 @@ class DvcRemoteSource(DataSource):
         Raises:
             SourceError: if the remote cannot be read, or does not hold the whole version.
         """
+        if self.request.index:
+            from cxr.data.fetching.dvc_version import index_version
+
+            index_version(self.request, folder)
+            return
         from cxr.data.dvc_hashes import folder_md5
 
         settings = self._check_remote()

@@ -17,6 +17,7 @@ class LocalPathSource(ListedSource):
 
     is_local: ClassVar[bool] = True
     can_hold_versions: ClassVar[bool] = True
+    keeps_images: ClassVar[bool] = True
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxr.data.fetching.source import DataSource
+from cxr.files import scratch_folder
 
 
 class PhantomSource(DataSource):
@@ -23,7 +24,17 @@ class PhantomSource(DataSource):
         return address == cls.scheme
 
     def fill(self, folder: Path) -> None:
-        """Draw the phantoms and write their card."""
+        """Draw the phantoms and write their card; for an index, the images are uploaded."""
+        if not self.request.index:
+            self._draw(folder)
+            return
+        from cxr.data.fetching.indexing import index_folder
+
+        with scratch_folder() as scratch:
+            self._draw(scratch)
+            index_folder(scratch, folder, self.request)
+
+    def _draw(self, folder: Path) -> None:
         from cxr.data.phantom.dataset import draw_dataset
 
         draw_dataset(folder, images=self.request.phantom_images, seed=self.request.phantom_seed)

@@ -17,6 +17,7 @@ class ObjectStoreSource(ListedSource):
     scheme: ClassVar[str] = "s3"
     spellings: ClassVar[tuple[str, ...]] = ("s3://bucket/prefix",)
     can_hold_versions: ClassVar[bool] = True
+    keeps_images: ClassVar[bool] = True
 
     @classmethod
     def accepts(cls, address: str) -> bool:
