@@ -17,7 +17,9 @@ from cxr.train_job.manifest import TrainingNodes
 MAX_SHARDS = 64
 """Most shards of a pipeline."""
 IMAGES_PER_SHARD = 20_000
-MAX_AUTO_SHARDS = 4
+"""Images from which a further shard saves more time than its copy of the images takes."""
+MAX_AUTO_SHARDS = 3
+"""Most shards of ``auto``: with a further one, the record of a run of one model is too long for Kubeflow."""
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
 """How Kubernetes writes amounts of CPU time and memory."""
 

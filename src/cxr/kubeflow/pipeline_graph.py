@@ -147,7 +147,7 @@ class PipelineGraph:
         task = component(**run_inputs, **inputs)
         label = parameters.get("model") or parameters.get("recipe")
         task.set_display_name(f"{name} {label}" if label else name)
-        return self._with_pod_settings(task, load_step(step))
+        return self._with_pod_settings(task, load_step(step), is_shard="shard" in run_inputs)
 
     def each_shard(self, label: str) -> ParallelFor:
         """Add the tasks of a block once for each shard.
@@ -288,7 +288,7 @@ class PipelineGraph:
         trains = load_step("train") if step_class.name == TRAINING_ON_NODES else step_class
         return str(trains.gpu_image if trains.gpu_image and self.settings.gpu.count else trains.container_image)
 
-    def _with_pod_settings(self, task: PipelineTask, step_class: type[Step]) -> PipelineTask:
+    def _with_pod_settings(self, task: PipelineTask, step_class: type[Step], *, is_shard: bool) -> PipelineTask:
         """Give a task its image, resources, secrets and rules."""
         from kfp import kubernetes
 
@@ -313,9 +313,11 @@ class PipelineGraph:
                 task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory",
                 size_limit=settings.shared_memory,
             )  # fmt: skip
-        if step_class.retryable and settings.retries.count:
-            retries = settings.retries
-            task.set_retry(retries.count, f"{retries.seconds}s", retries.factor, f"{retries.longest}s")
+        retries = settings.retries
+        # The record of a run holds every further try, and a shard has one for each of its siblings.
+        tries = min(retries.count, 1) if is_shard else retries.count
+        if step_class.retryable and tries:
+            task.set_retry(tries, f"{retries.seconds}s", retries.factor, f"{retries.longest}s")
         task.set_caching_options(self._is_cached(step_class, image))
         # A namespace with the Pod Security level "restricted" requires these.
         kubernetes.set_security_context(
