@@ -176,10 +176,11 @@ class ContainerSettings(_SettingsModel):
             raise ValueError(f"sha256: and 64 hex digits; wrong: {', '.join(wrong)}")
         return digests
 
-    @field_validator("shards")
+    @field_validator("shards", mode="before")
     @classmethod
-    def _check_shards(cls, shards: int | str) -> int | str:
-        if shards != "auto" and not (isinstance(shards, int) and 1 <= shards <= MAX_SHARDS):
+    def _check_shards(cls, shards: object) -> object:
+        is_number = isinstance(shards, int) and not isinstance(shards, bool)
+        if shards != "auto" and not (is_number and 1 <= shards <= MAX_SHARDS):  # type: ignore[operator]
             raise ValueError(f"auto, or a whole number from 1 to {MAX_SHARDS}")
         return shards
 
