@@ -299,7 +299,7 @@ class _RunNodes:
 
     def _driver_pod(self, definition: TaskDefinition) -> str:
         """Name of the pod in which Kubeflow prepares a task; the node of a volume has no ``-driver`` in its name."""
-        if definition.items is not None or not definition.groups:
+        if definition.items is not None or definition.key in LOOP_GROUPS:
             return ""
         name = definition.key if definition.kind == "volume" else f"{definition.key}-driver"
         template = "system-dag-driver" if definition.kind == "group" else "system-container-driver"
