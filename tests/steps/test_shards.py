@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cxr.cli.main import main
-from cxr.errors import ParameterError
+from cxr.errors import MissingInputError, ParameterError
 from cxr.images.shards import all_shards
 from cxr.steps.predict import Predict
 from cxr.steps.preprocess import Preprocess
@@ -158,3 +158,9 @@ def test_all_wrong_values_are_reported(step: type[Any], values: dict[str, Any], 
         step.build(values)
     for problem in problems:
         assert problem in str(error.value)
+
+
+def test_a_missing_folder_of_shards_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"one folder for each shard, received .*nothing"):
+        validate(data, tmp_path, image_results=tmp_path / "nothing")
+    assert not (tmp_path / "manifest").exists()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
+from cxr.errors import MissingInputError
 from cxr.images.shards import SHARD_FILE, Shard
 from cxr.steps.base import Step
 
@@ -69,9 +70,18 @@ class ShardedStep(Step):
 
         Yields:
             Folder with one folder for each shard; None if there is none.
+
+        Raises:
+            MissingInputError: if the folder from elsewhere does not exist.
+            PipelineError: if a shard failed twice.
         """
         from cxr.files import scratch_folder
 
+        if collected is not None and not collected.is_dir():
+            raise MissingInputError(
+                f"expected a folder with one folder for each shard, received {collected}, which does not exist; run "
+                "the shards first, or leave it out"
+            )
         if collected is not None or self.shards == 1:
             yield collected
             return
