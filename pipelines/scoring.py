@@ -28,6 +28,12 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
     )
     def scoring(images: str, alias: str = "champion") -> None:
         with dsl.ExitHandler(graph.outcome_task(), name="steps"):
-            graph.mount_images(graph.task("predict", {}, images=images, alias=alias))
+            scored = {}
+            if graph.shards > 1:
+                with graph.each_shard("predict") as shard:
+                    part = graph.task("predict", {}, images=images, alias=alias, shard=shard)
+                    graph.mount_images(part)
+                scored["scored"] = dsl.Collected(part.outputs["predictions"])
+            graph.mount_images(graph.task("predict", scored, images=images, alias=alias))
 
     return scoring

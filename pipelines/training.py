@@ -32,15 +32,15 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
     def training(source: str = graph.source, data_version: str = graph.data_version) -> None:
         with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]
-            manifest = graph.task("validate", {"data": data}).outputs["manifest"]
+            found = graph.image_results("validate_shard", {"data": data})
+            manifest = graph.task("validate", {"data": data, **found}).outputs["manifest"]
             splits = graph.task("resplit", {"manifest": manifest}).outputs["splits"]
             if graph.models:
-                reference = graph.task("reference", {"data": data, "splits": splits}).outputs["reference"]
+                split_images = {"data": data, "splits": splits}
+                features = graph.image_results("reference_shard", split_images)
+                reference = graph.task("reference", {**split_images, **features}).outputs["reference"]
             prepared = {
-                recipe: graph.task("preprocess", {"data": data, "manifest": manifest}, recipe=recipe).outputs[
-                    "prepared"
-                ]
-                for recipe in graph.recipes
+                recipe: graph.prepared_images({"data": data, "manifest": manifest}, recipe) for recipe in graph.recipes
             }
             models, evaluations = {}, {}
             for name, recipe in graph.classifiers.items():

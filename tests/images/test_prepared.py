@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 from cxr.data.image_folder import ImageFolder
 from cxr.errors import DataError, ImageError, MissingInputError
 from cxr.images.decoding import decode_grey
-from cxr.images.preparation import prepare_accepted_images, prepare_images
+from cxr.images.preparation import join_shards, prepare_accepted_images, prepare_images
 from cxr.images.prepared import PreparedImages
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.recipes import RECIPES, apply_recipe, recipe_named
+from cxr.images.shards import all_shards
 
 RECIPE = RECIPES["s2_resize"]
 
@@ -212,3 +214,56 @@ def test_no_changed_bit_in_the_header_of_the_array_causes_another_error(data: Pa
             PreparedImages.open(tmp_path / "out")
         except DataError as error:
             assert "images.npy" in str(error) or "received shape=" in str(error) or "damaged images" in str(error)
+
+
+@pytest.fixture
+def shards(data: Path, tmp_path: Path) -> Path:
+    """A folder with the images in three shards."""
+    for shard in all_shards(3):
+        folder = tmp_path / "shards" / str(shard.number)
+        prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False, shard=shard)
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_shards_are_read_as_one_and_joined_to_the_same_bytes(data: Path, tmp_path: Path, count: int) -> None:
+    paths = paths_of(data)
+    whole = prepare_images(data, paths, RECIPE, tmp_path / "whole", workers=None, progress=False)
+    for shard in all_shards(count):
+        folder = tmp_path / "shards" / str(shard.number)
+        prepare_images(data, paths, RECIPE, folder, workers=1, progress=False, shard=shard)
+    joined = PreparedImages.open(tmp_path / "shards" if count > 1 else tmp_path / "shards" / "1")
+    pd.testing.assert_frame_equal(joined.index, whole.index)
+    rows = np.random.default_rng(0).permutation(len(paths))
+    np.testing.assert_array_equal(joined.images[rows], whole.images[rows])
+    np.testing.assert_array_equal(joined.images[3:7], whole.images[3:7])
+    np.testing.assert_array_equal(joined.images[5], whole.images[5])
+    assert (joined.images.shape, joined.images.dtype) == (whole.images.shape, whole.images.dtype)
+    if count > 1:
+        (tmp_path / "joined").mkdir()
+        join_shards(tmp_path / "shards", tmp_path / "joined")
+        for name in ("images.npy", "index.parquet", "recipe.json"):
+            assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_no_row_is_read_beyond_the_last_one(shards: Path) -> None:
+    images = PreparedImages.open(shards).images
+    for row in (-1, len(images)):
+        with pytest.raises(IndexError, match="expected rows from 0 to 19"):
+            images[np.array([0, row])]
+
+
+def test_a_missing_shard_is_named(shards: Path) -> None:
+    shutil.rmtree(shards / "2")
+    with pytest.raises(DataError, match=r"prepared images of 3 shards, received .* with 1/3, 3/3"):
+        PreparedImages.open(shards)
+
+
+def test_shards_of_different_divisions_are_refused(data: Path, shards: Path) -> None:
+    paths = paths_of(data)
+    for number, part in enumerate((paths[:8], paths[6:13]), 1):
+        shutil.rmtree(shards / str(number))
+        prepare_images(data, part, RECIPE, shards / str(number), workers=None, progress=False)
+        (shards / str(number) / "shard.json").write_text(f'{{"number": {number}, "count": 3}}')
+    with pytest.raises(DataError, match="each image in one shard"):
+        PreparedImages.open(shards)

@@ -40,7 +40,7 @@ class DriverTask:
     """A task as the driver starts it.
 
     Attributes:
-        label: name that people see.
+        label: name that people see; in a loop with the item, such as ``"validate_shard 2/3"``.
         command: command and arguments of its container; paths of artifacts are ``/NAME``. Empty for a volume.
         producers: labels of the tasks whose outputs it reads, or that it waits for.
         pod: settings of its pod: user, volumes, limits.
@@ -75,7 +75,7 @@ def walk(package: Path, arguments: Mapping[str, Any] | None = None) -> dict[str,
     pods = platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platforms else {}
     root = graph["root"]
     inputs = _group_inputs(root, arguments or {})
-    return {task.label: task for task in _walk_group(graph, pods, root, inputs)}
+    return {task.label: task for task in _walk_group(graph, pods, root, inputs, {}, "")}
 
 
 def check_texts(package: str) -> None:
@@ -119,15 +119,21 @@ def _walk_group(
     pods: Mapping[str, Any],
     group: Mapping[str, Any],
     inputs: Mapping[str, Any],
+    folders: Mapping[str, list[tuple[str, str]]],
+    item: str,
 ) -> Iterator[DriverTask]:
+    """Start the tasks of a group; ``folders`` are its input artifacts with the labels and outputs that make them."""
     tasks = group["dag"]["tasks"]
-    labels = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
+    labels = {name: f"{task['taskInfo']['name']}{item}" for name, task in tasks.items()}
     for name, task in tasks.items():
         component = graph["components"][task["componentRef"]["name"]]
         values = _task_values(task, component, inputs, tasks)
         producers = frozenset(labels[other] for other in task.get("dependentTasks", ()))
+        artifacts = _artifact_producers(graph, task, component, tasks, labels, folders)
         if "dag" in component:
-            yield from _walk_group(graph, pods, component, _group_inputs(component, values))
+            for items, inner_item in _loop_items(task):
+                group_inputs = _group_inputs(component, values | items)
+                yield from _walk_group(graph, pods, component, group_inputs, artifacts, inner_item or item)
             continue
         executor = graph["deploymentSpec"]["executors"][component["executorLabel"]]
         if "importer" in executor:
@@ -139,18 +145,26 @@ def _walk_group(
             yield DriverTask(labels[name], [], producers, pod, claim)
             continue
         _check_types(component, values)
-        artifacts = _artifact_producers(task, component, tasks)
         cached = task.get("cachingOptions", {}).get("enableCache", False)
         key = json.dumps(
             [container["image"], container["command"], container["args"], values, artifacts], sort_keys=True
         )
+        made_by = {producer for makers in artifacts.values() for producer, _ in makers}
         yield DriverTask(
             labels[name],
             [*container["command"], *_resolve(container["args"], values)],
-            producers | {labels[producer] for producer, _ in artifacts.values()},
+            producers | made_by,
             _checked_pod(pod),
             cache_key=hashlib.sha256(key.encode()).hexdigest() if cached else "",
         )
+
+
+def _loop_items(task: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The input of each iteration of a loop and its name; one without both for a group that is no loop."""
+    if "parameterIterator" not in task:
+        return [({}, "")]
+    loop = task["parameterIterator"]
+    return [({loop["itemInput"]: item}, f" {item}") for item in json.loads(loop["items"]["raw"])]
 
 
 def _task_values(
@@ -177,8 +191,9 @@ def _task_values(
                 values[name] = inputs[parent]
             elif not specs.get(name, {}).get("isOptional"):
                 raise DriverError(f"the resolved input parameter is null: {parent}")
+    item = task.get("parameterIterator", {}).get("itemInput")  # each iteration gets it
     for name, spec in specs.items():
-        if name not in values and not spec.get("isOptional") and "defaultValue" not in spec:
+        if name not in {*values, item} and not spec.get("isOptional") and "defaultValue" not in spec:
             raise DriverError(f'neither value nor default value provided for non-optional parameter "{name}"')
     return values
 
@@ -196,18 +211,38 @@ def _check_types(component: Mapping[str, Any], values: dict[str, Any]) -> None:
 
 
 def _artifact_producers(
-    task: Mapping[str, Any], component: Mapping[str, Any], tasks: Mapping[str, Any]
-) -> dict[str, tuple[str, str]]:
+    graph: Mapping[str, Any],
+    task: Mapping[str, Any],
+    component: Mapping[str, Any],
+    tasks: Mapping[str, Any],
+    labels: Mapping[str, str],
+    folders: Mapping[str, list[tuple[str, str]]],
+) -> dict[str, list[tuple[str, str]]]:
+    """Labels and outputs of the tasks that make each input: several where it collects the outputs of a loop."""
     sources = task.get("inputs", {}).get("artifacts", {})
-    for name, spec in component.get("inputDefinitions", {}).get("artifacts", {}).items():
+    specs = component.get("inputDefinitions", {}).get("artifacts", {})
+    for name, spec in specs.items():
         if name not in sources and not spec.get("isOptional"):
             raise DriverError(f'artifact "{name}" not found in executor input')
-    producers = {}
+    producers: dict[str, list[tuple[str, str]]] = {}
     for name, source in sources.items():
+        if "componentInputArtifact" in source:
+            producers[name] = folders[source["componentInputArtifact"]]
+            continue
         output = source["taskOutputArtifact"]
-        if output["producerTask"] not in tasks:
-            raise DriverError(f'cannot find producer task "{output["producerTask"]}"')
-        producers[name] = (output["producerTask"], output["outputArtifactKey"])
+        producer, key = output["producerTask"], output["outputArtifactKey"]
+        if producer not in tasks:
+            raise DriverError(f'cannot find producer task "{producer}"')
+        items = [item for _, item in _loop_items(tasks[producer])]
+        if items == [""]:
+            producers[name] = [(labels[producer], key)]
+        else:
+            loop = graph["components"][tasks[producer]["componentRef"]["name"]]["dag"]
+            (selector,) = loop["outputs"]["artifacts"][key]["artifactSelectors"]
+            label = loop["tasks"][selector["producerSubtask"]]["taskInfo"]["name"]
+            producers[name] = [(f"{label}{item}", selector["outputArtifactKey"]) for item in items]
+        if len(producers[name]) > 1 and not specs[name].get("isArtifactList"):
+            raise DriverError(f'input "{name}" takes one artifact, received {len(producers[name])}')
     return producers
 
 

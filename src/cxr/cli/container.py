@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from cxr.errors import ParameterError
@@ -17,8 +18,14 @@ EXECUTOR_INPUT = "executor_input"
 """Flag with the pipeline's own description of a task, in JSON; a person does not need it."""
 
 
+STORE_MOUNTS = {"s3://": "/s3/", "gs://": "/gcs/", "minio://": "/minio/"}
+"""Beginning of an address to the folder of a container into which Kubeflow's launcher copies what lies there."""
+
+
 @contextmanager
-def linked_folders(step_class: type[Step], flags: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def linked_folders(
+    step_class: type[Step], flags: Mapping[str, Any], shards: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[dict[str, Any]]:
     """Combine folders that were passed one by one (``--models.three_block FOLDER``) into one folder of links.
 
     A pipeline cannot pass a list of folders to a container.
@@ -26,6 +33,7 @@ def linked_folders(step_class: type[Step], flags: Mapping[str, Any]) -> Iterator
     Args:
         step_class: the step's class.
         flags: field to value, and ``field.name`` to the folder of one model.
+        shards: ``field.number`` to the folder of one shard.
 
     Yields:
         The flags with one folder of links per field. The links are removed at the end, the folders are not.
@@ -53,7 +61,7 @@ def linked_folders(step_class: type[Step], flags: Mapping[str, Any]) -> Iterator
     if problems:
         raise ParameterError(problems)
     with scratch_folder() as root:
-        for flag, folder in single_folders.items():
+        for flag, folder in (single_folders | dict(shards)).items():
             field, _, name = flag.partition(".")
             links = root / field
             links.mkdir(exist_ok=True)
@@ -69,10 +77,12 @@ class ContainerTask:
     Attributes:
         output_file: file in which the pipeline looks for the task's outputs.
         artifacts: the outputs in the pipeline's own description.
+        inputs: name of an input to the addresses of its folders: of one, or of those of all shards.
     """
 
     output_file: Path
     artifacts: Mapping[str, Any]
+    inputs: Mapping[str, Sequence[str]]
 
     @classmethod
     def read(cls, description: object) -> Self:
@@ -95,7 +105,29 @@ class ContainerTask:
                     f"{EXECUTOR_INPUT}={description!r}; omit the flag if no pipeline runs this command"
                 ]
             )
-        return cls(Path(outputs["outputFile"]), outputs.get("artifacts") or {})
+        inputs = (description.get("inputs") or {}).get("artifacts") or {}
+        addresses = {
+            name: [str(artifact["uri"]) for artifact in folders.get("artifacts", ())]
+            for name, folders in inputs.items()
+        }
+        return cls(Path(outputs["outputFile"]), outputs.get("artifacts") or {}, addresses)
+
+    def folders_of_shards(self, step_class: type[Step], flags: Mapping[str, Any]) -> dict[str, Path]:
+        """Find the folders that the command does not name, because each shard wrote one.
+
+        Args:
+            step_class: the step's class.
+            flags: the flags of the command.
+
+        Returns:
+            ``field.number`` to the folder of each shard, with numbers from 1, as for :func:`linked_folders`.
+        """
+        return {
+            f"{field}.{number}": _local_path(address)
+            for field, artifact in step_class.artifacts().items()
+            if isinstance(artifact, Input) and field not in flags
+            for number, address in enumerate(self.inputs.get(field, ()), 1)
+        }
 
     def report_outputs(self) -> None:
         """Report to the pipeline that the outputs are complete.
@@ -104,3 +136,11 @@ class ContainerTask:
         """
         self.output_file.parent.mkdir(parents=True, exist_ok=True)
         self.output_file.write_text(json.dumps({"artifacts": self.artifacts}))
+
+
+def _local_path(address: str) -> Path:
+    """Path at which a folder is in the container. A run on one machine (``kfp.local``) gives paths as addresses."""
+    for store, folder in STORE_MOUNTS.items():
+        if address.startswith(store):
+            return Path(folder + address.removeprefix(store))
+    return Path(address)

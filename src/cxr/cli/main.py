@@ -86,7 +86,8 @@ def run_command(step_class: type[Step], arguments: Sequence[str]) -> None:
     """
     flags, problems = _read_flags_of(step_class, arguments)
     task = ContainerTask.read(flags.pop(EXECUTOR_INPUT)) if EXECUTOR_INPUT in flags else None
-    with linked_folders(step_class, flags) as complete_flags:
+    shards = {} if task is None else task.folders_of_shards(step_class, flags)
+    with linked_folders(step_class, flags, shards) as complete_flags:
         build_step(step_class, complete_flags, problems).execute()
     if task is not None:
         task.report_outputs()

@@ -22,11 +22,29 @@ def pointer_md5(pointer: Path) -> str | None:
     Returns:
         The hash; None if there is no readable pointer.
     """
+    value = _pointer_value(pointer, "md5")
+    return None if value is None else str(value)
+
+
+def pointer_files(pointer: Path) -> int | None:
+    """Read the number of files in a pointer file of DVC.
+
+    Args:
+        pointer: the file.
+
+    Returns:
+        The number; None if there is no readable pointer, or it does not say.
+    """
+    value = _pointer_value(pointer, "nfiles")
+    return value if isinstance(value, int) else None
+
+
+def _pointer_value(pointer: Path, name: str) -> object:
     try:
-        values = parse_yaml(pointer.read_bytes())
-        return str(values["outs"][0]["md5"])
+        value: object = parse_yaml(pointer.read_bytes())["outs"][0][name]
     except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
         return None
+    return value
 
 
 def folder_md5(folder: Path) -> str:

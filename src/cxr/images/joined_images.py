@@ -27,10 +27,11 @@ class JoinedImages:
         """
         self._arrays = tuple(arrays)
         self._starts = np.cumsum([0, *(len(array) for array in arrays)])
-        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
+        self._length = int(self._starts[-1])
+        self.shape = (self._length, *arrays[0].shape[1:])
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self._length
 
     def __getitem__(self, rows: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read one image or several.
@@ -51,7 +52,8 @@ class JoinedImages:
             raise IndexError(f"expected rows from 0 to {len(self) - 1}, received rows={rows}")
         owners = np.searchsorted(self._starts, wanted, side="right") - 1  # an empty array owns no row
         if wanted.ndim == 0:
-            return self._arrays[owners][wanted - self._starts[owners]]
+            image: NDArray[np.uint8] = self._arrays[owners][wanted - self._starts[owners]]
+            return image
         images = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
         for owner in np.unique(owners):
             mask = owners == owner

@@ -20,12 +20,12 @@ from cxr.errors import DataError, ImageError
 from cxr.files import expect_free_space, write_json
 from cxr.images.decoding import decode_grey
 from cxr.images.parallel import map_in_order
-from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, SHARD_FILE, PreparedImages
+from cxr.images.prepared import IMAGES_FILE, INDEX_FILE, RECIPE_FILE, PreparedImages
 from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
-from cxr.images.shards import WHOLE, Shard
+from cxr.images.shards import SHARD_FILE, WHOLE, Shard
 from cxr.tables import write_table
 
 _ROWS_AT_ONCE = 256

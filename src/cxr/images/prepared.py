@@ -24,14 +24,12 @@ from cxr.errors import DataError, MissingInputError
 from cxr.files import REPEAT_STEP, read_json
 from cxr.images.joined_images import JoinedImages
 from cxr.images.recipes import Recipe
-from cxr.images.shards import Shard, all_shards
+from cxr.images.shards import SHARD_FILE, Shard, all_shards
 from cxr.tables import read_table
 
 IMAGES_FILE = "images.npy"
 INDEX_FILE = "index.parquet"
 RECIPE_FILE = "recipe.json"
-SHARD_FILE = "shard.json"
-"""Number and count of the shard that a folder belongs to; without it, the folder holds all images."""
 
 
 @dataclass(frozen=True)

@@ -81,3 +81,5 @@ def _work_on(work: Callable[[Shard], None], shard: Shard, sender: Connection, le
     except CxrError as error:
         sender.send(str(error))
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:  # the step that started the processes says so
+        sys.exit(1)

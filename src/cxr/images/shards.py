@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 
 Item = TypeVar("Item")
 
+SHARD_FILE = "shard.json"
+"""File in the folder of a shard, with its number and the count; a folder of all images has none."""
 MAX_SHARDS = 1000
 """Most parts into which the images can be divided."""
 

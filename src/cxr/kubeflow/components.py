@@ -42,6 +42,7 @@ def build_component(
     constants: Mapping[str, Any] | None = None,
     run_inputs: Collection[str] = (),
     folders: Collection[str] = (),
+    collected: Collection[str] = (),
 ) -> base_component.BaseComponent:
     """Make the component of a step: for everybody, or for one task of a pipeline.
 
@@ -60,6 +61,8 @@ def build_component(
             parameter.
         run_inputs: parameters whose value the run gives to this task; they are inputs without a default.
         folders: optional folders that come from another task; without this they are paths in the container.
+        collected: folders of which each shard wrote one. They are lists, which no placeholder of a command can hold;
+            the container reads them from the description of its task (:mod:`cxr.cli.container`).
 
     Returns:
         A container component; calling it inside a pipeline adds a task.
@@ -68,7 +71,7 @@ def build_component(
 
     step_class = load_step(name)
     paths = _container_paths(step_class, folders)
-    inputs, command_line = _interface(step_class, models, constants, run_inputs, paths)
+    inputs, command_line = _interface(step_class, models, constants, run_inputs, paths, collected)
 
     def container_spec(*values: Any) -> dsl.ContainerSpec:
         placeholders = dict(zip((parameter.name for parameter in inputs), values, strict=True))
@@ -160,6 +163,7 @@ def _interface(
     constants: Mapping[str, Any] | None,
     run_inputs: Collection[str],
     paths: Mapping[str, str],
+    collected: Collection[str],
 ) -> tuple[list[inspect.Parameter], list[tuple[str, inspect.Parameter | str]]]:
     """Inputs and outputs of a component; and pairs of a flag and the input or the text that follows it."""
     from kfp import dsl
@@ -167,15 +171,18 @@ def _interface(
     inputs: list[inspect.Parameter] = []
     command_line: list[tuple[str, inspect.Parameter | str]] = []
 
-    def add(flag: str, name: str, annotation: object, default: object = inspect.Parameter.empty) -> None:
+    def add(flag: str | None, name: str, annotation: object, default: object = inspect.Parameter.empty) -> None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         inputs.append(inspect.Parameter(name, kind, annotation=annotation, default=default))
-        command_line.append((flag, inputs[-1]))
+        if flag is not None:
+            command_line.append((flag, inputs[-1]))
 
     for field, artifact in step_class.artifacts().items():
         if isinstance(artifact, Input) and artifact.item_kind:
             for model in models:
                 add(f"{field}.{model}", model_input_name(field, model), dsl.Input[_artifact_type(artifact.item_kind)])
+        elif isinstance(artifact, Input) and field in collected:
+            add(None, field, dsl.Input[list[_artifact_type(artifact.kind)]])  # type: ignore[misc]
         elif isinstance(artifact, Input) and field not in paths:
             add(field, field, dsl.Input[_artifact_type(artifact.kind)])
         elif isinstance(artifact, Output):

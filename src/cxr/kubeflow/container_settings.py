@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -13,6 +14,12 @@ from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.components import CONTAINER_USER, component_images
 from cxr.train_job.manifest import TrainingNodes
 
+MAX_SHARDS = 64
+"""Most shards of a pipeline."""
+IMAGES_PER_SHARD = 20_000
+"""Images from which a further shard saves more time than its copy of the images takes."""
+MAX_AUTO_SHARDS = 3
+"""Most shards of ``auto``: with a further one, the record of a run of one model is too long for Kubeflow."""
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTP]i?)?$"
 """How Kubernetes writes amounts of CPU time and memory."""
 
@@ -137,6 +144,8 @@ class ContainerSettings(_SettingsModel):
     """Whether the models of the section transfer are trained too."""
     regions: bool = False
     """Whether the detectors of the section regions are trained too."""
+    shards: int | str = "auto"
+    """Tasks that share the images in each step that works on every image; ``auto``: by the number of images."""
     hours: float = Field(48.0, gt=0, le=24 * 365)
     """Time after which a run is stopped, also when one of its pods still waits for a node, a volume or an image."""
     api: str | None = None
@@ -170,6 +179,14 @@ class ContainerSettings(_SettingsModel):
             raise ValueError(f"sha256: and 64 hex digits; wrong: {', '.join(wrong)}")
         return digests
 
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _check_shards(cls, shards: object) -> object:
+        is_number = isinstance(shards, int) and not isinstance(shards, bool)
+        if shards != "auto" and not (is_number and 1 <= shards <= MAX_SHARDS):  # type: ignore[operator]
+            raise ValueError(f"auto, or a whole number from 1 to {MAX_SHARDS}")
+        return shards
+
     @field_validator("resources")
     @classmethod
     def _check_step_names(cls, resources: dict[str, ContainerResources]) -> dict[str, ContainerResources]:
@@ -202,6 +219,20 @@ class ContainerSettings(_SettingsModel):
             return cls.model_validate(sections.get(CONTAINERS_SECTION) or {})
         except ValidationError as error:
             raise ParameterError([_describe_problem(problem) for problem in error.errors()]) from None
+
+    def count_shards(self, images: int | None) -> int:
+        """Number of tasks that share the images.
+
+        Args:
+            images: number of images; None if it is unknown.
+
+        Returns:
+            The number that is set. For ``auto``, one for each :data:`IMAGES_PER_SHARD` images, at most
+            :data:`MAX_AUTO_SHARDS`; 1 if the number of images is unknown.
+        """
+        if isinstance(self.shards, int):
+            return self.shards
+        return min(max(1, math.ceil((images or 0) / IMAGES_PER_SHARD)), MAX_AUTO_SHARDS)
 
     def image_reference(self, name: str) -> str:
         """Full reference of an image.

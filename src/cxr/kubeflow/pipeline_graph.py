@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr.data.dvc_hashes import pointer_files
 from cxr.data.fetching.archives import ARCHIVE_SUFFIXES
 from cxr.errors import ParameterError
+from cxr.images.shards import WHOLE, all_shards
 from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.components import CONTAINER_USER, NO_VALUE, build_component, changed_values, model_input_name
 from cxr.kubeflow.container_settings import ContainerSettings
@@ -15,10 +17,11 @@ from cxr.lineage import provenance
 from cxr.steps import load_step
 from cxr.steps.cache_fields import CachingStep
 from cxr.steps.parameters import merge_parameters
+from cxr.steps.shard_fields import ShardedStep
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
-    from kfp.dsl import PipelineConfig, PipelineTask
+    from kfp.dsl import Collected, ParallelFor, PipelineConfig, PipelineTask
 
     from cxr.steps.base import Step
 
@@ -41,6 +44,7 @@ class PipelineGraph:
         source: where the images come from, unless a run overrides it.
         data_version: md5 of the images in a DVC remote; ``null`` if they do not come from one.
         indexes_images: whether the data set travels as an index of the images, which stay in an object store.
+        shards: number of tasks that share the images in each step that works on every image.
     """
 
     def __init__(
@@ -89,7 +93,9 @@ class PipelineGraph:
             )
         self.source = str((sections.get("fetch") or {}).get("source", "phantom"))
         self.data_version = NO_VALUE
+        images = (sections.get("fetch") or {}).get("phantom_images") if self.source == "phantom" else None
         if self.settings.remote:
+            images = pointer_files(pointer)
             version = provenance.data_md5(pointer)
             if version is None:
                 raise ParameterError(
@@ -100,6 +106,7 @@ class PipelineGraph:
                 )
             self.source, self.data_version = self.settings.remote, version
         self.indexes_images = self._travels_as_index()
+        self.shards = self.settings.count_shards(images)
 
     @property
     def classifiers(self) -> dict[str, str]:
@@ -116,14 +123,16 @@ class PipelineGraph:
 
         Args:
             name: the step. Where several nodes train one network, another step takes the place of ``train``.
-            artifacts: field to the output of another task; for a step that reads all models, field to a mapping from
-                model name to output.
+            artifacts: field to the output of another task, or to those of the tasks of all shards; for a step that
+                reads all models, field to a mapping from model name to output.
             **parameters: parameters that the pipeline sets: those that choose a section, such as ``model``, and the
                 pipeline's own inputs.
 
         Returns:
             The task; its outputs have the names of the step's paths.
         """
+        from kfp.dsl import Collected
+
         inputs: dict[str, Any] = {}
         models: dict[str, None] = {}
         for field, output in artifacts.items():
@@ -131,15 +140,66 @@ class PipelineGraph:
                 inputs |= {model_input_name(field, model): folder for model, folder in output.items()}
                 models |= dict.fromkeys(output)
             else:
-                inputs[field] = output
+                # kfp changes what it collects for a task, so each task gets its own.
+                inputs[field] = Collected(output.output) if isinstance(output, Collected) else output
         run_inputs = {field: value for field, value in parameters.items() if not isinstance(value, str)}
         step = TRAINING_ON_NODES if name == "train" and self.settings.nodes.count > 1 else name
         constants = self.constants(step, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
-        component = build_component(step, tuple(models), constants, tuple(run_inputs), tuple(artifacts))
+        collected = [field for field, output in artifacts.items() if isinstance(output, Collected)]
+        component = build_component(step, tuple(models), constants, tuple(run_inputs), tuple(artifacts), collected)
         task = component(**run_inputs, **inputs)
         label = parameters.get("model") or parameters.get("recipe")
         task.set_display_name(f"{name} {label}" if label else name)
-        return self._with_pod_settings(task, load_step(step))
+        return self._with_pod_settings(task, load_step(step), is_shard="shard" in run_inputs)
+
+    def each_shard(self, label: str) -> ParallelFor:
+        """Add the tasks of a block once for each shard.
+
+        Args:
+            label: what the tasks do.
+
+        Returns:
+            A block that gives the shard, for the parameter ``shard`` of a task.
+        """
+        from kfp.dsl import ParallelFor
+
+        return ParallelFor(list(map(str, all_shards(self.shards))), name=f"shards of {label}")
+
+    def image_results(self, name: str, artifacts: Mapping[str, Any]) -> dict[str, Collected]:
+        """Let tasks look at the images for a step, where there are several shards.
+
+        Args:
+            name: the step of each shard, ``validate_shard`` or ``reference_shard``.
+            artifacts: its folders, as in :meth:`task`.
+
+        Returns:
+            The folders for the step, as in :meth:`task`; none if the step looks at the images itself.
+        """
+        from kfp.dsl import Collected
+
+        if self.shards == 1:
+            return {}
+        with self.each_shard(name.removesuffix("_shard")) as shard:
+            results = self.task(name, artifacts, shard=shard).outputs["results"]
+        return {"image_results": Collected(results)}
+
+    def prepared_images(self, artifacts: Mapping[str, Any], recipe: str) -> Any:
+        """Prepare the images, in one task or in one for each shard.
+
+        Args:
+            artifacts: the folders of ``preprocess``, as in :meth:`task`.
+            recipe: name of the recipe.
+
+        Returns:
+            The folder of the prepared images, or those of all shards.
+        """
+        from kfp.dsl import Collected
+
+        if self.shards == 1:
+            return self.task("preprocess", artifacts, recipe=recipe).outputs["prepared"]
+        with self.each_shard(f"preprocess {recipe}") as shard:
+            prepared = self.task("preprocess", artifacts, recipe=recipe, shard=shard).outputs["prepared"]
+        return Collected(prepared)
 
     def constants(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         """Values of a step that are the same in every run of the pipeline.
@@ -167,6 +227,8 @@ class PipelineGraph:
         if name == TRAINING_ON_NODES:
             nodes = self.settings.training_nodes(self._training_image(step_class), MLFLOW_KEYS)
             values |= {"nodes": nodes.model_dump(mode="json", exclude_defaults=True), "checkpoints": CHECKPOINTS_MOUNT}
+        if issubclass(step_class, ShardedStep):
+            values["shards"] = 1  # shards are tasks here
         # Building the step reports a wrong value now and not on the cluster.
         step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values, **self._run_values(name)})
         return changed_values(step_class, values)
@@ -226,9 +288,11 @@ class PipelineGraph:
         return bool(fetch.get("image_store")) or (self.source.startswith("s3://") and not is_archive)
 
     def _run_values(self, name: str) -> dict[str, Any]:
-        """Values of a step that are inputs of the pipeline, unless a run overrides them."""
-        version = None if self.data_version == NO_VALUE else self.data_version
-        return {"source": self.source, "data_version": version} if name == "fetch" else {}
+        """Values of a step that it gets when the pipeline runs; those of the first run, or of one loop."""
+        if name == "fetch":
+            version = None if self.data_version == NO_VALUE else self.data_version
+            return {"source": self.source, "data_version": version}
+        return {"shard": str(WHOLE)} if name.endswith("_shard") else {}
 
     def _cache_values(self) -> dict[str, Any]:
         """Where a step keeps results and copies of images: on the volume, because a container's disk ends with it."""
@@ -249,7 +313,7 @@ class PipelineGraph:
         trains = load_step("train") if step_class.name == TRAINING_ON_NODES else step_class
         return str(trains.gpu_image if trains.gpu_image and self.settings.gpu.count else trains.container_image)
 
-    def _with_pod_settings(self, task: PipelineTask, step_class: type[Step]) -> PipelineTask:
+    def _with_pod_settings(self, task: PipelineTask, step_class: type[Step], *, is_shard: bool) -> PipelineTask:
         """Give a task its image, resources, secrets and rules."""
         from kfp import kubernetes
 
@@ -274,9 +338,11 @@ class PipelineGraph:
                 task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory",
                 size_limit=settings.shared_memory,
             )  # fmt: skip
-        if step_class.retryable and settings.retries.count:
-            retries = settings.retries
-            task.set_retry(retries.count, f"{retries.seconds}s", retries.factor, f"{retries.longest}s")
+        retries = settings.retries
+        # The record of a run holds every further try, and a shard has one for each of its siblings.
+        tries = min(retries.count, 1) if is_shard else retries.count
+        if step_class.retryable and tries:
+            task.set_retry(tries, f"{retries.seconds}s", retries.factor, f"{retries.longest}s")
         task.set_caching_options(self._is_cached(step_class, image))
         # A namespace with the Pod Security level "restricted" requires these.
         kubernetes.set_security_context(

@@ -16,6 +16,7 @@ import yaml
 
 from cxr.errors import MissingInputError, ParameterError
 from cxr.files import scratch_folder, whole_file
+from cxr.kubeflow import CONTAINERS_SECTION
 from cxr.kubeflow.run_record import RECORD_LIMIT, record_bytes
 from cxr.yaml_text import parse_yaml_documents
 
@@ -138,7 +139,8 @@ def compile_runs(name: str, params: Path, output: Path, models: Sequence[str] = 
         The files; older files of further packages are removed.
 
     Raises:
-        ParameterError: if there is no such script, or a value is wrong.
+        ParameterError: if there is no such script, or a value is wrong; or if the record is too long even with one
+            model in each run, because of the shards.
     """
     graph = _read_graph(name, params, models)
     with scratch_folder() as folder:
@@ -152,6 +154,15 @@ def compile_runs(name: str, params: Path, output: Path, models: Sequence[str] = 
                 for position, group in enumerate(groups)
             ]
             count += 1
+        if graph.shards > 1 and any(record_bytes(package) > RECORD_LIMIT for package in packages):
+            longest = max(map(record_bytes, packages))
+            raise ParameterError(
+                [
+                    f"expected a run whose record takes {RECORD_LIMIT:,} bytes at most, received {longest:,} with "
+                    f"{CONTAINERS_SECTION}.shards={graph.shards} and {CONTAINERS_SECTION}.retries.count="
+                    f"{graph.settings.retries.count}; use fewer of them"
+                ]
+            )
         contents = [package.read_bytes() for package in packages]
     files = [output, *(output.with_stem(f"{output.stem}-{number}") for number in range(2, len(contents) + 1))]
     for file, content in zip(files, contents, strict=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,18 +61,20 @@ class TaskRecord:
         patch_node: bytes of each of its other nodes, and of each further try.
         workflow: bytes of its part of the compiled workflow.
         retries: largest number of further tries.
+        runs: number of times that the task runs: once, or once for each item of the loops around it.
     """
 
     driver_node: int
     patch_node: int
     workflow: int
     retries: int
+    runs: int = 1
 
     @property
     def largest(self) -> int:
         """Bytes of all its nodes and of its part of the workflow, when every try was used."""
         tries = PATCH_NODES + self.retries
-        return DRIVER_NODES * self.driver_node + tries * self.patch_node + self.workflow
+        return self.runs * (DRIVER_NODES * self.driver_node + tries * self.patch_node) + self.workflow
 
 
 def record_bytes(package: Path) -> int:
@@ -100,35 +102,66 @@ def task_records(package: Path) -> dict[str, TaskRecord]:
     kubernetes = platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platforms else {}
     executors = graph["deploymentSpec"]["executors"]
     return {
-        name: _task_record(task, graph["components"][task["componentRef"]["name"]], executors, kubernetes)
-        for name, task in _tasks(graph)
+        placed.name: _task_record(placed, executors, kubernetes)
+        for placed in _placed_tasks(graph, graph["root"]["dag"]["tasks"], 1)
     }
 
 
-def _tasks(graph: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for component in (graph["root"], *graph["components"].values()):
-        yield from component.get("dag", {}).get("tasks", {}).items()
+@dataclass(frozen=True)
+class _PlacedTask:
+    """A task and its place in the graph.
+
+    Attributes:
+        name: its key in the compiled pipeline.
+        task: the task.
+        component: its component.
+        runs: as in :class:`TaskRecord`; a loop has nodes of its own besides those of each of its items.
+        folders: name of an input to the number of folders that it collects from a loop.
+    """
+
+    name: str
+    task: Mapping[str, Any]
+    component: Mapping[str, Any]
+    runs: int
+    folders: Mapping[str, int]
 
 
-def _task_record(
-    task: Mapping[str, Any], component: Mapping[str, Any], executors: Mapping[str, Any], kubernetes: Mapping[str, Any]
-) -> TaskRecord:
+def _placed_tasks(graph: Mapping[str, Any], tasks: Mapping[str, Any], runs: int) -> Iterator[_PlacedTask]:
+    """Tasks of a group and of the groups in it."""
+    items = {name: len(_loop_items(task) or ()) for name, task in tasks.items()}
+    for name, task in tasks.items():
+        component = graph["components"][task["componentRef"]["name"]]
+        sources = task.get("inputs", {}).get("artifacts", {}).items()
+        producers = {field: source.get("taskOutputArtifact", {}).get("producerTask") for field, source in sources}
+        folders = {field: items[producer] for field, producer in producers.items() if items.get(producer)}
+        yield _PlacedTask(name, task, component, runs * (items[name] + 1), folders)
+        if "dag" in component:
+            yield from _placed_tasks(graph, component["dag"]["tasks"], runs * (items[name] or 1))
+
+
+def _loop_items(task: Mapping[str, Any]) -> Sequence[Any] | None:
+    """Items of a loop; None if the task is none."""
+    raw = task.get("parameterIterator", {}).get("items", {}).get("raw")
+    return None if raw is None else list(json.loads(raw))
+
+
+def _task_record(placed: _PlacedTask, executors: Mapping[str, Any], kubernetes: Mapping[str, Any]) -> TaskRecord:
+    task, component, runs = placed.task, placed.component, placed.runs
     label = str(component.get("executorLabel"))
     container = executors.get(label, {}).get("container", {})
     settings = kubernetes.get(label, {})
     inputs = sum(_quoted(part) for part in (component, task, container, settings))
     workflow = inputs + TEMPLATE_BYTES
     if not container.get("args"):  # a group of tasks, or a volume: no pod of its own
-        return TaskRecord(inputs + DRIVER_NODE_BYTES, NODE_BYTES, workflow, 0)
-    patch = _quoted(_pod_patch(task, component, container, settings))
+        return TaskRecord(inputs + DRIVER_NODE_BYTES, NODE_BYTES, workflow, 0, runs)
+    patch = _quoted(_pod_patch(placed, container, settings))
     retries = int(task.get("retryPolicy", {}).get("maxRetryCount", 0))
-    return TaskRecord(inputs + patch + DRIVER_NODE_BYTES, patch + NODE_BYTES, workflow, retries)
+    return TaskRecord(inputs + patch + DRIVER_NODE_BYTES, patch + NODE_BYTES, workflow, retries, runs)
 
 
-def _pod_patch(
-    task: Mapping[str, Any], component: Mapping[str, Any], container: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _pod_patch(placed: _PlacedTask, container: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Patch of the pod as Kubeflow's driver makes it (``initPodSpecPatch`` and ``extendPodSpecPatch``)."""
+    task, component = placed.task, placed.component
     inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
     values = {
         name: value.get("runtimeValue", {}).get("constant", "s3://bucket/prefix")
@@ -138,12 +171,13 @@ def _pod_patch(
         "inputs": {
             "parameterValues": values,
             "artifacts": {
-                name: _artifact(name, spec, stored=True) for name, spec in inputs.get("artifacts", {}).items()
+                name: _artifacts(name, spec, placed.folders.get(name, 1), stored=True)
+                for name, spec in inputs.get("artifacts", {}).items()
             },
         },
         "outputs": {
             "artifacts": {
-                name: _artifact(name, spec, stored=False) for name, spec in outputs.get("artifacts", {}).items()
+                name: _artifacts(name, spec, 1, stored=False) for name, spec in outputs.get("artifacts", {}).items()
             },
             "outputFile": "/tmp/kfp_outputs/output_metadata.json",
         },
@@ -184,14 +218,14 @@ def _pod_patch(
     }  # fmt: skip
 
 
-def _artifact(name: str, spec: Mapping[str, Any], *, stored: bool) -> dict[str, Any]:
+def _artifacts(name: str, spec: Mapping[str, Any], count: int, *, stored: bool) -> dict[str, Any]:
     artifact = {
         "type": spec["artifactType"],
         "uri": f"s3://cxr-kubeflow/runs/cxr-training/{RUN_ID}/task-name-12/{RUN_ID}/{name}",
     }
     if stored:
         artifact |= {"name": name, "metadata": {"display_name": name, "store_session_info": _json(STORE_SESSION)}}
-    return {"artifacts": [artifact]}
+    return {"artifacts": [artifact] * count}
 
 
 def _json(value: object) -> str:

@@ -9,13 +9,18 @@ of nodes, not names of pods (https://github.com/kubeflow/pipelines/issues/14007)
 A node's id ends with a hash of its path, such as ``RUN.root(0).exit-handler-1(0).train(0).executor(1)``
 (``Workflow.NodeID`` in Argo). So the path of a try is known to exist if some node lists its id. This gives the number
 of tries, whether a container ran at all, and the name of the pod.
+
+A task in a loop has these nodes once for each item, at paths such as
+``RUN.root(0).for-loop-1.iteration-iterations(2:2).iteration-item(0)...`` (``iteratorTask`` in Kubeflow's compiler).
+Their names are the same, so the API does not say which of them is in which state.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,8 +33,13 @@ VOLUME_IMAGES = ("argostub/createpvc", "argostub/deletepvc")
 """Images in the compiled pipeline that stand for the creation and deletion of a volume; no container runs them."""
 EXIT_STRATEGY = "ALL_UPSTREAM_TASKS_COMPLETED"
 """Trigger of the task that runs at the end of a group, whether the group succeeded or not."""
-GROUP_NAME = re.compile(r"root|(exit-handler|condition|condition-branches|for-loop|sub-dag)-\d+|.*\.onExit")
+GROUP_NAME = re.compile(
+    r"root|(exit-handler|condition|condition-branches|for-loop|sub-dag)-\d+|iteration(-item|-iterations\(\d+:\d+\))?"
+    r"|.*\.onExit"
+)
 """Names of nodes for groups of tasks, where the compiled pipeline cannot be read."""
+LOOP_GROUPS = ("iteration", "iteration-item")
+"""Names of the groups that Kubeflow makes of a loop: around all items, and around each."""
 VOLUME_NAME = re.compile(r"(createpvc|deletepvc)(-\d+)?")
 
 TaskKind = Literal["step", "exit", "volume", "group"]
@@ -46,6 +56,7 @@ class TaskDefinition:
             ``"group"``, which holds other tasks.
         groups: names of the groups around it, outermost first; the first one is ``"root"``.
         retries: largest number of further tries; None if the task has no rule for them.
+        items: number of items of the loop around it; None if there is none.
     """
 
     key: str
@@ -53,6 +64,14 @@ class TaskDefinition:
     kind: TaskKind
     groups: tuple[str, ...]
     retries: int | None = None
+    items: int | None = None
+
+    @property
+    def paths(self) -> list[tuple[str, ...]]:
+        """Names of the groups around it, for each item of the loop."""
+        if self.items is None:
+            return [self.groups]
+        return [tuple(group.format(item=item) for group in self.groups) for item in range(self.items)]
 
 
 @dataclass(frozen=True)
@@ -64,10 +83,10 @@ class TaskStatus:
         state: a state of Kubeflow's API, e.g. ``"RUNNING"``; PENDING while Kubeflow prepares the container.
         start: when it started; None if unknown.
         end: when it ended; None if it has not.
-        tries: containers that were started for it; 0 if unknown.
+        tries: containers that were started for it, in a loop for the item that has most; 0 if unknown.
         cached: whether its outputs were taken from an earlier run.
         driver_failed: whether Kubeflow failed to prepare the container, so that none started.
-        pod: name of the pod with its log; empty if unknown.
+        pod: name of the pod with its log; empty if unknown, and for a task in a loop.
     """
 
     definition: TaskDefinition
@@ -97,7 +116,11 @@ def read_task_definitions(pipeline: Mapping[str, Any]) -> tuple[TaskDefinition, 
     spec = pipeline.get("pipeline_spec", pipeline)
     try:
         root = TaskDefinition("root", "the pipeline itself", "group", ())
-        return (root, *_read_group(spec, spec["root"], ("root",)))
+        tasks = tuple(_read_group(spec, spec["root"], ("root",)))
+        loops = [
+            TaskDefinition(name, "a loop", "group", ()) for name in LOOP_GROUPS if any(task.items for task in tasks)
+        ]
+        return (root, *loops, *tasks)
     except (KeyError, TypeError, AttributeError):
         return ()
 
@@ -152,14 +175,18 @@ def all_succeeded(statuses: Iterable[TaskStatus], definitions: Sequence[TaskDefi
 
 
 def _read_group(
-    spec: Mapping[str, Any], component: Mapping[str, Any], groups: tuple[str, ...]
+    spec: Mapping[str, Any], component: Mapping[str, Any], groups: tuple[str, ...], items: int | None = None
 ) -> Iterator[TaskDefinition]:
     for key, task in component["dag"]["tasks"].items():
         name = str(task.get("taskInfo", {}).get("name") or key)
         inner = spec["components"][task["componentRef"]["name"]]
         if "dag" in inner:
             yield TaskDefinition(key, name, "group", groups)
-            yield from _read_group(spec, inner, (*groups, key))
+            inner_groups, inner_items = (*groups, key), items
+            if "parameterIterator" in task:
+                inner_items = len(json.loads(task["parameterIterator"]["items"]["raw"]))
+                inner_groups = (*inner_groups, "iteration-iterations({item}:{item})", "iteration-item")
+            yield from _read_group(spec, inner, inner_groups, inner_items)
             continue
         executor = spec["deploymentSpec"]["executors"][inner["executorLabel"]]
         retries = int(task["retryPolicy"].get("maxRetryCount", 0)) if "retryPolicy" in task else None
@@ -169,7 +196,9 @@ def _read_group(
             # It runs in a hook of the group at whose end it runs.
             yield TaskDefinition(key, name, "exit", (*groups, *task.get("dependentTasks", ())[:1], "onExit"), retries)
         else:
-            yield TaskDefinition(key, name, "step", groups, retries)
+            yield TaskDefinition(
+                key, name if items is None else f"{name} ({items} shards)", "step", groups, retries, items
+            )
 
 
 @dataclass(frozen=True)
@@ -177,13 +206,13 @@ class _RunNodes:
     """Nodes of a run.
 
     Attributes:
-        by_name: display name to node, for the names that only one node has.
+        by_name: display name to the nodes that have it: one, or in a loop one for each item.
         ids: ids of nodes that are children of others: all but the workflow itself.
         workflow: name of the workflow; empty if unknown.
         cache_used: whether some container was not started, and a missing try shows which: nodes have tries.
     """
 
-    by_name: Mapping[str, Mapping[str, Any]]
+    by_name: Mapping[str, Sequence[Mapping[str, Any]]]
     ids: frozenset[str]
     workflow: str
     cache_used: bool
@@ -196,7 +225,9 @@ class _RunNodes:
             str(child["pod_name"]) for node in nodes for child in node.get("child_tasks") or () if child.get("pod_name")
         )
         workflows = Counter(node_id.rpartition("-")[0] for node_id in ids)
-        by_name = {str(node["display_name"]): node for node in nodes}
+        by_name: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for node in nodes:
+            by_name[str(node["display_name"])].append(node)
         containers = {node["state"] for node in nodes if node["display_name"] == "executor"}
         return cls(
             by_name,
@@ -219,8 +250,8 @@ class _RunNodes:
         """State of a task; None if it has not begun, or is a group that its author need not know about."""
         key = definition.key
         # A driver makes or deletes a volume itself; its node is the only one.
-        driver = self.by_name.get(key if definition.kind == "volume" else f"{key}-driver", {})
-        node = self.by_name.get(key, {})
+        driver = self._node(key if definition.kind == "volume" else f"{key}-driver", definition.items)
+        node = self._node(key, definition.items)
         start = _time(driver, "start_time") or _time(node, "start_time")
         if driver.get("state") in FAILED_STATES:
             pod = self._driver_pod(definition)
@@ -229,7 +260,7 @@ class _RunNodes:
             return None
         if not node:
             return TaskStatus(definition, "PENDING", start, None)
-        tries = self._tries((*definition.groups, key), "executor")
+        tries = max((self._tries((*path, key), "executor") for path in definition.paths), key=len)
         return TaskStatus(
             definition,
             str(node["state"]),
@@ -240,18 +271,36 @@ class _RunNodes:
             pod=self._container_pod(definition, tries),
         )
 
+    def _node(self, name: str, items: int | None) -> Mapping[str, Any]:
+        """The node with a name; in a loop, all nodes with it as one, whose state is the one that matters most."""
+        nodes = self.by_name.get(name, ())
+        if not nodes or items is None:
+            return nodes[-1] if nodes else {}
+        states = [str(node["state"]) for node in nodes]
+        failed = [state for state in states if state in FAILED_STATES]
+        has_ended = len(nodes) == items and set(states) <= SUCCEEDED_STATES | {"SKIPPED"}
+        starts = [node["start_time"] for node in nodes if _time(node, "start_time")]
+        ends = [node["end_time"] for node in nodes if _time(node, "end_time")]
+        return {
+            "state": failed[0] if failed else max(states) if has_ended else "RUNNING",
+            "start_time": min(starts, default=None),
+            "end_time": max(ends, default=None) if failed or has_ended else None,
+        }
+
     def _is_cached(self, definition: TaskDefinition) -> bool:
         """Whether a task that has no try has a node for its container: it was skipped."""
-        path = (*definition.groups, definition.key)
-        return self.cache_used and self._hash(path, "executor") is not None
+        paths = ((*path, definition.key) for path in definition.paths)
+        return self.cache_used and any(self._hash(path, "executor") is not None for path in paths)
 
     def _container_pod(self, definition: TaskDefinition, tries: Sequence[str]) -> str:
         """Name of the pod of the last try (``addContainerExecutorTemplate`` in Kubeflow's compiler)."""
         template = "system-container-impl" if definition.retries is None else "retry-system-container-impl"
-        return f"{self.workflow}-{template}-{tries[-1]}" if tries else ""
+        return f"{self.workflow}-{template}-{tries[-1]}" if tries and definition.items is None else ""
 
     def _driver_pod(self, definition: TaskDefinition) -> str:
         """Name of the pod in which Kubeflow prepares a task; the node of a volume has no ``-driver`` in its name."""
+        if definition.items is not None or definition.key in LOOP_GROUPS:
+            return ""
         name = definition.key if definition.kind == "volume" else f"{definition.key}-driver"
         template = "system-dag-driver" if definition.kind == "group" else "system-container-driver"
         tries = self._tries(definition.groups, name)

@@ -214,6 +214,7 @@ def predict_boxes(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    part_sizes: Iterable[int] | None = None,
 ) -> Iterator[ImageBoxes]:
     """Draw the boxes of files, in their order.
 
@@ -224,6 +225,7 @@ def predict_boxes(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        part_sizes: as for :func:`cxr.inference.scoring.batch.read_in_batches`.
 
     Yields:
         The boxes of each file.
@@ -236,8 +238,9 @@ def predict_boxes(
     predictor = detector.predictor
     recipes = (predictor.recipe,)
     batches = read_in_batches(
-        source, files, recipes, detector.reference, options=options, workers=workers, batch_size=batch_size
-    )
+        source, files, recipes, detector.reference, options=options, workers=workers, batch_size=batch_size,
+        part_sizes=part_sizes,
+    )  # fmt: skip
     for batch in batches:
         prepared, shapes = [], []
         for file in batch:
@@ -251,6 +254,38 @@ def predict_boxes(
                 yield ImageBoxes(file.path, error=file.error if refusal is None else str(refusal))
             else:
                 yield ImageBoxes(file.path, next(boxes), warning=file.warning)
+
+
+def score_boxes(
+    source: ImageSource,
+    detector: ScoringDetector,
+    parts: ScoringParts[ImageBoxes],
+    *,
+    options: ReadingOptions,
+    workers: int | None,
+    batch_size: int,
+) -> None:
+    """Draw the boxes of all files that have no final row yet.
+
+    Args:
+        source: the images.
+        detector: the detector.
+        parts: where the boxes are kept; each part is written whole or not at all.
+        options: what is accepted when a file is read.
+        workers: number of threads; None for as many as suit the source.
+        batch_size: images per network call.
+
+    Raises:
+        SourceError: if the source fails; finished parts are kept, and the next call continues after them.
+        MissingInputError: if the detector is not evaluated.
+    """
+
+    def predict(files: Iterable[ImageFile], part_sizes: Iterable[int]) -> Iterator[ImageBoxes]:
+        return predict_boxes(
+            source, files, detector, options=options, workers=workers, batch_size=batch_size, part_sizes=part_sizes
+        )
+
+    write_missing_parts(source, parts, predict, detector.columns)
 
 
 def boxes_to_table(
@@ -282,11 +317,7 @@ def boxes_to_table(
         SourceError: if the source fails; finished parts are kept, and the next call continues after them.
         MissingInputError: if the detector is not evaluated.
     """
-
-    def predict(files: Iterable[ImageFile]) -> Iterator[ImageBoxes]:
-        return predict_boxes(source, files, detector, options=options, workers=workers, batch_size=batch_size)
-
-    write_missing_parts(source, parts, predict, detector.columns)
+    score_boxes(source, detector, parts, options=options, workers=workers, batch_size=batch_size)
     figures = parts.join(table)
     errors = [f"{printable_name(file['path'])}: {file['reason']}" for file in figures["without_answer"]]
     expect_predictions(figures["searched"], errors[:FIRST_ERRORS])

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cxr.errors import MissingInputError, SourceError
-from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
+from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE, write_json
 from cxr.images.reading_options import MAX_PIXELS
-from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, WorkingFolder
+from cxr.images.shards import SHARD_FILE, WHOLE, Shard
+from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, Step, WorkingFolder
 from cxr.steps.dicomweb_fields import DicomwebStep
 from cxr.steps.model_fields import FixedModelStep, RegionsStep
 from cxr.steps.reading_fields import ReadingStep
 from cxr.steps.report_fields import ReportStep
+from cxr.steps.shard_fields import SHARD_DESCRIPTION, ShardedStep, ShardText
 
 if TYPE_CHECKING:
     from cxr.dicom_report.report_files import ReportFiles
@@ -39,7 +41,7 @@ class _ScoringJob:
     detector: ModelSource[ServedDetector] | None = None
 
 
-class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep):
+class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep, ShardedStep):
     """Predict for radiographs, or draw boxes around opacities: on the terminal for a few files, or into a file."""
 
     name: ClassVar[str] = "predict"
@@ -65,6 +67,12 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
         Field(description="Folder that keeps rows until all exist; null: a hidden folder beside the result."),
     ] = None
 
+    scored: Annotated[
+        Path | None,
+        Input("Predictions", optional=True),
+        Field(description="Folder with one folder for each shard, whose predictions are joined; null: predict all."),
+    ] = None
+
     files: Annotated[list[str], Positional(variadic=True), Field(description="Image files, named one by one.")] = Field(
         default=[]
     )
@@ -87,6 +95,10 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
     ] = 512
     workers: Annotated[
         int | None, Field(ge=1, description="Threads that read and decode; null: as many as suit the source.")
+    ] = None
+    shard: Annotated[
+        ShardText | None,
+        Field(description=f"{SHARD_DESCRIPTION}; the folder of predictions is then one for scored. null: all images."),
     ] = None
 
     _job: _ScoringJob | None = PrivateAttr(None)
@@ -139,6 +151,23 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
             )
         return self
 
+    @model_validator(mode="after")
+    def _expect_a_table_of_shards(self) -> Self:
+        divided = {"shards": self.shards > 1, "shard": self.shard is not None, "scored": self.scored is not None}
+        used = [name for name, is_used in divided.items() if is_used]
+        if len(used) > 1:
+            raise ValueError(
+                f"expected one of {', '.join(divided)}, received {' and '.join(used)}; leave the others out"
+            )
+        if used and (self.report_folders or (not self.predictions and not self.output)):
+            raise ValueError(
+                f"expected a table of predictions without reports, received {used[0]}={getattr(self, used[0])}; name "
+                f"--output or --predictions and no reports, or leave {used[0]} out"
+            )
+        if self.shard is not None and self.predictions is None:
+            raise ValueError(f"expected a folder as predictions, received output with shard={self.shard}")
+        return self
+
     def execute(self) -> None:
         """Predict, unless the rows exist already for the same images and version.
 
@@ -166,18 +195,30 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
         from cxr.models.backend import load_keras
 
         job = self._job or self._prepare()
+        divided = self.model_copy(update={"parts": job.parts.folder})  # shards keep their rows where this step does
+        with divided.results_of_shards(self.scored) as scored:
+            if scored is not None:
+                job.parts.collect(scored)
         load_keras()
         served = job.model.load()
         if self.regions:
             if served.banner:
                 log.warning("%s", served.banner)
             self._draw_boxes(job, served)
-            return
-        with self.new_report_folders() as folders:
-            self._predict(job, served, folders)
+        else:
+            with self.new_report_folders() as folders:
+                self._predict(job, served, folders)
+        if self.shard is not None and self.predictions is not None:
+            write_json(self.predictions / SHARD_FILE, asdict(Shard.parse(self.shard)))
+            job.parts.copy_to(self.predictions)
+
+    def step_of_shard(self, shard: Shard, folder: Path) -> Step:
+        """Predict for a part of the images."""
+        changes = {"shards": 1, "shard": str(shard), "output": None, "predictions": folder}
+        return self.build({**self.model_dump(), **changes})
 
     def _predict(self, job: _ScoringJob, served: ServedModel, folders: Mapping[str, Path]) -> None:
-        from cxr.inference.scoring.batch import ScoringModel, score_to_table, score_to_text
+        from cxr.inference.scoring.batch import ScoringModel, score, score_to_table, score_to_text
         from cxr.serving.detector_source import log_banners
 
         detector = None if job.detector is None else job.detector.load()
@@ -190,7 +231,9 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
         # Where a table is written, reports are kept with its parts until all exist.
         written = folders if target is None else {field: job.parts.side_folder(field) for field in folders}
         files = self._report_files(job, served, detector, written) if folders else None
-        if target is not None:
+        if self.shard is not None:
+            score(job.images, model, job.parts, options=options, workers=workers, batch_size=batch_size)
+        elif target is not None:
             score_to_table(
                 job.images, model, job.parts, *target, options=options, workers=workers, batch_size=batch_size,
                 answer_files=files,
@@ -236,7 +279,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
             collect_files(written[field], image_digests(job.parts), folder)
 
     def _draw_boxes(self, job: _ScoringJob, served: ServedDetector) -> None:
-        from cxr.regions.scoring import ScoringDetector, boxes_to_table, boxes_to_text
+        from cxr.regions.scoring import ScoringDetector, boxes_to_table, boxes_to_text, score_boxes
 
         if served.reference is None:
             log.warning("there is no refusal reference: images that are no chest radiographs are searched, too")
@@ -245,7 +288,9 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
         )
         target, workers, batch_size = self._target(), self.workers, self.batch_size
         options = self.reading_options(MAX_PIXELS)
-        if target is not None:
+        if self.shard is not None:
+            score_boxes(job.images, detector, job.parts, options=options, workers=workers, batch_size=batch_size)
+        elif target is not None:
             boxes_to_table(
                 job.images, detector, job.parts, *target, options=options, workers=workers, batch_size=batch_size
             )
@@ -254,7 +299,9 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
                 self.show(line)
 
     def clean_up(self) -> None:
-        """Remove the parts once the rows are complete."""
+        """Remove the parts once the rows are complete; those of a shard only if no other shard writes there."""
+        if self.shard is not None and self.parts is not None:
+            return
         if self._job is not None and not self._job.parts.missing():
             self._job.parts.remove()
 
@@ -288,17 +335,19 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
             )
         result = self.predictions or self.output or Path("predictions")
         folder = self.parts or result.with_name(f".{result.name}.parts")
+        shard = WHOLE if self.shard is None else Shard.parse(self.shard)
         options = self.reading_options(MAX_PIXELS).to_text()
         model: ModelSource[Any]
         if self.regions:
             from cxr.regions.scoring import BoxParts
 
             model = self._choose_detector()
-            return _ScoringJob(images, model, BoxParts(folder, images.files, model.identity + options, self.part_size))
+            boxes = BoxParts(folder, images.files, model.identity + options, self.part_size, shard)
+            return _ScoringJob(images, model, boxes)
         model = self.choose_model()
         detector = self._choose_capture_detector()
         identity = model.identity + options + self.report_identity + (detector.identity if detector else "")
-        return _ScoringJob(images, model, TableParts(folder, images.files, identity, self.part_size), detector)
+        return _ScoringJob(images, model, TableParts(folder, images.files, identity, self.part_size, shard), detector)
 
     def _choose_capture_detector(self) -> ModelSource[ServedDetector] | None:
         from cxr.serving.detector_source import capture_detector_source

@@ -6,13 +6,15 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from cxr.images.shards import Shard
+from cxr.errors import MissingInputError
+from cxr.images.shards import SHARD_FILE, Shard
 from cxr.steps.base import Step
 
 if TYPE_CHECKING:
@@ -55,7 +57,9 @@ class ShardedStep(Step):
         """
         from cxr.images.shard_processes import run_in_processes
 
-        run_in_processes(partial(_run_shard, self, folder), self.shards)
+        # A new step: what this one has opened cannot be passed to another process.
+        step = self.build(self.model_dump())
+        run_in_processes(partial(_run_shard, step, folder), self.shards)
 
     @contextmanager
     def results_of_shards(self, collected: Path | None) -> Iterator[Path | None]:
@@ -66,9 +70,18 @@ class ShardedStep(Step):
 
         Yields:
             Folder with one folder for each shard; None if there is none.
+
+        Raises:
+            MissingInputError: if the folder from elsewhere does not exist.
+            PipelineError: if a shard failed twice.
         """
         from cxr.files import scratch_folder
 
+        if collected is not None and not collected.is_dir():
+            raise MissingInputError(
+                f"expected a folder with one folder for each shard, received {collected}, which does not exist; run "
+                "the shards first, or leave it out"
+            )
         if collected is not None or self.shards == 1:
             yield collected
             return
@@ -92,10 +105,7 @@ def open_shard_cache(results: Path, shard: Shard, cache: Path) -> ResultCache:
     Returns:
         The results.
     """
-    from dataclasses import asdict
-
     from cxr.files import write_json
-    from cxr.images.prepared import SHARD_FILE
     from cxr.images.result_cache import ResultCache
     from cxr.lineage.code_version import code_version
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,7 @@ def predict_rows(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    part_sizes: Iterable[int] | None = None,
     answer_files: AnswerFiles | None = None,
 ) -> Iterator[PredictionRow]:
     """Predict for files, in their order.
@@ -111,6 +112,7 @@ def predict_rows(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
+        part_sizes: as for :func:`read_in_batches`.
         answer_files: what else is written about each image; None for nothing.
 
     Yields:
@@ -125,7 +127,7 @@ def predict_rows(
         recipes = tuple(dict.fromkeys((*recipes, *answer_files.recipes)))
     batches = read_in_batches(
         source, files, recipes, reference, options=options, workers=workers, batch_size=batch_size,
-        answer_files=answer_files,
+        part_sizes=part_sizes, answer_files=answer_files,
     )  # fmt: skip
     for batch in batches:
         yield from _predict_batch(batch, model.predictor, batch_size, answer_files)
@@ -140,6 +142,7 @@ def read_in_batches(
     options: ReadingOptions,
     workers: int | None,
     batch_size: int,
+    part_sizes: Iterable[int] | None = None,
     answer_files: AnswerFiles | None = None,
 ) -> Iterator[list[ReadFile]]:
     """Read, decode, check and prepare files in threads, one batch ahead of the caller.
@@ -152,6 +155,9 @@ def read_in_batches(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: files per batch.
+        part_sizes: number of files in each part, in order. No batch holds files of two parts: the last digits of a
+            probability depend on the size of its batch, and shall not depend on which parts are predicted in one go.
+            None for one part.
         answer_files: what else is written about each image; None for nothing.
 
     Yields:
@@ -164,8 +170,17 @@ def read_in_batches(
     read = partial(_read_file, source, recipes, reference, options, answer_files)
     # One batch is prepared while the network predicts for the batch before it.
     prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))
-    while batch := list(islice(prepared, batch_size)):
+    for size in repeat(batch_size) if part_sizes is None else _batch_sizes(batch_size, part_sizes):
+        batch = list(islice(prepared, size))
+        if not batch:
+            return
         yield batch
+
+
+def _batch_sizes(batch_size: int, part_sizes: Iterable[int]) -> Iterator[int]:
+    for part_size in part_sizes:
+        for start in range(0, part_size, batch_size):
+            yield min(batch_size, part_size - start)
 
 
 def score(
@@ -196,10 +211,11 @@ def score(
         MissingInputError: if the model isn't calibrated.
     """
 
-    def predict(files: Iterable[ImageFile]) -> Iterator[PredictionRow]:
+    def predict(files: Iterable[ImageFile], part_sizes: Iterable[int]) -> Iterator[PredictionRow]:
         return predict_rows(
-            source, files, model, options=options, workers=workers, batch_size=batch_size, answer_files=answer_files
-        )
+            source, files, model, options=options, workers=workers, batch_size=batch_size, part_sizes=part_sizes,
+            answer_files=answer_files,
+        )  # fmt: skip
 
     write_missing_parts(source, parts, predict, model.columns)
 
@@ -207,7 +223,7 @@ def score(
 def write_missing_parts(
     source: ImageSource,
     parts: ScoringParts[ResultT],
-    predict: Callable[[Iterable[ImageFile]], Iterator[ResultT]],
+    predict: Callable[[Iterable[ImageFile], Iterable[int]], Iterator[ResultT]],
     columns: Mapping[str, str | None],
 ) -> None:
     """Predict for all files that have no final row yet, with a progress bar.
@@ -215,7 +231,7 @@ def write_missing_parts(
     Args:
         source: the images.
         parts: where the results are kept; each part is written whole or not at all.
-        predict: files of the source to one result per file, in their order.
+        predict: files of the source, and how many of them each part has, to one result per file, in their order.
         columns: columns that are the same in each row.
 
     Raises:
@@ -226,7 +242,7 @@ def write_missing_parts(
     with tqdm(
         total=len(source.files), initial=finished, unit=" images", desc=f"predict {source.name}", disable=None
     ) as progress:
-        results = predict(file for files in missing.values() for file in files)
+        results = predict((file for files in missing.values() for file in files), map(len, missing.values()))
         for number, files in missing.items():
             parts.write(number, list(_count(islice(results, len(files)), progress)), columns)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr.files import printable_name, read_json, whole_file, write_json
+from cxr.images.shards import WHOLE, Shard
 from cxr.inference.scoring.sources import TRANSFER, ImageFile
 
 SCHEMA = pa.schema(
@@ -83,12 +84,13 @@ class ScoringParts(ABC, Generic[ResultT]):
 
     Attributes:
         schema: columns of a part.
+        folder: where the parts are kept.
         digest: digest of all files and the model: tables with the same digest are the same.
     """
 
     schema: ClassVar[pa.Schema]
 
-    def __init__(self, folder: Path, files: Sequence[ImageFile], model: str, size: int) -> None:
+    def __init__(self, folder: Path, files: Sequence[ImageFile], model: str, size: int, shard: Shard = WHOLE) -> None:
         """Divide the files into parts.
 
         Args:
@@ -96,8 +98,9 @@ class ScoringParts(ABC, Generic[ResultT]):
             files: all files, in the order of the table.
             model: identity of the model and its operating point.
             size: files per part.
+            shard: which of the parts are worked on here.
         """
-        self._folder, self._files, self._size = folder, files, size
+        self.folder, self._files, self._size, self._shard = folder, files, size, shard
         self._names = tuple(
             f"{number:06d}-{_digest(model, files[start : start + size])}.parquet"
             for number, start in enumerate(range(0, len(files), size))
@@ -114,7 +117,7 @@ class ScoringParts(ABC, Generic[ResultT]):
         Returns:
             The folder, which need not exist.
         """
-        return self._folder / f"{name}-{self._model_digest}"
+        return self.folder / f"{name}-{self._model_digest}"
 
     def files(self, number: int) -> Sequence[ImageFile]:
         """Get the files of one part.
@@ -128,15 +131,16 @@ class ScoringParts(ABC, Generic[ResultT]):
         return self._files[number * self._size : (number + 1) * self._size]
 
     def missing(self) -> dict[int, Sequence[ImageFile]]:
-        """Find the files that have no final row yet.
+        """Find the files of the shard that have no final row yet.
 
         Returns:
             Index of each part that isn't complete, in order, to those of its files that are still to be read.
         """
         missing: dict[int, Sequence[ImageFile]] = {}
-        for number, name in enumerate(self._names):
+        for number in self._shard.part_of(range(len(self._names))):
+            name = self._names[number]
             files = self.files(number)
-            if (self._folder / name).exists():
+            if (self.folder / name).exists():
                 tables = self._tables_of_files(number)
                 files = [file for file, table in zip(files, tables, strict=True) if _did_not_arrive(table)]
             if files:
@@ -155,16 +159,36 @@ class ScoringParts(ABC, Generic[ResultT]):
             pa.Table.from_pylist([{**row, **columns} for row in self.rows(result)], schema=self.schema)
             for result in results
         ]
-        path = self._folder / self._names[number]
+        path = self.folder / self._names[number]
         if path.exists():
             new_tables = iter(tables)
             tables = [next(new_tables) if _did_not_arrive(table) else table for table in self._tables_of_files(number)]
         with whole_file(path) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
 
+    def copy_to(self, folder: Path) -> None:
+        """Copy the parts of the shard for the process that joins the parts of all shards.
+
+        Args:
+            folder: an existing folder.
+        """
+        for name in self._shard.part_of(self._names):
+            shutil.copyfile(self.folder / name, folder / name)
+
+    def collect(self, shards: Path) -> None:
+        """Take the parts that shards wrote; those of other images or of another model stay behind.
+
+        Args:
+            shards: folder with one folder for each shard, which :meth:`copy_to` filled.
+        """
+        for name in self._names:
+            for part in shards.glob(f"*/{name}"):
+                with whole_file(self.folder / name) as partial:
+                    shutil.copyfile(part, partial)
+
     def _tables_of_files(self, number: int) -> list[pa.Table]:
         """Split a part into the rows of each of its files."""
-        table = pq.read_table(self._folder / self._names[number], schema=self.schema)
+        table = pq.read_table(self.folder / self._names[number], schema=self.schema)
         bounds = [*self.first_rows(table), table.num_rows]
         return [table.slice(start, end - start) for start, end in pairwise(bounds)]
 
@@ -175,7 +199,7 @@ class ScoringParts(ABC, Generic[ResultT]):
             Tables of :attr:`schema`.
         """
         for name in self._names:
-            yield pq.read_table(self._folder / name, schema=self.schema)
+            yield pq.read_table(self.folder / name, schema=self.schema)
 
     @abstractmethod
     def rows(self, result: ResultT) -> Iterable[Mapping[str, Any]]:
@@ -199,7 +223,7 @@ class ScoringParts(ABC, Generic[ResultT]):
 
     def remove(self) -> None:
         """Remove the parts once the table is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class TableParts(ScoringParts[PredictionRow]):
