@@ -1,8 +1,8 @@
-"""Memory and speed of `cxr predict --dicomweb`, by the number of radiographs in the archive.
+"""Memory of `cxr predict --dicomweb`, by the number of radiographs in the archive.
 
 Run it with ``python benchmarks/archive.py [--images 2000 20000]``. A server on loopback stands for the archive. It has
 one study for each four radiographs, and gives the pixels of one drawn radiograph under all UIDs. The network is
-untrained: neither speed nor memory depends on weights.
+untrained: memory does not depend on weights.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def main() -> None:
         writer = multiprocessing.get_context("spawn").Process(target=write_untrained, args=(model,))
         writer.start()
         writer.join()
-        print(f"{'radiographs':>11} {'seconds':>8} {'images/s':>9} {'peak MiB':>9}")
+        print(f"{'radiographs':>11} {'peak MiB':>9}")
         for images in arguments.images:
             server = start_archive(images)
             address = f"http://127.0.0.1:{server.server_port}/dicom-web"
             words = [sys.executable, "-m", "cxr.cli.main", "predict", "--model", str(model), "--dicomweb", address]
             words += ["--evaluation", str(model), "--since", "2024-01-01", "--output", f"{scratch}/{images}.parquet"]
-            seconds, memory = run(words, Path(scratch))
+            _, memory = run(words, Path(scratch))
             server.shutdown()
             server.server_close()
-            print(f"{images:>11,} {seconds:>8.1f} {images / seconds:>9.1f} {memory:>9.0f}", flush=True)
+            print(f"{images:>11,} {memory:>9.0f}", flush=True)
 
 
 def write_untrained(folder: Path) -> None:

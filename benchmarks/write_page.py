@@ -23,6 +23,7 @@ SCRIPTS = (
     "duplicates.py",
     "intervals.py",
     "scoring.py",
+    "archive.py",
     "serving.py",
     "export.py",
     "sandbox.py",

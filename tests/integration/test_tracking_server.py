@@ -86,23 +86,39 @@ def test_a_version_that_a_user_registers_answers_from_the_server(
 
 
 def test_promotion_and_rollback_move_the_alias_for_every_user(
-    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     folders = write_models(tmp_path, ["three_block", "shallow"])
     replace_evaluation(folders, "three_block", skill=1)
     replace_evaluation(folders, "shallow", skill=5)
     assert register(folders, server_uri, "promoted", "three_block")["decision"]["promote"] is True
     assert register(folders, server_uri, "promoted", "shallow")["decision"]["promote"] is True
-    reader = ("reader", "a password for reading")
-    add_user(mlflow_server, *reader)
-    with monkeypatch.context() as environment:
-        environment.setenv("MLFLOW_TRACKING_USERNAME", reader[0])
-        environment.setenv("MLFLOW_TRACKING_PASSWORD", reader[1])
+    log_experiment = Store(server_uri).client.get_experiment_by_name("promoted: promotions").experiment_id
+    users = {name: (name, f"a password of the {name}") for name in ("reader", "editor", "writer")}
+    for user in users.values():
+        add_user(mlflow_server, *user)
+    grant(mlflow_server, "editor", "registered_model", "promoted")
+    grant(mlflow_server, "writer", "experiment", log_experiment)
+
+    def roll_back(name: str) -> tuple[int, str]:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", users[name][0])
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", users[name][1])
+        status = main(["rollback", "--tracking_uri", server_uri, "--registered_name", "promoted"])
+        return status, capsys.readouterr().err
+
+    for name in users:
+        status, message = roll_back(name)
+        assert status == 1 and "EDIT on the experiment 'promoted: promotions'" in message, name
         champion = Store(server_uri).client.get_model_version_by_alias("promoted", "champion")
         assert (champion.version, champion.tags["model"]) == ("2", "shallow")
-    assert main(["rollback", "--tracking_uri", server_uri, "--registered_name", "promoted"]) == 0
+        entries = read_promotion_log(Store(server_uri), "promoted")
+        assert [entry.champion for entry in entries] == ["1", "2"], f"{name}: nothing is half done"
+    grant(mlflow_server, "editor", "experiment", log_experiment)
+    assert roll_back("editor")[0] == 0, "EDIT on both is enough"
     assert Store(server_uri).client.get_model_version_by_alias("promoted", "champion").version == "1"
-    assert [entry.champion for entry in read_promotion_log(Store(server_uri), "promoted")] == ["1", "2", "1"]
+    entries = read_promotion_log(Store(server_uri), "promoted")
+    assert [(entry.champion, entry.applied) for entry in entries] == [("1", True), ("2", True), ("1", True)]
 
 
 def test_a_colleague_may_change_a_model_only_with_permission(

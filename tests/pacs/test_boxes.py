@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,22 @@ import pytest
 from numpy.typing import NDArray
 
 from cxr.cli.main import main
+from cxr.tracking.store import Store
 from support.dicom_node import ReportArchive, running_node, send, wait_for
 from support.dicom_reports import radiograph
-from support.model_folders import ModelFolders
-from support.small_detector import PATIENTS, PHANTOM, Box, bright_rectangle, write_detector
+from support.model_folders import ModelFolders, write_store
+from support.small_detector import NAME as DETECTOR
+from support.small_detector import (
+    PATIENTS,
+    PHANTOM,
+    Box,
+    add_version,
+    bright_rectangle,
+    set_detector_alias,
+    write_detector,
+)
+from support.tracking_server import NAME as CLASSIFIER
+from support.tracking_server import register_versions
 
 ORANGE = (0xE6, 0x9F, 0x00)
 SHAPE = (480, 400)
@@ -48,6 +61,12 @@ def drawn_box(pixels: NDArray[np.uint8]) -> Box:
     scale = SHAPE[0] / pixels.shape[0]
     left, top, right, bottom = (round(scale * edge) for edge in (columns[0], widest[0], columns[-1], widest[-1]))
     return left, top, right - left, bottom - top
+
+
+def picture_of(*reports: pydicom.Dataset) -> NDArray[np.uint8]:
+    """Pixels of the capture among some reports."""
+    (capture,) = (report for report in reports if report.Modality != "SR")
+    return np.frombuffer(capture.PixelData, np.uint8).reshape(capture.Rows, capture.Columns, 3)
 
 
 def predict(tmp_path: Path, folders: ModelFolders, image: Path, *arguments: object) -> pydicom.Dataset:
@@ -85,8 +104,42 @@ def test_captures_of_the_node_show_the_boxes_beside_heat(
     with running_node(tmp_path, archive.address, *map(str, arguments), "--capture", "true") as node:
         assert send(node.port, image) == 0
         wait_for(lambda: len(archive.received) == 2)
-    (capture,) = (report for report in archive.received if report.Modality != "SR")
-    pixels = np.frombuffer(capture.PixelData, np.uint8).reshape(capture.Rows, capture.Columns, 3)
+    pixels = picture_of(*archive.received)
     assert drawn_box(pixels) == pytest.approx(bright_rectangle(*SHAPE)[1], abs=6)
     elsewhere = pixels[~orange(pixels)]
     assert (elsewhere[:, 0] != elsewhere[:, 2]).any(), "heat is coloured"
+
+
+def test_the_node_follows_the_alias_of_a_registered_detector(
+    tmp_path: Path, detectors: dict[str, Path], archive: ReportArchive
+) -> None:
+    uri = write_store(tmp_path)
+    register_versions(tmp_path / "run", uri, models=["three_block"])
+    Store(uri).client.set_registered_model_alias(CLASSIFIER, "champion", "1")
+    widths = {}
+    for box_scale in (1.0, 0.5):
+        folders = write_detector(tmp_path / str(box_scale), dataset=PATIENTS, box_scale=box_scale)
+        widths[add_version(uri, folders)] = box_scale * bright_rectangle(*SHAPE)[1][2]
+    set_detector_alias(uri, "champion", "1")
+    flags = ("--tracking_uri", uri, "--capture", "true", "--seconds", "0.2")
+    with running_node(tmp_path, archive.address, *flags) as node:
+        for number, (version, width) in enumerate(widths.items(), start=1):
+            set_detector_alias(uri, "champion", version)
+            wait_for(lambda version=version: f"version {version} of {DETECTOR} draws boxes" in node.text)
+            film = tmp_path / f"{number}.dcm"
+            film.write_bytes(radiograph(bright_rectangle(*SHAPE)[0], number))
+            assert send(node.port, film) == 0
+            wait_for(lambda number=number: len(archive.received) == 2 * number)
+            answers = archive.received[-2:]
+            assert drawn_box(picture_of(*answers))[2] == pytest.approx(width, abs=6)
+            (capture,) = (answer for answer in answers if answer.Modality != "SR")
+            assert f"{DETECTOR} version {version}" in capture.SoftwareVersions
+
+
+@pytest.mark.parametrize("arguments", [("predict", "film.dcm", "--model", "x"), ("node", "--capture", "false")])
+def test_a_detector_whose_boxes_nothing_would_show_is_refused(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--regions_model", str(tmp_path)]) == 2
+    messages = capsys.readouterr().err
+    assert re.search(r"expected capture\S* with regions_model, because .* received regions_model=/", messages)

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from cxr.pacs.image_queue import ImageQueue
 
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+QUEUE_FULL, REJECTED = "queue_full", "rejected"
+"""Result of an image that there is no room for; outcome of an association that is not accepted."""
 DELIVERY_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 
@@ -26,6 +28,9 @@ class NodeMetrics:
         self.received = Counter(
             "cxr_node_received", "Images that were sent, by result.", ("result",), registry=registry
         )
+        # Alerts ask for these two. A series that begins with its first event has no increase by it.
+        self.associations.labels(REJECTED)
+        self.received.labels(QUEUE_FULL)
         self.answered = Counter(
             "cxr_node_answered", "Images with a prediction.", ("label", "version"), registry=registry
         )

@@ -23,7 +23,7 @@ from cxr.images.dicom.stored import SUPPORTED_SYNTAXES
 from cxr.pacs.image_queue import ImageQueue, short_name
 from cxr.pacs.library_messages import silence_libraries
 from cxr.pacs.limited_server import LimitedServer
-from cxr.pacs.metrics import NodeMetrics
+from cxr.pacs.metrics import QUEUE_FULL, REJECTED, NodeMetrics
 from cxr.pacs.settings import NodeSettings
 from cxr.serving.addresses import address_error
 
@@ -130,7 +130,7 @@ class StorageProvider:
             self._queue.accept(name, event.encoded_dataset(), self._limits)
         except QueueFullError as error:
             log.warning("an image was not accepted: %s", error)
-            self._metrics.received.labels("queue_full").inc()
+            self._metrics.received.labels(QUEUE_FULL).inc()
             return OUT_OF_RESOURCES
         except Exception as error:  # its text may hold values of the image
             log.error("an image was not accepted: %s", type(error).__name__)
@@ -145,7 +145,7 @@ class StorageProvider:
         self._metrics.associations.labels(outcome).inc()
 
     def _report_rejection(self, event: Any) -> None:
-        self._metrics.associations.labels("rejected").inc()
+        self._metrics.associations.labels(REJECTED).inc()
         requestor = event.assoc.requestor
         log.warning(
             "an association from %s with the calling title %s was rejected; node.title, node.callers and "

@@ -111,6 +111,15 @@ class Node(RegionsStep, ReadingStep):
             raise ValueError(f"expected files for TLS with destination={self.destination}, received {received}")
         return self
 
+    @model_validator(mode="after")
+    def _captures_show_the_detector(self) -> Self:
+        if self.regions_model is not None and not self.capture:
+            raise ValueError(
+                f"expected capture=true with regions_model, because reports have no boxes, received regions_model="
+                f"{self.regions_model} and capture=false; set capture=true, or leave regions_model out"
+            )
+        return self
+
     def settings(self) -> NodeSettings:
         """Collect the settings of the node.
 

@@ -149,6 +149,12 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
                 f"expected the folder of the detector as model, received regions_model={self.regions_model} with "
                 "regions=true; name it as --model"
             )
+        if self.regions_model is not None and self.captures is None:
+            raise ValueError(
+                f"expected captures with regions_model, because nothing else shows boxes beside an answer, received "
+                f"regions_model={self.regions_model} without captures; add --captures FOLDER, or draw boxes alone with "
+                "--regions true --model FOLDER"
+            )
         return self
 
     @model_validator(mode="after")

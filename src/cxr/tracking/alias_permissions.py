@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
+from cxr.promotion.log import ALIASES, AliasVersions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PERMISSION_PROBE = "permission_probe"
-"""Tag that no version has; who may remove it may remove an alias."""
+"""Tag that no version has, and alias of no version. Who may remove the tag may remove an alias."""
+NO_VERSION = "0"
+"""Number that no version has, because MLflow counts from 1. Who is told so may set an alias."""
 
 
-def check_removal(client: MlflowClient, registered_name: str, versions: Iterable[str]) -> None:
-    """Fail where the login may not remove an alias, before the log says that it is removed. Nothing is changed.
+def check_moves(client: MlflowClient, registered_name: str, before: AliasVersions, after: AliasVersions) -> None:
+    """Fail where the login may not move the aliases, before the log says that they are moved. Nothing is changed.
 
     Args:
         client: client of the store.
         registered_name: name of the registered model.
-        versions: numbers of the versions that are to lose an alias.
+        before: alias to version now.
+        after: alias to version afterwards.
 
     Raises:
         MlflowException: without the permission.
     """
+    moved = [alias for alias in ALIASES if before.get(alias) != after.get(alias)]
+    if any(after.get(alias) is not None for alias in moved):
+        with _nothing_there():
+            client.set_registered_model_alias(registered_name, PERMISSION_PROBE, NO_VERSION)
+    for alias in moved:
+        version = before.get(alias)
+        if version is not None and after.get(alias) is None:
+            with _nothing_there():  # the version was deleted, and its aliases with it
+                client.delete_model_version_tag(registered_name, version, PERMISSION_PROBE)
+
+
+@contextmanager
+def _nothing_there() -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
-    for version in versions:
-        try:
-            client.delete_model_version_tag(registered_name, version, PERMISSION_PROBE)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the version was deleted, and its aliases with it
-                raise
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from cxr.promotion.log import (
     known_aliases,
     previous_champion,
 )
-from cxr.tracking.alias_permissions import check_removal, expect_permission
+from cxr.tracking.alias_permissions import check_moves, expect_permission
 from cxr.tracking.health import first_line, hide_passwords
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.registry_reader import missing_files
@@ -177,8 +177,7 @@ class Aliases:
             approved_by=approved_by,
         )
         with self._expect_permission():
-            removed = (version for alias, version in state.versions.items() if after.get(alias) is None)
-            check_removal(self._client, self._name, filter(None, removed))
+            check_moves(self._client, self._name, state.versions, after)
             if not self.log.append(entry):
                 return None
             self._set(state.versions, after)
