@@ -91,7 +91,9 @@ def plot_roc(
         axes.set(xlabel="normal images called pneumonia (1 − specificity)", ylabel="pneumonia found (sensitivity)")
         if inset is not None:
             _enlarge_corner(axes, inset, measures)
-        axes.legend(loc="lower right", handlelength=1.4, borderaxespad=0.2)
+        axes.legend(
+            loc="lower right", handlelength=1.4, borderaxespad=0.2, frameon=True, framealpha=0.85, edgecolor="none"
+        )
     return figure
 
 
