@@ -29,7 +29,6 @@ from cxr.plots.style import (
     use_percent,
 )
 
-
 ENLARGED_FROM = 0.9
 """AUROC from which on the upper left corner of a ROC curve is enlarged."""
 
@@ -54,7 +53,7 @@ def plot_roc(
     measures = test["at_threshold"]
     with titled_figure("How well are the classes told apart?", caption, describe_test_images(test)) as figure:
         axes = figure.add_subplot()
-        # The curve of a poor model runs where the enlarged corner would lie.
+        # The curve of a poor model runs where the enlarged corner and the legend would lie.
         enlarged = measures["auroc"]["value"] >= ENLARGED_FROM
         inset = axes.inset_axes((0.40, 0.25, 0.57, 0.47)) if enlarged else None
         for panel in (axes, inset) if inset is not None else (axes,):
@@ -91,9 +90,9 @@ def plot_roc(
         axes.set(xlabel="normal images called pneumonia (1 − specificity)", ylabel="pneumonia found (sensitivity)")
         if inset is not None:
             _enlarge_corner(axes, inset, measures)
-        axes.legend(
-            loc="lower right", handlelength=1.4, borderaxespad=0.2, frameon=True, framealpha=0.85, edgecolor="none"
-        )
+            axes.legend(loc="lower right", handlelength=1.4, borderaxespad=0.2)
+        else:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", handlelength=1.4)
     return figure
 
 

@@ -118,7 +118,7 @@ def save_png(figure: Figure, target: Path | BinaryIO) -> None:
         target: where to write.
     """
     with mpl.rc_context(STYLE):
-        # `figure.savefig` draws twice, first only to place things: the canvas does both in one go, with the same pixels.
+        # `figure.savefig` draws twice, the first time only to place things. The canvas draws the same pixels at once.
         FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
 
 
