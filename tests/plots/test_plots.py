@@ -12,7 +12,7 @@ import pytest
 from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.mistakes import worst_mistakes
 from cxr.evaluation.stress_test import with_stress_test
-from cxr.plots.classification import plot_confusion
+from cxr.plots.classification import ENLARGED_FROM, plot_confusion, plot_roc
 from cxr.plots.evaluation import PLOT_NAMES, write_evaluation_plots
 from cxr.plots.style import PURPLE, Caption, save_png
 from cxr.plots.training import plot_training
@@ -70,6 +70,21 @@ def test_the_same_evaluation_gives_the_same_bytes(
     path = tmp_path / "confusion.png"
     save_png(plot_confusion(evaluation.report["test"], evaluation.operating_point.threshold, CAPTION), path)
     assert path.read_bytes() == figures["confusion"]
+
+
+def test_nothing_covers_the_roc_curve_of_a_poor_model_and_the_corner_of_a_good_one_is_enlarged(
+    evaluation: Evaluation,
+) -> None:
+    poor = predictions()
+    poor["probability_raw"] = np.random.default_rng(0).uniform(0.3, 0.7, len(poor))
+    for shown, is_good in ((evaluation, True), (evaluated(poor, resamples=100), False)):
+        auroc = shown.report["test"]["at_threshold"]["auroc"]["value"]
+        assert (auroc > ENLARGED_FROM) == is_good, auroc
+        curves = shown.curves
+        figure = plot_roc(curves["roc"], curves["roc_band"], shown.report["test"], 0.5, CAPTION)
+        (axes,) = figure.axes
+        assert len(axes.child_axes) == is_good
+        assert (axes.get_legend() is not None, len(figure.legends)) == (is_good, not is_good)
 
 
 def test_phantoms_are_marked_in_every_figure(evaluation: Evaluation, figures: dict[str, bytes], tmp_path: Path) -> None:

@@ -10,30 +10,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-DRAW = Figure.savefig
+DRAW = FigureCanvasAgg.print_png
 
 
-def save_blank(figure: Figure, target: Any, **options: Any) -> None:
-    """Save a white image of the figure's size; other formats than PNG are drawn."""
-    if options.get("format") != "png":
-        DRAW(figure, target, **options)
-        return
-    width, height = (round(options["dpi"] * inches) for inches in figure.get_size_inches())
-    Image.new("L", (width, height), 255).save(target, "png")
+def save_blank(canvas: FigureCanvasAgg, target: Any, **_: Any) -> None:
+    """Save a white image of the figure's size."""
+    Image.new("L", canvas.get_width_height(), 255).save(target, "png")
 
 
 @contextmanager
 def blank_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", save_blank)
+        patch.setattr(FigureCanvasAgg, "print_png", save_blank)
         yield
 
 
 @contextmanager
 def drawn_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", DRAW)
+        patch.setattr(FigureCanvasAgg, "print_png", DRAW)
         yield

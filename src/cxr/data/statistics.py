@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
-from scipy.stats import fisher_exact, ks_2samp
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +63,8 @@ def kolmogorov_smirnov_test(reference: Floats, current: Floats) -> SampleDiffere
     Returns:
         The Kolmogorov-Smirnov statistic and its p-value.
     """
+    from scipy.stats import ks_2samp
+
     reference, current = reference[~np.isnan(reference)], current[~np.isnan(current)]
     if not len(reference) or not len(current):
         return SampleDifference()
@@ -90,6 +90,8 @@ def energy_test(
     Returns:
         The distance and its p-value; unknown if a sample has fewer than two rows.
     """
+    from scipy.spatial.distance import cdist
+
     if min(len(reference), len(current)) < 2:
         return SampleDifference()
     reference, current = (_sample_rows(sample, MAX_ROWS, generator) for sample in (reference, current))
@@ -134,6 +136,8 @@ def compare_shares(
     Returns:
         The difference of the shares, at least 0, and its p-value.
     """
+    from scipy.stats import fisher_exact
+
     if not reference[1] or not current[1]:
         return SampleDifference()
     table = [[count, total - count] for count, total in (current, reference)]

@@ -10,7 +10,6 @@ import logging
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from cxr.errors import DataError
@@ -99,6 +98,8 @@ def fit_temperature(labels: ArrayLike, probability: ArrayLike) -> float:
     Raises:
         DataError: if one of the classes is missing.
     """
+    from scipy.optimize import minimize_scalar
+
     target = check_both_classes(labels)
     minimum = minimize_scalar(
         lambda log_temperature: float(log_loss(target, apply_temperature(probability, float(np.exp(log_temperature))))),

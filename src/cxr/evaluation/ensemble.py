@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from cxr.data.dataset import PNEUMONIA
@@ -280,6 +279,8 @@ def fit_weights(labels: ArrayLike, probabilities: ArrayLike) -> Floats:
     Raises:
         DataError: if one of the classes is missing.
     """
+    from scipy.optimize import minimize
+
     truth = check_both_classes(labels)
     # Log odds of the correct class: positive where a member is right.
     evidence = np.where(truth == 1, 1.0, -1.0) * log_odds(probabilities)

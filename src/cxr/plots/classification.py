@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,11 +29,16 @@ from cxr.plots.style import (
     use_percent,
 )
 
+ENLARGED_FROM = 0.9
+"""AUROC from which on the upper left corner of a ROC curve is enlarged."""
+
 
 def plot_roc(
     curve: pd.DataFrame, interval: pd.DataFrame, test: Mapping[str, Any], threshold: float, caption: Caption
 ) -> Figure:
-    """Plot the ROC curve with its interval over patients, the operating point, and an enlarged upper left corner.
+    """Plot the ROC curve with its interval over patients and the operating point.
+
+    From an AUROC of :data:`ENLARGED_FROM` on, the upper left corner is enlarged.
 
     Args:
         curve: the result of :func:`cxr.evaluation.curves.roc_curve`.
@@ -47,8 +53,10 @@ def plot_roc(
     measures = test["at_threshold"]
     with titled_figure("How well are the classes told apart?", caption, describe_test_images(test)) as figure:
         axes = figure.add_subplot()
-        inset = axes.inset_axes((0.40, 0.25, 0.57, 0.47))
-        for panel in (axes, inset):
+        # The curve of a poor model runs where the enlarged corner and the legend would lie.
+        enlarged = measures["auroc"]["value"] >= ENLARGED_FROM
+        inset = axes.inset_axes((0.40, 0.25, 0.57, 0.47)) if enlarged else None
+        for panel in (axes, inset) if inset is not None else (axes,):
             panel.fill_between(
                 interval["false_positive_rate"],
                 interval["low"],
@@ -80,15 +88,23 @@ def plot_roc(
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 4)))
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axes.set(xlabel="normal images called pneumonia (1 − specificity)", ylabel="pneumonia found (sensitivity)")
-        reach = max(0.2, min(1.0, 1.25 * (1 - measures["specificity"]["value"])))
-        floor = min(0.8, max(0.0, 1 - 1.25 * (1 - measures["sensitivity"]["value"])))
-        inset.set(xlim=(0, reach), ylim=(floor, 1.002))
-        inset.tick_params(labelsize=8.5)
-        for axis in (inset.xaxis, inset.yaxis):
-            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.indicate_inset_zoom(inset, edgecolor=GREY, alpha=0.4)
-        axes.legend(loc="lower right", handlelength=1.4, borderaxespad=0.2)
+        if inset is not None:
+            _enlarge_corner(axes, inset, measures)
+            axes.legend(loc="lower right", handlelength=1.4, borderaxespad=0.2)
+        else:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", handlelength=1.4)
     return figure
+
+
+def _enlarge_corner(axes: Axes, inset: Axes, measures: Mapping[str, Any]) -> None:
+    """Let an inset show the upper left corner, as far as the operating point."""
+    reach = max(0.2, min(1.0, 1.25 * (1 - measures["specificity"]["value"])))
+    floor = min(0.8, max(0.0, 1 - 1.25 * (1 - measures["sensitivity"]["value"])))
+    inset.set(xlim=(0, reach), ylim=(floor, 1.002))
+    inset.tick_params(labelsize=8.5)
+    for axis in (inset.xaxis, inset.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.indicate_inset_zoom(inset, edgecolor=GREY, alpha=0.4)
 
 
 def plot_precision_recall(curve: pd.DataFrame, test: Mapping[str, Any], threshold: float, caption: Caption) -> Figure:

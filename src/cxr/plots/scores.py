@@ -62,6 +62,7 @@ def plot_scores(predictions: pd.DataFrame, test: Mapping[str, Any], threshold: f
                 [values[correct], values[~correct]],
                 bins=edges.tolist(),
                 stacked=True,
+                histtype="stepfilled",  # one shape per colour: bars take ten times as long
                 color=[mix_with_white(colour), INK],
             )
             axes.axvline(threshold_position, color=INK, linewidth=1.4)

@@ -118,7 +118,8 @@ def save_png(figure: Figure, target: Path | BinaryIO) -> None:
         target: where to write.
     """
     with mpl.rc_context(STYLE):
-        figure.savefig(target, dpi=DPI, format="png", metadata={"Software": None})
+        # `figure.savefig` draws twice, the first time only to place things. The canvas draws the same pixels at once.
+        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
 
 
 def png_data_uri(figure: Figure) -> str:
