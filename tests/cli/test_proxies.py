@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import urllib.request
 
 import pytest
 
 from cxr.cli.proxies import exempt_loopback
+from support.forked_processes import COMMAND, run_forked
 from support.loopback import MlflowServer, free_port
 
 
 def test_a_local_tracking_server_answers_although_the_proxy_leads_nowhere(server: MlflowServer) -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "cxr.cli.main", "champion", "--registered_name", "nobody-registered-this"]
+    command = ("champion", "--registered_name", "nobody-registered-this", "--tracking_uri", server.uri)
     results = [
-        subprocess.run(
-            [*command, "--tracking_uri", server.uri],
-            env={**os.environ, **proxies},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        run_forked(COMMAND, *command, environment={**os.environ, **proxies})
         for proxies in ({}, {"HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": proxy})
     ]
     without, behind = ((result.returncode, result.stderr) for result in results)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cxr.serving.alias_watcher import AliasChange, AliasWatcher
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.store import Store
 from cxr.tracking.webhooks import ensure_webhook, remove_webhook, try_webhook
+from support.forked_processes import COMMAND, run_forked
 from support.rest_service import ServeCommand, champion_provider, run_service
 from support.tracking_server import (
     FOLLOW_SECONDS,
@@ -136,8 +136,7 @@ def test_webhook_requires_an_address_and_a_secret(server: WebhookServer) -> None
 
 
 def run_cxr(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command_line = [sys.executable, "-m", "cxr.cli.main", *arguments]
-    return subprocess.run(command_line, capture_output=True, text=True, env=env, timeout=120)
+    return run_forked(COMMAND, *arguments, environment=env)
 
 
 def served_version(command: ServeCommand) -> str:

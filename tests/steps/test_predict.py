@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from cxr.inference.scoring.table import SCHEMA
 from cxr.models.metadata import ModelMetadata
 from cxr.steps.predict import Predict
 from cxr.tracking.store import Store
+from support.forked_processes import COMMAND, ForkedProcess
 from support.model_folders import ModelFolders, write_models
 from support.s3_server import S3Server, set_keys
 from support.servers import ObjectStore
@@ -185,14 +183,14 @@ def test_a_run_after_a_kill_continues(folders: ModelFolders, model: str, tmp_pat
     for number in range(800):
         (images / f"{number:04d}.png").write_bytes(folders.images[number % 2].read_bytes())
     arguments = ["--images", str(images), "--model", model, "--output", str(output), "--part_size", "20"]
-    process = subprocess.Popen([sys.executable, "-m", "cxr.cli.main", "predict", *arguments, "--batch_size", "2"])
+    process = ForkedProcess(COMMAND, "predict", *arguments, "--batch_size", "2")
     parts = tmp_path / ".rows.parquet.parts"
     deadline = time.monotonic() + 120
     while len(list(parts.glob("0*.parquet"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
     assert not output.exists()
     first = min(parts.glob("0*.parquet"))
     table = pq.read_table(first)

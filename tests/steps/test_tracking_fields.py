@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from cxr.steps.evaluate import Evaluate
 from cxr.steps.register import Register
 from cxr.steps.train import Train
 from cxr.tracking.store import Store
+from support.forked_processes import run_forked
 from support.loopback import Gate, MlflowServer, free_port
 from support.model_folders import RECIPE
 
@@ -177,8 +176,7 @@ def test_the_run_of_a_training_killed_before_its_first_checkpoint_is_closed_by_t
     project: Path, uri: str, tmp_path: Path
 ) -> None:
     step = train(project, tmp_path, tracking_uri=uri)
-    command = [sys.executable, "-c", KILLED_TRAINING, step.model_dump_json()]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    process = run_forked(KILLED_TRAINING, step.model_dump_json())
     assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
     client = Store(uri).client
     experiment_id = client.get_experiment_by_name("pneumonia (phantoms)").experiment_id

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from cxr.images.recipes import recipe_named
 from cxr.steps.train import Train
 from cxr.steps.tune import Tune
 from cxr.tracking.store import Store
+from support.forked_processes import COMMAND, ForkedProcess
 from support.model_folders import write_store
 
 DIGEST, SPLIT_DIGEST = "d" * 64, "5" * 64
@@ -114,16 +113,13 @@ def tune(*arguments: str) -> Any:
     return parse_step(Tune, ["--params", "params.yaml", "--model", "small", *arguments])
 
 
-def search_and_kill(folder: Path, progress: str) -> None:
+def search_and_kill(progress: str) -> None:
     """Search in a process that is killed when its log says how far it is."""
-    command_line = [sys.executable, "-m", "cxr.cli.main", "tune", "--params", "params.yaml", "--model", "small"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command_line, stderr=log, stdout=log)
-        deadline = time.monotonic() + 200
-        while progress not in (folder / "log").read_text() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL, (folder / "log").read_text()
+    process = ForkedProcess(COMMAND, "tune", "--params", "params.yaml", "--model", "small")
+    log = list(takewhile(lambda line: progress not in line, process.stderr))
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, log
 
 
 def trials(folder: Path) -> pd.DataFrame:
@@ -187,7 +183,7 @@ def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> Non
 
 
 def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
-    search_and_kill(here, "(2 of 3)")
+    search_and_kill("(2 of 3)")
     assert not (here / "artifacts/searches/small").exists()
     tune().execute()
     table = trials(here)
@@ -201,7 +197,7 @@ def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, se
 
 
 def test_runs_of_a_killed_search_are_closed_by_a_search_of_other_values(here: Path) -> None:
-    search_and_kill(here, "epoch 1/2")
+    search_and_kill("epoch 1/2")
     store = Store("sqlite:///mlflow.db").client
     (experiment,) = store.search_experiments(filter_string="name = 'pneumonia (phantoms)'")
 

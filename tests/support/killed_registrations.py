@@ -1,8 +1,7 @@
 """Registrations that are killed before each call that writes to the store, and completed by the next one.
 
-Run as ``python -m support.killed_registrations WORK KILLS VALUES``, the last two as JSON; it prints one line of JSON
-per registration. KILLS may hold ``every``, to kill before each n-th call alone, or ``most`` and ``seed``, to draw
-calls. All packages are imported once; each registration is a process of its own, forked before any store is open.
+``main`` runs in a process that has opened no store yet, and prints one line of JSON per registration. Each
+registration is a fork of that process.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 from mlflow import MlflowClient
 
 import cxr.promotion.report  # imported before the forks
@@ -27,7 +25,6 @@ from cxr.steps.register import Register
 from cxr.tracking import aliases, promotion_log
 from cxr.tracking.aliases import Aliases
 from cxr.tracking.store import Store
-from support.figures import blank_figures
 
 WRITES = ("create_", "log_", "set_", "delete_", "finalize_", "update_")
 """Beginnings of the names of calls that change a store: kills before two calls that only read leave the same store."""
@@ -125,7 +122,13 @@ def chosen(calls: int, *, every: int = 1, most: int | None = None, seed: int = 0
 
 
 def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
-    """Print the calls and the outcome of a whole registration, then those of killed ones, each completed by another."""
+    """Print the calls and the outcome of a whole registration, then those of killed ones, each completed by another.
+
+    Args:
+        work: folder with the models and, unless it is on a server, the store.
+        kills: may hold ``every``, to kill before each n-th call alone, or ``most`` and ``seed``, to draw calls.
+        values: fields of the step.
+    """
     aliases.PATIENCE = promotion_log.PATIENCE = 0.0
     is_server = str(values["tracking_uri"]).startswith("http")
     before = work.with_name("before")
@@ -159,9 +162,3 @@ def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
         killed, _ = registration(number)
         completed, _ = registration(0)
         write_line({"before": calls[number - 1], "statuses": [killed, completed], "content": outcome()})
-
-
-if __name__ == "__main__":
-    assert mlflow.pyfunc is not None
-    with blank_figures():
-        main(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from cxr.tracking import registry
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.store import Store
 from cxr.tracking.versions import ensure_version
+from support.forked_processes import ForkedProcess
 from support.model_folders import ModelFolders
 
 OTHER_PROCESS = """
@@ -72,21 +71,17 @@ def ensure(folders: ModelFolders, store: Store, name: str, run_id: str) -> tuple
 
 def start_registration(
     folders: ModelFolders, uri: str, run_id: str, *names: str, how: str = "at once"
-) -> subprocess.Popen[str]:
+) -> ForkedProcess:
     """Register the model under each name in a process of its own."""
     arguments = (str(folders.models), str(folders.evaluations), uri, run_id, how, *names)
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-c", OTHER_PROCESS, *arguments]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return ForkedProcess(OTHER_PROCESS, *arguments)
 
 
-def read_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
+def read_line(process: ForkedProcess) -> str:
     return process.stdout.readline().strip()
 
 
-def write_line(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
+def write_line(process: ForkedProcess) -> None:
     process.stdin.write("\n")
     process.stdin.flush()
 

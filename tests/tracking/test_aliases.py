@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from cxr.tracking import aliases as aliases_module
 from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.store import Store
+from support.forked_processes import ForkedProcess
 
 NAME = "pneumonia-classifier"
 
@@ -185,18 +184,8 @@ print(written)
 def test_processes_that_decide_at_once_leave_a_log_without_gaps_or_contradictions(
     store: Store, client: MlflowClient, tmp_path: Path
 ) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", COMPETITOR, store.uri, first, second],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for first, second in (("1", "2"), ("3", "4"))
-    ]
+    processes = [ForkedProcess(COMPETITOR, store.uri, first, second) for first, second in (("1", "2"), ("3", "4"))]
     for process in processes:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:

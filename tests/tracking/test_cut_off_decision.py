@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from threading import Timer
 
@@ -19,6 +17,7 @@ from cxr.steps.register import Register
 from cxr.tracking import aliases
 from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.store import Store
+from support.forked_processes import run_forked
 from support.model_folders import ModelFolders, replace_evaluation, write_models
 from support.sweeps import exhaustive
 
@@ -73,8 +72,7 @@ def register_and_kill(method: str, number: int, folders: ModelFolders, uri: str,
     """Run the command in a process that is killed before the n-th call of a method of MLflow's client."""
     values = settings(folders, uri, folders.models.parent / "killed", *included)
     flags = [text for name, value in values.items() for text in (f"--{name}", as_flag(value))]
-    command = [sys.executable, "-c", KILLED_PROCESS, method, str(number), "register", *flags]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    process = run_forked(KILLED_PROCESS, method, str(number), "register", *flags)
     assert process.returncode == -9, process.stderr[-3000:]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -54,8 +53,8 @@ def test_a_registration_killed_while_it_uploads_leaves_no_version(
     deadline = time.monotonic() + 240
     while gate.mode != "held" and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    _, errors = process.communicate()
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate(60)
     assert gate.mode == "held", errors
     assert versions(Store(server.uri), name) == [] and states(Store(server.uri), name) == ["PENDING"]
     version, is_new = ensure(folders, Store(server.uri), name, run_id)

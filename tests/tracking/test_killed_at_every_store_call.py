@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.forked_processes import run_forked
 from support.killed_registrations import KILLED
 from support.loopback import MlflowServer
 from support.model_folders import ModelFolders, replace_evaluation, write_models, write_store
-from support.support_path import support_path
 from support.sweeps import exhaustive
 
 FEW = 2
+REGISTRATIONS = """
+import json, sys
+from pathlib import Path
+from support.killed_registrations import main
+main(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))
+"""
 
 
 def settings(folders: ModelFolders, uri: str, *included: str) -> dict[str, Any]:
@@ -43,9 +46,7 @@ def settings(folders: ModelFolders, uri: str, *included: str) -> dict[str, Any]:
 
 def killed_registrations(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> list[dict[str, Any]]:
     """The whole registration, and one for each point at which it was killed, as they left the store."""
-    arguments = [str(work), json.dumps(kills), json.dumps(values)]
-    command = [sys.executable, "-m", "support.killed_registrations", *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=1500, env=os.environ | support_path())
+    process = run_forked(REGISTRATIONS, str(work), json.dumps(kills), json.dumps(values), timeout=1500)
     assert process.returncode == 0, process.stderr[-3000:]
     return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from cxr.errors import MissingInputError, RegistryError
 from cxr.promotion.candidates import RunFolders
 from cxr.tracking.registry_reader import missing_files
 from cxr.tracking.store import Store
+from support.forked_processes import ForkedProcess
 from support.model_folders import make_metadata, write_models, write_store
 from support.promotion_policies import EASY_POLICY
 from support.registrations import register
@@ -232,8 +231,7 @@ def test_processes_that_open_a_moved_store_at_once_all_find_its_files(tmp_path: 
         "(run,) = client.search_runs([client.get_experiment_by_name('pneumonia').experiment_id])\n"
         "print(client.list_artifacts(run.info.run_id)[0].path)"
     )
-    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/moved/mlflow.db"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [ForkedProcess(code, f"sqlite:///{tmp_path}/moved/mlflow.db") for _ in range(3)]
     assert [process.communicate(timeout=120)[0].strip() for process in processes] == 3 * ["first.txt"]
 
 

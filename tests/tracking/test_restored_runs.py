@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +17,7 @@ from cxr.models.stored_files import record_digests
 from cxr.tracking.active_run import open_run
 from cxr.tracking.finished_run import COMPLETE_TAG, FILES_TAG, find_or_restore_run, log_evaluation
 from cxr.tracking.store import Store
+from support.forked_processes import ForkedProcess
 from support.loopback import Gate, MlflowServer
 from support.model_folders import ModelFolders, write_models
 from support.sweeps import exhaustive
@@ -107,8 +106,7 @@ def test_a_restored_run_contains_what_the_run_of_the_training_contains(store: St
 def test_several_processes_that_restore_at_once_make_one_run(server: MlflowServer, tmp_path: Path) -> None:
     folders, store = trained_folders(tmp_path), Store(server.uri)
     paths = [str(folders.models / "three_block"), str(folders.evaluations / "three_block")]
-    command = [sys.executable, "-c", OTHER_PROCESS, *paths, server.uri, "restored at once"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [ForkedProcess(OTHER_PROCESS, *paths, server.uri, "restored at once") for _ in range(3)]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     (run_id,) = {out.split()[-1] for out, _ in outputs}

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.tracking.active_run import close_trial, open_run
 from cxr.tracking.finished_run import log_evaluation, try_to_log_evaluation
 from cxr.tracking.store import Store
+from support.forked_processes import ForkedProcess
 from support.model_folders import CPU, write_models
 
 
@@ -121,9 +120,8 @@ def test_several_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
         "with open_run(Store(sys.argv[1]), 'e', sys.argv[2], {}, {}) as run: run.log_epoch(1, {'loss': 1.0})"
     )
     address = f"sqlite:///{tmp_path}/mlflow.db"
-    command = [sys.executable, "-c", code, address]
-    processes = [subprocess.Popen([*command, str(number)], stderr=subprocess.PIPE) for number in range(2)]
-    assert [process.communicate()[1].decode() for process in processes] == ["", ""]
+    processes = [ForkedProcess(code, address, str(number)) for number in range(2)]
+    assert [process.communicate(300)[1] for process in processes] == ["", ""]
     (experiment,) = Store(address).client.search_experiments(filter_string="name = 'e'")
     assert len(Store(address).client.search_runs([experiment.experiment_id])) == 2
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from cxr.promotion.log import CHAMPION
 from cxr.tracking.aliases import Aliases, read_promotion_log
 from cxr.tracking.registry_reader import alias_versions
 from cxr.tracking.store import Store
+from support.forked_processes import ForkedProcess
 from support.model_folders import write_store
 from support.sweeps import exhaustive
 
@@ -28,10 +28,10 @@ OLD_REVISION = "27a6a02d2cf1"
 """An early one of the revisions through which MLflow takes its tables."""
 
 CONNECT_AND_DIE = """
-import os, signal, sys
+import os, signal, sys, tempfile
 from cxr.tracking.store import Store
 
-uri, folder, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+uri, folder, last, tempfile.tempdir = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 renamed = 0
 
 def die(event, arguments):
@@ -50,13 +50,13 @@ Store(uri).connect()
 def kill_while_connecting(folder: Path, scratch: Path, point: int | str) -> None:
     """Let a process connect to the store of a folder, and kill it at a rename, or when it has made so many bytes."""
     last = point if isinstance(point, int) else 0
-    command = [sys.executable, "-c", CONNECT_AND_DIE, f"sqlite:///{folder}/mlflow.db", str(folder), str(last)]
-    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(scratch)}) as process:
-        while isinstance(point, str) and process.poll() is None:
-            if any(path.stat().st_size >= int(point) for path in scratch.glob("cxr-*/mlflow.db")):
-                process.kill()
-            time.sleep(0.005)
-        assert process.wait(300) == -signal.SIGKILL
+    process = ForkedProcess(CONNECT_AND_DIE, f"sqlite:///{folder}/mlflow.db", str(folder), str(last), str(scratch))
+    while isinstance(point, str) and process.poll() is None:
+        if any(path.stat().st_size >= int(point) for path in scratch.glob("cxr-*/mlflow.db")):
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.005)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
 
 
 def write_old_store(folder: Path, *, runs: int) -> Path:

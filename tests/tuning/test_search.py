@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from cxr.tuning.report import changed_values, dvc_command, search_facts, trials_
 from cxr.tuning.search import epoch_reporter, search
 from cxr.tuning.space import Choices, Range
 from cxr.tuning.study import best_trial, open_study, trial_values
+from support.forked_processes import run_forked
 from support.training_settings import search_plan
 
 SPACE = {"learning_rate": Range(1e-4, 1e-1, log=True), "optimizer": Choices(("adam", "sgd"))}
@@ -123,15 +122,7 @@ def test_killed_search_goes_on_to_the_same_total(tmp_path):
         "    return t.train(trial, values)\n"
         "t.run(Path(sys.argv[1]), 6, kill)"
     )
-    command_line = [
-        sys.executable,
-        "-c",
-        code,
-        str(tmp_path),
-        str(Path(__file__).parent),
-        str(Path(__file__).parents[1]),
-    ]
-    assert subprocess.run(command_line, timeout=120).returncode == -9
+    assert run_forked(code, str(tmp_path), str(Path(__file__).parent)).returncode == -9
     trials, outcome, _ = run(tmp_path, 6)
     assert outcome["trials"] == {"wanted": 6, "complete": outcome["trials"]["complete"],
                                "pruned": 6 - outcome["trials"]["complete"], "failed": 0, "killed": 1}  # fmt: skip

@@ -1,0 +1,170 @@
+"""Processes of Python that have the large packages already: forks of one that has imported them and done nothing else.
+
+To import Keras and MLflow takes a process five seconds of CPU; a fork takes none. What a process imports, and how its
+command starts, are seen in a process of its own alone.
+
+Run as ``python -m support.forked_processes FD``, with the socket on which it is asked for forks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from support.figures import blank_figures
+from support.support_path import support_path
+
+COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]))"
+"""Code that runs ``cxr`` with the arguments."""
+
+
+class ForkedProcess:
+    """A process that runs code, as ``subprocess.Popen([sys.executable, "-c", code, ...])`` with three pipes."""
+
+    def __init__(self, code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start in the folder of this process.
+
+        Args:
+            code: Python.
+            arguments: ``sys.argv`` after the first.
+            environment: all its variables; None takes those of this process.
+        """
+        request, ask = os.pipe()
+        stdin, to_stdin = os.pipe()
+        from_stdout, stdout = os.pipe()
+        from_stderr, stderr = os.pipe()
+        from_status, status = os.pipe()
+        theirs = [request, stdin, stdout, stderr, status]
+        socket.send_fds(_server(), [b"."], theirs)
+        for descriptor in theirs:
+            os.close(descriptor)
+        with os.fdopen(ask, "w") as pipe:
+            variables = dict(os.environ if environment is None else environment)
+            json.dump({"code": code, "arguments": arguments, "folder": str(Path.cwd()), "environment": variables}, pipe)
+        self.stdin, self.stdout = os.fdopen(to_stdin, "w"), os.fdopen(from_stdout)
+        self.stderr, self._status = os.fdopen(from_stderr), os.fdopen(from_status)
+        self.pid = int(self._status.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.returncode = int(self._status.readline())
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end, at most some seconds."""
+        if self.returncode is None and not select.select([self._status], [], [], timeout)[0]:
+            self.send_signal(signal.SIGKILL)
+            raise subprocess.TimeoutExpired("a forked process", timeout)
+        status = self.poll()
+        assert status is not None
+        return status
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Close its input, and give its output and its errors when it has ended."""
+        with self.stdin, self.stdout, self.stderr, ThreadPoolExecutor(2) as pool:
+            self.stdin.close()
+            output, errors = pool.submit(self.stdout.read), pool.submit(self.stderr.read)
+            self.wait(timeout)
+            return output.result(), errors.result()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def run_forked(
+    code: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a fork until it ends, as ``subprocess.run`` with captured output."""
+    process = ForkedProcess(code, *arguments, environment=environment)
+    output, errors = process.communicate(timeout)
+    return subprocess.CompletedProcess([code, *arguments], process.wait(0), output, errors)
+
+
+@cache
+def _server() -> socket.socket:
+    """Start the process that forks; it ends when this one does."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "support.forked_processes", str(theirs.fileno())]
+    with theirs:
+        subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            env=os.environ | support_path(),
+        )  # fmt: skip
+    return ours
+
+
+def _import_packages() -> None:
+    """Import what takes long, and hide it from garbage collection."""
+    import gc
+
+    from cxr.fast_import import import_without_garbage_collection
+    from cxr.models.backend import load_keras
+
+    load_keras()
+    import_without_garbage_collection("mlflow.pyfunc")
+    gc.freeze()
+
+
+def _fork_on_request(channel: socket.socket) -> dict[str, Any]:
+    """Fork for each request; only the forks return, each with what it is asked to run."""
+    forks: set[int] = set()
+    while True:
+        message, descriptors, *_ = socket.recv_fds(channel, 1, 5)
+        if not message:
+            sys.exit()
+        forks -= {fork for fork in forks if os.waitpid(fork, os.WNOHANG)[0]}
+        fork = os.fork()
+        if fork == 0:
+            channel.close()
+            return _request(descriptors)
+        forks.add(fork)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _request(descriptors: Sequence[int]) -> dict[str, Any]:
+    """Fork once more, so that this process can report the exit status of the other one; only that one returns."""
+    request, *streams, status = descriptors
+    process = os.fork()
+    if process == 0:
+        os.close(status)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        with os.fdopen(request) as pipe:
+            return dict(json.load(pipe))
+    for descriptor in (request, *streams):
+        os.close(descriptor)
+    with os.fdopen(status, "w") as pipe:
+        print(process, file=pipe, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=pipe, flush=True)
+    os._exit(0)
+
+
+def _main() -> None:
+    _import_packages()
+    request = _fork_on_request(socket.socket(fileno=int(sys.argv[1])))
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["-c", *request["arguments"]]
+    with blank_figures():
+        exec(request["code"], {"__name__": "__main__"})  # noqa: S102
+
+
+if __name__ == "__main__":
+    _main()
