@@ -1,4 +1,4 @@
-"""The same phantoms through DVC and through the Kubeflow pipeline in containers give the same results."""
+"""The same phantoms through DVC, and in shards through the Kubeflow pipeline in containers, give the same results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from cxr.images.prepared import PreparedImages
 from cxr.kubeflow.actions.run import RunLocally
 from cxr.steps.parameters import override_parameters
 
 pytestmark = pytest.mark.timeout(1500)
 
 MODELS = ["three_block", "shallow"]
+SHARDS = 3
 CHANGES = {
     "fetch.source": "phantom",
     "fetch.phantom_images": 60,
@@ -57,7 +59,11 @@ def run_folder(repository, tag, tmp_path_factory) -> Path:
     working_folder = Path.cwd()
     os.chdir(repository)  # pipeline scripts are looked up relative to the root of the repository
     try:
-        values = {"models": MODELS, "changes": CHANGES | {"containers.version": tag}, "runs": str(runs)}
+        values = {
+            "models": MODELS,
+            "changes": CHANGES | {"containers.version": tag, "containers.shards": SHARDS},
+            "runs": str(runs),
+        }
         RunLocally.build(values).execute()
     finally:
         os.chdir(working_folder)
@@ -71,6 +77,24 @@ def test_manifest_and_splits_are_the_same(dvc_artifacts, run_folder):
             pd.read_parquet(dvc_artifacts / file),
             check_like=True,
         )
+
+
+def test_shards_prepare_the_same_images(dvc_artifacts, run_folder, tmp_path):
+    shards = [path.parent for path in run_folder.glob("for-loop-*/preprocess*/prepared/shard.json")]
+    recipes = {json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["name"] for folder in shards}
+    assert len(shards) == SHARDS * len(recipes)
+    for recipe in recipes:
+        (tmp_path / recipe).mkdir()
+        own = [
+            path for path in shards if json.loads((path / "recipe.json").read_text(encoding="utf-8"))["name"] == recipe
+        ]
+        for number, folder in enumerate(own):
+            (tmp_path / recipe / str(number)).symlink_to(folder)
+        joined, expected = (
+            PreparedImages.open(tmp_path / recipe),
+            PreparedImages.open(dvc_artifacts / "prepared" / recipe),
+        )
+        pd.testing.assert_frame_equal(joined.index, expected.index)
 
 
 def test_every_model_gives_the_same_predictions(dvc_artifacts, run_folder):

@@ -39,11 +39,11 @@ ABOUT_VERSIONS = {
 """Steps that answer questions about the registry, move its aliases for a person, or react to moves."""
 OUTSIDE_THE_GRAPH = ABOUT_VERSIONS | {
     "adopt", "app", "compare", "drift", "export", "fetch", "graph", "judge", "node", "node_status", "outcome",
-    "predict", "results", "train_on_nodes", "tune",
+    "predict", "reference_shard", "results", "train_on_nodes", "tune", "validate_shard",
 }  # fmt: skip
 """adopt brings a model of another machine; fetch makes the raw data that data.dvc owns; outcome ends a run on a
 cluster; predict, judge and export use a version; results collects the figures of several runs; tune proposes values;
-train_on_nodes takes the place of train on a cluster;
+train_on_nodes takes the place of train on a cluster; validate_shard and reference_shard do a part of another step;
 drift and compare watch what is served; app serves a page; node answers a PACS, and node_status lists its queue."""
 
 

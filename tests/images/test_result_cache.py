@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,10 +51,18 @@ class NotedFolder(ImageFolder):
 class Counted:
     """Reverses files, and counts which ones were read and worked on."""
 
-    def __init__(self, cache: Path, *, version: str = "1", key: str = "", max_bytes: int = 10**9) -> None:
+    def __init__(
+        self,
+        cache: Path | None,
+        *,
+        version: str = "1",
+        key: str = "",
+        max_bytes: int = 10**9,
+        others: Sequence[Path] = (),
+    ) -> None:
         self.read: list[str] = []
         self.worked_on = 0
-        self._cache = ResultCache(cache, max_bytes, lambda module: f"{module} {version}")
+        self._cache = ResultCache(cache, max_bytes, lambda module: f"{module} {version}", others)
         self._key = key
 
     def reverse(self, files: list[Path]) -> list[bytes]:
@@ -86,6 +94,26 @@ def test_only_new_files_are_read_and_worked_on(files: list[Path], tmp_path: Path
     second = Counted(tmp_path / "cache")
     assert second.reverse(files) == expected(files)
     assert (second.read, second.worked_on) == (["9.bin"], 1)
+
+
+def test_results_of_other_caches_are_found_and_kept(files: list[Path], tmp_path: Path) -> None:
+    for number, part in enumerate((files[:5], files[5:])):
+        Counted(tmp_path / f"shard{number}").reverse(part)
+    shards = [tmp_path / "shard0", tmp_path / "shard1", tmp_path / "missing"]
+    for cache in (None, tmp_path / "cache"):
+        collecting = Counted(cache, others=shards)
+        assert collecting.reverse(files) == expected(files)
+        assert (collecting.read, collecting.worked_on) == ([], 0)
+    alone = Counted(tmp_path / "cache")
+    assert alone.reverse(files) == expected(files)
+    assert (alone.read, alone.worked_on) == ([], 0)
+
+
+def test_results_of_another_code_are_not_found_in_other_caches(files: list[Path], tmp_path: Path) -> None:
+    Counted(tmp_path / "shard", version="0").reverse(files)
+    collecting = Counted(None, others=[tmp_path / "shard"])
+    assert collecting.reverse(files) == expected(files)
+    assert collecting.worked_on == 10
 
 
 def test_files_that_were_fetched_again_are_read_and_not_worked_on(files: list[Path], tmp_path: Path) -> None:

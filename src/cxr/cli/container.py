@@ -98,7 +98,11 @@ class ContainerTask:
             ParameterError: if it is something else.
         """
         outputs = description.get("outputs") if isinstance(description, Mapping) else None
-        if not isinstance(outputs, Mapping) or not isinstance(outputs.get("outputFile"), str):
+        if (
+            not isinstance(description, Mapping)
+            or not isinstance(outputs, Mapping)
+            or not isinstance(outputs.get("outputFile"), str)
+        ):
             raise ParameterError(
                 [
                     "expected the pipeline's description of the task with outputs.outputFile, received "

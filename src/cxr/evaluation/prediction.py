@@ -61,7 +61,7 @@ def predict_rows(
 
 def predict_with_speed(
     predictor: ProbabilityPredictor,
-    images: NDArray[np.uint8],
+    images: ImageRows,
     rows: NDArray[np.int64],
     device: Mapping[str, Any],
     *,

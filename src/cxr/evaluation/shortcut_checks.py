@@ -30,7 +30,7 @@ from cxr.errors import DataError
 from cxr.evaluation.bootstrap import bootstrap
 from cxr.evaluation.evaluate import Evaluation
 from cxr.evaluation.metrics import Floats, auroc
-from cxr.evaluation.prediction import ProbabilityPredictor, predict_rows
+from cxr.evaluation.prediction import ImageRows, ProbabilityPredictor, predict_rows
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import Recipe
 
@@ -95,7 +95,7 @@ def prepared_lung_field(recipe: Recipe, height: int, width: int) -> NDArray[np.b
 class LungsHiddenImages:
     """Prepared images whose lungs are blacked out, on all planes, when they are read."""
 
-    def __init__(self, images: NDArray[np.uint8], recipe: Recipe, sizes: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(self, images: ImageRows, recipe: Recipe, sizes: Mapping[int, tuple[int, int]]) -> None:
         """Remember the images; none is read yet.
 
         Args:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.evaluation.acquisition_changes import ACQUISITION_CHANGES
+from cxr.evaluation.prediction import ImageRows
 
 
 class ChangedImages:
@@ -15,7 +16,7 @@ class ChangedImages:
     this takes as long as one pass over the images.
     """
 
-    def __init__(self, images: NDArray[np.uint8]) -> None:
+    def __init__(self, images: ImageRows) -> None:
         """Remember the images; none is read yet.
 
         Args:
