@@ -17,6 +17,27 @@ from cxr.data.exploration.shortcuts import ALL_FACTS, CAUTION_AUROC, shortcut_au
 from cxr.files import write_text
 from cxr.images.problems import TRAINING_PROBLEMS
 
+REPORTED_COLUMNS = (
+    "path",
+    "sha256",
+    "bytes",
+    "label",
+    "subtype",
+    "patient",
+    "official_split",
+    "width",
+    "height",
+    "mode",
+    "grey",
+    "problem",
+    "detail",
+    "status",
+    "mean",
+    "std",
+    "duplicate_group",
+)
+"""Columns of a manifest that the report looks at."""
+
 _MAX_LISTED = 100
 
 
