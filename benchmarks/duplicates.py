@@ -94,7 +94,7 @@ def of_images(data: Path) -> None:
     seconds, near = [], []
     for distance in (NEAR_DISTANCE, NEAR_DISTANCE + 2):
         near.append(sum(len(pairs) for pairs in near_pairs(read_codes(hashes), distance)))
-        find = partial(find_near_duplicates, hashes, images.__getitem__, distance=distance, workers=1)
+        find = partial(find_near_duplicates, read_codes(hashes), images.__getitem__, distance=distance, workers=1)
         seconds.append(core_seconds(find))
     share = near[0] / (len(hashes) * (len(hashes) - 1) / 2)
     line(f"validate, near pairs among {len(hashes):,} films", 1e6 * share, "of a million")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from cxr.files import REPEAT_STEP
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _LINES = 2**16
 """Lines that are hashed at once."""
@@ -46,10 +48,17 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     """
     import pandas as pd
 
-    try:
+    with _explained(path):
         return pd.read_parquet(
             path, columns=None if columns is None else list(columns), page_checksum_verification=True
         )
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read what to do."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise MissingInputError(f"expected a table, received {path}, which is not there; {REPEAT_STEP}") from error
     except Exception as error:  # a damaged file raises errors of pyarrow, of its JSON, and of its names
@@ -57,10 +66,29 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         raise DataError(f"expected a whole table, received {path} ({reason}); {REPEAT_STEP}") from error
 
 
+def table_columns(path: Path) -> list[str]:
+    """Read the names of the columns of a table.
+
+    Args:
+        path: the Parquet file.
+
+    Returns:
+        The names, in their order.
+
+    Raises:
+        MissingInputError: if there is no such file.
+        DataError: if the file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    with _explained(path):
+        return list(pq.read_schema(path).names)
+
+
 def digest_of_lines(table: pd.DataFrame, *, separator: str, ending: str) -> str:
     """Compute a digest of the rows of a table that does not depend on their order.
 
-    The lines are sorted as Arrow text, which takes the memory of the texts alone.
+    Of rows whose lines are sorted, only a block of lines is in memory beside the table. Others are sorted first.
 
     Args:
         table: columns of text; a missing text counts as an empty one.
@@ -70,16 +98,35 @@ def digest_of_lines(table: pd.DataFrame, *, separator: str, ending: str) -> str:
     Returns:
         Hexadecimal sha256 of the sorted lines, with a line break between them.
     """
+    import pyarrow.compute as pc
+
+    digest = _digest_if_sorted(table, separator, ending)
+    if digest is None:
+        order = pc.sort_indices(_join_cells(table, separator)).to_numpy()
+        digest = _digest_if_sorted(table.iloc[order], separator, ending)
+    return str(digest)
+
+
+def _digest_if_sorted(table: pd.DataFrame, separator: str, ending: str) -> str | None:
+    """Digest of the lines in the order of the rows; None if they are not sorted."""
+    import pyarrow.compute as pc
+
+    digest, last = hashlib.sha256(), ""
+    for start in range(0, len(table), _LINES):
+        lines = _join_cells(table.iloc[start : start + _LINES], separator)
+        if lines[0].as_py() < last or pc.any(pc.less(lines[1:], lines[:-1])).as_py():
+            return None
+        last = lines[-1].as_py()
+        digest.update(("\n" if start else "").encode() + "\n".join(lines.to_pylist()).encode())
+    digest.update(ending.encode() if len(table) else b"")
+    return digest.hexdigest()
+
+
+def _join_cells(table: pd.DataFrame, separator: str) -> pa.LargeStringArray:
+    """Join the cells of each row as Arrow text, which takes the memory of the texts alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = [pa.array(table[name].fillna(""), type=pa.large_string()) for name in table.columns]
-    lines = pc.binary_join_element_wise(*columns, pa.scalar(separator, pa.large_string()))
-    del columns
-    order = pc.sort_indices(lines)
-    digest = hashlib.sha256()
-    for start in range(0, len(lines), _LINES):
-        block = lines.take(order[start : start + _LINES]).to_pylist()
-        digest.update(("\n" if start else "").encode() + "\n".join(block).encode())
-    digest.update(ending.encode() if len(lines) else b"")
-    return digest.hexdigest()
+    text = pa.large_string()
+    columns = [pa.array(table[name].fillna(""), type=text) for name in table.columns]
+    return pc.binary_join_element_wise(*columns, pa.scalar(separator, text))

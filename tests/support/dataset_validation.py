@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,14 @@ DRIFT_LIMITS = DriftLimits(*(DEFAULTS[name] for name in ("drift_distance", "drif
 
 
 def build_manifest(data: Path, **arguments: Any) -> pd.DataFrame:
-    """Build a manifest; ``arguments`` are those of :func:`cxr.data.manifest.builder.build_manifest`."""
+    """Build a manifest and read it; ``arguments`` are those of :func:`cxr.data.manifest.builder.build_manifest`."""
     defaults = {name: DEFAULTS[name] for name in ("naming", "policy", "near_distance")}
-    return builder.build_manifest(
-        ImageFolder(data), **{"limits": IMAGE_LIMITS, "progress": False, **defaults, **arguments}
-    )
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        builder.build_manifest(
+            ImageFolder(data), folder, **{"limits": IMAGE_LIMITS, "progress": False, **defaults, **arguments}
+        )
+        return builder.read_manifest(folder)
 
 
 def compare_datasets(current: BaselineStatistics, accepted: BaselineStatistics | None) -> DatasetComparison:

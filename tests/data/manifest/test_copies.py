@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cxr.data.manifest.copies import add_copies
+from cxr.data.manifest.copies import count_copies
 
 DIGESTS = {name: name * 64 for name in "abcd"}
-ADDED = ["copies", "labels_of_hash", "near_group", "duplicate_group", "labels_of_group", "splits_of_patient"]
 
 
 def manifest(rows: list[tuple[str | None, str | None, str | None, str]]) -> pd.DataFrame:
-    """Digest (a letter), label, patient and official split of each file; the hash is the letter, too."""
+    """Digest (a letter, 64 times), label, patient and official split of each file; the hash has 16 of the letter."""
     digests, labels, patients, splits = zip(*rows, strict=True)
     texts = {
         "sha256": [DIGESTS.get(digest or "") for digest in digests],
-        "phash": [digest or "" for digest in digests],
+        "phash": [(digest or "") * 16 for digest in digests],
         "label": labels,
         "patient": patients,
         "official_split": splits,
@@ -30,12 +29,12 @@ def added(frame: pd.DataFrame, pairs: list[tuple[int, int]]) -> tuple[dict[str, 
     rows: list[int] = []
 
     def find_pairs(compared, load):  # type: ignore[no-untyped-def]
-        hashes.extend(compared)
+        hashes.extend(f"{code:016x}"[0] for code in compared.tolist())
         rows.extend(int(load(position)[0]) for position in range(len(compared)))
         return pairs
 
-    add_copies(frame, find_pairs, lambda row: np.array([row]))
-    return {name: frame[name].tolist() for name in ADDED}, hashes, rows
+    copies = count_copies(frame.__getitem__, find_pairs, lambda row: np.array([row]))
+    return {name: copies[name].tolist() for name in copies}, hashes, rows
 
 
 def test_equal_files_are_copies_and_near_images_are_a_group() -> None:
@@ -80,3 +79,12 @@ def test_files_of_which_none_can_be_read() -> None:
     assert hashes == []
     assert columns["copies"] == [pd.NA, pd.NA]
     assert columns["duplicate_group"] == ["", ""]
+
+
+def test_digests_that_differ_in_zeros_at_their_end_are_different_and_name_their_groups() -> None:
+    frame = manifest([("a", "NORMAL", "x", "")] * 4)
+    frame["sha256"] = pd.Series(["ab" + "00" * 31, "ab" + "00" * 31, "ab" * 2 + "00" * 30, "00" * 32], dtype="string")
+    columns, _, rows = added(frame, [])
+    assert rows == [3, 0, 2]
+    assert columns["copies"] == [2, 2, 1, 1]
+    assert columns["duplicate_group"] == ["same-ab" + "0" * 14] * 2 + ["", ""]

@@ -20,7 +20,7 @@ from support import bad_images
 
 def find_pairs(images: list[np.ndarray], **options: float) -> list[tuple[int, int]]:
     return find_near_duplicates(
-        [perceptual_hash(image) for image in images], images.__getitem__, **{"distance": 8, **options}
+        read_codes(map(perceptual_hash, images)), images.__getitem__, **{"distance": 8, **options}
     )
 
 
@@ -62,7 +62,7 @@ def test_an_image_that_is_no_candidate_is_not_read() -> None:
         return images[position]
 
     hashes = [perceptual_hash(image) for image in images]
-    assert find_near_duplicates(hashes, load, distance=8) == [(2, 6)]
+    assert find_near_duplicates(read_codes(hashes), load, distance=8) == [(2, 6)]
     assert len(read) == len(set(read)), "an image is read once"
     assert len(read) < len(images)
 
@@ -75,7 +75,7 @@ def test_many_images_of_one_hash_are_joined_by_few_pairs() -> None:
     line[60, 10:40] = 3
     images = [dot, line] * 300 + [bad_images.draw_image()]
     hashes = ["8" + "0" * 15] * 600 + [perceptual_hash(images[-1])]
-    pairs = find_near_duplicates(hashes, images.__getitem__, distance=8)
+    pairs = find_near_duplicates(read_codes(hashes), images.__getitem__, distance=8)
     assert pairs == sorted((position % 2, position) for position in range(2, 600))
 
 
@@ -90,7 +90,11 @@ def test_each_image_of_a_hash_is_compared_with_each_of_a_near_hash() -> None:
     images = [bad_images.draw_image(seed) for seed in range(6)]
     copies = [changed_copies(images[position])["brighter"] for position in (4, 0, 2)]
     hashes = ["0" * 16] * 2 + ["0" * 15 + "1"] * 4 + ["0" * 15 + "3"] * 3
-    assert find_near_duplicates(hashes, [*images, *copies].__getitem__, distance=2) == [(0, 7), (2, 8), (4, 6)]
+    assert find_near_duplicates(read_codes(hashes), [*images, *copies].__getitem__, distance=2) == [
+        (0, 7),
+        (2, 8),
+        (4, 6),
+    ]
 
 
 def test_no_image_and_one_image_have_no_pairs() -> None:

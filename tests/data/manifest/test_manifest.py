@@ -11,10 +11,12 @@ import cv2
 import pandas as pd
 import pytest
 
-from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, default_policy, read_manifest, write_manifest
+from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, default_policy, read_manifest
 from cxr.errors import DataError, ParameterError, SourceError
+from cxr.files import MANIFEST_FILE
 from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.result_cache import ResultCache
+from cxr.tables import write_table
 from support import bad_images
 from support.dataset_validation import build_manifest
 from support.dicom_files import dicom_file
@@ -66,7 +68,7 @@ def test_the_manifest_is_the_same_for_any_number_of_threads_and_survives_the_dis
     bad_images.write_bad_images(data / "train" / "PNEUMONIA")
     frame = build_manifest(data, workers=1)
     pd.testing.assert_frame_equal(build_manifest(data, workers=4), frame)
-    write_manifest(frame, tmp_path)
+    write_table(tmp_path / MANIFEST_FILE, frame)
     pd.testing.assert_frame_equal(read_manifest(tmp_path), frame)
 
 
@@ -185,7 +187,7 @@ def test_a_name_that_is_not_utf_8_is_shown_escaped(data: Path, tmp_path: Path) -
     frame = build(data)
     row = frame.loc["train/NORMAL/IM-\\xff.jpeg"]
     assert row["problem"] == "misnamed" and row["readable"]
-    write_manifest(frame.reset_index(drop=True), tmp_path)
+    write_table(tmp_path / MANIFEST_FILE, frame.reset_index(drop=True))
     assert "train/NORMAL/IM-\\xff.jpeg" in set(read_manifest(tmp_path)["path"])
 
 
@@ -261,7 +263,7 @@ def test_a_missing_or_empty_folder_and_a_foreign_manifest_are_errors(tmp_path: P
         build_manifest(tmp_path / "nothing")
     with pytest.raises(SourceError, match="without any"):
         build_manifest(tmp_path)
-    write_manifest(pd.DataFrame({"path": ["a"]}), tmp_path)
+    write_table(tmp_path / MANIFEST_FILE, pd.DataFrame({"path": ["a"]}))
     with pytest.raises(DataError, match="sha256"):
         read_manifest(tmp_path)
 
@@ -303,5 +305,5 @@ def test_dicom_files_named_by_their_uid_are_different_patients_and_have_no_probl
 def test_a_link_to_a_name_that_is_not_utf_8_can_be_stored(tmp_path: Path) -> None:
     (tmp_path / "NORMAL").mkdir()
     (tmp_path / "NORMAL" / "link.png").symlink_to(os.fsdecode(b"m\xfcller.png"))
-    write_manifest(build_manifest(tmp_path, naming="any"), tmp_path)
+    write_table(tmp_path / MANIFEST_FILE, build_manifest(tmp_path, naming="any"))
     assert r"m\xfcller.png" in read_manifest(tmp_path)["detail"].iloc[0]

@@ -23,6 +23,18 @@ QUARANTINE_FILE = "quarantine.csv"
 DATA_DOCS_FOLDER = "data_docs"
 MAX_LISTED_FILES = 20
 """Offending files that an error message names; all of them are in ``checks.json``."""
+SUMMARY_COLUMNS = (
+    "path",
+    "status",
+    "problem",
+    "detail",
+    "bytes",
+    "patient",
+    "label",
+    "subtype",
+    "official_split",
+)
+"""Columns of a manifest that are counted, and listed of the files that are left out."""
 
 
 def complete_card(card: DatasetCard, manifest: pd.DataFrame) -> DatasetCard:
@@ -30,7 +42,7 @@ def complete_card(card: DatasetCard, manifest: pd.DataFrame) -> DatasetCard:
 
     Args:
         card: card of the data set.
-        manifest: one row per file.
+        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
 
     Returns:
         The card with the number of files and their bytes, where they were unknown.
@@ -47,7 +59,7 @@ def write_summary(manifest: pd.DataFrame, digest: str, card: DatasetCard, folder
     again.
 
     Args:
-        manifest: one row per file.
+        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
         digest: content version of the data.
         card: card of the data set.
         folder: an existing folder.
@@ -95,7 +107,7 @@ def stop_if_rejected(
 
     Args:
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
-        manifest: one row per file, for the reasons.
+        manifest: one row per file, with :data:`SUMMARY_COLUMNS`, for the reasons.
         outputs: folders whose files are copied if the data are rejected.
         rejected: folder for the copies; removed if the data are accepted.
         publish: called with the text of the failed checks after the copies are in place; copies the reports to a place
@@ -131,7 +143,7 @@ def log_outcome(results: Sequence[CheckResult], manifest: pd.DataFrame) -> None:
 
     Args:
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
-        manifest: one row per file.
+        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
     """
     problems = manifest.loc[manifest["status"] != "accepted", "problem"]
     log.info("%d of %d files accepted", len(manifest) - len(problems), len(manifest))

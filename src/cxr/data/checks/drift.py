@@ -26,6 +26,8 @@ STATISTICS: tuple[str, ...] = ("mean", "std", "width", "height", "aspect", "byte
 BASELINE_SAMPLE_FILE = "sample.parquet"
 BASELINE_CARD_FILE = "accepted.json"
 _SAMPLE_COLUMNS = ["label", "subtype", *STATISTICS]
+BASELINE_COLUMNS = ("status", *(name for name in _SAMPLE_COLUMNS if name != "aspect"))
+"""Columns of a manifest that the statistics are taken from."""
 _COLUMNS = ["statistic", "group", "accepted", "current", "distance", "limit", "p_value", "drifted"]
 
 
@@ -64,16 +66,14 @@ class BaselineStatistics:
         """Take the statistics of a manifest.
 
         Args:
-            manifest: one row per file, with ``status``, ``label``, ``subtype``, ``width``, ``height``,
-                ``bytes``, ``mean`` and ``std``.
+            manifest: one row per file, with :data:`BASELINE_COLUMNS`.
             card: card of the data set.
             digest: content version of the data.
 
         Returns:
             The statistics; quarantined files are left out.
         """
-        columns = [name for name in _SAMPLE_COLUMNS if name != "aspect"]
-        accepted = manifest.loc[manifest["status"] == "accepted", columns]
+        accepted = manifest.loc[manifest["status"] == "accepted", list(BASELINE_COLUMNS[1:])]
         sample = accepted.assign(aspect=accepted["width"] / accepted["height"])[_SAMPLE_COLUMNS]
         return cls(card, digest, sample.reset_index(drop=True))
 

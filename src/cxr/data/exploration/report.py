@@ -18,6 +18,27 @@ from cxr.files import write_text
 from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.raw_images import RawImages
 
+REPORTED_COLUMNS = (
+    "path",
+    "sha256",
+    "bytes",
+    "label",
+    "subtype",
+    "patient",
+    "official_split",
+    "width",
+    "height",
+    "mode",
+    "grey",
+    "problem",
+    "detail",
+    "status",
+    "mean",
+    "std",
+    "duplicate_group",
+)
+"""Columns of a manifest that the report looks at."""
+
 _MAX_LISTED = 100
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
-from cxr.data.manifest.copies import add_copies
+from cxr.data.manifest.copies import count_copies
 from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
 from cxr.data.manifest.inspection import ImageInspection
 from cxr.data.manifest.listing import parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
+from cxr.data.manifest.row_file import RowFile
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
 from cxr.images.decoding import ImageFacts, ImageLimits
@@ -26,7 +27,7 @@ from cxr.images.file_types import is_named_as_image
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.raw_images import RawImages
 from cxr.images.result_cache import NO_CACHE, ResultCache
-from cxr.tables import digest_of_lines, read_table, write_table
+from cxr.tables import digest_of_lines, read_table, table_columns
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
 FileNaming = Literal["kermany", "any"]
@@ -87,6 +88,7 @@ def default_policy() -> dict[str, ProblemAction]:
 
 def build_manifest(
     images: RawImages,
+    folder: Path,
     *,
     limits: ImageLimits,
     naming: FileNaming,
@@ -96,14 +98,16 @@ def build_manifest(
     workers: int | None = None,
     progress: bool = True,
     cache: ResultCache = NO_CACHE,
-) -> pd.DataFrame:
-    """Inspect every file of a data set.
+) -> None:
+    """Inspect every file of a data set, and write ``manifest.parquet``.
 
-    It consists of ``train``, ``val`` and ``test`` with the class folders in each, or of the class folders directly.
-    Each thread holds one image at a time. Of each image, the row stays in memory.
+    It holds one row per file, sorted by path, with the columns of :data:`MANIFEST_DTYPES`. The data set consists of
+    ``train``, ``val`` and ``test`` with the class folders in each, or of the class folders directly. Each thread holds
+    one image at a time. Of each image, the name and a few numbers stay in memory.
 
     Args:
         images: the raw images.
+        folder: an existing folder for the manifest.
         limits: limits that an image must keep to be accepted as a radiograph.
         naming: ``"kermany"`` reads label, subtype and patient from the file name; ``"any"`` takes the patient
             from ``patients.csv`` in the data folder, or else the file name without its ending as the patient.
@@ -115,16 +119,13 @@ def build_manifest(
         progress: whether to show a progress bar on stderr.
         cache: keeps what was found in each image, so that a later call works on new images only.
 
-    Returns:
-        One row per file, sorted by path, with the columns of :data:`MANIFEST_DTYPES`.
-
     Raises:
         ParameterError: if the policy or the naming is wrong (all problems listed).
         SourceError: if the folder is missing or holds no image.
         DataError: if ``patients.csv`` is wrong.
     """
     actions = _complete_policy(policy, naming)
-    names = images.names()
+    names = sorted(images.names(), key=utf8_name)  # only names that are not UTF-8 change the order
     if not names:
         folders = " and ".join(CLASSES)
         raise SourceError(
@@ -133,39 +134,44 @@ def build_manifest(
     patients_file = images.folder / PATIENTS_FILE
     patients = read_patients(patients_file) if naming == "any" and patients_file.exists() else None
     inspection = ImageInspection(images, limits, cache)
-    tables = []
-    pool = ThreadPoolExecutor(workers or images.workers)
-    bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
-    try:
-        for start in range(0, len(names), _TABLE_ROWS):
-            rows = []
-            block = names[start : start + _TABLE_ROWS]
-            for name, facts in zip(block, pool.map(inspection.facts, block), strict=True):
-                rows.append(_make_row(name, facts, naming, patients, actions))
-                bar.update()
-            tables.append(pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]}))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        bar.close()
-    frame = pd.concat(tables, ignore_index=True)
-    tables.clear()
 
     def load(position: int) -> NDArray[np.uint8]:
         return inspection.thumbnail(names[position])
 
+    def inspect(name: str) -> dict[str, object]:
+        return _make_row(name, inspection.facts(name), naming, patients, actions)
+
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
-    add_copies(frame, partial(find, correlation=near_correlation), load)
-    frame = frame[list(MANIFEST_DTYPES)].astype(MANIFEST_DTYPES)
-    if frame["path"].is_monotonic_increasing:  # only names that are not UTF-8 can change the order of the listing
-        return frame
-    return frame.sort_values("path", ignore_index=True)
+    with RowFile(folder) as row_file:
+        for rows in _row_tables(inspect, names, workers or images.workers, progress):
+            row_file.append(rows)
+        copies = count_copies(row_file.read, partial(find, correlation=near_correlation), load)
+        row_file.write(folder / MANIFEST_FILE, copies, list(MANIFEST_DTYPES))
+
+
+def _row_tables(
+    inspect: Callable[[str], dict[str, object]], names: Sequence[str], workers: int, progress: bool
+) -> Iterator[pd.DataFrame]:
+    """Inspect files in threads, and yield their rows in tables."""
+    pool = ThreadPoolExecutor(workers)
+    bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
+    try:
+        for start in range(0, len(names), _TABLE_ROWS):
+            rows = []
+            for row in pool.map(inspect, names[start : start + _TABLE_ROWS]):
+                rows.append(row)
+                bar.update()
+            yield pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]})
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
 
 
 def content_digest(frame: pd.DataFrame) -> str:
     """Compute the digest that identifies the data: which content lies under which path.
 
     Args:
-        frame: a manifest.
+        frame: the columns ``path`` and ``sha256`` of a manifest, and others.
 
     Returns:
         Hexadecimal sha256 over the sorted pairs of path and sha256.
@@ -173,37 +179,23 @@ def content_digest(frame: pd.DataFrame) -> str:
     return digest_of_lines(frame[["path", "sha256"]], separator="\0", ending="\n")
 
 
-def write_manifest(frame: pd.DataFrame, folder: Path) -> Path:
-    """Store a manifest as ``manifest.parquet``.
-
-    Args:
-        frame: the manifest.
-        folder: an existing folder.
-
-    Returns:
-        The file.
-    """
-    path = folder / MANIFEST_FILE
-    write_table(path, frame)
-    return path
-
-
-def read_manifest(folder: Path) -> pd.DataFrame:
-    """Read a manifest stored by :func:`write_manifest`.
+def read_manifest(folder: Path, columns: Sequence[str] = tuple(MANIFEST_DTYPES)) -> pd.DataFrame:
+    """Read a manifest written by :func:`build_manifest`.
 
     Args:
         folder: the folder.
+        columns: names of the columns to read. All of them take 400 bytes of memory for a row.
 
     Returns:
-        The manifest, with the types of :data:`MANIFEST_DTYPES`.
+        The columns, with the types of :data:`MANIFEST_DTYPES`.
 
     Raises:
         DataError: if a column is missing.
     """
-    frame = read_table(folder / MANIFEST_FILE)
-    if missing := [name for name in MANIFEST_DTYPES if name not in frame]:
+    path = folder / MANIFEST_FILE
+    if missing := [name for name in columns if name not in table_columns(path)]:
         raise DataError(f"expected the columns of a manifest, received {folder} without {missing}; run `cxr validate`")
-    return frame.astype(MANIFEST_DTYPES)
+    return read_table(path, columns).astype({name: MANIFEST_DTYPES[name] for name in columns})
 
 
 def _complete_policy(policy: Mapping[str, ProblemAction], naming: str) -> dict[str, ProblemAction]:

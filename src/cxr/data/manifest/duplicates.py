@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.manifest.fine_structure import FineStructures
-from cxr.data.manifest.hash_neighbours import Codes, Pairs, near_pairs, read_codes
+from cxr.data.manifest.hash_neighbours import Codes, Pairs, near_pairs
 
 MIN_CORRELATION = 0.9
 """Re-encoded, resized or brightened copies reach 0.96 to 1. Of all 17 million pairs of different images of the
@@ -22,7 +22,7 @@ _STRUCTURES = 512
 
 
 def find_near_duplicates(
-    hashes: Sequence[str],
+    hashes: Codes,
     load: Callable[[int], NDArray[np.uint8]],
     *,
     distance: int,
@@ -36,7 +36,7 @@ def find_near_duplicates(
     for all: the others are paired with it, and not with one another. So their pairs do not grow with the square.
 
     Args:
-        hashes: ``n`` hashes of :func:`cxr.images.perceptual_hash.perceptual_hash`.
+        hashes: uint64 ``(n,)``, from :func:`cxr.data.manifest.hash_neighbours.read_codes`.
         load: gives the grey image, uint8 ``(height, width)``, of a position; called once for each candidate,
             from several threads.
         distance: largest number of differing bits of a candidate.
@@ -47,7 +47,7 @@ def find_near_duplicates(
     Returns:
         Positions of confirmed pairs, the smaller first, sorted. A chain of pairs connects all copies of an image.
     """
-    codes, code_of = np.unique(read_codes(hashes), return_inverse=True)
+    codes, code_of = np.unique(hashes, return_inverse=True)
     confirmed: list[tuple[int, int]] = []
     with FineStructures(len(hashes), load, workers=workers, progress=progress) as structures:
         first_of = _first_of_equal_images(code_of, structures)

@@ -9,9 +9,9 @@ search in Hamming space with multi-index hashing").
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from math import comb
 
 import numpy as np
@@ -73,7 +73,7 @@ class HashPart:
                 yield sum(1 << bit for bit in bits)
 
 
-def read_codes(hashes: Sequence[str]) -> Codes:
+def read_codes(hashes: Iterable[str]) -> Codes:
     """Read hashes as numbers.
 
     Args:
@@ -82,7 +82,10 @@ def read_codes(hashes: Sequence[str]) -> Codes:
     Returns:
         uint64 ``(n,)``.
     """
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").astype(np.uint64)
+    iterator = iter(hashes)
+    texts = iter(lambda: "".join(islice(iterator, _BLOCK)), "")
+    blocks = [np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64) for text in texts]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *blocks])
 
 
 def divide_hash(count: int, distance: int) -> list[HashPart]:

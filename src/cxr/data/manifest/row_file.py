@@ -1,0 +1,79 @@
+"""The rows of a manifest on disk while it is built: memory holds the columns that are looked at, and a block of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr.files import whole_file
+
+_GROUP_ROWS = 2**20
+"""Rows of a row group of a manifest: as many as pandas writes."""
+
+
+class RowFile:
+    """Collects rows, and writes them with further columns as a manifest.
+
+    Args:
+        folder: folder of the manifest. The temporary file is on its disk; it has no name and ends with the process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+        self._file.close()
+
+    def append(self, rows: pd.DataFrame) -> None:
+        """Add rows; all have the same columns and types."""
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, table.schema)
+        self._writer.write_table(table)
+
+    def read(self, column: str) -> pd.Series[Any]:
+        """Read a column of all rows; no more rows can be added."""
+        self._finish()
+        return pd.read_parquet(self._file, columns=[column])[column]
+
+    def write(self, file: Path, added: pd.DataFrame, columns: Sequence[str]) -> None:
+        """Write the rows with further columns as a Parquet file with checksums, by row group.
+
+        Args:
+            file: the file; it appears whole or not at all.
+            added: the further columns, one row per row.
+            columns: names of all columns, in their order.
+        """
+        self._finish()
+        start, writer = 0, None
+        with whole_file(file) as partial:
+            try:
+                for batch in pq.ParquetFile(self._file).iter_batches(_GROUP_ROWS):
+                    block = pa.Table.from_batches([batch]).to_pandas()
+                    part = added.iloc[start : start + len(block)].reset_index(drop=True)
+                    table = pa.Table.from_pandas(pd.concat([block, part], axis=1)[list(columns)], preserve_index=False)
+                    writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+                    writer.write_table(table, row_group_size=_GROUP_ROWS)
+                    start += len(block)
+            finally:
+                if writer is not None:
+                    writer.close()
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
