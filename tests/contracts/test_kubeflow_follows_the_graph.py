@@ -19,8 +19,11 @@ from cxr.steps.parameters import read_flags
 from support.dvc_stages import filled_stages
 from support.kubeflow_driver import walk
 
-ENVIRONMENT_PARAMETERS = {"tracking_uri", "cache_gigabytes", "data_version", "data_pointer"}
-"""Parameters that differ between environments: where runs are logged, and how a step gets the data version."""
+ENVIRONMENT_PARAMETERS = {
+    "tracking_uri", "cache_gigabytes", "image_cache_gigabytes", "data_version", "data_pointer"
+}  # fmt: skip
+"""Parameters that differ between environments: where runs are logged, what is kept, and how a step gets the data
+version."""
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,40 @@ def test_only_steps_that_need_a_secret_get_it(compiled):
     assert "cxr-s3" not in str(graph), "everybody can read the graph"
 
 
+READERS = ("validate", "preprocess", "reference", "evaluate", "ensemble", "register")
+"""Steps that read raw images."""
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "is_index"),
+    [
+        ({}, {}, False),
+        ({}, {"remote": "s3://cxr-dvc"}, True),
+        ({}, {"remote": "s3://cxr-dvc", "data": "folder"}, False),
+        ({"fetch": {"source": "s3://bucket/radiographs"}}, {}, True),
+        ({"fetch": {"source": "s3://bucket/radiographs.zip"}}, {}, False),
+        ({"fetch": {"image_store": "s3://bucket/images"}}, {}, True),
+    ],
+)
+def test_the_index_travels_where_the_images_lie_in_an_object_store(compiled, values, changes, is_index):
+    graph, pods = compiled(values, secrets={"s3": "cxr-s3"}, **changes)
+    assert ("--index" in container(graph, "fetch")["args"]) == is_index
+    with_secret = {name.removeprefix("exec-").partition("-")[0] for name, pod in pods.items() if pod.get("secretAsEnv")}
+    assert with_secret == {"fetch", *(READERS if is_index else ())}
+
+
+def test_an_index_without_a_place_for_the_images_is_refused_when_the_pipeline_is_compiled(compiled):
+    with pytest.raises(ParameterError, match=r"or image_store, received source=phantom with index=True"):
+        compiled(data="index")
+
+
+def test_copies_of_images_lie_on_the_volume_of_the_cache(compiled):
+    graph, _ = compiled(cache={"claim": "results"}, remote="s3://cxr-dvc")
+    assert flag(graph, "preprocess", "image_cache") == "/cache/images"
+    graph, _ = compiled(remote="s3://cxr-dvc")
+    assert flag(graph, "preprocess", "image_cache_gigabytes") == "0.0"
+
+
 def test_the_data_version_is_an_input_of_the_pipeline_so_the_cache_depends_on_it(compiled, repository):
     graph, _ = compiled(remote="s3://cxr-dvc", version="1f2e3d")
     version = yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]["md5"]

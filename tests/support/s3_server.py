@@ -35,6 +35,7 @@ class S3Server:
         disturbances: of each key, what happens to its next responses: :data:`DAMAGED`, :data:`OVERLOADED`, or
             :data:`BROKEN`; anything else leaves the response as it is.
         refusal: S3 error code with which every request is refused.
+        answers_left: number of further requests that are answered before all are refused; None for no limit.
         public: whether requests without a signature are allowed.
         ranges: requested ranges of each key.
     """
@@ -57,6 +58,7 @@ class S3Server:
         self.altered: set[str] = set()
         self.disturbances: dict[str, list[str]] = {}
         self.refusal = ""
+        self.answers_left: int | None = None
         self.public = True
         self.ranges: dict[str, list[str]] = {}
         self.pages = 0
@@ -76,7 +78,7 @@ class S3Server:
         self._release.set()
 
     def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        refusal = self.refusal or ("" if self.public or "HTTP_AUTHORIZATION" in environ else "AccessDenied")
+        refusal = self.refusal or ("" if self._is_allowed(environ) else "AccessDenied")
         if refusal:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [f"<Error><Code>{refusal}</Code><Message>no</Message></Error>".encode()]
@@ -100,6 +102,12 @@ class S3Server:
         if key in self.altered or disturbance == DAMAGED:
             return [b"!" + b"".join(body)[1:]]
         return self._held_back(body) if key in self.paused else body
+
+    def _is_allowed(self, environ: dict[str, Any]) -> bool:
+        if self.answers_left is not None:
+            self.answers_left -= 1
+        has_answers_left = self.answers_left is None or self.answers_left >= 0
+        return has_answers_left and (self.public or "HTTP_AUTHORIZATION" in environ)
 
     def _held_back(self, body: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(body)[:HALF]

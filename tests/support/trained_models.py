@@ -62,7 +62,7 @@ def train_small_model(root: Path, data: Path, **recipe: Any) -> SmallTraining:
     training.params.write_text(
         yaml.safe_dump({"train": {"seed": 0}, "models": {MODEL: ENTRY}, "recipes": {"s2_resize": values}})
     )
-    cache = {"cache": root / "cache"}
+    cache = {"cache": root / "cache", "image_cache": root / "image_cache"}
     Validate.build({"data": data, "manifest": training.manifest, "report": root / "report", **cache}).execute()
     Resplit.build({"manifest": training.manifest, "splits": training.splits, "max_deviation": 1}).execute()
     Preprocess.build(

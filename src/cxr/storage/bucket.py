@@ -202,9 +202,14 @@ class Bucket:
                 raise
             raise ChangedObjectError(f"gone or changed since it was listed ({error_code(error)})") from error
         # Some stores do not compare the ETag themselves.
+        difference = ""
         if item.etag and response.get("ETag", item.etag).strip('"') != item.etag:
+            difference = "another ETag"
+        elif not item.etag and not request and response["ContentLength"] != item.bytes:
+            difference = f"{response['ContentLength']:,} bytes"
+        if difference:
             response["Body"].close()
-            raise ChangedObjectError("changed since it was listed (another ETag)")
+            raise ChangedObjectError(f"changed since it was listed ({difference})")
         return response
 
     def try_again(self, expected: str, transfer: Callable[[], Result]) -> Result:

@@ -11,23 +11,9 @@ import pytest
 
 from cxr.cli.main import main
 from cxr.data.dataset import DatasetCard
-from cxr.data.dvc_hashes import folder_md5, pointer_md5
+from cxr.data.dvc_hashes import folder_md5
+from support.dvc_remotes import push
 from support.servers import ObjectStore
-
-
-def push(root: Path) -> tuple[str, Path]:
-    """Push the folder ``data`` below ``root`` with DVC; returns the md5 of the version and the remote folder."""
-    from dvc.repo import Repo
-
-    with Repo.init(str(root), no_scm=True) as repository:
-        repository.add([str(root / "data")])
-        with repository.config.edit() as settings:
-            settings["remote"] = {"team": {"url": str(root / "remote")}}
-    with Repo(str(root)) as repository:
-        repository.push(remote="team")
-    version = pointer_md5(root / "data.dvc")
-    assert version is not None
-    return version, root / "remote"
 
 
 def write_set(folder: Path, images: int) -> Path:
