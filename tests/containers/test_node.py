@@ -73,8 +73,6 @@ def test_a_pod_answers_over_tls_as_an_ordinary_user_with_a_read_only_root(tag: s
         give(shutil.copyfile(getattr(certificates["node"], field), tmp_path / "tls" / name), 0o440)
     (tmp_path / "queue").mkdir()
     give(tmp_path / "queue", 0o2770)
-    for folder in (tmp_path / "tls", *(tmp_path / "model").rglob("*")):
-        folder.chmod(folder.stat().st_mode | 0o055 if folder.is_dir() else 0o644)
     pacs = ReportArchive(tls=certificates["pacs"])
     port, status_port = free_port(), free_port()
     volumes = (f"{tmp_path}/queue:/queue", f"{tmp_path}/tls:/tls:ro", f"{tmp_path}/model:/model:ro")
