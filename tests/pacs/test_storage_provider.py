@@ -281,15 +281,17 @@ def test_mutual_tls_accepts_peers_with_a_certificate_and_no_others(tmp_path: Pat
     node, pacs = files["node"], files["pacs"]
     flags = {"--certificate": str(node.certificate), "--key": str(node.key), "--authorities": str(node.authorities)}
     with run_provider(make_settings(tmp_path / "node", **flags)) as running:
-        film = radiographs[0]
-        assert send(running.port, film, tls=pacs) == 0
+        radiograph_file = radiographs[0]
+        assert send(running.port, radiograph_file, tls=pacs) == 0
         assert len(running.queue.received()) == 1
-        assert send(running.port, film, tls=replace(strangers, authorities=pacs.authorities)) != 0
+        assert send(running.port, radiograph_file, tls=replace(strangers, authorities=pacs.authorities)) != 0
         anonymous = [dcmtk("storescu"), "-aet", PACS_TITLE, "-aec", NODE_TITLE, "+tla", "+cf", str(pacs.authorities)]
-        assert subprocess.run([*anonymous, "127.0.0.1", str(running.port), str(film)], capture_output=True).returncode
-        assert send(running.port, film) != 0, "without TLS"
+        assert subprocess.run(
+            [*anonymous, "127.0.0.1", str(running.port), str(radiograph_file)], capture_output=True
+        ).returncode
+        assert send(running.port, radiograph_file) != 0, "without TLS"
         silent = announce(running.port)  # a handshake that does not go on holds nobody up
-        assert send(running.port, film, tls=pacs) == 0
+        assert send(running.port, radiograph_file, tls=pacs) == 0
         silent.close()
         assert len(running.queue.received()) == 1
 
