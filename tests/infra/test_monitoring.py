@@ -84,9 +84,8 @@ def test_every_label_that_is_summed_by_exists(registries: tuple[CollectorRegistr
 
 
 def test_alerts_of_the_node_see_the_first_event(registries: tuple[CollectorRegistry, CollectorRegistry]) -> None:
-    chosen = [
-        series for rule in alert_rules() for series in re.findall(r'(cxr_node_\w+)\{(\w+)="(\w+)"\}', rule["expr"])
-    ]
+    selector = r'(cxr_node_\w+)\{(\w+)="(\w+)"\}'
+    chosen = [match for rule in alert_rules() for match in re.findall(selector, rule["expr"])]
     assert len(chosen) == 2
     for name, label, value in chosen:
         assert registries[1].get_sample_value(name, {label: value}) == 0, "a series has no increase by its first sample"
