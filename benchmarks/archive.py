@@ -131,8 +131,8 @@ def start_archive(images: int) -> ThreadingHTTPServer:
             numbers = [] if is_other else list(self._numbers(path))
             offset, limit = (int(query.get(name, ["0"])[0]) for name in ("offset", "limit"))
             page = numbers[offset : offset + limit]
-            found = [{_TAGS[path[-1]]: {"vr": "UI", "Value": [uid(path[-1], number)]}} for number in page]
-            self._answer("application/dicom+json", json.dumps(found).encode())
+            entries = [{_TAGS[path[-1]]: {"vr": "UI", "Value": [uid(path[-1], number)]}} for number in page]
+            self._answer("application/dicom+json", json.dumps(entries).encode())
 
         def _numbers(self, path: list[str]) -> Iterator[int]:
             if path[-1] == "studies":

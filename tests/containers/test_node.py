@@ -18,7 +18,7 @@ from support.model_folders import write_models
 from support.tls_files import write_tls_files
 
 MANIFEST = KUBERNETES / "components" / "node" / "node.yaml"
-FILMS = 6
+IMAGES = 6
 STATE = ("inspect", "--format")
 
 
@@ -65,7 +65,7 @@ def is_healthy(port: int) -> bool:
 
 def test_a_pod_answers_over_tls_as_an_ordinary_user_with_a_read_only_root(tag: str, tmp_path: Path) -> None:
     folders = write_models(tmp_path / "model")
-    films = write_radiographs(tmp_path / "films", folders.images, FILMS)
+    images = write_radiographs(tmp_path / "images", folders.images, IMAGES)
     certificates = write_tls_files(tmp_path / "certificates", "node", "pacs")
     (tmp_path / "tls").mkdir()
     files = {"tls.crt": "certificate", "tls.key": "key", "ca.crt": "authorities"}
@@ -73,8 +73,6 @@ def test_a_pod_answers_over_tls_as_an_ordinary_user_with_a_read_only_root(tag: s
         give(shutil.copyfile(getattr(certificates["node"], field), tmp_path / "tls" / name), 0o440)
     (tmp_path / "queue").mkdir()
     give(tmp_path / "queue", 0o2770)
-    for folder in (tmp_path / "tls", *(tmp_path / "model").rglob("*")):
-        folder.chmod(folder.stat().st_mode | 0o055 if folder.is_dir() else 0o644)
     pacs = ReportArchive(tls=certificates["pacs"])
     port, status_port = free_port(), free_port()
     volumes = (f"{tmp_path}/queue:/queue", f"{tmp_path}/tls:/tls:ro", f"{tmp_path}/model:/model:ro")
@@ -88,9 +86,9 @@ def test_a_pod_answers_over_tls_as_an_ordinary_user_with_a_read_only_root(tag: s
     try:
         wait_for(lambda: is_healthy(status_port) or docker(*STATE, "{{.State.Running}}", container) == "false")
         assert is_healthy(status_port), docker("logs", container)
-        assert send(port, films[0]) != 0, "without a certificate"
-        assert send(port, *films, tls=certificates["pacs"]) == 0, docker("logs", container)
-        wait_for(lambda: len(pacs.received) == 2 * FILMS)
+        assert send(port, images[0]) != 0, "without a certificate"
+        assert send(port, *images, tls=certificates["pacs"]) == 0, docker("logs", container)
+        wait_for(lambda: len(pacs.received) == 2 * IMAGES)
         assert {report.Modality for report in pacs.received} == {"SR", "OT"}
         assert "Read-only file system" in docker("exec", container, "touch", "/opt/cxr/x")
         assert docker("exec", container, "id", "-u") == str(CONTAINER_USER)

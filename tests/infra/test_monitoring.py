@@ -77,14 +77,15 @@ def test_every_alert_says_what_is_wrong_and_how_bad_it_is() -> None:
 def test_every_label_that_is_summed_by_exists(registries: tuple[CollectorRegistry, CollectorRegistry]) -> None:
     metrics = [item for registry in registries for item in registry._collector_to_names.items()]
     metric_of = {name: metric for metric, names in metrics for name in names}
-    sums = [found for text in expressions() for found in re.findall(r"by \(([^)]+)\) \((?:rate\()?(cxr_\w+)", text)]
+    sums = [pair for text in expressions() for pair in re.findall(r"by \(([^)]+)\) \((?:rate\()?(cxr_\w+)", text)]
     assert len(sums) > 10
     for labels, name in sums:  # nothing public tells the labels of a metric without a sample
         assert {*labels.split(", ")} <= {"le", "instance", "job", *metric_of[name]._labelnames}, (labels, name)
 
 
 def test_alerts_of_the_node_see_the_first_event(registries: tuple[CollectorRegistry, CollectorRegistry]) -> None:
-    chosen = [found for rule in alert_rules() for found in re.findall(r'(cxr_node_\w+)\{(\w+)="(\w+)"\}', rule["expr"])]
+    selector = r'(cxr_node_\w+)\{(\w+)="(\w+)"\}'
+    chosen = [match for rule in alert_rules() for match in re.findall(selector, rule["expr"])]
     assert len(chosen) == 2
     for name, label, value in chosen:
         assert registries[1].get_sample_value(name, {label: value}) == 0, "a series has no increase by its first sample"

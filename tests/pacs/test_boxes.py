@@ -126,9 +126,9 @@ def test_the_node_follows_the_alias_of_a_registered_detector(
         for number, (version, width) in enumerate(widths.items(), start=1):
             set_detector_alias(uri, "champion", version)
             wait_for(lambda version=version: f"version {version} of {DETECTOR} draws boxes" in node.text)
-            film = tmp_path / f"{number}.dcm"
-            film.write_bytes(radiograph(bright_rectangle(*SHAPE)[0], number))
-            assert send(node.port, film) == 0
+            path = tmp_path / f"{number}.dcm"
+            path.write_bytes(radiograph(bright_rectangle(*SHAPE)[0], number))
+            assert send(node.port, path) == 0
             wait_for(lambda number=number: len(archive.received) == 2 * number)
             answers = archive.received[-2:]
             assert drawn_box(picture_of(*answers))[2] == pytest.approx(width, abs=6)
@@ -136,7 +136,7 @@ def test_the_node_follows_the_alias_of_a_registered_detector(
             assert f"{DETECTOR} version {version}" in capture.SoftwareVersions
 
 
-@pytest.mark.parametrize("arguments", [("predict", "film.dcm", "--model", "x"), ("node", "--capture", "false")])
+@pytest.mark.parametrize("arguments", [("predict", "image.dcm", "--model", "x"), ("node", "--capture", "false")])
 def test_a_detector_whose_boxes_nothing_would_show_is_refused(
     arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,15 +281,16 @@ def test_mutual_tls_accepts_peers_with_a_certificate_and_no_others(tmp_path: Pat
     node, pacs = files["node"], files["pacs"]
     flags = {"--certificate": str(node.certificate), "--key": str(node.key), "--authorities": str(node.authorities)}
     with run_provider(make_settings(tmp_path / "node", **flags)) as running:
-        film = radiographs[0]
-        assert send(running.port, film, tls=pacs) == 0
+        image = radiographs[0]
+        assert send(running.port, image, tls=pacs) == 0
         assert len(running.queue.received()) == 1
-        assert send(running.port, film, tls=replace(strangers, authorities=pacs.authorities)) != 0
-        anonymous = [dcmtk("storescu"), "-aet", PACS_TITLE, "-aec", NODE_TITLE, "+tla", "+cf", str(pacs.authorities)]
-        assert subprocess.run([*anonymous, "127.0.0.1", str(running.port), str(film)], capture_output=True).returncode
-        assert send(running.port, film) != 0, "without TLS"
+        assert send(running.port, image, tls=replace(strangers, authorities=pacs.authorities)) != 0
+        command = [dcmtk("storescu"), "-aet", PACS_TITLE, "-aec", NODE_TITLE, "+tla", "+cf", str(pacs.authorities)]
+        result = subprocess.run([*command, "127.0.0.1", str(running.port), str(image)], capture_output=True)
+        assert result.returncode != 0, "without a certificate"
+        assert send(running.port, image) != 0, "without TLS"
         silent = announce(running.port)  # a handshake that does not go on holds nobody up
-        assert send(running.port, film, tls=pacs) == 0
+        assert send(running.port, image, tls=pacs) == 0
         silent.close()
         assert len(running.queue.received()) == 1
 
