@@ -88,6 +88,17 @@ def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
 
 
+def test_a_step_with_the_parameter_file_of_the_project_imports_no_other_step(repository):
+    code = (
+        "import sys; from cxr.cli.main import find_command, parse_step\n"
+        "step, words = find_command(['resplit', '--params', 'params.yaml'])\n"
+        "parse_step(step, words)\n"
+        "print(sorted(name for name in sys.modules if name in {'cxr.steps.serve', 'cxr.kubeflow.actions.submit'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[]\n", result.stderr
+
+
 def test_unknown_step_lists_the_steps():
     result = run("trane")
     assert result.returncode == 2
