@@ -166,6 +166,7 @@ def weights(folder):
     return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
 
 
+@pytest.mark.exhaustive  # test_session.py resumes in each phase, test_tune.py kills processes
 def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project):
     killed = train(project)
     deadline = time.monotonic() + 200
