@@ -91,7 +91,7 @@ def test_all_wrong_parameters_are_reported_together_with_status_2(tmp_path):
 def test_unknown_step_lists_the_steps():
     result = run("trane")
     assert result.returncode == 2
-    assert "fetch, validate, resplit" in result.stderr
+    assert "fetch, validate, validate_shard, resplit" in result.stderr
 
 
 def test_missing_parameter_file_is_named(tmp_path):
