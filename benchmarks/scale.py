@@ -95,7 +95,7 @@ def measured(page: str) -> dict[str, float]:
 
 
 def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
-    """Count the tasks of a training without detectors that read the raw images.
+    """Count the tasks of a training without detectors and without shards that read the raw images.
 
     Args:
         models: models that are trained.
@@ -105,7 +105,8 @@ def readers(models: Sequence[str], recipes: Sequence[str]) -> dict[str, int]:
         Number of tasks by step.
     """
     times = {"preprocess": len(recipes), "train": len(models), "evaluate": len(models)}
-    times |= dict.fromkeys(("predict", "train_regions", "evaluate_regions"), 0)
+    others = ("predict", "train_regions", "evaluate_regions", "validate_shard", "reference_shard")
+    times |= dict.fromkeys(others, 0)
     return {
         name: times.get(name, 1)
         for name in component_images()

@@ -32,8 +32,8 @@ def pipeline(graph: "PipelineGraph") -> "BaseComponent":
     def training(source: str = graph.source, data_version: str = graph.data_version) -> None:
         with dsl.ExitHandler(graph.outcome_task(), name="steps"):
             data = graph.task("fetch", {}, source=source, data_version=data_version).outputs["data"]
-            found = graph.image_results("validate_shard", {"data": data})
-            manifest = graph.task("validate", {"data": data, **found}).outputs["manifest"]
+            results = graph.image_results("validate_shard", {"data": data})
+            manifest = graph.task("validate", {"data": data, **results}).outputs["manifest"]
             splits = graph.task("resplit", {"manifest": manifest}).outputs["splits"]
             if graph.models:
                 split_images = {"data": data, "splits": splits}

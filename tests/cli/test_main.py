@@ -102,7 +102,7 @@ def test_a_step_with_the_parameter_file_of_the_project_imports_no_other_step(rep
 def test_unknown_step_lists_the_steps():
     result = run("trane")
     assert result.returncode == 2
-    assert "fetch, validate, resplit" in result.stderr
+    assert "fetch, validate, validate_shard, resplit" in result.stderr
 
 
 def test_missing_parameter_file_is_named(tmp_path):

@@ -23,6 +23,7 @@ REQUIRED = {
     "architecture": "shallow",
     "system": "S1",
     "recipe": "s1_resize",
+    "shard": "1/1",
     "nodes": {"count": 2, "image": "a", "claim": "b", "runtime": "c", "resources": {}, "hours": 1, "user": 10001},
 }
 """Values of required parameters that do not accept every text."""

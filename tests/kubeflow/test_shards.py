@@ -154,8 +154,8 @@ def test_a_container_finds_the_folders_of_all_shards(tmp_path, store):
         assert shards["prepared.11"] == Path(f"{mount}{folders[10]}")
         return
     with linked_folders(Train, {"splits": "/splits"}, shards) as flags:
-        found = {path.parent.name: path.read_text() for path in Path(flags["prepared"]).glob("*/shard.json")}
-    assert found == {str(number): f"shard-{number}" for number in range(1, 12)}
+        texts = {path.parent.name: path.read_text() for path in Path(flags["prepared"]).glob("*/shard.json")}
+    assert texts == {str(number): f"shard-{number}" for number in range(1, 12)}
     assert flags["splits"] == "/splits"
 
 

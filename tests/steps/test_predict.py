@@ -329,7 +329,7 @@ def test_a_store_that_only_fails_ends_the_run(
     store.altered = {f"ward/{number:02d}.jpeg" for number in range(2, 40)}
     output = tmp_path / "rows.csv"
     arguments = ("--source", f"s3://{store.bucket}/ward", "--endpoint_url", store.url, "--model", model)
-    assert predict(*arguments, "--output", output, "--part_size", 5) == 1
+    assert predict(*arguments, "--output", output, "--part_size", 40) == 1
     assert "other bytes than were listed" in capsys.readouterr().err
     assert not output.exists()
     assert sum(map(len, store.ranges.values())) < 38 * 5, "not all objects are tried"

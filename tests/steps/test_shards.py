@@ -24,7 +24,7 @@ from cxr.steps.validate_shard import ValidateShard
 from support.folder_digests import folder_digests
 from support.model_folders import ModelFolders, write_models
 
-COUNTS = [3, 10]
+COUNTS = [3, pytest.param(10, marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_predictions_of_shards_are_joined(folders: ModelFolders, tmp_path: Path, count: int, suffix: str) -> None:
+def test_the_predictions_of_shards_are_joined(
+    folders: ModelFolders, tmp_path: Path, count: int, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "images").mkdir()
     for path in folders.images[:12]:
         (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
@@ -135,9 +137,11 @@ def test_the_predictions_of_shards_are_joined(folders: ModelFolders, tmp_path: P
     for shard in all_shards(count):
         output = tmp_path / "scored" / str(shard.number)
         assert main([*common, "--predictions", str(output), "--shard", str(shard)]) == 0
-    kept = sum(1 for _ in tmp_path.glob("scored/*/*.parquet"))
+    parts = list(tmp_path.glob("scored/*/*.parquet"))
+    predicted_again = count_calls(monkeypatch, "cxr.inference.scoring.batch._predict_batch")
     assert main([*common, "--output", str(tmp_path / f"joined{suffix}"), "--scored", str(tmp_path / "scored")]) == 0
-    assert kept == 7  # parts of two files, one of them with one
+    assert predicted_again() == 0
+    assert len(parts) == 7  # parts of two files, one of them with one
     assert (tmp_path / f"joined{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert not list(tmp_path.glob("scored/.*"))
 

@@ -47,15 +47,15 @@ class JoinedImages:
         """
         if isinstance(rows, slice):
             return self[np.arange(*rows.indices(len(self)))]
-        wanted = np.asarray(rows, dtype=np.int64)
-        if np.any((wanted < 0) | (wanted >= len(self))):
+        numbers = np.asarray(rows, dtype=np.int64)
+        if np.any((numbers < 0) | (numbers >= len(self))):
             raise IndexError(f"expected rows from 0 to {len(self) - 1}, received rows={rows}")
-        owners = np.searchsorted(self._starts, wanted, side="right") - 1  # an empty array owns no row
-        if wanted.ndim == 0:
-            image: NDArray[np.uint8] = self._arrays[owners][wanted - self._starts[owners]]
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1  # an empty array owns no row
+        if numbers.ndim == 0:
+            image: NDArray[np.uint8] = self._arrays[owners][numbers - self._starts[owners]]
             return image
-        images = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
+        images = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)
         for owner in np.unique(owners):
             mask = owners == owner
-            images[mask] = self._arrays[owner][wanted[mask] - self._starts[owner]]
+            images[mask] = self._arrays[owner][numbers[mask] - self._starts[owner]]
         return images

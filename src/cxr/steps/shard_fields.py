@@ -27,6 +27,8 @@ def _check_shard(text: str) -> str:
 
 ShardText = Annotated[str, AfterValidator(_check_shard)]
 """A shard such as ``2/10``."""
+_UNLIMITED_BYTES = 2**62
+"""Size of the results of a shard, which are an output: none of them is removed."""
 SHARD_DESCRIPTION = "Part of the images to work on, NUMBER/COUNT, for example 2/10"
 
 
@@ -111,9 +113,6 @@ def open_shard_cache(results: Path, shard: Shard, cache: Path) -> ResultCache:
 
     write_json(results / SHARD_FILE, asdict(shard))
     return ResultCache(results, _UNLIMITED_BYTES, code_version, [cache])
-
-
-_UNLIMITED_BYTES = 2**62
 
 
 def _run_shard(step: ShardedStep, folder: Path, shard: Shard) -> None:

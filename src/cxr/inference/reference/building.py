@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,15 +89,10 @@ def build_reference(
         DataError: if there are too few training images.
         ImageError: if an image cannot be decoded.
     """
-    import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
-    from threadpoolctl import threadpool_limits
-
     samples = {split: draw_images(splits, split, max_images, seed) for split in _SPLITS}
     train = samples.pop("train")
     known = _known_features(cache)
-    # One thread computes with these small matrices quickly. Several threads wait for each other, for minutes on a busy
-    # processor.
-    with threadpool_limits(1):
+    with _single_threaded_matrices():
         fitted = fit_reference(
             _map_images(images, train, known, lambda features, _: features, "describe train images", workers),
             train["group"].tolist(),
@@ -150,7 +146,8 @@ def describe_images(
     drawn = pd.concat([draw_images(splits, split, max_images, seed) for split in _SPLITS])
     start, end = shard.bounds(len(drawn))
     known = _known_features(cache)
-    _map_images(images, drawn.iloc[start:end], known, lambda *_: None, f"describe images {shard}", workers)
+    with _single_threaded_matrices():
+        _map_images(images, drawn.iloc[start:end], known, lambda *_: None, f"describe images {shard}", workers)
 
 
 def check_unseen_image(
@@ -227,6 +224,19 @@ def error_rates(checks: Sequence[ReferenceCheck]) -> dict[str, Any]:
             if pose != "upright"
         },
     }
+
+
+@contextmanager
+def _single_threaded_matrices() -> Iterator[None]:
+    """Let one thread compute with each matrix.
+
+    They are small. Several threads would wait for each other, for minutes on a busy processor.
+    """
+    import sklearn.linear_model  # noqa: F401  # the limit below is for libraries that are loaded already
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 def _known_features(cache: ResultCache) -> KeptResults[PosedFeatures]:
