@@ -164,7 +164,7 @@ class Validate(TrackingStep, CachingStep):
         from cxr.data.checks.measurement import CHECKED_COLUMNS
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
-        from cxr.data.exploration.report import REPORTED_COLUMNS, write_report
+        from cxr.data.exploration.report import IMAGE_COLUMNS, LISTED_COLUMNS, write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, read_manifest
         from cxr.images.decoding import ImageLimits
         from cxr.images.reading_options import ReadingOptions
@@ -224,7 +224,9 @@ class Validate(TrackingStep, CachingStep):
         card = acceptance.complete_card(dataset_card, read(("bytes",)))
         write_report(
             self.report / EXPLORATION_FILE,
-            read(REPORTED_COLUMNS),
+            read(IMAGE_COLUMNS, where=[("status", "=", "accepted")]),
+            read((*IMAGE_COLUMNS, "sha256"), where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
+            read(LISTED_COLUMNS, where=[("status", "!=", "accepted")]),
             self.data,
             card,
             results,
