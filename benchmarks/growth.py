@@ -123,7 +123,9 @@ def private_bytes(pid: int | str = "self") -> int:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:")))
+    return sum(
+        1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))
+    )
 
 
 def _bytes_of_tree(pid: int) -> int:

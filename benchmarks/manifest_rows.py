@@ -106,9 +106,7 @@ def validate(rows: int, folder: Path) -> None:
         cv2.imwrite(str(folder / IMAGE), np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
         left_out = read(LISTED_COLUMNS, where=[("status", "!=", "accepted")])
         page = folder / "exploration.html"
-        write_report(
-            page, *shown, left_out, folder, CARD, results, comparison, digest=digest, max_pixels=10**6, seed=0
-        )
+        write_report(page, *shown, left_out, folder, CARD, results, comparison, digest=digest, max_pixels=10**6, seed=0)
 
     measured("validate: report", report)
     measured(
@@ -148,8 +146,9 @@ def invented_rows(rows: int) -> Iterator[pd.DataFrame]:
         content = np.where(number % 100 == 99, number - 1, number)
         is_left_out = number % 1000 == 500
         series = np.where(is_normal, "IM", "bacteria")
+        files = zip(label, series, number.tolist(), strict=True)
         table = {
-            "path": [f"train/{name}/{kind}-{place:08d}.jpeg" for name, kind, place in zip(label, series, number, strict=True)],
+            "path": [f"train/{name}/{kind}-{place:08d}.jpeg" for name, kind, place in files],
             "sha256": [f"{place * 0x9E3779B97F4A7C15 % 2**64:016x}" * 4 for place in content.tolist()],
             "bytes": generator.integers(5_000, 9_000, count),
             "label": label,

@@ -346,7 +346,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, help="print the tables for this number of images, and write nothing")
     parser.add_argument(
-        "--run", type=int, nargs="+", metavar="N", help="run fetch to evaluate on three or more rising numbers of images"
+        "--run",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="run fetch to evaluate on three or more rising numbers of images",
     )
     arguments = parser.parse_args()
     if arguments.run is not None:

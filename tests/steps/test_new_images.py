@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cxr.images.recipes import RECIPES
 from cxr.steps.preprocess import Preprocess
 from cxr.steps.reference import DescribeReference
 from cxr.steps.resplit import Resplit

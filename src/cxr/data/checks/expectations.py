@@ -79,9 +79,7 @@ def run_checks(
     ]
 
 
-def _measure(
-    checks: Sequence[Check], manifest: pd.DataFrame, comparison: DatasetComparison
-) -> dict[str, Measurement]:
+def _measure(checks: Sequence[Check], manifest: pd.DataFrame, comparison: DatasetComparison) -> dict[str, Measurement]:
     """Measure each check; the rows of drift are named after the statistics."""
     files, drift = FileValues(manifest), comparison.table
     is_stable, statistics = ~drift["drifted"].to_numpy(dtype=bool), drift["statistic"] + " of " + drift["group"]

@@ -32,7 +32,7 @@ def count_copies(
     """Count how often a content occurs, name the groups of files that show one image, and count what differs in each.
 
     Args:
-        column: reads a column of the manifest: sha256, phash, label, patient, official_split. One is in memory at a time.
+        column: reads a column of the manifest: sha256, phash, label, patient or official_split, one at a time.
         find_pairs: finds pairs among the different contents; see
             :func:`cxr.data.manifest.duplicates.find_near_duplicates`.
         load: gives the grey image, uint8 ``(height, width)``, of a row.
@@ -93,6 +93,7 @@ def _name_groups(
     is_repeated = np.flatnonzero(members.to_numpy(dtype=np.int64, na_value=0) > 1)
     names = pd.Series([""], dtype="string").repeat(len(image)).reset_index(drop=True)
     names.iloc[is_repeated] = [
-        prefix + digest.ljust(_DIGEST_BYTES, b"\0").hex()[:NAME_LENGTH] for digest in digests[image[is_repeated]].tolist()
+        prefix + digest.ljust(_DIGEST_BYTES, b"\0").hex()[:NAME_LENGTH]
+        for digest in digests[image[is_repeated]].tolist()
     ]
     return names
