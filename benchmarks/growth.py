@@ -105,7 +105,7 @@ def run_step(step: str, arguments: Sequence[str], folder: Path) -> Usage:
 def _watch(process: subprocess.Popen[bytes], step: str, messages: IO[bytes]) -> Usage:
     started, most = time.perf_counter(), 0
     while True:
-        most = max(most, _private_bytes(process.pid))
+        most = max(most, _bytes_of_tree(process.pid))
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
@@ -117,15 +117,24 @@ def _watch(process: subprocess.Popen[bytes], step: str, messages: IO[bytes]) -> 
     return Usage(usage.ru_utime + usage.ru_stime, time.perf_counter() - started, most / 1e6)
 
 
-def _private_bytes(pid: int) -> int:
-    """Anonymous memory of a process and of all that it has started; 0 for one that has ended."""
+def private_bytes(pid: int | str = "self") -> int:
+    """Tell what a process holds for itself: memory that the kernel cannot take back; 0 for one that has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(
+        1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))
+    )
+
+
+def _bytes_of_tree(pid: int) -> int:
+    """What a process and all that it has started hold for themselves."""
+    try:
         children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in _children(task)]
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    own = sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:")))
-    return own + sum(_private_bytes(child) for child in children)
+    return private_bytes(pid) + sum(_bytes_of_tree(child) for child in children)
 
 
 def _children(task: Path) -> list[int]:

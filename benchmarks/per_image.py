@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cxr.data.checks.rules import CheckBounds
 from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, DatasetCard
 from cxr.data.exploration.report import write_report
 from cxr.data.image_folder import ImageFolder
-from cxr.data.manifest.builder import build_manifest
+from cxr.data.manifest.builder import build_manifest, read_manifest
 from cxr.data.phantom.dataset import draw_dataset
 from cxr.data.splitting import assign_splits
 from cxr.images.decoding import MAX_BYTES, ImageLimits
@@ -76,13 +77,20 @@ def main() -> None:
             draw_dataset(data, images=60, seed=0)
         else:
             data = unpacked(arguments.source, Path(scratch) / "data")
-        manifest = build_manifest(ImageFolder(data), workers=1, progress=False, **MANIFEST_PARAMETERS)
+        look = partial(
+            build_manifest,
+            ImageFolder(data),
+            Path(scratch),
+            workers=1,
+            progress=False,
+            **MANIFEST_PARAMETERS,
+        )
+        look()
+        manifest = read_manifest(Path(scratch))
         count = len(manifest)
         megapixels = (manifest["width"] * manifest["height"]).mean() / 1e6
         print(f"{count} images of {megapixels:.2f} megapixels and {manifest['bytes'].mean() / 1e3:.0f} KB on average\n")
-        looked = core_seconds(
-            lambda: build_manifest(ImageFolder(data), workers=1, progress=False, **MANIFEST_PARAMETERS), TIMES
-        )
+        looked = core_seconds(look, TIMES)
         line("validate, look at an image", 1e3 * looked / count, "ms")
         files = [data / path for path in manifest["path"]]
         floor = core_seconds(lambda: [read_hash_and_decode(file) for file in files], TIMES)
@@ -210,6 +218,8 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
         write_report(
             folder / "exploration.html",
             shown,
+            shown.head(0),
+            shown.head(0),
             ImageFolder(data),
             CARD,
             results,

@@ -1,13 +1,15 @@
-"""Write the tables of docs/scale.md: what the pipeline needs for more images, computed from the measured cost of one.
+"""Write the tables of docs/scale.md: how the steps grow, and what the pipeline needs for more images.
 
-`python benchmarks/scale.py` writes the page. `python benchmarks/scale.py --images 250000` prints the tables for another
-number of images. The figures per image are read from docs/benchmarks.md, which `make benchmarks` writes. Epochs,
-recipes and limits are read from params.yaml.
+`python benchmarks/scale.py` writes the tables that are computed from the measured cost of one image, and
+`python benchmarks/scale.py --images 250000` prints them for another number of images. The figures per image are read
+from docs/benchmarks.md, which `make benchmarks` writes. Epochs, recipes and limits are read from params.yaml.
+`python benchmarks/scale.py --run 1000 10000 100000` runs the steps on so many small images and writes what they used.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from cxr.steps.base import Input
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE, MEASURED = PROJECT / "docs" / "scale.md", PROJECT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- begin: written by benchmarks/scale.py -->", "<!-- end -->"
+RUN_BEGIN, RUN_END = "<!-- begin: written by benchmarks/scale.py --run -->", "<!-- end of the run -->"
 PUBLIC = sum(COUNTS.values())
 SIZES = (PUBLIC, 100_000, 10_000_000)
 UNITS = {"ns": 1e-9, "ms": 1e-3, "of a million": 1e-6, "bytes": 1.0, "MiB": 2.0**20}
@@ -300,9 +303,31 @@ def page(before: str, params: Mapping[str, Any], cost: Mapping[str, float]) -> s
     Returns:
         The page with the new tables.
     """
-    head, _, rest = before.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{text(params, cost, SIZES)}\n\n{END}{tail}"
+    return _replace(before, BEGIN, text(params, cost, SIZES), END)
+
+
+def _replace(before: str, begin: str, part: str, end: str) -> str:
+    head, _, rest = before.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n\n{part}\n\n{end}{tail}"
+
+
+def run(parser: argparse.ArgumentParser, sizes: Sequence[int]) -> None:
+    """Run the steps on small images, and write what they used to the page.
+
+    Args:
+        parser: reports wrong sizes.
+        sizes: numbers of images.
+    """
+    from growth import measure, table
+
+    from cxr.training.device import processor_name
+
+    if len(sizes) < 3 or list(sizes) != sorted(set(sizes)):
+        parser.error(f"expected three or more rising numbers of images, received --run {' '.join(map(str, sizes))}")
+    measured_growth = table({size: measure(size) for size in sizes})
+    part = f"On {processor_name()}, {os.cpu_count()} cores. {measured_growth}"
+    PAGE.write_text(_replace(PAGE.read_text(encoding="utf-8"), RUN_BEGIN, part, RUN_END), encoding="utf-8")
 
 
 def _cell(amount: float, limit: float | None) -> str:
@@ -318,10 +343,21 @@ def _number(amount: float) -> str:
 
 
 def main() -> None:
-    """Write the page, or print the tables of one size."""
+    """Write the page, print the tables of one size, or run the steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, help="print the tables for this number of images, and write nothing")
-    images = parser.parse_args().images
+    parser.add_argument(
+        "--run",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="run fetch to evaluate on three or more rising numbers of images",
+    )
+    arguments = parser.parse_args()
+    if arguments.run is not None:
+        run(parser, arguments.run)
+        return
+    images = arguments.images
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     cost = measured(MEASURED.read_text(encoding="utf-8"))
     if images is None:

@@ -29,7 +29,9 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     table.to_parquet(path, index=False, write_page_checksum=True)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, where: Sequence[tuple[str, str, str]] = ()
+) -> pd.DataFrame:
     """Read a table that a step has written.
 
     Of 900 files with one changed bit each, 4 were read with other values: their change was in the names and the
@@ -38,6 +40,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     Args:
         path: the Parquet file.
         columns: names of the columns to read; all if None.
+        where: conditions that the rows must meet, each a column, ``=`` or ``!=``, and a text; all rows if there are
+            none.
 
     Returns:
         The table.
@@ -50,7 +54,10 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
 
     with _explained(path):
         return pd.read_parquet(
-            path, columns=None if columns is None else list(columns), page_checksum_verification=True
+            path,
+            columns=None if columns is None else list(columns),
+            filters=list(where) or None,
+            page_checksum_verification=True,
         )
 
 

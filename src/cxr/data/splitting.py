@@ -34,8 +34,8 @@ NOT_SAMPLED = "not sampled"
 SHARED_WITH_TEST = "patient or picture also in the official test set"
 """Reasons why an image is excluded."""
 
-MANIFEST_COLUMNS = ("path", "status", "sha256", "label", "subtype", "patient", "duplicate_group", "official_split")
-"""Columns of the manifest that a split is made from."""
+MANIFEST_COLUMNS = ("path", "sha256", "label", "subtype", "patient", "duplicate_group", "official_split")
+"""Columns of the accepted images of a manifest that a split is made from."""
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,9 @@ def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
 def _accepted_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     columns = [name for name in MANIFEST_COLUMNS if name in manifest]
     rows = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
-    rows = rows.sort_values("path", ignore_index=True)
+    if not rows["path"].is_monotonic_increasing:  # sorted rows need no copy
+        rows = rows.sort_values("path")
+    rows = rows.reset_index(drop=True)
     rows["subtype"] = rows["subtype"].fillna(UNKNOWN).replace("", UNKNOWN)
     incomplete = rows[~rows["label"].isin(CLASSES) | (rows["patient"].fillna("") == "")]
     if rows.empty or len(incomplete):

@@ -67,7 +67,9 @@ class Resplit(Step):
         from cxr.data.splitting import MANIFEST_COLUMNS, assign_splits
 
         parameters = self.model_dump(include=set(self.parameters()), mode="json")
-        manifest = read_table(self.manifest / MANIFEST_FILE, columns=MANIFEST_COLUMNS)
+        manifest = read_table(
+            self.manifest / MANIFEST_FILE, columns=MANIFEST_COLUMNS, where=[("status", "=", "accepted")]
+        )
         splits = assign_splits(manifest, **parameters)
         check_split(splits, manifest)
         write_split(splits, parameters, self.splits)

@@ -175,7 +175,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         from cxr.data.checks.measurement import CHECKED_COLUMNS
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
-        from cxr.data.exploration.report import REPORTED_COLUMNS, write_report
+        from cxr.data.exploration.report import IMAGE_COLUMNS, LISTED_COLUMNS, write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, read_manifest
 
         dataset_card = DatasetCard.read(self.data)
@@ -222,7 +222,9 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         card = acceptance.complete_card(dataset_card, read(("bytes",)))
         write_report(
             self.report / EXPLORATION_FILE,
-            read(REPORTED_COLUMNS),
+            read(IMAGE_COLUMNS, where=[("status", "=", "accepted")]),
+            read((*IMAGE_COLUMNS, "sha256"), where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
+            read(LISTED_COLUMNS, where=[("status", "!=", "accepted")]),
             images,
             card,
             results,

@@ -69,7 +69,24 @@ def write_page(path: Path, frame: pd.DataFrame, data: Path) -> None:
         CheckResult("decodable", "Every file can be read", "warning", True, "all files", "readable files"),
     ]
     comparison = compare_datasets(BaselineStatistics.from_manifest(frame, CARD, "a" * 64), None)
-    write_report(path, frame, ImageFolder(data), CARD, results, comparison, digest="a" * 64, max_pixels=PIXELS, seed=0)
+    accepted, left_out = frame[frame["status"] == "accepted"], frame[frame["status"] != "accepted"]
+    write_report(
+        path,
+        accepted,
+        repeated(accepted),
+        left_out,
+        ImageFolder(data),
+        CARD,
+        results,
+        comparison,
+        digest="a" * 64,
+        max_pixels=PIXELS,
+        seed=0,
+    )
+
+
+def repeated(accepted: pd.DataFrame) -> pd.DataFrame:
+    return accepted[accepted["duplicate_group"] != ""]
 
 
 def test_the_page_loads_nothing_and_runs_no_script(page: str) -> None:
@@ -154,14 +171,14 @@ def test_samples_show_each_subtype_and_each_patient_once(data: Path, frame: pd.D
 
 def test_duplicates_are_shown_side_by_side(data: Path, frame: pd.DataFrame) -> None:
     accepted = frame[frame["status"] == "accepted"]
-    (group,) = show_duplicates(accepted, ImageFolder(data), max_pixels=PIXELS)
+    (group,) = show_duplicates(repeated(accepted), ImageFolder(data), max_pixels=PIXELS)
     assert group.title == "Same bytes"
     assert [thumbnail.path[-17:] for thumbnail in group.images] == ["IM-0002-0001.jpeg", "IM-0002-0002.jpeg"]
     assert group.note == ""
     pneumonia = frame["path"].str.contains("person0_bacteria")
     twin = frame.copy()
     twin.loc[pneumonia, "duplicate_group"] = accepted["duplicate_group"].max()
-    (group,) = show_duplicates(twin[twin["status"] == "accepted"], ImageFolder(data), max_pixels=PIXELS)
+    (group,) = show_duplicates(repeated(twin[twin["status"] == "accepted"]), ImageFolder(data), max_pixels=PIXELS)
     assert group.title == "Same look"
     assert "both labels" in group.note
 

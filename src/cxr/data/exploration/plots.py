@@ -44,6 +44,7 @@ _STYLE: dict[str, Any] = {
     "savefig.facecolor": "none",
 }
 _MANY_POINTS = 400
+_MAX_POINTS = 10_000
 
 
 def draw_subtype_shares(images: pd.DataFrame) -> str:
@@ -104,7 +105,7 @@ def draw_official_splits(images: pd.DataFrame) -> str:
 
 
 def draw_image_sizes(images: pd.DataFrame) -> str:
-    """Draw width against height.
+    """Draw width against height, of some images where there are many.
 
     Args:
         images: accepted images.
@@ -117,7 +118,7 @@ def draw_image_sizes(images: pd.DataFrame) -> str:
 
     def draw(axes: Axes) -> None:
         # One scatter in shuffled order: with one scatter per class, the second class would cover the first.
-        mixed = images.sample(frac=1, random_state=0)
+        mixed = images.sample(min(len(images), _MAX_POINTS), random_state=0)
         axes.scatter(
             mixed["width"],
             mixed["height"],

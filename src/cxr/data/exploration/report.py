@@ -18,9 +18,8 @@ from cxr.files import write_text
 from cxr.images.problems import TRAINING_PROBLEMS
 from cxr.images.raw_images import RawImages
 
-REPORTED_COLUMNS = (
+IMAGE_COLUMNS = (
     "path",
-    "sha256",
     "bytes",
     "label",
     "subtype",
@@ -30,21 +29,23 @@ REPORTED_COLUMNS = (
     "height",
     "mode",
     "grey",
-    "problem",
-    "detail",
-    "status",
     "mean",
     "std",
     "duplicate_group",
 )
-"""Columns of a manifest that the report looks at."""
+"""Columns of a manifest that the report shows of accepted images."""
+
+LISTED_COLUMNS = ("path", "problem", "detail", "status")
+"""The same of the files that were left out."""
 
 _MAX_LISTED = 100
 
 
 def write_report(
     page: Path,
-    manifest: pd.DataFrame,
+    accepted: pd.DataFrame,
+    repeated: pd.DataFrame,
+    left_out: pd.DataFrame,
     raw: RawImages,
     card: DatasetCard,
     results: Sequence[CheckResult],
@@ -58,7 +59,9 @@ def write_report(
 
     Args:
         page: file to write.
-        manifest: one row per file; see :func:`cxr.data.manifest.builder.build_manifest`.
+        accepted: accepted images of a manifest, with :data:`IMAGE_COLUMNS`.
+        repeated: those of them that are in a group of duplicates, with ``sha256``, too.
+        left_out: all other files, with :data:`LISTED_COLUMNS`.
         raw: the raw images, for thumbnails.
         card: card of the data set.
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
@@ -67,9 +70,7 @@ def write_report(
         max_pixels: largest number of pixels to decode.
         seed: seed of the sampled images and of the classifiers of shortcuts.
     """
-    accepted = manifest[manifest["status"] == "accepted"]
     images = accepted.assign(subtype=accepted["subtype"].fillna("unknown")).reset_index(drop=True)
-    left_out = manifest[manifest["status"] != "accepted"]
     environment = Environment(
         loader=PackageLoader("cxr.data.exploration"),
         autoescape=select_autoescape(["html"]),
@@ -87,7 +88,7 @@ def write_report(
         left_out=left_out.head(_MAX_LISTED).to_dict("records"),
         more_left_out=max(0, len(left_out) - _MAX_LISTED),
         problems=TRAINING_PROBLEMS,
-        **(_image_sections(images, raw, max_pixels, seed) if len(images) else {}),
+        **(_image_sections(images, repeated, raw, max_pixels, seed) if len(images) else {}),
     )
     write_text(page, html)
 
@@ -110,13 +111,15 @@ def _headline_numbers(
     ]
 
 
-def _image_sections(images: pd.DataFrame, raw: RawImages, max_pixels: int, seed: int) -> dict[str, Any]:
+def _image_sections(
+    images: pd.DataFrame, repeated: pd.DataFrame, raw: RawImages, max_pixels: int, seed: int
+) -> dict[str, Any]:
     """Make the plots and thumbnails of the accepted images."""
     aurocs = shortcut_aurocs(images, seed=seed)
     strong = aurocs[aurocs >= CAUTION_AUROC].drop(ALL_FACTS, errors="ignore")
     sizes = images[["width", "height"]].drop_duplicates()
-    groups = images.loc[images["duplicate_group"].fillna("") != "", "duplicate_group"].value_counts()
-    repeated = groups[groups > 1]
+    groups = repeated["duplicate_group"].value_counts()
+    groups = groups[groups > 1]
     return {
         "shares": plots.draw_subtype_shares(images),
         "splits": plots.draw_official_splits(images),
@@ -131,8 +134,8 @@ def _image_sections(images: pd.DataFrame, raw: RawImages, max_pixels: int, seed:
         "all_together": f"{aurocs.iloc[-1]:.2f}",
         "averages": thumbnails.average_images(images, raw, max_pixels=max_pixels, seed=seed),
         "samples": thumbnails.sample_images(images, raw, max_pixels=max_pixels, seed=seed),
-        "duplicates": thumbnails.show_duplicates(images, raw, max_pixels=max_pixels),
-        "duplicate_files": int(repeated.sum()),
-        "duplicate_groups": len(repeated),
+        "duplicates": thumbnails.show_duplicates(repeated, raw, max_pixels=max_pixels),
+        "duplicate_files": int(groups.sum()),
+        "duplicate_groups": len(groups),
         "odd": thumbnails.show_unusual_modes(images, raw, max_pixels=max_pixels),
     }

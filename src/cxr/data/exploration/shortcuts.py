@@ -31,6 +31,9 @@ CAUTION_AUROC = 0.6
 ALL_FACTS = "all together"
 """Name of the classifier that uses all facts."""
 
+MAX_IMAGES = 10_000
+"""Images that the classifiers are trained and judged on, at most: with more, an AUROC changes by less than 0.01."""
+
 _FOLDS = 5
 
 
@@ -40,12 +43,14 @@ def shortcut_aurocs(images: pd.DataFrame, *, seed: int) -> pd.Series[float]:
     Args:
         images: accepted images, with ``label``, ``patient``, ``bytes``, ``width``, ``height``, ``mean``,
             ``std`` and ``mode``.
-        seed: seed of folds and classifier.
+        seed: seed of the draw of :data:`MAX_IMAGES` images, of the folds and of the classifiers.
 
     Returns:
         AUROC (0..1; 0.5 is chance) by name of the fact, that of :data:`ALL_FACTS` last; NaN where a class has
         too few patients to be cross-validated.
     """
+    if len(images) > MAX_IMAGES:
+        images = images.sample(MAX_IMAGES, random_state=seed)
     facts = images.assign(colour_mode=~images["mode"].isin(["L", "1", "I", "I;16"]))[list(FILE_FACTS)]
     target: NDArray[np.int64] = (images["label"] == PNEUMONIA).to_numpy().astype(np.int64)
     groups = pd.factorize(images["patient"])[0]

@@ -147,7 +147,7 @@ def show_duplicates(
     """Show images that occur more than once side by side, the worst groups first.
 
     Args:
-        images: accepted images.
+        images: accepted images in groups of duplicates.
         raw: the raw images.
         max_pixels: largest number of pixels to decode.
         groups: largest number of groups of each kind (same bytes, same look).
@@ -155,8 +155,7 @@ def show_duplicates(
     Returns:
         One row per group: those with both labels first, then those of several official splits or patients.
     """
-    repeated = images[images["duplicate_group"].fillna("") != ""]
-    facts = repeated.groupby("duplicate_group").agg(
+    facts = images.groupby("duplicate_group").agg(
         labels=("label", "nunique"),
         splits=("official_split", "nunique"),
         patients=("patient", "nunique"),
@@ -170,7 +169,7 @@ def show_duplicates(
     remarks = {"labels": "both labels", "splits": "two official splits", "patients": "two patients"}
     rows = []
     for group, fact in shown.iterrows():
-        members = repeated[repeated["duplicate_group"] == group].head(6)
+        members = images[images["duplicate_group"] == group].head(6)
         title = "Same bytes" if fact["same_bytes"] else "Same look"
         note = ", ".join(remark for column, remark in remarks.items() if fact[column] > 1)
         rows.append(ThumbnailRow(title, _make_thumbnails(members, raw, max_pixels), note))

@@ -179,12 +179,15 @@ def content_digest(frame: pd.DataFrame) -> str:
     return digest_of_lines(frame[["path", "sha256"]], separator="\0", ending="\n")
 
 
-def read_manifest(folder: Path, columns: Sequence[str] = tuple(MANIFEST_DTYPES)) -> pd.DataFrame:
+def read_manifest(
+    folder: Path, columns: Sequence[str] = tuple(MANIFEST_DTYPES), where: Sequence[tuple[str, str, str]] = ()
+) -> pd.DataFrame:
     """Read a manifest written by :func:`build_manifest`.
 
     Args:
         folder: the folder.
         columns: names of the columns to read. All of them take 400 bytes of memory for a row.
+        where: conditions that the rows must meet; see :func:`cxr.tables.read_table`.
 
     Returns:
         The columns, with the types of :data:`MANIFEST_DTYPES`.
@@ -195,7 +198,7 @@ def read_manifest(folder: Path, columns: Sequence[str] = tuple(MANIFEST_DTYPES))
     path = folder / MANIFEST_FILE
     if missing := [name for name in columns if name not in table_columns(path)]:
         raise DataError(f"expected the columns of a manifest, received {folder} without {missing}; run `cxr validate`")
-    return read_table(path, columns).astype({name: MANIFEST_DTYPES[name] for name in columns})
+    return read_table(path, columns, where).astype({name: MANIFEST_DTYPES[name] for name in columns})
 
 
 def _complete_policy(policy: Mapping[str, ProblemAction], naming: str) -> dict[str, ProblemAction]:

@@ -32,7 +32,7 @@ def count_copies(
     """Count how often a content occurs, name the groups of files that show one image, and count what differs in each.
 
     Args:
-        column: reads a column of the manifest: sha256, phash, label, patient, official_split. One is in memory at a time.
+        column: reads a column of the manifest: sha256, phash, label, patient or official_split, one at a time.
         find_pairs: finds pairs among the different contents; see
             :func:`cxr.data.manifest.duplicates.find_near_duplicates`.
         load: gives the grey image, uint8 ``(height, width)``, of a row.

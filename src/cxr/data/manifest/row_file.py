@@ -1,4 +1,4 @@
-"""The rows of a manifest on disk while it is built: memory holds the columns that are looked at, and a block of rows."""
+"""The rows of a manifest on disk while it is built: memory holds a block of rows, or the column that is looked at."""
 
 from __future__ import annotations
 
