@@ -37,6 +37,8 @@ UNITS = {"ns": 1e-9, "ms": 1e-3, "of a million": 1e-6, "bytes": 1.0, "MiB": 2.0*
 QUANTITY = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 GIGABYTE = 1e9
 LIMIT = "limit"
+READS = {"validate": 2, "reference": 1}
+"""How often a step reads an image by address at most, where no copies are kept; each recipe reads it once."""
 SECTIONS = ("per_image", "duplicates", "intervals")
 """Scripts that print costs in lines of what, how much and unit."""
 
@@ -245,7 +247,11 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
                 "validate: thumbnails of images in near pairs, at most",
                 lambda n: n * 2 * FINE_STRUCTURE_SIDE**2 / GIGABYTE,
             ),
-            Row(f"cluster: raw images copied to {tasks} tasks", lambda n: tasks * n * raw / GIGABYTE),
+            Row(f"cluster: raw images copied to {tasks} tasks, as a folder", lambda n: tasks * n * raw / GIGABYTE),
+            Row(
+                "cluster: raw images read by address, at most",
+                lambda n: (sum(READS.values()) + len(recipes)) * n * raw / GIGABYTE,
+            ),
             Row("cluster: prepared images copied to train and evaluate", lambda n: n * reads / GIGABYTE),
         ],
     )

@@ -16,6 +16,7 @@ from cxr.data.image_index import ImageIndex, read_index
 from cxr.data.image_opening import open_raw_images
 from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import IMAGE_INDEX_FILE
+from cxr.inference.scoring.sources import open_folder
 from cxr.steps.fetch import Fetch
 from cxr.tables import write_table
 from support.bad_images import draw_image, jpeg, png
@@ -106,6 +107,14 @@ def test_names_and_contents_are_those_of_the_copied_folder(
         assert images.size_and_sha256(name) == copied.size_and_sha256(name)
         assert images.known_sha256(name) == hashlib.sha256(content).hexdigest()
     assert (images.folder / "patients.csv").read_bytes() == (originals / "patients.csv").read_bytes()
+
+
+def test_an_index_is_scored_like_the_images(store: S3Server, originals: Path) -> None:
+    source = open_folder(fetch(originals))
+    names = [name for name in ImageFolder(originals).names() if not name.endswith("notes")]
+    assert [file.path for file in source.files] == names
+    assert [source.read(file) for file in source.files] == [(originals / name).read_bytes() for name in names]
+    assert source.files[0].identity == hashlib.sha256((originals / names[0]).read_bytes()).hexdigest()
 
 
 def test_equal_images_are_uploaded_once_and_a_second_fetch_uploads_nothing(store: S3Server, originals: Path) -> None:

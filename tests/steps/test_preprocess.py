@@ -15,6 +15,7 @@ import pytest
 from cxr.errors import ImageError, ParameterError
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import RECIPES, Recipe
+from cxr.steps.cache_fields import CachingStep
 from cxr.steps.preprocess import Preprocess
 
 
@@ -71,7 +72,7 @@ def test_the_default_output_folder_is_named_after_the_recipe() -> None:
 def test_the_step_offers_every_recipe_and_every_value_of_one() -> None:
     assert {Preprocess.build({"recipe": name}).recipe for name in RECIPES} == set(RECIPES)
     values = {field.name for field in fields(Recipe)} - {"name", "system"}
-    assert set(Preprocess.parameters()) - {"recipe", "workers", "cache_gigabytes"} == values
+    assert set(Preprocess.parameters()) - {"recipe", "workers", *CachingStep.parameters()} == values
 
 
 def test_wrong_values_are_reported_together() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import threading
 from bisect import bisect_left
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from cxr.data.image_cache import NO_IMAGE_CACHE, ImageCache
@@ -55,9 +55,10 @@ class ImageIndex(RawImages):
         """
         self.folder = folder
         table = read_index(folder)
-        self._paths, self._sha256 = table["path"].array, table["sha256"].array
-        self._bytes, self._addresses = table["bytes"].to_numpy(), table["address"].array
-        self._endpoints = table["endpoint_url"].array
+        self._bytes = table["bytes"].to_numpy()
+        self._paths, self._sha256, self._addresses, self._endpoints = (
+            _as_arrow(table[name]) for name in ("path", "sha256", "address", "endpoint_url")
+        )
         self._has_objects = bool(table["address"].str.startswith(f"{S3}:").any())
         self._cache = cache
         self._buckets: dict[tuple[str, str | None], Bucket] = {}
@@ -72,7 +73,8 @@ class ImageIndex(RawImages):
 
     def names(self) -> list[str]:
         """Names of all images."""
-        return [str(path) for path in self._paths]
+        names: list[str] = self._paths.to_pylist()
+        return names
 
     def __contains__(self, name: str) -> bool:
         """Tell whether the index has a row for the image."""
@@ -88,7 +90,7 @@ class ImageIndex(RawImages):
         row = self._find(name)
         if row is None:
             raise ImageError("unreadable", f"expected an image of {IMAGE_INDEX_FILE}, received {name}")
-        size, sha256 = int(self._bytes[row]), str(self._sha256[row])
+        size, sha256 = int(self._bytes[row]), self._sha256[row].as_py()
         if max_bytes is not None and size > max_bytes:
             raise ImageError(
                 "too_large", f"expected at most {max_bytes} bytes, received bytes={size}; send a smaller image"
@@ -105,7 +107,7 @@ class ImageIndex(RawImages):
     def size_and_sha256(self, name: str) -> tuple[int, str]:
         """Size and digest that the index states."""
         row = self._find(name)
-        return (-1, "") if row is None else (int(self._bytes[row]), str(self._sha256[row]))
+        return (-1, "") if row is None else (int(self._bytes[row]), self._sha256[row].as_py())
 
     def known_sha256(self, name: str) -> str | None:
         """The digest that the index states."""
@@ -121,11 +123,11 @@ class ImageIndex(RawImages):
 
     def _find(self, name: str) -> int | None:
         """Row of an image. The names are searched in place, because an index of them would take more memory."""
-        row = bisect_left(self._paths, name)
-        return row if row < len(self._paths) and self._paths[row] == name else None
+        row = bisect_left(range(len(self._paths)), name, key=lambda row: self._paths[row].as_py())
+        return row if row < len(self._paths) and self._paths[row].as_py() == name else None
 
     def _read_at_address(self, row: int) -> bytes:
-        address = str(self._addresses[row])
+        address: str = self._addresses[row].as_py()
         try:
             if address.startswith(f"{FILE}:"):
                 return read_bytes(Path(unquote(urlsplit(address).path)))
@@ -137,8 +139,7 @@ class ImageIndex(RawImages):
         from cxr.storage.bucket import Bucket, StoredObject, split_address
 
         name, key = split_address(address)
-        endpoint = self._endpoints[row]
-        endpoint_url = endpoint if isinstance(endpoint, str) else None
+        endpoint_url = self._endpoints[row].as_py()
         with self._lock:
             if (name, endpoint_url) not in self._buckets:
                 bucket = Bucket(name, name=f"{S3}://{name}", endpoint_url=endpoint_url)
@@ -150,6 +151,13 @@ class ImageIndex(RawImages):
             f"expected {self._paths[row]} at {self._addresses[row]} as it was indexed (sha256={self._sha256[row]}), "
             f"received {received}; put the image back, or run `cxr fetch --refresh true` to index the images anew"
         )
+
+
+def _as_arrow(column: pd.Series) -> Any:
+    """A column of text as an array of Arrow: as Python objects, it would take twice the memory."""
+    import pyarrow as pa
+
+    return pa.chunked_array([pa.array(column, type=pa.large_string(), from_pandas=True)]).combine_chunks()
 
 
 def has_index(folder: Path) -> bool:

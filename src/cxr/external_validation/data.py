@@ -14,7 +14,7 @@ from cxr.data.image_files import choose_images
 from cxr.data.manifest.patients import read_patient_table
 from cxr.errors import MissingInputError, SourceError
 from cxr.files import DATASET_FILE, PATIENTS_FILE, expect_free_space
-from cxr.inference.scoring.sources import FolderImages, ImageSource, ObjectStoreImages
+from cxr.inference.scoring.sources import ImageSource, ObjectStoreImages, open_folder
 from cxr.storage.contents import SourceContents
 
 
@@ -74,7 +74,7 @@ def open_data(address: str, scratch: Path, *, endpoint_url: str | None, max_byte
                 f"expected a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}) or s3://bucket/prefix, received "
                 f"data={address}; check the spelling"
             )
-        images, card = FolderImages(folder), DatasetCard.read(folder)
+        images, card = open_folder(folder), DatasetCard.read(folder)
         if not (folder / DATASET_FILE).exists():
             card = replace(card, source=named)
         if (folder / PATIENTS_FILE).is_file():

@@ -314,7 +314,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
     def _prepare(self) -> _ScoringJob:
         """List the images and choose the model, without loading it."""
         from cxr.data.image_files import describe_left_out
-        from cxr.inference.scoring.sources import FolderImages, NamedImages, ObjectStoreImages
+        from cxr.inference.scoring.sources import NamedImages, ObjectStoreImages, open_folder
         from cxr.inference.scoring.table import TableParts
 
         images: ImageSource
@@ -328,7 +328,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
                     f"expected a folder of images, received images={self.images}; check the spelling, or name single "
                     "files without --images"
                 )
-            images = FolderImages(self.images)
+            images = open_folder(self.images)
         else:
             images = NamedImages(self.files)
         for reason, paths in images.left_out.items():

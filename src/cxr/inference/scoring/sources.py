@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cxr.data.image_files import REASONS, choose_images
+from cxr.data.image_index import ImageIndex, has_index
 from cxr.data.manifest.listing import list_images
 from cxr.errors import ImageError, TransferError
 from cxr.files import utf8_name
@@ -93,6 +94,43 @@ class FolderImages(ImageSource):
     def read(self, file: ImageFile) -> bytes:
         """Read one file."""
         return read_bytes(self._folder / file.path, max_bytes=MAX_BYTES)
+
+
+class IndexedImages(ImageSource):
+    """The images of a data folder that holds their index, read at their addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the index.
+
+        Args:
+            folder: the data folder.
+
+        Raises:
+            DataError: if the index is damaged or wrong.
+        """
+        self._images = ImageIndex(folder)
+        self.name, self.workers = utf8_name(folder.name), self._images.workers
+        self.files = [ImageFile(name, self._images.size_and_sha256(name)[1]) for name in self._images.names()]
+
+    def read(self, file: ImageFile) -> bytes:
+        """Read one image."""
+        return self._images.read(file.path, max_bytes=MAX_BYTES)
+
+
+def open_folder(folder: Path) -> ImageSource:
+    """Open a folder of images, or a data folder with their index.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Its images.
+
+    Raises:
+        SourceError: if it cannot be listed.
+        DataError: if its index is damaged or wrong.
+    """
+    return IndexedImages(folder) if has_index(folder) else FolderImages(folder)
 
 
 class NamedImages(ImageSource):
