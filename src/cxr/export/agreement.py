@@ -126,7 +126,7 @@ def prepare_validation_images(
         recipe: prepare_images(
             images, rows["path"].tolist(), recipe, scratch / name,
             workers=workers, sha256=rows["sha256"].tolist(), options=options,
-        ).images
+        ).images[:]
         for recipe, name in zip(predictor.recipes, input_names(predictor.recipes), strict=True)
     }  # fmt: skip
 
