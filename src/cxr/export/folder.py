@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cxr.errors import ParameterError
 from cxr.export.agreement import MAX_DIFFERENCE, Agreement, write_checked_file
 from cxr.export.example import EXAMPLE_FILE, EXAMPLE_IMAGE_FILE, write_example
-from cxr.export.onnx_file import BATCH, OPSET
+from cxr.export.onnx_file import BATCH, ONNX_FILE, OPSET
 from cxr.export.probability_network import PROBABILITY, input_names
 from cxr.export.readme import write_readme
 from cxr.files import METADATA_FILE, SUMMARY_FILE, write_json, write_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ONNX_FILE, README_FILE = "model.onnx", "README.md"
+README_FILE = "README.md"
 FILES = frozenset({ONNX_FILE, README_FILE, METADATA_FILE, SUMMARY_FILE, EXAMPLE_IMAGE_FILE, EXAMPLE_FILE, DIGESTS_FILE})
 """Names of all files of an export."""
 PACKAGES = ("keras", "onnx", "onnxruntime", "tensorflow", "tf2onnx")

@@ -17,6 +17,7 @@ from cxr.export.probability_network import PROBABILITY
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ONNX_FILE = "model.onnx"
 BATCH = "batch"
 """Name of the first axis of every input and of the output; any number of images fits."""
 OPSET = 15

@@ -119,7 +119,7 @@ def save_png(figure: Figure, target: Path | BinaryIO) -> None:
     """
     with mpl.rc_context(STYLE):
         # `figure.savefig` draws twice, the first time only to place things. The canvas draws the same pixels at once.
-        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})  # type: ignore[no-untyped-call]
 
 
 def png_data_uri(figure: Figure) -> str:

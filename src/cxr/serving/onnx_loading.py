@@ -11,9 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from filelock import FileLock
+
 from cxr.errors import DataError
+from cxr.export.onnx_file import ONNX_FILE, OnnxNetwork, expect_converter
+from cxr.export.onnx_predictor import OnnxPredictor
 from cxr.files import whole_folder
 from cxr.inference.predictor import Predictor
+from cxr.models.backend import load_keras
 from cxr.models.metadata import ModelMetadata
 from cxr.serving.model_folder import folder_identity
 from cxr.serving.model_source import LoadPredictor
@@ -37,11 +42,6 @@ def onnx_loader(folder: Path, threads: int) -> LoadPredictor:
     """
 
     def load(model: Path, metadata: ModelMetadata | None = None) -> Predictor:
-        from filelock import FileLock
-
-        from cxr.export.onnx_file import OnnxNetwork
-        from cxr.export.onnx_predictor import OnnxPredictor
-
         if metadata is None:
             metadata = ModelMetadata.read(model)
         identity = folder_identity(model, metadata, None)
@@ -49,12 +49,9 @@ def onnx_loader(folder: Path, threads: int) -> LoadPredictor:
         with FileLock(folder / f"{identity}.lock"):
             if not converted.exists():
                 _convert_in_own_process(model, metadata, converted)
-        return OnnxPredictor(OnnxNetwork(converted / _FILE, threads), metadata)
+        return OnnxPredictor(OnnxNetwork(converted / ONNX_FILE, threads), metadata)
 
     return load
-
-
-_FILE = "model.onnx"
 
 
 def _convert_in_own_process(model: Path, metadata: ModelMetadata, output: Path) -> None:
@@ -77,8 +74,6 @@ def _convert(model: Path, metadata: ModelMetadata, output: Path) -> float:
     """Write the file into a new folder, and return the largest difference of a probability."""
     from cxr.export.agreement import write_checked_file
     from cxr.export.example import prepare_drawn_images
-    from cxr.export.onnx_file import expect_converter
-    from cxr.models.backend import load_keras
 
     load_keras()
     expect_converter()
@@ -86,6 +81,6 @@ def _convert(model: Path, metadata: ModelMetadata, output: Path) -> float:
     drawn = prepare_drawn_images(predictor.recipes, DRAWN_IMAGES)
     with whole_folder(output) as partial:
         agreement = write_checked_file(
-            partial / _FILE, predictor, drawn, name=metadata.model, source="drawn images", batch_size=DRAWN_IMAGES
+            partial / ONNX_FILE, predictor, drawn, name=metadata.model, source="drawn images", batch_size=DRAWN_IMAGES
         )
     return agreement.largest_difference

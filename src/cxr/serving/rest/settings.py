@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cxr.images.reading_options import ReadingOptions
 from cxr.tracking.signatures import TrustedKeys
 
 MEBIBYTE = 1 << 20
-Runtime = Literal["keras", "onnx"]
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder of the workers' metrics; set before ``prometheus_client`` is imported."""
 
@@ -57,7 +55,7 @@ class ServiceSettings:
         fallback: the alias to serve until a version gets ``alias``; None for none.
         trusted_keys: keys that a version must be signed by before it is loaded; None asks for no signature.
         shadow: the alias of a second version, which answers unseen; None for none.
-        runtime: what computes the classifier's networks.
+        runtime: what computes the classifier's networks, ``"keras"`` or ``"onnx"``.
         model: folder of a model that answers instead of a registered version; None for none.
         evaluation: folder of its evaluation; None to find it.
         reference: folder of its refusal reference; None to find it.
@@ -81,7 +79,7 @@ class ServiceSettings:
     fallback: str | None
     trusted_keys: TrustedKeys | None
     shadow: str | None
-    runtime: Runtime
+    runtime: str
     model: Path | None
     evaluation: Path | None
     reference: Path | None
