@@ -50,7 +50,7 @@ def fatal_file(codec: str, folder: Path) -> bytes:
     return compressed_dicom(STORED, bytes(damaged), syntax, **WINDOW)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [CODECS[0], *exhaustive(*CODECS[1:])])
 def test_a_file_that_ends_its_decoder_is_corrupt_and_the_next_one_is_read(codec: str, tmp_path: Path) -> None:
     content = fatal_file(codec, tmp_path)
     assert error_of(content).problem == "corrupt"

@@ -20,8 +20,8 @@ from cxr.training.phases import plan_phases
 from cxr.training.plan import learning_rate_factor
 from cxr.training.processes import ONE_PROCESS, ProcessGroup
 from support.loopback import free_port
+from support.other_backend import run_on_backend
 from support.patch_images import train_and_task
-from support.support_path import support_path
 from support.training_folders import read_trained, train_arguments, write_training_folders
 from support.training_settings import training_settings
 
@@ -106,36 +106,30 @@ def values(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def jax_environment(tmp_path_factory):
-    """Environment variables for JAX; most of the time of these tests is compilation."""
+def compiled(tmp_path_factory):
+    """Environment variables with which JAX keeps what it has compiled, which takes most of the time of these tests."""
     return {
-        **os.environ,
-        **support_path(),
-        "KERAS_BACKEND": "jax",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 
 @pytest.fixture(scope="module")
-def on_devices(values, jax_environment, tmp_path_factory):
+def on_devices(values, compiled, tmp_path_factory):
     """Folder of the trainings on 1 and 4 devices, and what they said."""
-    return run_trainings("whole", tmp_path_factory.mktemp("on_devices"), values, jax_environment)
+    return run_trainings("whole", tmp_path_factory.mktemp("on_devices"), values, compiled)
 
 
 @pytest.fixture(scope="module")
-def resumed(on_devices, values, jax_environment):
+def resumed(on_devices, values, compiled):
     """The same folder with trainings that were killed on 4 devices and go on with 4 and with 2, and what they said."""
-    return run_trainings("resumed", on_devices[0], values, jax_environment)
+    return run_trainings("resumed", on_devices[0], values, compiled)
 
 
-def run_trainings(which, root, values, jax_environment):
-    environment = {**jax_environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    arguments = [sys.executable, "-c", TRAININGS, json.dumps(values), str(root), which]
-    process = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=500)
-    assert process.returncode == 0, process.stderr[-3000:]
-    return root, process.stderr
+def run_trainings(which, root, values, compiled):
+    arguments = ["-c", TRAININGS, json.dumps(values), str(root), which]
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    return root, run_on_backend("jax", root, arguments, **compiled, **devices).stderr
 
 
 def expect_same_training(trained, expected, tolerance):
@@ -188,8 +182,9 @@ def test_batches_that_cannot_be_divided_and_devices_that_do_not_exist_are_refuse
 
 @pytest.mark.exhaustive  # the parts of all processes are compared below without processes
 @needs_jax
-def test_two_processes_give_what_one_gives_even_if_one_is_killed(on_devices, values, jax_environment, tmp_path):
+def test_two_processes_give_what_one_gives_even_if_one_is_killed(on_devices, values, compiled, tmp_path):
     root, _ = on_devices
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | compiled
     folders = {"trained": str(tmp_path / "trained"), "checkpoints": str(tmp_path / "checkpoints")}
     arguments = train_arguments(values | folders)
 
@@ -198,7 +193,7 @@ def test_two_processes_give_what_one_gives_even_if_one_is_killed(on_devices, val
             "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number), "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         }  # fmt: skip
         return subprocess.Popen(
-            [sys.executable, *program, *arguments], env=jax_environment | cluster, stderr=subprocess.PIPE, text=True
+            [sys.executable, *program, *arguments], env=environment | cluster, stderr=subprocess.PIPE, text=True
         )
 
     port = free_port()

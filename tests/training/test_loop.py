@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import threading
 import time
 
@@ -105,27 +106,28 @@ def test_the_share_of_the_time_that_is_not_training_is_known(tmp_path):
     assert resumed.train_seconds == result.train_seconds
 
 
-def test_checkpoint_of_other_parameters_is_not_used(tmp_path):
-    fit(
-        network(),
-        *train_and_task(),
-        training_plan("adam", 1e-3, epochs=1),
-        checkpoint=Checkpoint(tmp_path, "these"),
-    )
-    assert Checkpoint(tmp_path, "these").load() is not None
-    assert Checkpoint(tmp_path, "others").load() is None
+@pytest.fixture(scope="module")
+def trained_for_an_epoch(tmp_path_factory):
+    """Folder of the checkpoint of a training with the parameters "these"; read only."""
+    folder = tmp_path_factory.mktemp("trained_for_an_epoch")
+    fit(network(), *train_and_task(), training_plan("adam", 1e-3, epochs=1), checkpoint=Checkpoint(folder, "these"))
+    return folder
+
+
+def test_checkpoint_of_other_parameters_is_not_used(trained_for_an_epoch):
+    assert Checkpoint(trained_for_an_epoch, "these").load() is not None
+    assert Checkpoint(trained_for_an_epoch, "others").load() is None
 
 
 @pytest.mark.parametrize("name", ["state.json", "model.npz"])
-def test_a_damaged_checkpoint_is_named_and_stays(tmp_path, name):
-    checkpoint = Checkpoint(tmp_path, "x")
-    fit(network(), *train_and_task(), training_plan("adam", 1e-3, epochs=1), checkpoint=checkpoint)
+def test_a_damaged_checkpoint_is_named_and_stays(trained_for_an_epoch, tmp_path, name):
+    shutil.copytree(trained_for_an_epoch, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "epoch-0001" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 128
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"expected a whole checkpoint, received .*epoch-0001 .* remove it"):
-        checkpoint.load()
+        Checkpoint(tmp_path, "these").load()
     assert path.read_bytes() == content
 
 

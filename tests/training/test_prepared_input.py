@@ -19,6 +19,7 @@ from cxr.training.loop import fit
 from cxr.training.prepared_input import PreparedInputNetwork, network_input
 from support.other_backend import run_on_backend
 from support.patch_images import network, train_and_task
+from support.sweeps import exhaustive
 from support.training_settings import training_plan
 
 EVERYTHING = Augmentation(
@@ -121,7 +122,7 @@ def test_images_on_the_device_train_as_those_that_are_sent():
         np.testing.assert_allclose(array, expected_array, atol=1e-5)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.9, *exhaustive(0.0)])
 def test_further_epochs_compile_nothing(monkeypatch, decay):
     traced = []
     original = PreparedInputNetwork.call
