@@ -82,6 +82,16 @@ def test_boxes_of_a_folder_are_in_pixels_of_the_originals(detector, images, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {output.name, f".{output.name}.json"}, "no parts remain"
 
 
+def test_the_boxes_of_shards_are_joined(detector, images, tmp_path):
+    common = ("--images", images, "--model", detector.trained, "--part_size", 2)
+    assert predict(*common, "--output", tmp_path / "whole.csv") == 0
+    for number in (1, 2, 3):
+        assert predict(*common, "--predictions", tmp_path / "scored" / str(number), "--shard", f"{number}/3") == 0
+    assert predict(*common, "--output", tmp_path / "joined.csv", "--scored", tmp_path / "scored") == 0
+    assert (tmp_path / "joined.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(list(tmp_path.glob("scored/*/*.parquet"))) == 4
+
+
 def test_boxes_of_a_few_files_are_printed(detector, images, capsys):
     files = [images / "square.png", images / "dark.png", images / "broken.png", images / "square.png"]
     assert predict(*files, "--model", detector.trained) == 0
