@@ -92,8 +92,6 @@ def _name_groups(
     """Name of the group of each row, ``""`` for a group of one."""
     is_repeated = np.flatnonzero(members.to_numpy(dtype=np.int64, na_value=0) > 1)
     names = pd.Series([""], dtype="string").repeat(len(image)).reset_index(drop=True)
-    names.iloc[is_repeated] = [
-        prefix + digest.ljust(_DIGEST_BYTES, b"\0").hex()[:NAME_LENGTH]
-        for digest in digests[image[is_repeated]].tolist()
-    ]
+    of_repeated = (digest.ljust(_DIGEST_BYTES, b"\0").hex() for digest in digests[image[is_repeated]].tolist())
+    names.iloc[is_repeated] = pd.Series([prefix + digest[:NAME_LENGTH] for digest in of_repeated], dtype="string")
     return names
