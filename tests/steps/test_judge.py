@@ -169,10 +169,16 @@ def test_images_shifted_as_by_another_device_are_farther_from_training_and_still
     assert reports["shifted"]["with_refused"]["images"] == 60
 
 
-def test_images_of_one_class_leave_out_every_figure_that_needs_both(versions: Versions, tmp_path: Path) -> None:
+def test_images_of_one_class_are_judged_on_request_without_figures_that_need_both(
+    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = {name: file for name, file in draw_chests(24).items() if file[1] == PNEUMONIA}
     data, folder = write_class_folders(tmp_path / "ill", files), tmp_path / "out"
-    assert judge(versions, "--data", data, "--judgement", folder, "--offline", "true") == 0
+    assert judge(versions, "--data", data, "--judgement", folder, "--offline", "true") == 2
+    assert "received NORMAL=0, PNEUMONIA=12; add images of NORMAL" in capsys.readouterr().err
+    assert not folder.exists()
+    arguments = ("--data", data, "--judgement", folder, "--offline", "true", "--one_class", "true")
+    assert judge(versions, *arguments) == 0
     measures = read(folder)["without_refused"]["at_threshold"]
     assert {name for name, entry in measures.items() if entry["value"] is not None} == {"sensitivity"}
     assert measures["sensitivity"]["low"] is not None
@@ -213,7 +219,7 @@ def test_a_judgement_again_replaces_the_one_before_and_says_when_the_set_is_that
     assert any("data set of the same name" in note for note in read(folder)["notes"])
     for path in (data / NORMAL).iterdir():
         path.unlink()
-    assert judge(versions, *arguments) == 0
+    assert judge(versions, *arguments, "--one_class", "true") == 0
     tags = {name for name in Store(versions.uri).client.get_model_version(NAME, "2").tags if "outside/phantom" in name}
     assert "outside/phantom/sensitivity" in tags and "outside/phantom/auroc" not in tags
     description = Store(versions.uri).client.get_model_version(NAME, "2").description

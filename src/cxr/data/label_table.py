@@ -77,6 +77,21 @@ class ImageLabels:
         labels = Counter(image.label for image in self.images)
         return {label: labels[label] for label in CLASSES}
 
+    def expect_both_classes(self) -> None:
+        """Check that there are images of each class.
+
+        Raises:
+            ParameterError: if all images are of one class.
+        """
+        if absent := [label for label, count in self.counts.items() if not count]:
+            received = ", ".join(f"{label}={count}" for label, count in self.counts.items())
+            raise ParameterError(
+                [
+                    f"expected images of both classes, received {received}; add images of {' and '.join(absent)}, or "
+                    "set one_class=true to learn the sensitivity or the specificity alone"
+                ]
+            )
+
 
 @dataclass(frozen=True)
 class LabelReading:

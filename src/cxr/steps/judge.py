@@ -82,6 +82,10 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
     accept_missing: Annotated[
         bool, Field(description="Leave out rows whose image is not there, as for a part of a set, instead of failing.")
     ] = False
+    one_class: Annotated[
+        bool,
+        Field(description="Also judge images of one class: only the sensitivity, or the specificity, is known."),
+    ] = False
     slices: Annotated[
         SliceColumns,
         Field(
@@ -131,6 +135,8 @@ class Judge(WindowLimitsStep, FixedModelStep, ReadingStep):
             if labels.repeated_rows:
                 log.info("%s rows repeat an image: each image counts once", f"{labels.repeated_rows:,}")
             slices = find_slices(self.slices, labels, data.table, min_patients=self.slice_min_patients)
+            if not self.one_class:
+                labels.expect_both_classes()
             self._judge(data, labels, slices)
 
     def _read_labels(self, data: OutsideData) -> ImageLabels:
