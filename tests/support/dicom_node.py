@@ -28,7 +28,6 @@ from cxr.images.decoding import decode_grey
 from cxr.pacs.settings import TlsFiles
 from cxr.pacs.tls import make_context
 from support.dicom_files import SECRET, dicom_dataset, write_dicom
-from support.forked_processes import COMMAND, ForkedProcess
 from support.loopback import free_port
 
 NODE_TITLE, PACS_TITLE = "CXR", "PACS"
@@ -155,8 +154,8 @@ class NodeCommand:
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.port, self.status_port = free_port(), free_port()
-        self._arguments = [
-            *("node", "--folder", str(self.folder), "--destination", destination),
+        self._command = [
+            *(sys.executable, "-m", "cxr.cli.main", "node", "--folder", str(self.folder), "--destination", destination),
             *("--port", str(self.port), "--status_port", str(self.status_port), "--min_free_megabytes", "1"),
             *("--retry_seconds", "0.2", "--longest_retry_seconds", "1", *arguments),
         ]
@@ -164,8 +163,10 @@ class NodeCommand:
 
     def start(self) -> None:
         starts = self.text.count(_STARTED)
-        environment = os.environ | {"TMPDIR": str(self.temporary)}
-        self.process = ForkedProcess(COMMAND, *self._arguments, environment=environment, log=self.log)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(self.temporary)}
+            )
         deadline = time.monotonic() + 240
         while self.text.count(_STARTED) == starts:
             assert self.process.poll() is None, self.text
@@ -199,8 +200,8 @@ class NodeCommand:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(60)
+        self.process.kill()
+        self.process.wait()
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
