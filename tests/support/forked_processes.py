@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,18 +32,21 @@ COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]
 class ForkedProcess:
     """A process that runs code, as ``subprocess.Popen([sys.executable, "-c", code, ...])`` with three pipes."""
 
-    def __init__(self, code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, code: str, *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
         """Start in the folder of this process.
 
         Args:
             code: Python.
             arguments: ``sys.argv`` after the first.
             environment: all its variables; None takes those of this process.
+            log: file to which its output and its errors are added; None puts them into the pipes.
         """
         request, ask = os.pipe()
         stdin, to_stdin = os.pipe()
-        from_stdout, stdout = os.pipe()
-        from_stderr, stderr = os.pipe()
+        from_stdout, stdout = _output(log)
+        from_stderr, stderr = _output(log)
         from_status, status = os.pipe()
         theirs = [request, stdin, stdout, stderr, status]
         socket.send_fds(_server(), [b"."], theirs)
@@ -92,6 +96,15 @@ def run_forked(
     process = ForkedProcess(code, *arguments, environment=environment)
     output, errors = process.communicate(timeout)
     return subprocess.CompletedProcess([code, *arguments], process.wait(0), output, errors)
+
+
+def _output(log: Path | None) -> tuple[int, int]:
+    """Both ends of a pipe; with a log, what is written goes there, and the pipe has ended."""
+    reading, writing = os.pipe()
+    if log is not None:
+        os.close(writing)
+        writing = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    return reading, writing
 
 
 @cache
@@ -161,6 +174,7 @@ def _main() -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # chosen anew, by the environment
     sys.argv = ["-c", *request["arguments"]]
     with blank_figures():
         exec(request["code"], {"__name__": "__main__"})  # noqa: S102

@@ -27,9 +27,6 @@ from mlflow.cli import cli
 folder, *options = sys.argv[1:]
 os.setsid()
 os.chdir(folder)
-log = os.open("server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.dup2(log, 1)
-os.dup2(log, 2)
 
 def become(command, extra_env, **_):
     os.environ.update(extra_env)
@@ -73,7 +70,8 @@ class MlflowServer:
         ]
         environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         environment |= self._environment
-        self._process = ForkedProcess(SERVE, str(self.folder), *options, environment=environment)
+        log = self.folder / "server.log"
+        self._process = ForkedProcess(SERVE, str(self.folder), *options, environment=environment, log=log)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:

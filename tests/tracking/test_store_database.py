@@ -28,10 +28,10 @@ OLD_REVISION = "27a6a02d2cf1"
 """An early one of the revisions through which MLflow takes its tables."""
 
 CONNECT_AND_DIE = """
-import os, signal, sys, tempfile
+import os, signal, sys
 from cxr.tracking.store import Store
 
-uri, folder, last, tempfile.tempdir = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+uri, folder, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
 renamed = 0
 
 def die(event, arguments):
@@ -50,7 +50,8 @@ Store(uri).connect()
 def kill_while_connecting(folder: Path, scratch: Path, point: int | str) -> None:
     """Let a process connect to the store of a folder, and kill it at a rename, or when it has made so many bytes."""
     last = point if isinstance(point, int) else 0
-    process = ForkedProcess(CONNECT_AND_DIE, f"sqlite:///{folder}/mlflow.db", str(folder), str(last), str(scratch))
+    arguments = (f"sqlite:///{folder}/mlflow.db", str(folder), str(last))
+    process = ForkedProcess(CONNECT_AND_DIE, *arguments, environment=os.environ | {"TMPDIR": str(scratch)})
     while isinstance(point, str) and process.poll() is None:
         if any(path.stat().st_size >= int(point) for path in scratch.glob("cxr-*/mlflow.db")):
             process.send_signal(signal.SIGKILL)
