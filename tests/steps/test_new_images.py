@@ -81,11 +81,11 @@ def runs(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs
 
 def kept_results(cache: Path) -> dict[str, int]:
     """Kinds of results to their number, from the ends of the packs."""
-    kept: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for pack in cache.rglob("*.pack"):
         kind = pack.parent.name.partition("-")[0]
-        kept[kind] = kept.get(kind, 0) + struct.unpack_from("<Q", pack.read_bytes()[-16:])[0]
-    return kept
+        numbers[kind] = numbers.get(kind, 0) + struct.unpack_from("<Q", pack.read_bytes()[-16:])[0]
+    return numbers
 
 
 @pytest.mark.parametrize("name", COMPARED)

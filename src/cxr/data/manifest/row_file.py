@@ -63,12 +63,16 @@ class RowFile:
         with whole_file(file) as partial:
             try:
                 for batch in pq.ParquetFile(self._file).iter_batches(_GROUP_ROWS):
-                    block = pa.Table.from_batches([batch]).to_pandas()
-                    part = added.iloc[start : start + len(block)].reset_index(drop=True)
-                    table = pa.Table.from_pandas(pd.concat([block, part], axis=1)[list(columns)], preserve_index=False)
-                    writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
-                    writer.write_table(table, row_group_size=_GROUP_ROWS)
-                    start += len(block)
+                    table = pa.Table.from_batches([batch])
+                    part = added.iloc[start : start + len(table)].reset_index(drop=True)
+                    if writer is None:
+                        first = pd.concat([table.slice(0, 1).to_pandas(), part.head(1)], axis=1)[list(columns)]
+                        schema = pa.Table.from_pandas(first, preserve_index=False).schema
+                        writer = pq.ParquetWriter(partial, schema, write_page_checksum=True)
+                    for name in part:
+                        table = table.append_column(name, pa.array(part[name]))
+                    writer.write_table(table.select(columns).cast(writer.schema), row_group_size=_GROUP_ROWS)
+                    start += len(table)
             finally:
                 if writer is not None:
                     writer.close()
