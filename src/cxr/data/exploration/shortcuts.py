@@ -32,7 +32,7 @@ ALL_FACTS = "all together"
 """Name of the classifier that uses all facts."""
 
 MAX_IMAGES = 10_000
-"""Images that the classifiers are trained and judged on, at most: with more, an AUROC changes by less than 0.01."""
+"""Images that the classifiers are trained and judged on, at most, so that their time has a limit."""
 
 _FOLDS = 5
 
