@@ -98,10 +98,10 @@ def register_a_weak_model(uri: str, tmp_path: Path) -> ModelFolders:
 @pytest.mark.parametrize(
     ("method", "number"),
     [
-        ("set_registered_model_alias", 1),
+        ("set_registered_model_alias", 2),  # the first call of all asks for the permission
         ("log_artifacts", 4),  # the decision's files, after the training, the evaluation and the record
         *exhaustive(
-            ("set_registered_model_alias", 2),
+            ("set_registered_model_alias", 3),
             ("log_param", 2),  # the entry itself is the first one; this one says that the aliases have followed
             ("set_model_version_tag", 1),
         ),
