@@ -221,17 +221,17 @@ def shards(data: Path, tmp_path: Path) -> Path:
     """A folder with the images in three shards."""
     for shard in all_shards(3):
         folder = tmp_path / "shards" / str(shard.number)
-        prepare_images(data, paths_of(data), RECIPE, folder, workers=None, progress=False, shard=shard)
+        prepare_images(ImageFolder(data), paths_of(data), RECIPE, folder, workers=None, progress=False, shard=shard)
     return tmp_path / "shards"
 
 
 @pytest.mark.parametrize("count", [1, 3, 30])
 def test_shards_are_read_as_one_and_joined_to_the_same_bytes(data: Path, tmp_path: Path, count: int) -> None:
     paths = paths_of(data)
-    whole = prepare_images(data, paths, RECIPE, tmp_path / "whole", workers=None, progress=False)
+    whole = prepare_images(ImageFolder(data), paths, RECIPE, tmp_path / "whole", workers=None, progress=False)
     for shard in all_shards(count):
         folder = tmp_path / "shards" / str(shard.number)
-        prepare_images(data, paths, RECIPE, folder, workers=1, progress=False, shard=shard)
+        prepare_images(ImageFolder(data), paths, RECIPE, folder, workers=1, progress=False, shard=shard)
     joined = PreparedImages.open(tmp_path / "shards" if count > 1 else tmp_path / "shards" / "1")
     pd.testing.assert_frame_equal(joined.index, whole.index)
     rows = np.random.default_rng(0).permutation(len(paths))
@@ -263,7 +263,7 @@ def test_shards_of_different_divisions_are_refused(data: Path, shards: Path) -> 
     paths = paths_of(data)
     for number, part in enumerate((paths[:8], paths[6:13]), 1):
         shutil.rmtree(shards / str(number))
-        prepare_images(data, part, RECIPE, shards / str(number), workers=None, progress=False)
+        prepare_images(ImageFolder(data), part, RECIPE, shards / str(number), workers=None, progress=False)
         (shards / str(number) / "shard.json").write_text(f'{{"number": {number}, "count": 3}}')
     with pytest.raises(DataError, match="each image in one shard"):
         PreparedImages.open(shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,8 @@ class PipelineGraph:
                 inputs[field] = Collected(output.output) if isinstance(output, Collected) else output
         run_inputs = {field: value for field, value in parameters.items() if not isinstance(value, str)}
         step = TRAINING_ON_NODES if name == "train" and self.settings.nodes.count > 1 else name
-        constants = self.constants(step, {field: str(parameters[field]) for field in parameters.keys() - run_inputs})
+        chosen = {field: str(parameters[field]) for field in parameters.keys() - run_inputs}
+        constants = self.constants(step, chosen, {*artifacts, *run_inputs})
         collected = [field for field, output in artifacts.items() if isinstance(output, Collected)]
         component = build_component(step, tuple(models), constants, tuple(run_inputs), tuple(artifacts), collected)
         task = component(**run_inputs, **inputs)
@@ -201,12 +202,13 @@ class PipelineGraph:
             prepared = self.task("preprocess", artifacts, recipe=recipe, shard=shard).outputs["prepared"]
         return Collected(prepared)
 
-    def constants(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def constants(self, name: str, parameters: Mapping[str, str], inputs: Set[str]) -> dict[str, Any]:
         """Values of a step that are the same in every run of the pipeline.
 
         Args:
             name: the step.
             parameters: parameters that the pipeline sets.
+            inputs: fields whose values come from other tasks or from the inputs of the pipeline.
 
         Returns:
             These and the values of ``params.yaml``, without those that equal the step's default.
@@ -230,7 +232,12 @@ class PipelineGraph:
         if issubclass(step_class, ShardedStep):
             values["shards"] = 1  # shards are tasks here
         # Building the step reports a wrong value now and not on the cluster.
-        step_class.build({**dict.fromkeys(step_class.artifacts(), "."), **values, **self._run_values(name)})
+        paths = [
+            path
+            for path, marker in step_class.artifacts().items()
+            if path in inputs or not getattr(marker, "optional", False)
+        ]
+        step_class.build({**dict.fromkeys(paths, "."), **values, **self._run_values(name)})
         return changed_values(step_class, values)
 
     def mount_checkpoints(self, task: PipelineTask, model: str) -> None:

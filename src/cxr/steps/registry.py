@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cxr.steps.base import Step
 
-_SECTIONS = re.compile(r"^    sections: ClassVar\[tuple\[str, \.\.\.\]\] = \((.*)\)$", re.MULTILINE)
+_SECTIONS = re.compile(r"^    sections: ClassVar\[tuple\[str, \.\.\.\]\] = \(([^)]*)\)", re.MULTILINE)
 _DECLARATION = re.compile(r'^    (name|follows): ClassVar\[str\] = "([^"]+)"$', re.MULTILINE)
 
 
