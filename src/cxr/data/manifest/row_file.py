@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -16,6 +16,9 @@ from cxr.files import whole_file
 
 _GROUP_ROWS = 2**20
 """Rows of a row group of a manifest: as many as pandas writes."""
+
+_BLOCK = 2**16
+"""Rows of which a column is read at once."""
 
 
 class RowFile:
@@ -45,10 +48,11 @@ class RowFile:
             self._writer = pq.ParquetWriter(self._file, table.schema)
         self._writer.write_table(table)
 
-    def read(self, column: str) -> pd.Series[Any]:
-        """Read a column of all rows; no more rows can be added."""
+    def read(self, column: str) -> Iterator[pd.Series[Any]]:
+        """Read a column of all rows by block; no more rows can be added."""
         self._finish()
-        return pd.read_parquet(self._file, columns=[column])[column]
+        for batch in pq.ParquetFile(self._file).iter_batches(_BLOCK, columns=[column]):
+            yield batch.to_pandas()[column]
 
     def write(self, file: Path, added: pd.DataFrame, columns: Sequence[str]) -> None:
         """Write the rows with further columns as a Parquet file with checksums, by row group.
