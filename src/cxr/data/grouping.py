@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxr.data.text_hashes import are_known, are_repeated, hash_texts
+
 Numbers = NDArray[np.int32] | NDArray[np.int64]
 """Numbers of groups or values, one per row; -1 for a row without one."""
 
@@ -78,9 +80,10 @@ def patient_groups(manifest: pd.DataFrame) -> pd.Series:
     codes, keys = pd.factorize(manifest["patient"], sort=True)
     pairs = []
     for column in ("sha256", "duplicate_group"):
-        is_shared = (manifest[column].fillna("") != "") & manifest[column].duplicated(keep=False)
-        patients = pd.Series(codes[is_shared.to_numpy(dtype=bool)])
-        shared = manifest.loc[is_shared, column].reset_index(drop=True)
+        rows = np.flatnonzero(are_known(manifest[column]))
+        rows = rows[are_repeated(hash_texts(manifest[column])[rows])]
+        patients = pd.Series(codes[rows])
+        shared = manifest[column].iloc[rows].reset_index(drop=True)
         pairs.append(np.column_stack([patients.groupby(shared).transform("first"), patients]))
     groups = connect_pairs(len(keys), np.concatenate(pairs))
     return pd.Series(keys[groups[codes]], index=manifest.index, name="patient").astype(manifest["patient"].dtype)
