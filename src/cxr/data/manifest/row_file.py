@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -18,7 +19,7 @@ _GROUP_ROWS = 2**20
 """Rows of a row group of a manifest: as many as pandas writes."""
 
 _BLOCK = 2**16
-"""Rows of which a column is read at once."""
+"""Rows that are read at once."""
 
 
 class RowFile:
@@ -66,8 +67,7 @@ class RowFile:
         start, writer = 0, None
         with whole_file(file) as partial:
             try:
-                for batch in pq.ParquetFile(self._file).iter_batches(_GROUP_ROWS):
-                    table = pa.Table.from_batches([batch])
+                for table in self._row_groups():
                     part = added.iloc[start : start + len(table)].reset_index(drop=True)
                     if writer is None:
                         first = pd.concat([table.slice(0, 1).to_pandas(), part.head(1)], axis=1)[list(columns)]
@@ -77,9 +77,21 @@ class RowFile:
                         table = table.append_column(name, pa.array(part[name]))
                     writer.write_table(table.select(columns).cast(writer.schema), row_group_size=_GROUP_ROWS)
                     start += len(table)
+                    del table, part  # before the next ones are read
             finally:
                 if writer is not None:
                     writer.close()
+
+    def _row_groups(self) -> Iterator[pa.Table]:
+        """Read the rows of each row group of the manifest, with one chunk for each column, and one group at a time."""
+        blocks = pq.ParquetFile(self._file).iter_batches(_BLOCK)
+        while group := list(islice(blocks, _GROUP_ROWS // _BLOCK)):
+            table = pa.Table.from_batches(group)
+            group.clear()
+            for number, field in enumerate(table.schema):  # by column: a copy of all takes twice the memory
+                table = table.set_column(number, field, table.column(number).combine_chunks())
+            yield table
+            del table
 
     def _finish(self) -> None:
         if self._writer is not None:
