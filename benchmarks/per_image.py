@@ -210,7 +210,7 @@ def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
             BaselineStatistics.from_manifest(frame, CARD, digest), None, DriftLimits(0.1, 0.05, 0.01)
         )
         results = expectations.run_checks(
-            frame, compared, folder / "docs", card=CARD, bounds=BOUNDS, severities={}, run_name="rows"
+            frame.__getitem__, compared, folder / "docs", card=CARD, bounds=BOUNDS, severities={}, run_name="rows"
         )
         acceptance.write_checks(results, digest, folder)
         # The report shows a few images, whatever the number: here those of the sample.

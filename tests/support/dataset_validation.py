@@ -43,4 +43,4 @@ def run_checks(
 ) -> list[CheckResult]:
     """Check a manifest; ``arguments`` are those of :func:`cxr.data.checks.expectations.run_checks`."""
     defaults = {"card": None, "bounds": CHECK_BOUNDS, "severities": DEFAULTS["severity"], "run_name": "manifest"}
-    return expectations.run_checks(manifest, comparison, docs, **{**defaults, **arguments})
+    return expectations.run_checks(manifest.__getitem__, comparison, docs, **{**defaults, **arguments})

@@ -8,6 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxr.data.text_hashes import are_known, are_repeated, hash_texts
+
+Numbers = NDArray[np.int32] | NDArray[np.int64]
+"""Numbers of groups or values, one per row; -1 for a row without one."""
+
 
 def connect_pairs(count: int, pairs: ArrayLike) -> NDArray[np.int64]:
     """Join items into groups so that the two items of every pair are in one group.
@@ -19,21 +24,22 @@ def connect_pairs(count: int, pairs: ArrayLike) -> NDArray[np.int64]:
     Returns:
         int64 ``(count,)``: for each item the smallest position in its group.
     """
-    if not count:
-        return np.empty(0, dtype=np.int64)
-    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
-    _, groups = connected_components(graph, directed=False)
-    _, smallest = np.unique(groups, return_index=True)
-    group_of: NDArray[np.int64] = smallest[groups].astype(np.int64)
+    group_of = np.arange(count)
+    items, numbers = np.unique(np.asarray(pairs, dtype=np.int64), return_inverse=True)
+    if len(items):
+        first, second = numbers.reshape(-1, 2).T
+        graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(len(items), len(items)))
+        _, groups = connected_components(graph, directed=False)
+        _, smallest = np.unique(groups, return_index=True)
+        group_of[items] = items[smallest[groups]]
     return group_of
 
 
-def count_rows(group: NDArray[np.int64], is_counted: NDArray[np.bool_] | None = None) -> pd.arrays.IntegerArray:
+def count_rows(group: Numbers, is_counted: NDArray[np.bool_] | None = None) -> pd.arrays.IntegerArray:
     """Count the rows in the group of each row.
 
     Args:
-        group: int64 ``(rows,)``, number of the group; -1 for a row without one.
+        group: ``(rows,)``, number of the group; -1 for a row without one.
         is_counted: bool ``(rows,)``, which rows count; all if None.
 
     Returns:
@@ -43,19 +49,23 @@ def count_rows(group: NDArray[np.int64], is_counted: NDArray[np.bool_] | None = 
     return _counts_of_rows(group[counted], group)
 
 
-def count_different(group: NDArray[np.int64], value: NDArray[np.int64]) -> pd.arrays.IntegerArray:
+def count_different(group: Numbers, value: Numbers) -> pd.arrays.IntegerArray:
     """Count the different values in the group of each row.
 
     Args:
-        group: int64 ``(rows,)``, number of the group; -1 for a row without one.
-        value: int64 ``(rows,)``, number of the value; -1 for a row without one, which does not count.
+        group: ``(rows,)``, number of the group; -1 for a row without one.
+        value: ``(rows,)``, number of the value; -1 for a row without one, which does not count.
 
     Returns:
         Int64 ``(rows,)``; unknown for a row without a group.
     """
     counted = (group >= 0) & (value >= 0)
     values = int(value.max(initial=0)) + 1
-    return _counts_of_rows(np.unique(group[counted] * values + value[counted]) // values, group)
+    pairs = group[counted] * np.int64(values) + value[counted]
+    pairs.sort()
+    is_new = np.ones(len(pairs), dtype=bool)
+    is_new[1:] = pairs[1:] != pairs[:-1]
+    return _counts_of_rows(pairs[is_new] // values, group)
 
 
 def patient_groups(manifest: pd.DataFrame) -> pd.Series:
@@ -70,15 +80,16 @@ def patient_groups(manifest: pd.DataFrame) -> pd.Series:
     codes, keys = pd.factorize(manifest["patient"], sort=True)
     pairs = []
     for column in ("sha256", "duplicate_group"):
-        is_shared = (manifest[column].fillna("") != "") & manifest[column].duplicated(keep=False)
-        patients = pd.Series(codes[is_shared.to_numpy(dtype=bool)])
-        shared = manifest.loc[is_shared, column].reset_index(drop=True)
+        rows = np.flatnonzero(are_known(manifest[column]))
+        rows = rows[are_repeated(hash_texts(manifest[column])[rows])]
+        patients = pd.Series(codes[rows])
+        shared = manifest[column].iloc[rows].reset_index(drop=True)
         pairs.append(np.column_stack([patients.groupby(shared).transform("first"), patients]))
     groups = connect_pairs(len(keys), np.concatenate(pairs))
     return pd.Series(keys[groups[codes]], index=manifest.index, name="patient").astype(manifest["patient"].dtype)
 
 
-def _counts_of_rows(counted: NDArray[np.int64], group: NDArray[np.int64]) -> pd.arrays.IntegerArray:
+def _counts_of_rows(counted: Numbers, group: Numbers) -> pd.arrays.IntegerArray:
     """How often the group of each row is among the counted ones."""
     counts = np.bincount(counted, minlength=int(group.max(initial=0)) + 1)
     return pd.arrays.IntegerArray(counts[group].astype(np.int64), group < 0)

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES
+from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts
 from cxr.errors import DataError
 from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.tables import digest_of_lines, write_table
@@ -28,9 +29,6 @@ TEST = "test"
 EXCLUDED = "excluded"
 USED_SPLITS: tuple[str, str, str] = (TRAIN, VALIDATION, TEST)
 """Splits that are used; ``"excluded"`` images are used for nothing."""
-
-_BLOCK = 2**16
-"""Texts that are hashed at once."""
 
 SPLIT_COLUMNS = ("path", "sha256", "label", "subtype", "patient", "group", "split", "reason")
 
@@ -49,17 +47,14 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     if "status" in manifest:
         accepted = np.flatnonzero(manifest["status"] == "accepted")
     problems = []
-    # Numbers in place of paths: two sets of all paths would take a gigabyte for a few million images.
-    hashes = np.concatenate([_hash_texts(manifest["path"]), _hash_texts(splits["path"])])
-    _, path_numbers = np.unique(hashes, return_inverse=True)
-    del hashes
-    accepted_numbers, assigned_numbers = path_numbers[accepted], path_numbers[len(manifest) :]
-    is_assigned = np.isin(accepted_numbers, assigned_numbers)
-    is_accepted = np.isin(assigned_numbers, accepted_numbers)
-    is_repeated = np.bincount(assigned_numbers)[assigned_numbers] > 1
+    accepted_paths = manifest["path"] if len(accepted) == len(manifest) else manifest["path"].iloc[accepted]
+    position = find_rows(accepted_paths, splits["path"])
+    is_accepted = position >= 0
+    is_assigned = np.bincount(position[is_accepted], minlength=len(accepted)) > 0
+    is_repeated = are_repeated(hash_texts(splits["path"]))
     unknown = splits.loc[~splits["split"].isin([*USED_SPLITS, EXCLUDED]), "path"]
     for expectation, offenders in (
-        ("every accepted image to be assigned; not assigned", manifest["path"].iloc[accepted[~is_assigned]].unique()),
+        ("every accepted image to be assigned; not assigned", accepted_paths[~is_assigned].unique()),
         ("only accepted images to be assigned; assigned without being accepted", splits["path"][~is_accepted].unique()),
         (
             "every image to be assigned once; assigned more than once",
@@ -70,17 +65,17 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
         if len(offenders):
             problems.append(_describe_offenders(expectation, offenders))
 
-    row_of_number = np.zeros(len(path_numbers), dtype=np.int64)
-    row_of_number[accepted_numbers] = accepted
-    is_used = splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted
-    used = splits.loc[is_used, ["label", "group", "split"]]
-    rows = row_of_number[assigned_numbers[is_used]]
+    used = np.flatnonzero(splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted)
+    rows = accepted[position[used]]
+    del position, is_accepted, is_assigned, is_repeated
+    split_of_used = pd.Index(USED_SPLITS).get_indexer(splits["split"])[used].astype(np.int8)
     for column in ("group", "patient", "sha256", "duplicate_group"):
-        values = used["group"] if column == "group" else manifest[column].iloc[rows]
-        if len(names := _in_several_splits(values, used["split"])):
+        values, of_used = (splits["group"], used) if column == "group" else (manifest[column], rows)
+        if len(names := _in_several_splits(values, of_used, split_of_used)):
             problems.append(_describe_offenders(f"every {column} in one split; in several", names))
-    for split in USED_SPLITS:
-        absent = set(CLASSES) - set(used.loc[used["split"] == split, "label"])
+    labels = splits["label"].iloc[used]
+    for number, split in enumerate(USED_SPLITS):
+        absent = set(CLASSES) - set(labels[split_of_used == number].unique())
         if absent:
             problems.append(_describe_offenders(f"both classes in {split}; absent", absent))
     if problems:
@@ -177,19 +172,24 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
 
 
-def _in_several_splits(values: pd.Series, split: pd.Series) -> pd.Index:
-    """The values that occur in more than one split; ``""`` and a missing value are none."""
-    numbers, names = pd.factorize(values.mask(values == ""))
-    splits, _ = pd.factorize(split)
-    pairs = np.unique((numbers * len(USED_SPLITS) + splits)[numbers >= 0])
+def _in_several_splits(values: pd.Series, rows: NDArray[np.int64], split: NDArray[np.int8]) -> pd.Index:
+    """The values that occur in more than one split; ``""`` and a missing value are none.
+
+    Args:
+        values: a column.
+        rows: rows of the column that count.
+        split: number of the split of each of these rows.
+    """
+    is_known = are_known(values)[rows]
+    rows, split = rows[is_known], split[is_known]
+    hashes = hash_texts(values)[rows]
+    order = np.argsort(hashes)
+    hashes, in_order = hashes[order], split[order]
+    in_several = hashes[1:][(hashes[1:] == hashes[:-1]) & (in_order[1:] != in_order[:-1])]
+    suspected = order[np.isin(hashes, in_several)]
+    numbers, names = pd.factorize(values.iloc[rows[suspected]])
+    pairs = np.unique(numbers * len(USED_SPLITS) + split[suspected])
     return names[np.bincount(pairs // len(USED_SPLITS), minlength=len(names)) > 1]
-
-
-def _hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
-    """Hash texts, 8 bytes each. Ten million different ones share a hash once in 400,000 splits."""
-    blocks = range(0, len(texts), _BLOCK)
-    hashes = [pd.util.hash_array(texts.iloc[start : start + _BLOCK].to_numpy(object)) for start in blocks]
-    return np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
 
 
 def _describe_offenders(expectation: str, offenders: Collection[Any], limit: int = 20) -> str:

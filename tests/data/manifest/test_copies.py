@@ -33,7 +33,9 @@ def added(frame: pd.DataFrame, pairs: list[tuple[int, int]]) -> tuple[dict[str, 
         rows.extend(int(load(position)[0]) for position in range(len(compared)))
         return pairs
 
-    copies = count_copies(frame.__getitem__, find_pairs, lambda row: np.array([row]))
+    copies = count_copies(
+        lambda name: iter([frame[name][:1], frame[name][1:]]), find_pairs, lambda row: np.array([row])
+    )
     return {name: copies[name].tolist() for name in copies}, hashes, rows
 
 

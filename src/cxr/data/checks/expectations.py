@@ -22,7 +22,7 @@ import pandas as pd
 
 from cxr.data.checks.data_docs import make_self_contained
 from cxr.data.checks.drift import DatasetComparison
-from cxr.data.checks.measurement import FileValues, Measurement, measure_values
+from cxr.data.checks.measurement import Column, FileValues, Measurement, measure_values
 from cxr.data.checks.rules import Check, CheckBounds, CheckResult, CheckTable, Measure, Severity, list_checks
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
@@ -44,7 +44,7 @@ _EXPECTATIONS: dict[Measure, str] = {
 
 
 def run_checks(
-    manifest: pd.DataFrame,
+    column: Column,
     comparison: DatasetComparison,
     docs: Path,
     *,
@@ -56,7 +56,7 @@ def run_checks(
     """Check a manifest and build the Data Docs.
 
     Args:
-        manifest: one row per file, with :data:`cxr.data.checks.measurement.CHECKED_COLUMNS`.
+        column: reads a column of the manifest, one at a time.
         comparison: outcome of :func:`cxr.data.checks.drift.compare_datasets`.
         docs: folder to build the Data Docs in (``index.html`` is the entry); pages load nothing from outside.
         card: card of the data set; its number of images, if known, must be that of the files.
@@ -70,7 +70,7 @@ def run_checks(
     checks = list_checks(bounds, card)
     severity_of = {check.name: severities.get(check.name, check.severity) for check in checks}
     active = [check for check in checks if severity_of[check.name] != "off"]
-    measurements = _measure(active, manifest, comparison)
+    measurements = _measure(active, column, comparison)
     measured = [check for check in active if measurements[check.name].rows]
     passed = _run_expectations(measured, measurements, severity_of, docs, run_name)
     return [
@@ -79,12 +79,12 @@ def run_checks(
     ]
 
 
-def _measure(checks: Sequence[Check], manifest: pd.DataFrame, comparison: DatasetComparison) -> dict[str, Measurement]:
+def _measure(checks: Sequence[Check], column: Column, comparison: DatasetComparison) -> dict[str, Measurement]:
     """Measure each check; the rows of drift are named after the statistics."""
-    files, drift = FileValues(manifest), comparison.table
+    files, drift = FileValues(column), comparison.table
     is_stable, statistics = ~drift["drifted"].to_numpy(dtype=bool), drift["statistic"] + " of " + drift["group"]
     return {
-        check.name: measure_values(check, is_stable, np.ones_like(is_stable), statistics)
+        check.name: measure_values(check, is_stable, np.ones_like(is_stable), lambda: statistics)
         if check.table == "drift"
         else files.measure(check)
         for check in checks

@@ -1,7 +1,7 @@
 """Measures what the checks look at: how many rows break a rule, and which.
 
-Each value of a check is computed when it is looked at, and only its outcome stays in memory. Of all values together,
-ten million files would need several gigabytes.
+Each check reads the columns of its values when it is looked at, and only its outcome stays in memory. All columns, or
+all values, of ten million files would need several gigabytes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,8 @@ from cxr.data.checks.rules import Check
 from cxr.data.dataset import CLASSES, PNEUMONIA
 from cxr.data.grouping import count_different, count_rows
 
-CHECKED_COLUMNS = (
-    "path",
-    "status",
-    "readable",
-    "label",
-    "patient",
-    "official_split",
-    "width",
-    "height",
-    "mode",
-    "grey",
-    "problem",
-    "copies",
-    "near_group",
-    "duplicate_group",
-    "splits_of_patient",
-)
-"""Columns of the manifest that the checks look at."""
+Column = Callable[[str], "pd.Series[Any]"]
+"""Reads a column of a manifest: one row per file."""
 
 Values = NDArray[Any]
 """``(rows,)``: bool, or float64 with NaN for an unknown number, which breaks no rule."""
@@ -61,18 +45,18 @@ class FileValues:
     """The values of the checks for the files of a manifest.
 
     Args:
-        manifest: one row per file, with :data:`CHECKED_COLUMNS`; see :func:`cxr.data.manifest.builder.build_manifest`.
+        column: reads a column of the manifest; see :data:`cxr.data.manifest.builder.MANIFEST_DTYPES`.
     """
 
-    def __init__(self, manifest: pd.DataFrame) -> None:
-        self.accepted: NDArray[np.bool_] = (manifest["status"] == "accepted").to_numpy(dtype=bool)
-        self._manifest = manifest
+    def __init__(self, column: Column) -> None:
+        self.accepted: NDArray[np.bool_] = (column("status") == "accepted").to_numpy(dtype=bool)
+        self.column = column
 
     def measure(self, check: Check) -> Measurement:
         """Measure a check of all files, or of the accepted images."""
         counted = np.ones_like(self.accepted) if check.table == "files" else self.accepted
         values = self.accepted if check.measure == "rows" else self.values(check.name)
-        measurement = measure_values(check, values, counted, self.column("path"))
+        measurement = measure_values(check, values, counted, lambda: self.column("path"))
         if check.name != "left_out":
             return measurement
         return replace(measurement, paths=tuple(sorted(self.column("path")[~self.accepted])))
@@ -81,22 +65,19 @@ class FileValues:
         """Compute the values of a check, one per file."""
         return _VALUES[name](self)
 
-    def column(self, name: str) -> pd.Series[Any]:
-        """A column of the manifest."""
-        return self._manifest[name]
-
     def sides(self) -> NDArray[np.float64]:
         """Width and height of each file, ``(rows, 2)``."""
-        return self._manifest[["width", "height"]].to_numpy(np.float64, na_value=np.nan)
+        sides = [self.column(name).to_numpy(np.float64, na_value=np.nan) for name in ("width", "height")]
+        return np.column_stack(sides)
 
     def numbers(self, name: str) -> NDArray[np.int64]:
         """Numbers in place of texts, -1 for none: to group by texts takes a gigabyte for a few million files."""
-        texts = self._manifest[name]
+        texts = self.column(name)
         return pd.factorize(texts.mask(texts == ""))[0].astype(np.int64, copy=False)
 
     def is_one_of(self, name: str, texts: tuple[str, ...] | list[str]) -> NDArray[np.bool_]:
         """Which files have one of these texts in a column."""
-        return self._manifest[name].isin(texts).to_numpy(dtype=bool)
+        return self.column(name).isin(texts).to_numpy(dtype=bool)
 
     @cached_property
     def image(self) -> NDArray[np.int64]:
@@ -129,14 +110,16 @@ class FileValues:
         return ~np.isin(patient, np.intersect1d(in_test, elsewhere))
 
 
-def measure_values(check: Check, values: Values, counted: NDArray[np.bool_], names: pd.Series[Any]) -> Measurement:
+def measure_values(
+    check: Check, values: Values, counted: NDArray[np.bool_], names: Callable[[], pd.Series[Any]]
+) -> Measurement:
     """Measure a check of given values.
 
     Args:
         check: the check.
         values: ``(rows,)``: bool, or numbers with NaN for unknown ones.
         counted: bool ``(rows,)``, which rows count.
-        names: names of the rows.
+        names: reads the names of the rows; called if a row breaks the rule.
 
     Returns:
         The measurement; its value is NaN if no row counts.
@@ -154,7 +137,8 @@ def measure_values(check: Check, values: Values, counted: NDArray[np.bool_], nam
     if check.high is not None:
         is_broken |= values > check.high
     is_broken &= counted
-    return Measurement(int(is_broken.sum()), rows, tuple(sorted(names[is_broken])))
+    broken = int(is_broken.sum())
+    return Measurement(broken, rows, tuple(sorted(names()[is_broken])) if broken else ())
 
 
 def _usual_modes(files: FileValues) -> list[str]:

@@ -105,8 +105,11 @@ def sample_images(
         One row per class and subtype.
     """
     rows = []
-    for (label, subtype), members in images.groupby(["label", "subtype"], sort=True):
-        chosen = members.sample(frac=1, random_state=seed).drop_duplicates("patient").head(count)
+    patients = pd.factorize(images["patient"])[0]
+    for (label, subtype), members in sorted(images.groupby(["label", "subtype"]).indices.items()):
+        shuffled = pd.Series(members).sample(frac=1, random_state=seed).to_numpy()
+        _, first_of_patient = np.unique(patients[shuffled], return_index=True)
+        chosen = images.iloc[shuffled[np.sort(first_of_patient)[:count]]]
         title = str(label) if subtype == "normal" else f"{label}, {subtype}"
         note = f"{len(chosen)} of {len(members):,} images, each of another patient"
         rows.append(ThumbnailRow(title, _make_thumbnails(chosen, raw, max_pixels), note))
@@ -129,10 +132,10 @@ def average_images(
         One average per class, stretched to the full range of grey levels.
     """
     averages = []
-    for label, members in images.groupby("label", sort=True):
-        chosen = members.sample(min(count, len(members)), random_state=seed)
+    for label, members in sorted(images.groupby("label").indices.items()):
+        chosen = images["path"].iloc[pd.Series(members).sample(min(count, len(members)), random_state=seed)]
         total = np.zeros((_AVERAGE_SIDE, _AVERAGE_SIDE), dtype=np.float64)
-        for path in chosen["path"]:
+        for path in chosen:
             grey = read_grey(raw, path, max_pixels)
             total += cv2.resize(grey, (_AVERAGE_SIDE, _AVERAGE_SIDE), interpolation=cv2.INTER_AREA)
         stretched = cv2.normalize(total, np.zeros_like(total), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)

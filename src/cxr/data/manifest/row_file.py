@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -16,6 +17,9 @@ from cxr.files import whole_file
 
 _GROUP_ROWS = 2**20
 """Rows of a row group of a manifest: as many as pandas writes."""
+
+_BLOCK = 2**16
+"""Rows that are read at once."""
 
 
 class RowFile:
@@ -45,10 +49,11 @@ class RowFile:
             self._writer = pq.ParquetWriter(self._file, table.schema)
         self._writer.write_table(table)
 
-    def read(self, column: str) -> pd.Series[Any]:
-        """Read a column of all rows; no more rows can be added."""
+    def read(self, column: str) -> Iterator[pd.Series[Any]]:
+        """Read a column of all rows by block; no more rows can be added."""
         self._finish()
-        return pd.read_parquet(self._file, columns=[column])[column]
+        for batch in pq.ParquetFile(self._file).iter_batches(_BLOCK, columns=[column]):
+            yield batch.to_pandas()[column]
 
     def write(self, file: Path, added: pd.DataFrame, columns: Sequence[str]) -> None:
         """Write the rows with further columns as a Parquet file with checksums, by row group.
@@ -62,8 +67,7 @@ class RowFile:
         start, writer = 0, None
         with whole_file(file) as partial:
             try:
-                for batch in pq.ParquetFile(self._file).iter_batches(_GROUP_ROWS):
-                    table = pa.Table.from_batches([batch])
+                for table in self._row_groups():
                     part = added.iloc[start : start + len(table)].reset_index(drop=True)
                     if writer is None:
                         first = pd.concat([table.slice(0, 1).to_pandas(), part.head(1)], axis=1)[list(columns)]
@@ -73,9 +77,21 @@ class RowFile:
                         table = table.append_column(name, pa.array(part[name]))
                     writer.write_table(table.select(columns).cast(writer.schema), row_group_size=_GROUP_ROWS)
                     start += len(table)
+                    del table, part  # before the next ones are read
             finally:
                 if writer is not None:
                     writer.close()
+
+    def _row_groups(self) -> Iterator[pa.Table]:
+        """Read the rows of each row group of the manifest, with one chunk for each column, and one group at a time."""
+        blocks = pq.ParquetFile(self._file).iter_batches(_BLOCK)
+        while group := list(islice(blocks, _GROUP_ROWS // _BLOCK)):
+            table = pa.Table.from_batches(group)
+            group.clear()
+            for number, field in enumerate(table.schema):  # by column: a copy of all takes twice the memory
+                table = table.set_column(number, field, table.column(number).combine_chunks())
+            yield table
+            del table
 
     def _finish(self) -> None:
         if self._writer is not None:
