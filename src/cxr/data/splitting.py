@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cxr.data.dataset import CLASSES, OFFICIAL_SPLITS
 from cxr.data.grouping import patient_groups
 from cxr.data.split_table import EXCLUDED, SPLIT_COLUMNS, TEST, USED_SPLITS, tabulate_strata
+from cxr.data.text_hashes import are_known
 from cxr.errors import DataError, ParameterError
 
 SplitProtocol = Literal["grouped", "official"]
@@ -158,10 +159,11 @@ def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
 def _accepted_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     columns = [name for name in MANIFEST_COLUMNS if name in manifest]
     rows = manifest.loc[manifest["status"] == "accepted", columns] if "status" in manifest else manifest[columns]
-    if not rows["path"].is_monotonic_increasing:  # sorted rows need no copy
+    paths = rows["path"].array
+    if (paths[1:] < paths[:-1]).any():  # sorted rows need no copy
         rows = rows.sort_values("path")
     rows = rows.reset_index(drop=True)
-    rows["subtype"] = rows["subtype"].fillna(UNKNOWN).replace("", UNKNOWN)
+    rows["subtype"] = rows["subtype"].where(are_known(rows["subtype"]), UNKNOWN)
     incomplete = rows[~rows["label"].isin(CLASSES) | (rows["patient"].fillna("") == "")]
     if rows.empty or len(incomplete):
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,7 +107,7 @@ def sample_images(
     """
     rows = []
     patients = pd.factorize(images["patient"])[0]
-    for (label, subtype), members in sorted(images.groupby(["label", "subtype"]).indices.items()):
+    for (label, subtype), members in _rows_of_groups(images, ["label", "subtype"]):
         shuffled = pd.Series(members).sample(frac=1, random_state=seed).to_numpy()
         _, first_of_patient = np.unique(patients[shuffled], return_index=True)
         chosen = images.iloc[shuffled[np.sort(first_of_patient)[:count]]]
@@ -132,7 +133,7 @@ def average_images(
         One average per class, stretched to the full range of grey levels.
     """
     averages = []
-    for label, members in sorted(images.groupby("label").indices.items()):
+    for label, members in _rows_of_groups(images, "label"):
         chosen = images["path"].iloc[pd.Series(members).sample(min(count, len(members)), random_state=seed)]
         total = np.zeros((_AVERAGE_SIDE, _AVERAGE_SIDE), dtype=np.float64)
         for path in chosen:
@@ -205,6 +206,12 @@ def show_unusual_modes(
         classes = ", ".join(f"{number:,} {label}" for label, number in members["label"].value_counts().items())
         rows.append(ThumbnailRow(title, _make_thumbnails(members.head(count), raw, max_pixels), classes))
     return tuple(rows)
+
+
+def _rows_of_groups(images: pd.DataFrame, columns: str | list[str]) -> list[tuple[Any, NDArray[np.int64]]]:
+    """Positions of the rows of each group, in the order of the groups; a copy of each group takes much memory."""
+    rows: Any = images.groupby(columns).indices
+    return sorted(rows.items())
 
 
 def _make_thumbnails(rows: pd.DataFrame, raw: RawImages, max_pixels: int) -> tuple[Thumbnail, ...]:
