@@ -60,22 +60,22 @@ def are_repeated(hashes: Hashes) -> NDArray[np.bool_]:
     return is_repeated
 
 
-def find_rows(texts: pd.Series, wanted: pd.Series) -> NDArray[np.int64]:
-    """Find the row of each wanted text.
+def find_rows(texts: pd.Series, sought: pd.Series) -> NDArray[np.int64]:
+    """Find the row of each text that is sought.
 
     Args:
         texts: ``n`` different texts.
-        wanted: ``m`` texts.
+        sought: ``m`` texts.
 
     Returns:
         int64 ``(m,)``: position in ``texts``; -1 for a text that is not there.
     """
-    hashes, wanted_hashes = hash_texts(texts), hash_texts(wanted)
+    hashes, sought_hashes = hash_texts(texts), hash_texts(sought)
     if not len(hashes):
-        return np.full(len(wanted), -1)
+        return np.full(len(sought), -1)
     order = np.argsort(hashes)
-    place = np.searchsorted(hashes, wanted_hashes, sorter=order)
+    place = np.searchsorted(hashes, sought_hashes, sorter=order)
     rows = order[np.minimum(place, len(hashes) - 1, out=place)]
     del order, place
-    rows[hashes[rows] != wanted_hashes] = -1
+    rows[hashes[rows] != sought_hashes] = -1
     return rows
