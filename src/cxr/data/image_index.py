@@ -205,7 +205,7 @@ def read_index(folder: Path) -> pd.DataFrame:
     table = table.astype(INDEX_DTYPES)
     names = table["path"].fillna("")
     wrong = {
-        "a path outside of the data folder": (names == "") | names.str.contains(r"^/|(?:^|/)\.\.(?:/|$)|\\0"),
+        "a path outside of the data folder": (names == "") | names.str.contains(r"^/|(?:^|/)\.\.(?:/|$)|\x00"),
         "no sha256": ~table["sha256"].fillna("").str.fullmatch("[0-9a-f]{64}"),
         "no size": table["bytes"] < 0,
         f"an address other than {S3}://bucket/key and {FILE}:///path": ~table["address"]

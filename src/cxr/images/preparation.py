@@ -6,7 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,7 @@ from cxr.images.raw_images import RawImages
 from cxr.images.reading_options import VALIDATED, ReadingOptions
 from cxr.images.recipes import Recipe, apply_recipe
 from cxr.images.result_cache import NO_CACHE, KeptResults, ResultCache
-from cxr.images.shards import SHARD_FILE, WHOLE, Shard
+from cxr.images.shards import WHOLE, Shard
 from cxr.tables import write_table
 
 _ROWS_AT_ONCE = 256
@@ -122,7 +122,7 @@ def prepare_images(
     write_table(folder / INDEX_FILE, index)
     (folder / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
     if shard != WHOLE:
-        write_json(folder / SHARD_FILE, asdict(shard))
+        shard.write(folder)
     return PreparedImages.open(folder)
 
 

@@ -90,7 +90,7 @@ class PreparedImages:
 
 def _order_shards(folder: Path) -> list[Path]:
     """Folders of the shards in a folder, in their order; empty if it holds the images itself."""
-    folders = {_read_shard(file): file.parent for file in sorted(folder.glob(f"*/{SHARD_FILE}"))}
+    folders = {Shard.read(file): file.parent for file in sorted(folder.glob(f"*/{SHARD_FILE}"))}
     if not folders:
         return []
     expected = all_shards(next(iter(folders)).count)
@@ -100,14 +100,6 @@ def _order_shards(folder: Path) -> list[Path]:
             f"{', '.join(sorted(map(str, folders)))}; run `cxr preprocess` for the others"
         )
     return [folders[shard] for shard in expected]
-
-
-def _read_shard(file: Path) -> Shard:
-    content = read_json(file)
-    try:
-        return Shard(**content)
-    except TypeError as error:
-        raise DataError(f"expected number and count of a shard, received {file} with {content}") from error
 
 
 def _open_part(part: Path, recipe_name: str | None, folder: Path) -> tuple[NDArray[np.uint8], pd.DataFrame, Recipe]:

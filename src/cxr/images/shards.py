@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Self, TypeVar
+
+from cxr.errors import DataError
+from cxr.files import read_json, write_json
 
 Item = TypeVar("Item")
 
@@ -48,6 +52,33 @@ class Shard:
         if match is None or not 1 <= int(match[1]) <= int(match[2]) <= MAX_SHARDS:
             raise ValueError(f"NUMBER/COUNT with 1 <= NUMBER <= COUNT <= {MAX_SHARDS}, for example 2/10")
         return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read which part a folder holds.
+
+        Args:
+            file: the file that :meth:`write` wrote.
+
+        Returns:
+            The shard.
+
+        Raises:
+            DataError: if the file holds something else.
+        """
+        content = read_json(file)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise DataError(f"expected number and count of a shard, received {file} with {content}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder which part it holds.
+
+        Args:
+            folder: the folder.
+        """
+        write_json(folder / SHARD_FILE, asdict(self))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cxr.errors import MissingInputError, SourceError
-from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE, write_json
+from cxr.files import PREDICTIONS_FILE, SUMMARY_FILE
 from cxr.images.reading_options import MAX_PIXELS
-from cxr.images.shards import SHARD_FILE, WHOLE, Shard
+from cxr.images.shards import WHOLE, Shard
 from cxr.steps.base import TRAIN_IMAGE, Input, Output, Positional, Step, WorkingFolder
 from cxr.steps.dicomweb_fields import DicomwebStep
 from cxr.steps.model_fields import FixedModelStep, RegionsStep
@@ -215,7 +215,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
             with self.new_report_folders() as folders:
                 self._predict(job, served, folders)
         if self.shard is not None and self.predictions is not None:
-            write_json(self.predictions / SHARD_FILE, asdict(Shard.parse(self.shard)))
+            Shard.parse(self.shard).write(self.predictions)
             job.parts.copy_to(self.predictions)
 
     def step_of_shard(self, shard: Shard, folder: Path) -> Step:

@@ -6,7 +6,6 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field
 
 from cxr.errors import MissingInputError
-from cxr.images.shards import SHARD_FILE, Shard
+from cxr.images.shards import Shard
 from cxr.steps.base import Step
 
 if TYPE_CHECKING:
@@ -107,11 +106,10 @@ def open_shard_cache(results: Path, shard: Shard, cache: Path) -> ResultCache:
     Returns:
         The results.
     """
-    from cxr.files import write_json
     from cxr.images.result_cache import ResultCache
     from cxr.lineage.code_version import code_version
 
-    write_json(results / SHARD_FILE, asdict(shard))
+    shard.write(results)
     return ResultCache(results, _UNLIMITED_BYTES, code_version, [cache])
 
 

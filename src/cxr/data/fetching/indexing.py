@@ -19,12 +19,10 @@ from cxr.images.parallel import map_in_order
 from cxr.storage.bucket import Bucket, split_address
 from cxr.storage.connection import MAX_CONNECTIONS
 from cxr.storage.contents import FolderContents, SourceContents, SourceFile, each_once
+from cxr.tables import tables_of_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_TABLE_ROWS = 2**14
-"""Images whose rows are turned into a table together: as Python objects, a row takes ten times the memory."""
 
 
 class ImageStore:
@@ -125,13 +123,5 @@ def index_folder(source: Path, folder: Path, request: FetchRequest) -> None:
 def _as_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     import pandas as pd
 
-    tables = [pd.DataFrame(columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)]
-    block: list[dict[str, object]] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == _TABLE_ROWS:
-            tables.append(pd.DataFrame(block).astype(INDEX_DTYPES))
-            block = []
-    if block:
-        tables.append(pd.DataFrame(block).astype(INDEX_DTYPES))
-    return pd.concat(tables, ignore_index=True)
+    empty = pd.DataFrame(columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)
+    return pd.concat([empty, *tables_of_rows(rows, INDEX_DTYPES)], ignore_index=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -24,10 +23,11 @@ from cxr.errors import DataError, ImageError, ParameterError, SourceError
 from cxr.files import MANIFEST_FILE, PATIENTS_FILE, utf8_name
 from cxr.images.decoding import ImageFacts, ImageLimits
 from cxr.images.file_types import is_named_as_image
+from cxr.images.parallel import map_in_order
 from cxr.images.problems import SOFT_PROBLEMS, TRAINING_PROBLEMS
 from cxr.images.raw_images import RawImages
 from cxr.images.result_cache import NO_CACHE, ResultCache
-from cxr.tables import digest_of_lines, read_table, table_columns
+from cxr.tables import digest_of_lines, read_table, table_columns, tables_of_rows
 
 ProblemAction = Literal["accept", "quarantine", "refuse"]
 FileNaming = Literal["kermany", "any"]
@@ -69,10 +69,6 @@ MANIFEST_DTYPES: dict[str, str] = {
     "splits_of_patient": "Int64",
 }
 """Columns of the manifest and their types: unknown text and numbers are missing values, never 0."""
-
-
-_TABLE_ROWS = 2**14
-"""Images whose rows are turned into a table together: as Python objects, a row takes ten times the memory."""
 
 
 def default_policy() -> dict[str, ProblemAction]:
@@ -143,28 +139,12 @@ def build_manifest(
 
     find = partial(find_near_duplicates, distance=near_distance, workers=workers, progress=progress)
     with RowFile(folder) as row_file:
-        for rows in _row_tables(inspect, names, workers or images.workers, progress):
-            row_file.append(rows)
+        rows = map_in_order(inspect, ((name,) for name in names), workers or images.workers)
+        bar = tqdm(rows, desc="images", total=len(names), unit="image", disable=None if progress else True)
+        for table in tables_of_rows(bar, MANIFEST_DTYPES):
+            row_file.append(table)
         copies = count_copies(row_file.read, partial(find, correlation=near_correlation), load)
         row_file.write(folder / MANIFEST_FILE, copies, list(MANIFEST_DTYPES))
-
-
-def _row_tables(
-    inspect: Callable[[str], dict[str, object]], names: Sequence[str], workers: int, progress: bool
-) -> Iterator[pd.DataFrame]:
-    """Inspect files in threads, and yield their rows in tables."""
-    pool = ThreadPoolExecutor(workers)
-    bar = tqdm(total=len(names), desc="images", unit="image", disable=None if progress else True)
-    try:
-        for start in range(0, len(names), _TABLE_ROWS):
-            rows = []
-            for row in pool.map(inspect, names[start : start + _TABLE_ROWS]):
-                rows.append(row)
-                bar.update()
-            yield pd.DataFrame(rows).astype({name: MANIFEST_DTYPES[name] for name in rows[0]})
-    finally:
-        pool.shutdown(cancel_futures=True)
-        bar.close()
 
 
 def content_digest(frame: pd.DataFrame) -> str:
