@@ -26,9 +26,8 @@ from cxr.evaluation.curves import calibration_curve, precision_recall_curve, roc
 from cxr.evaluation.metrics import COUNTS, METRICS, Floats, auroc, compute_metrics, confusion, decision_metrics
 from cxr.evaluation.operating_point import OperatingPoint, ThresholdRule, choose_operating_point
 from cxr.evaluation.slices import SLICES, check_slices, measure_slices
-from cxr.files import read_json
+from cxr.evaluation.training_data import check_model_fits
 from cxr.images.prepared import PreparedImages
-from cxr.images.recipes import Recipe
 from cxr.models.metadata import ModelMetadata
 from cxr.models.prediction_sets import PredictionSets
 
@@ -183,67 +182,11 @@ def evaluation_rows(
         The columns path, patient, group, label, subtype and split of validation and test.
 
     Raises:
-        DataError: as :func:`check_model_fits`.
+        DataError: as :func:`cxr.evaluation.training_data.check_model_fits`.
     """
     check_model_fits(folder, model, metadata, prepared)
     rows = splits[splits["split"].isin((VALIDATION, TEST))]
     return rows[["path", "patient", "group", "label", "subtype", "split"]].reset_index(drop=True)
-
-
-def check_model_fits(folder: Path, model: str, metadata: ModelMetadata, prepared: PreparedImages) -> None:
-    """Check that a model was trained on a split and on images of a recipe.
-
-    Args:
-        folder: folder of the split, with ``achieved.json``.
-        model: expected name of the model.
-        metadata: metadata of the trained model.
-        prepared: prepared images that are to be predicted.
-
-    Raises:
-        DataError: if the model has another name, or was trained on another split, whose training images may be among
-            these test images, or on images prepared by another recipe.
-    """
-    if model != metadata.model:
-        raise DataError(
-            f"expected the metadata of {model}, received model={metadata.model}; give the folder of {model}"
-        )
-    check_split_fits(folder, metadata)
-    check_recipe_fits(metadata, prepared)
-
-
-def check_split_fits(folder: Path, metadata: ModelMetadata) -> None:
-    """Check that a model was trained on a split.
-
-    Args:
-        folder: folder of the split, with ``achieved.json``.
-        metadata: metadata of the trained model.
-
-    Raises:
-        DataError: if the digests differ.
-    """
-    digest = read_json(folder / "achieved.json")["digest"]
-    if digest != metadata.split_digest:
-        raise DataError(
-            f"expected the split that {metadata.model} was trained on (digest={metadata.split_digest}), "
-            f"received splits={folder} with {digest=}; train the model again"
-        )
-
-
-def check_recipe_fits(metadata: ModelMetadata, prepared: PreparedImages) -> None:
-    """Check that images are prepared as those that a model was trained on.
-
-    Args:
-        metadata: metadata of the trained model.
-        prepared: prepared images that are to be predicted.
-
-    Raises:
-        DataError: if they have another recipe.
-    """
-    if prepared.recipe != Recipe.from_dict(metadata.recipe):
-        raise DataError(
-            f"expected images of the recipe that {metadata.model} was trained on ({metadata.recipe}), "
-            f"received {prepared.recipe.to_dict()}; run `cxr preprocess` with that recipe"
-        )
 
 
 def check_coverage(rows: pd.DataFrame, coverage: float | None) -> None:

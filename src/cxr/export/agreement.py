@@ -11,7 +11,7 @@ import numpy as np
 
 from cxr.data.split_table import SPLIT_SUMMARY_FILE, VALIDATION
 from cxr.errors import DataError, MissingInputError
-from cxr.evaluation.evaluate import check_split_fits
+from cxr.evaluation.training_data import check_split_fits
 from cxr.export.onnx_file import OnnxNetwork, write_onnx
 from cxr.export.probability_network import input_names, probability_network
 from cxr.files import SPLITS_FILE

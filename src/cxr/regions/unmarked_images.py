@@ -13,9 +13,9 @@ from cxr.data.dataset import PNEUMONIA
 from cxr.data.split_table import TEST
 from cxr.errors import DataError
 from cxr.evaluation.bootstrap import bootstrap
-from cxr.evaluation.evaluate import check_recipe_fits
 from cxr.evaluation.metrics import Floats, auroc
 from cxr.evaluation.shortcut_checks import lung_field
+from cxr.evaluation.training_data import check_recipe_fits
 from cxr.files import MANIFEST_FILE
 from cxr.images.prepared import PreparedImages
 from cxr.regions.average_precision import IOU_THRESHOLDS

@@ -139,8 +139,8 @@ class EvaluateRegions(TrackingStep):
         from cxr.data.boxes import read_boxes
         from cxr.data.image_opening import open_raw_images
         from cxr.data.split_table import TEST, USED_SPLITS, VALIDATION
-        from cxr.evaluation.evaluate import check_model_fits
         from cxr.evaluation.files import CURVES_FOLDER, read_history
+        from cxr.evaluation.training_data import check_model_fits
         from cxr.files import MANIFEST_FILE
         from cxr.images.decoding import decode_grey
         from cxr.images.prepared import PreparedImages
