@@ -13,6 +13,7 @@ from cxr.images.recipes import apply_recipe
 from cxr.serving.alias_watcher import AliasWatcher
 from cxr.serving.detector_source import ServedDetector, capture_detector_source
 from cxr.serving.model_provider import AliasDetectorProvider
+from cxr.steps.predict import Predict
 from cxr.tracking.registry_reader import MODEL_PATH
 from cxr.tracking.store import Store
 from support.small_detector import (
@@ -69,10 +70,8 @@ def test_captures_get_the_detector_that_has_the_alias_beside_a_registered_classi
     uri: str, tmp_path: Path
 ) -> None:
     def source_name(regions_name: str | None = NAME, model: Path | None = None) -> str | None:
-        source = capture_detector_source(
-            Store(uri), regions_name=regions_name, alias="champion", fallback="challenger", model=model,
-            regions_model=None, regions_evaluation=None,
-        )  # fmt: skip
+        step = Predict(files=["x.png"], fallback="challenger", model=model, regions_name=regions_name)
+        source = capture_detector_source(Store(uri), step.choice)
         return None if source is None else source.name
 
     assert source_name() is None, "no detector is registered"

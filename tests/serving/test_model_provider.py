@@ -13,7 +13,7 @@ import pytest
 
 from cxr.errors import MissingInputError, RegistryError
 from cxr.serving.model_provider import FIRST_RETRY_SECONDS
-from cxr.serving.model_source import PHANTOM_BANNER, ServedModel
+from cxr.serving.served_model import PHANTOM_BANNER, ServedModel
 from cxr.tracking.registry_reader import DIGESTS
 from cxr.tracking.store import Store
 from support.model_folders import small_network, write_store

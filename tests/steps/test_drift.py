@@ -20,7 +20,7 @@ from cxr.inference.checked_prediction import PredictionResult
 from cxr.inference.predictor import Prediction
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 from cxr.tracking.store import Store
 from support.logged_predictions import make_features, make_reference, make_served_model, write_prediction_log
 from support.model_folders import ModelFolders, write_models

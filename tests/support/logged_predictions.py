@@ -19,8 +19,8 @@ from cxr.inference.reference.features import DESCRIPTOR_LENGTH, STATISTICS
 from cxr.inference.reference.reference import EMBEDDING_SIZE, ImageFeatures, Reference
 from cxr.inference.reference.refusals import Refusal
 from cxr.models.metadata import ModelMetadata
-from cxr.serving.model_source import ServedModel
 from cxr.serving.prediction_log import PredictionLog
+from cxr.serving.served_model import ServedModel
 from support.model_folders import make_metadata
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

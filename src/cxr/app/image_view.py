@@ -22,7 +22,7 @@ from cxr.images.pixels import shrink
 from cxr.images.strict_decoding import DecodedImage
 from cxr.inference.explanation import overlay
 from cxr.plots.box_overlay import draw_boxes
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 
 if TYPE_CHECKING:
     from cxr.regions.scoring import ScoredBox

@@ -14,7 +14,7 @@ from cxr.app.service import PageService
 from cxr.app.settings import AppSettings
 from cxr.app.texts import RESEARCH
 from cxr.promotion.log import CHAMPION
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 
 CARD_PATH = "card"
 _SHOWN_VERSION = "shown version"
@@ -124,7 +124,7 @@ def registry_page_url(settings: AppSettings, served: ServedModel) -> str | None:
         return None
     host = parts.netloc.rpartition("@")[2]
     root = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-    return f"{root}/#/models/{quote(settings.registered_name, safe='')}/versions/{served.version}"
+    return f"{root}/#/models/{quote(settings.choice.registered_name, safe='')}/versions/{served.version}"
 
 
 def _announce_new_version(served: ServedModel) -> None:

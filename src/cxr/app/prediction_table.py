@@ -14,7 +14,7 @@ from cxr.app.texts import format_label
 from cxr.app.uploads import ImageOutcome
 from cxr.images.strict_decoding import describe_warnings
 from cxr.inference.scoring.table import SCHEMA
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 
 SHOWN_NUMBER = "number of the shown image"
 """Session key of the number of the image below the table."""

@@ -14,13 +14,9 @@ from cxr.app.settings import AppSettings
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.recipes import apply_recipe
 from cxr.images.sandbox import SandboxedDecoder
-from cxr.models.backend import load_keras
-from cxr.serving.alias_watcher import AliasWatcher
+from cxr.serving.current_models import CurrentModels
 from cxr.serving.detector_source import ServedDetector
-from cxr.serving.model_folder import folder_source
-from cxr.serving.model_provider import AliasDetectorProvider, AliasModelProvider
-from cxr.serving.model_source import ServedModel
-from cxr.serving.provider_opening import open_detector
+from cxr.serving.served_model import ServedModel
 from cxr.tracking.signatures import TrustedKeys
 from cxr.tracking.store import Store
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
     from cxr.regions.scoring import ScoredBox
-    from cxr.serving.model_provider import DetectorProvider
     from cxr.serving.prediction_log import PredictionLog
 
 
@@ -49,20 +44,9 @@ class PageService:
             RegistryError: if the store doesn't answer, no version has the alias, or its version cannot predict.
             ParameterError: if the prediction log cannot be written.
         """
-        load_keras()
         self.settings = settings
-        self._provider: AliasModelProvider | None = None
-        self._watchers: list[AliasWatcher] = []
         store = Store(settings.tracking_uri, trusted_keys=TrustedKeys.read(settings.require_signature))
-        if settings.model is not None:
-            self._loaded = folder_source(settings.model, settings.evaluation, settings.reference).load()
-        else:
-            self._provider = AliasModelProvider(
-                store, settings.registered_name, settings.alias, fallback=settings.fallback
-            )
-            self._loaded = self._provider.current
-            self._watchers.append(AliasWatcher(self._provider, settings.seconds))
-        self._detectors = self._open_detector(store)
+        self._models = CurrentModels(store, settings.choice, settings.seconds)
         self._log: PredictionLog | None = None
         if settings.log_predictions is not None:
             from cxr.serving.prediction_log import PredictionLog
@@ -84,56 +68,38 @@ class PageService:
                 )
             )
             # The first prediction compiles the networks.
-            self.predict(self._loaded, [self.decode(draw_example(EXAMPLES[0]))])
-            for watcher in self._watchers:
-                watcher.start()
-                resources.callback(watcher.stop)
+            self.predict(self.current, [self.decode(draw_example(EXAMPLES[0]))])
+            self._models.follow_aliases(resources)
             self._resources = resources.pop_all()
 
     def close(self) -> None:
         """Stop following the registry, and end the processes that decode. A second call does nothing."""
         self._resources.close()
 
-    def _open_detector(self, store: Store) -> DetectorProvider | None:
-        settings = self.settings
-        provider = open_detector(
-            store,
-            regions_name=settings.regions_name,
-            alias=settings.alias,
-            fallback=settings.fallback,
-            model=settings.model,
-            regions_model=settings.regions_model,
-            regions_evaluation=settings.regions_evaluation,
-        )
-        if isinstance(provider, AliasDetectorProvider):
-            self._watchers.append(AliasWatcher(provider, settings.seconds))
-        return provider
-
     @property
     def detector(self) -> ServedDetector | None:
         """The detector that draws boxes now; None if there is none."""
-        return None if self._detectors is None else self._detectors.current
+        return None if self._models.detector is None else self._models.detector.current
 
     @property
     def detector_name(self) -> str:
         """Name of the registered detector; empty for a detector from a folder, and without one."""
-        return "" if self._detectors is None else self._detectors.registered_name
+        return "" if self._models.detector is None else self._models.detector.registered_name
 
     @property
     def current(self) -> ServedModel:
         """The model that predicts now."""
-        return self._loaded if self._provider is None else self._provider.current
+        return self._models.classifier.current
 
     @property
     def problem(self) -> str | None:
         """Why another version than the one in the registry predicts or draws boxes; None if there is no problem."""
-        if self._provider is None:
-            return None
-        if self._watchers[0].registry_unreachable:
-            return f"The model registry does not answer; version {self._provider.current.version} goes on."
-        if self._provider.problem is None and self._detectors is not None and self._detectors.problem is not None:
-            return f"Boxes: {self._detectors.problem}"
-        return self._provider.problem
+        classifier, detector = self._models.classifier, self._models.detector
+        if self._models.registry_unreachable:
+            return f"The model registry does not answer; version {classifier.current.version} goes on."
+        if classifier.problem is None and detector is not None and detector.problem is not None:
+            return f"Boxes: {detector.problem}"
+        return classifier.problem
 
     def decode(self, data: bytes) -> DecodedImage:
         """Decode a file in a process without rights.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from cxr.serving.model_choice import ModelChoice
+
 
 @dataclass(frozen=True)
 class AppSettings:
@@ -14,16 +16,8 @@ class AppSettings:
 
     Attributes:
         tracking_uri: address of the MLflow store.
-        registered_name: name of the registered model.
-        alias: alias whose version predicts.
-        fallback: alias to use until a version has ``alias``; None for none.
+        choice: the classifier that predicts and the detector that draws boxes.
         require_signature: file of public keys that a version must be signed by; None asks for no signature.
-        model: folder of a model that is used instead of a registered version; None for none.
-        evaluation: folder of its evaluation; None finds it beside the models.
-        reference: folder of the statistics of its training images; None finds it beside the models.
-        regions_name: name of the registered detector; None for no boxes.
-        regions_model: folder of a detector that draws boxes instead of a registered version; None for none.
-        regions_evaluation: folder of its evaluation; None finds it beside the detectors.
         seconds: time between two looks at the aliases.
         max_files: largest number of images at once.
         max_megabytes: largest file.
@@ -36,16 +30,8 @@ class AppSettings:
     """
 
     tracking_uri: str
-    registered_name: str
-    alias: str
-    fallback: str | None
+    choice: ModelChoice
     require_signature: Path | None
-    model: Path | None
-    evaluation: Path | None
-    reference: Path | None
-    regions_name: str | None
-    regions_model: Path | None
-    regions_evaluation: Path | None
     seconds: float
     max_files: int
     max_megabytes: int

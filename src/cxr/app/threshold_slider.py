@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cxr.app.texts import format_percent
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 
 STEP = 0.1
 """Step of the slider, in per cent."""

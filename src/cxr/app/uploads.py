@@ -18,7 +18,7 @@ from cxr.errors import ImageError
 from cxr.images.pixels import shrink
 from cxr.inference.checked_prediction import PredictionResult
 from cxr.models.prediction_sets import label_of
-from cxr.serving.model_source import ServedModel
+from cxr.serving.served_model import ServedModel
 
 PREVIEW_SIDE = 1024
 """Longer side of an image on the page, in pixels."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxr.images.sandbox import SandboxedDecoder
     from cxr.images.strict_decoding import DecodedImage
     from cxr.serving.model_provider import DetectorProvider, ModelProvider
-    from cxr.serving.model_source import ServedModel
+    from cxr.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,17 @@ from cxr.errors import MissingInputError, UnknownVersionError
 from cxr.files import METADATA_FILE
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import ModelMetadata
+from cxr.serving.model_choice import ModelChoice
 from cxr.serving.model_folder import evaluation_candidates, find_reference, first_with, folder_identity
 from cxr.serving.model_source import (
     ModelSource,
-    ServedModel,
-    alias_notice,
     drawn_image,
     first_alias,
-    join_sentences,
     read_model_card,
     read_version,
     version_source,
 )
+from cxr.serving.served_model import ServedModel, alias_notice, join_sentences, log_banners
 from cxr.tracking.registry_reader import alias_versions
 from cxr.tracking.store import Store
 
@@ -130,26 +129,12 @@ def registered_detector_source(
     )
 
 
-def capture_detector_source(
-    store: Store,
-    *,
-    regions_name: str | None,
-    alias: str,
-    fallback: str | None,
-    model: Path | None,
-    regions_model: Path | None,
-    regions_evaluation: Path | None,
-) -> ModelSource[ServedDetector] | None:
-    """Find the detector whose boxes captures show, as :func:`cxr.serving.provider_opening.open_detector` opens it.
+def capture_detector_source(store: Store, choice: ModelChoice) -> ModelSource[ServedDetector] | None:
+    """Find the detector whose boxes captures show, as :class:`cxr.serving.current_models.CurrentModels` opens it.
 
     Args:
         store: the tracking store.
-        regions_name: name of the registered detector; None for none.
-        alias: the preferred alias.
-        fallback: the alias to use if no version has the preferred one; None for none.
-        model: folder of the classifier; None if it is a registered version. Only such a one has a registered detector.
-        regions_model: folder of a trained detector, instead of a registered version; None for none.
-        regions_evaluation: folder of its evaluation; None to find it.
+        choice: the classifier and the detector.
 
     Returns:
         The detector, not loaded yet; None if there is none.
@@ -158,14 +143,15 @@ def capture_detector_source(
         MissingInputError: if a file or the local store does not exist, or the detector is not evaluated.
         RegistryError: if the store does not answer.
     """
-    if regions_model is not None:
-        return detector_folder_source(regions_model, regions_evaluation, None)
-    if model is not None or regions_name is None:
+    if choice.regions_model is not None:
+        return detector_folder_source(choice.regions_model, choice.regions_evaluation, None)
+    name, alias = choice.registered_detector, choice.alias
+    if name is None:
         return None
     try:
-        return registered_detector_source(store, regions_name, version=None, alias=alias, fallback=fallback)
+        return registered_detector_source(store, name, version=None, alias=alias, fallback=choice.fallback)
     except UnknownVersionError:
-        log.info("no version of %s has the alias %s: no boxes are drawn", regions_name, alias)
+        log.info("no version of %s has the alias %s: no boxes are drawn", name, alias)
         return None
 
 
@@ -252,24 +238,21 @@ def detector_banner(metadata: ModelMetadata, version: str, alias: str, preferred
     return join_sentences(phantom, alias_notice(version, alias, preferred_alias))
 
 
-def log_banners(served: ServedModel, detector: ServedDetector | None) -> None:
-    """Log what people must see beside predictions and boxes.
+def log_capture_banners(served: ServedModel, detector: ServedDetector | None) -> None:
+    """Log what people must see beside the predictions and the boxes of captures.
 
     Args:
         served: the classifier.
         detector: the detector whose boxes captures are to show; None for none.
     """
-    if served.banner:
-        log.warning("%s", served.banner)
-    if detector is None:
-        return
-    if not detector.matches(served.metadata):
+    log_banners(served)
+    if detector is None or detector.matches(served.metadata):
+        log_banners(detector)
+    else:
         log.warning(
             "captures show no boxes: the detector was trained on %s, the classifier on %s",
             detector.metadata.dataset_kind, served.metadata.dataset_kind,
         )  # fmt: skip
-    elif detector.banner:
-        log.warning("%s", detector.banner)
 
 
 def detector_folder_source(model: Path, evaluation: Path | None, reference: Path | None) -> ModelSource[ServedDetector]:

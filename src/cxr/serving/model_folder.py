@@ -12,7 +12,8 @@ from cxr.files import METADATA_FILE, PREDICTIONS_FILE, REFERENCE_FILE
 from cxr.inference.predictor import expect_classifier
 from cxr.inference.reference.reference import Reference
 from cxr.models.metadata import EVALUATION_FOLDER, ModelMetadata
-from cxr.serving.model_source import PHANTOM_BANNER, LoadPredictor, ModelSource, ServedModel, load_with_keras
+from cxr.serving.model_source import LoadPredictor, ModelSource, load_with_keras
+from cxr.serving.served_model import PHANTOM_BANNER, ServedModel
 
 REFERENCE_FOLDER = "reference"
 """Folder beside the folders of the models, as the pipeline writes it."""

@@ -16,14 +16,12 @@ from cxr.serving.detector_source import ServedDetector, detector_banner, load_de
 from cxr.serving.model_source import (
     CLASSIFIER_REMEDY,
     LoadPredictor,
-    ServedModel,
-    ServedT,
     find_version,
     first_alias,
     load_version,
     load_with_keras,
-    version_banner,
 )
+from cxr.serving.served_model import ServedModel, ServedT, version_banner
 from cxr.tracking.registry_reader import alias_versions
 from cxr.tracking.store import Store
 

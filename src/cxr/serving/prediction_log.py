@@ -20,7 +20,7 @@ from cxr.errors import ParameterError
 if TYPE_CHECKING:
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
-    from cxr.serving.model_source import ServedModel
+    from cxr.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from cxr.dicom_report.report_builder import CaptureDetector, ReportBuilder
 
 if TYPE_CHECKING:
     from cxr.serving.detector_source import ServedDetector
-    from cxr.serving.model_source import ServedModel
+    from cxr.serving.served_model import ServedModel
 
 
 def report_builder(

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from cxr.serving.model_provider import AliasProvider, ModelProvider
-from cxr.serving.model_source import LoadPredictor, ServedModel, load_checked_version, load_with_keras
+from cxr.serving.model_source import LoadPredictor, load_checked_version, load_with_keras
+from cxr.serving.served_model import ServedModel
 from cxr.tracking.store import Store
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxr.external_validation.data import OutsideData
     from cxr.external_validation.slices import OutsideSlices
     from cxr.lineage.version_lineage import Lineage
-    from cxr.serving.model_source import ServedModel
+    from cxr.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -11,7 +12,9 @@ from cxr.steps.base import Input
 from cxr.steps.registry_fields import VersionFilesStep
 
 if TYPE_CHECKING:
-    from cxr.serving.model_source import ModelSource, ServedModel
+    from cxr.serving.model_choice import ModelChoice
+    from cxr.serving.model_source import ModelSource
+    from cxr.serving.served_model import ServedModel
 
 Fallback = Annotated[
     str | None,
@@ -96,3 +99,10 @@ class RegionsStep(ModelStep):
         Input("Evaluation", optional=True),
         Field(description="Folder of its evaluation; null finds it beside the detectors (../../evaluations/NAME)."),
     ] = None
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The classifier and the detector that these fields name."""
+        from cxr.serving.model_choice import ModelChoice
+
+        return ModelChoice(**{field.name: getattr(self, field.name) for field in fields(ModelChoice)})

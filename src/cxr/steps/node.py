@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -15,9 +14,7 @@ from cxr.steps.reading_fields import ReadingStep
 
 if TYPE_CHECKING:
     from cxr.pacs.settings import NodeSettings, TlsFiles
-    from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
-
-log = logging.getLogger(__name__)
+    from cxr.serving.model_provider import DetectorProvider, ModelProvider
 
 Title = Annotated[str, StringConstraints(pattern=TITLE_PATTERN)]
 
@@ -182,42 +179,11 @@ class Node(RegionsStep, ReadingStep):
 
     def _open_models(self, stack: ExitStack) -> tuple[ModelProvider, DetectorProvider | None]:
         """Load the model, and the detector if captures are sent, and follow their aliases."""
-        from cxr.serving.detector_source import log_banners
-        from cxr.serving.model_provider import AliasProvider
-        from cxr.serving.provider_opening import open_classifier, open_detector
+        from cxr.serving.current_models import CurrentModels, log_change
+        from cxr.serving.detector_source import log_capture_banners
 
-        provider = open_classifier(
-            self.store,
-            registered_name=self.registered_name,
-            alias=self.alias,
-            fallback=self.fallback,
-            model=self.model,
-            evaluation=self.evaluation,
-            reference=self.reference,
-        )
-        detectors = None
-        if self.capture:
-            detectors = open_detector(
-                self.store,
-                regions_name=self.regions_name,
-                alias=self.alias,
-                fallback=self.fallback,
-                model=self.model,
-                regions_model=self.regions_model,
-                regions_evaluation=self.regions_evaluation,
-            )
-        log_banners(provider.current, detectors.current if detectors is not None else None)
-        for followed in (provider, detectors):
-            if isinstance(followed, AliasProvider):
-                self._follow(followed, stack)
-        return provider, detectors
-
-    def _follow(self, provider: AliasProvider[Any], stack: ExitStack) -> None:
-        from cxr.serving.alias_watcher import AliasChange, AliasWatcher
-
-        def log_change(change: AliasChange) -> None:
-            log.info("%s: %s", provider.registered_name, change)
-
-        watcher = AliasWatcher(provider, self.seconds, [log_change])
-        watcher.start()
-        stack.callback(watcher.stop)
+        models = CurrentModels(self.store, self.choice, self.seconds, draws_boxes=self.capture, on_change=[log_change])
+        detector = models.detector
+        log_capture_banners(models.classifier.current, detector.current if detector is not None else None)
+        models.follow_aliases(stack)
+        return models.classifier, detector

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cxr.inference.scoring.sources import ImageSource
     from cxr.inference.scoring.table import ScoringParts
     from cxr.serving.detector_source import ServedDetector
-    from cxr.serving.model_source import ModelSource, ServedModel
+    from cxr.serving.model_source import ModelSource
+    from cxr.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
     def run(self) -> None:
         """Load the model or the detector, predict or draw boxes, print or write the rows."""
         from cxr.models.backend import load_keras
+        from cxr.serving.served_model import log_banners
 
         job = self._job or self._prepare()
         divided = self.model_copy(update={"parts": job.parts.folder})  # shards keep their rows where this step does
@@ -208,8 +210,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
         load_keras()
         served = job.model.load()
         if self.regions:
-            if served.banner:
-                log.warning("%s", served.banner)
+            log_banners(served)
             self._draw_boxes(job, served)
         else:
             with self.new_report_folders() as folders:
@@ -225,10 +226,10 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
 
     def _predict(self, job: _ScoringJob, served: ServedModel, folders: Mapping[str, Path]) -> None:
         from cxr.inference.scoring.batch import ScoringModel, score, score_to_table, score_to_text
-        from cxr.serving.detector_source import log_banners
+        from cxr.serving.detector_source import log_capture_banners
 
         detector = None if job.detector is None else job.detector.load()
-        log_banners(served, detector)
+        log_capture_banners(served, detector)
         model = ScoringModel(
             served.predictor, served.version or None, served.alias or None, served.reference, served.banner
         )
@@ -360,10 +361,7 @@ class Predict(FixedModelStep, RegionsStep, ReadingStep, DicomwebStep, ReportStep
 
         if self.captures is None:
             return None
-        return capture_detector_source(
-            self.store, regions_name=self.regions_name, alias=self.alias, fallback=self.fallback, model=self.model,
-            regions_model=self.regions_model, regions_evaluation=self.regions_evaluation,
-        )  # fmt: skip
+        return capture_detector_source(self.store, self.choice)
 
     def _choose_detector(self) -> ModelSource[ServedDetector]:
         from cxr.serving.detector_source import (

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from cxr.inference.checked_prediction import CheckedImage, PredictionResult
     from cxr.serving.detector_source import ServedDetector
     from cxr.serving.model_provider import DetectorProvider, ModelProvider
-    from cxr.serving.model_source import ServedModel
     from cxr.serving.prediction_log import LoggedRow, PredictionLog
     from cxr.serving.rest.metrics import ServiceMetrics
     from cxr.serving.rest.shadow import ShadowPredictor
+    from cxr.serving.served_model import ServedModel
 
 MAX_BATCH_IMAGES = 16
 """Most decoded images of a request in memory at once."""

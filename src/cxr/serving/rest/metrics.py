@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cxr.serving.detector_source import ServedDetector
-    from cxr.serving.model_source import ServedModel, ServedVersion
     from cxr.serving.rest.schemas import ImageResult, RegionResult
+    from cxr.serving.served_model import ServedModel, ServedVersion
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.images.reading_options import ReadingOptions
+from cxr.serving.model_choice import ModelChoice
 from cxr.tracking.signatures import TrustedKeys
 
 MEBIBYTE = 1 << 20
@@ -50,18 +51,10 @@ class ServiceSettings:
 
     Attributes:
         tracking_uri: address of the store.
-        registered_name: name of the registered model.
-        alias: the preferred alias of the version that answers.
-        fallback: the alias to serve until a version gets ``alias``; None for none.
+        choice: the classifier that answers and the detector that draws boxes.
         trusted_keys: keys that a version must be signed by before it is loaded; None asks for no signature.
         shadow: the alias of a second version, which answers unseen; None for none.
         runtime: what computes the classifier's networks, ``"keras"`` or ``"onnx"``.
-        model: folder of a model that answers instead of a registered version; None for none.
-        evaluation: folder of its evaluation; None to find it.
-        reference: folder of its refusal reference; None to find it.
-        regions_name: name of the registered detector; None for no boxes.
-        regions_model: folder of a detector that draws boxes instead of a registered version; None for none.
-        regions_evaluation: folder of its evaluation; None to find it.
         poll_seconds: time between two polls of the aliases.
         keep_log: whether to note a person's changes of the alias in the promotion log.
         secret_variable: environment variable with the secret of the webhook.
@@ -74,18 +67,10 @@ class ServiceSettings:
     """
 
     tracking_uri: str
-    registered_name: str
-    alias: str
-    fallback: str | None
+    choice: ModelChoice
     trusted_keys: TrustedKeys | None
     shadow: str | None
     runtime: str
-    model: Path | None
-    evaluation: Path | None
-    reference: Path | None
-    regions_name: str | None
-    regions_model: Path | None
-    regions_evaluation: Path | None
     poll_seconds: float
     keep_log: bool
     secret_variable: str

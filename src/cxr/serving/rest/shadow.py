@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from cxr.images.strict_decoding import DecodedImage
     from cxr.inference.checked_prediction import PredictionResult
     from cxr.serving.alias_watcher import AliasWatcher
-    from cxr.serving.model_source import ServedModel
     from cxr.serving.prediction_log import LoggedRow, PredictionLog
     from cxr.serving.rest.shadow_metrics import ShadowMetrics
+    from cxr.serving.served_model import ServedModel
     from cxr.serving.shadow_provider import AliasShadowProvider
 
 log = logging.getLogger(__name__)

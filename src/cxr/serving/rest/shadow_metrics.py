@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from cxr.serving.rest.metrics import SECONDS_BUCKETS, VersionGauge
 
 if TYPE_CHECKING:
-    from cxr.serving.model_source import ServedModel
+    from cxr.serving.served_model import ServedModel
 
 
 class ShadowMetrics:

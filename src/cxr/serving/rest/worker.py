@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
 from cxr.serving.rest.cpu import available_cores
@@ -24,13 +24,12 @@ from cxr.tracking.store import Store
 
 if TYPE_CHECKING:
     from cxr.serving.alias_watcher import AliasChange, AliasWatcher
-    from cxr.serving.model_provider import AliasProvider, DetectorProvider, ModelProvider
+    from cxr.serving.current_models import CurrentModels
+    from cxr.serving.model_provider import ModelProvider
     from cxr.serving.model_source import LoadPredictor
     from cxr.serving.prediction_log import PredictionLog
     from cxr.serving.rest.metrics import ServiceMetrics
     from cxr.serving.rest.shadow import ShadowPredictor
-
-log = logging.getLogger(__name__)
 
 WAKE, READY, CLOSED = "wake", "ready", "closed"
 """Messages between worker and supervisor: poll the registry (both ways), accepts requests, accepts no more requests."""
@@ -145,8 +144,8 @@ class _Worker:
 
         settings, limits = self._settings, self._settings.limits
         secret = read_secret(settings.secret_variable)
-        provider, watchers = self._open_model(stack)
-        detectors = self._open_detector(stack, watchers)
+        models = self._open_models(stack)
+        provider, detectors, watchers = models.classifier, models.detector, list(models.watchers)
         parallel_requests = max(2, available_cores() // settings.workers)
         decoder = stack.enter_context(
             SandboxedDecoder(
@@ -160,9 +159,8 @@ class _Worker:
         if settings.prediction_log is not None:
             prediction_log = PredictionLog(settings.prediction_log, keep_images=settings.log_images)
         metrics, readiness = ServiceMetrics(), Readiness()
-        names = [provider.registered_name, detectors.registered_name if detectors is not None else ""]
         webhooks = WebhookReceiver(
-            [name for name in names if name], lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
+            models.registered_names, lambda: self._send(WAKE), SignatureCheck(secret) if secret else None
         )
         threads = stack.enter_context(ThreadPoolExecutor(parallel_requests, thread_name_prefix="predictions"))
         shadow = self._open_shadow(provider, metrics, prediction_log, watchers)
@@ -198,50 +196,31 @@ class _Worker:
         self._loaded.set()
         server.serve_until_stopped()
 
-    def _open_model(self, stack: ExitStack) -> tuple[ModelProvider, list[AliasWatcher]]:
-        """Load the classifier, and start the watcher of its alias if it has one."""
-        from cxr.serving.model_provider import AliasModelProvider
-        from cxr.serving.provider_opening import open_classifier
+    def _open_models(self, stack: ExitStack) -> CurrentModels:
+        """Load the classifier and the detector, and follow their aliases. Worker 0 also reports banners and changes."""
+        from cxr.serving.current_models import CurrentModels, ReportChange, log_change
+        from cxr.serving.served_model import log_banners
 
-        settings, watchers = self._settings, []
-        provider = open_classifier(
-            self._store,
-            registered_name=settings.registered_name,
-            alias=settings.alias,
-            fallback=settings.fallback,
-            model=settings.model,
-            evaluation=settings.evaluation,
-            reference=settings.reference,
-            load_predictor=self._load_predictor,
-        )
-        if isinstance(provider, AliasModelProvider):
-            watchers = [self._watch(provider, stack)]
-        if provider.current.banner and self._number == 0:
-            log.warning("%s", provider.current.banner)
-        return provider, watchers
+        def write_promotion_log(registered_name: str, _: AliasChange) -> None:
+            from cxr.tracking.aliases import Aliases
 
-    def _open_detector(self, stack: ExitStack, watchers: list[AliasWatcher]) -> DetectorProvider | None:
-        """Load the detector, if there is one, and add the watcher of its alias."""
-        from cxr.serving.model_provider import AliasDetectorProvider
-        from cxr.serving.provider_opening import open_detector
+            Aliases(self._store, registered_name).synchronize()
 
         settings = self._settings
-        provider = open_detector(
+        on_change: list[ReportChange] = []
+        if self._number == 0:
+            on_change = [log_change, *([write_promotion_log] if settings.keep_log else [])]
+        models = CurrentModels(
             self._store,
-            regions_name=settings.regions_name,
-            alias=settings.alias,
-            fallback=settings.fallback,
-            model=settings.model,
-            regions_model=settings.regions_model,
-            regions_evaluation=settings.regions_evaluation,
+            settings.choice,
+            settings.poll_seconds,
+            load_predictor=self._load_predictor,
+            on_change=on_change,
         )
-        if provider is None:
-            return None
-        if isinstance(provider, AliasDetectorProvider):
-            watchers.append(self._watch(provider, stack))
-        if provider.current is not None and provider.current.banner and self._number == 0:
-            log.warning("%s", provider.current.banner)
-        return provider
+        if self._number == 0:
+            log_banners(models.classifier.current, models.detector.current if models.detector is not None else None)
+        models.follow_aliases(stack)
+        return models
 
     def _open_shadow(
         self,
@@ -260,7 +239,7 @@ class _Worker:
         if settings.shadow is None:
             return None
         provider = AliasShadowProvider(
-            self._store, settings.registered_name, settings.shadow, champion, load_predictor=self._load_predictor
+            self._store, settings.choice.registered_name, settings.shadow, champion, load_predictor=self._load_predictor
         )
         # A watcher of its own: the exchange of the champion never waits until a shadow is loaded. It reports no moves,
         # because the champion's watcher reports those of all aliases.
@@ -269,26 +248,6 @@ class _Worker:
         return ShadowPredictor(
             provider, watcher, ShadowMetrics(metrics.registry), prediction_log, settings.limits.max_pixels
         )
-
-    def _watch(self, provider: AliasProvider[Any], stack: ExitStack) -> AliasWatcher:
-        """Start a watcher of a provider's alias. Worker 0 also reports the changes."""
-        from cxr.serving.alias_watcher import AliasWatcher
-
-        def log_change(change: AliasChange) -> None:
-            log.info("%s: %s", provider.registered_name, change)
-
-        def write_promotion_log(_: AliasChange) -> None:
-            from cxr.tracking.aliases import Aliases
-
-            Aliases(self._store, provider.registered_name).synchronize()
-
-        callbacks: list[Callable[[AliasChange], None]] = []
-        if self._number == 0:
-            callbacks = [log_change, *([write_promotion_log] if self._settings.keep_log else [])]
-        watcher = AliasWatcher(provider, self._settings.poll_seconds, callbacks)
-        watcher.start()
-        stack.callback(watcher.stop)
-        return watcher
 
     def _obey_supervisor(self, watchers: list[AliasWatcher], stop: Callable[[float], None]) -> None:
         """Handle the messages of the supervisor. Stop at once if it is gone."""
