@@ -8,11 +8,11 @@ from typing import Any
 from cxr.steps.train import Train
 from cxr.steps.tune import Tune
 from cxr.training.plan import TrainingPlan
-from cxr.training.training_settings import TrainingSettings
+from cxr.training.training_settings import ClassifierTrainingSettings
 from cxr.tuning.search import SearchPlan
 
 
-def training_settings(architecture: str, **changes: Any) -> TrainingSettings:
+def training_settings(architecture: str, **changes: Any) -> ClassifierTrainingSettings:
     """Settings of the step train, with its defaults for what is not stated; bounds are not checked."""
     required = {"model": "any", "prepared": "prepared", "trained": "trained"}
     defaults = Train.build({**required, "architecture": architecture}).settings()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,32 +23,21 @@ from cxr.regions.detection_task import DetectionLossSettings, DetectionTask
 from cxr.regions.detector import build_detector
 from cxr.regions.placement import to_prepared
 from cxr.regions.predictor import anchors_version
-from cxr.training.augmentation import Augmentation
-from cxr.training.batches import Balance
 from cxr.training.checkpoint import Checkpoint, fingerprint_training
-from cxr.training.device import Precision, prepare_device
-from cxr.training.feeding import OnDevice, choose_steps_per_execution, feed_device
+from cxr.training.feeding import choose_steps_per_execution, feed_device
 from cxr.training.loop import TrainingResult, fit
-from cxr.training.plan import (
-    LearningRateRule,
-    Monitor,
-    OptimizerName,
-    Schedule,
-    TrainingPlan,
-    learning_rate_factor,
-)
 from cxr.training.split_data import SplitData
+from cxr.training.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RegionTrainingSettings:
+class RegionTrainingSettings(TrainingSettings):
     """Everything that a detector depends on beside its images; the step ``train_regions`` describes each value."""
 
     backbone: str
     squeeze_excitation: bool
-    weights: str
     channels: int
     convolutions: int
     dropout: float
@@ -60,42 +48,6 @@ class RegionTrainingSettings:
     min_score: float
     max_overlap: float
     max_boxes: int
-    optimizer: OptimizerName
-    learning_rate: float
-    learning_rate_rule: LearningRateRule
-    weight_decay: float
-    schedule: Schedule
-    warmup_epochs: float
-    average_decay: float
-    batch_size: int
-    epochs: int
-    phantom_epochs: int
-    monitor: Monitor
-    early_stop_patience: int
-    reduce_lr_patience: int
-    reduce_lr_factor: float
-    min_learning_rate: float
-    gpu_batch_size: int | None
-    gpu_precision: Precision
-    on_device: OnDevice
-    balance: Balance
-    augmentation: dict[str, float | bool]
-    seed: int
-
-    def plan(self, *, phantom: bool) -> TrainingPlan:
-        """Plan the training; all layers are trained in one phase.
-
-        Args:
-            phantom: whether the images are drawn phantoms, which have their own number of epochs.
-
-        Returns:
-            The plan.
-        """
-        concerning_classes: dict[str, Any] = {"label_smoothing": 0.0, "stop_at_accuracy": None}
-        names = TrainingPlan.__dataclass_fields__.keys() - concerning_classes.keys()
-        values = {name: getattr(self, name) for name in names} | concerning_classes
-        epochs = min(self.epochs, self.phantom_epochs) if phantom else self.epochs
-        return TrainingPlan(**values | {"epochs": epochs})
 
 
 class RegionTrainingSession:
@@ -138,10 +90,7 @@ class RegionTrainingSession:
         self._settings = settings
         self._prepared = prepared
         self._data = data
-        device = prepare_device(
-            settings.seed, batch_size=settings.batch_size, gpu_batch_size=settings.gpu_batch_size,
-            gpu_precision=settings.gpu_precision,
-        )  # fmt: skip
+        device = settings.prepare_device()
         self.device, self._batch_size = device.facts, device.batch_size
         self.network = build_detector(
             settings.backbone, prepared.recipe.input_shape, squeeze_excitation=settings.squeeze_excitation,
@@ -177,9 +126,8 @@ class RegionTrainingSession:
         losses = DetectionLossSettings(
             **{name: getattr(settings, name) for name in DetectionLossSettings.__dataclass_fields__}
         )
-        plan = settings.plan(phantom=self._data.dataset.kind == "phantom")
-        factor = learning_rate_factor(settings.learning_rate_rule, self._batch_size / settings.batch_size)
-        plan = replace(plan, learning_rate=factor * plan.learning_rate)
+        # All layers are trained in one phase.
+        plan = settings.plan(settings.rate_factor(self._batch_size), phantom=self._data.dataset.kind == "phantom")
         log.info("%s: all layers are trained on %d images", self.network.name, self._train.count)
         return fit(
             self.network, self._train, DetectionTask(self.validation, losses, self.detector), plan,
@@ -215,11 +163,10 @@ class RegionTrainingSession:
                 "choose a data set with boxes, or another split"
             )
         is_train = split == TRAIN
-        augmentation = Augmentation(**settings.augmentation)  # type: ignore[arg-type]  # bounds are checked there
         rows: NDArray[np.int64] = prepared.rows(paths)
         return RegionBatches(
             prepared.images, rows, labels, boxes, prepared.recipe, batch_size=self._batch_size, shuffle=is_train,
-            augmentation=augmentation if is_train and augmentation.is_active else None,
+            augmentation=settings.random_changes() if is_train else None,
             balance=settings.balance if is_train else "none", seed=settings.seed,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from cxr.training.parameter_checks import combination_problems
 from cxr.training.processes import ProcessGroup
 
 if TYPE_CHECKING:
-    from cxr.training.training_settings import TrainingSettings
+    from cxr.training.training_settings import ClassifierTrainingSettings
 
 
 class Train(TrainingStep):
@@ -120,11 +120,13 @@ class Train(TrainingStep):
             raise ValueError("; ".join(problems))
         return self
 
-    def settings(self) -> TrainingSettings:
+    def settings(self) -> ClassifierTrainingSettings:
         """Collect what the trained network depends on beside its images."""
-        from cxr.training.training_settings import TrainingSettings
+        from cxr.training.training_settings import ClassifierTrainingSettings
 
-        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__})
+        return ClassifierTrainingSettings(
+            **{name: getattr(self, name) for name in ClassifierTrainingSettings.__dataclass_fields__}
+        )
 
     def execute(self) -> None:
         """Run the step; of the processes of one training, the first alone has outputs."""

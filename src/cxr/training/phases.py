@@ -9,7 +9,7 @@ import keras
 from cxr.errors import ParameterError
 from cxr.models.pretrained import NO_WEIGHTS, backbone_layers
 from cxr.training.plan import TrainingPlan
-from cxr.training.training_settings import TrainingSettings
+from cxr.training.training_settings import ClassifierTrainingSettings
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainingPhase:
 
 
 def plan_phases(
-    settings: TrainingSettings, network: keras.Model, learning_rate_factor: float, *, phantom: bool
+    settings: ClassifierTrainingSettings, network: keras.Model, learning_rate_factor: float, *, phantom: bool
 ) -> list[TrainingPhase]:
     """Plan the phases of a training.
 
@@ -59,10 +59,7 @@ def plan_phases(
     Raises:
         ParameterError: if more layers are to be unfrozen than the backbone has, or none for fine-tuning.
     """
-    max_epochs = settings.phantom_epochs if phantom else 10_000
-    shared = {name: getattr(settings, name) for name in TrainingPlan.__dataclass_fields__}
-    learning_rate = learning_rate_factor * settings.learning_rate
-    plan = TrainingPlan(**shared | {"epochs": min(settings.epochs, max_epochs), "learning_rate": learning_rate})
+    plan = settings.plan(learning_rate_factor, phantom=phantom)
     layers = backbone_layers(network)
     problems = unfreezing_problems(settings, len(layers))
     if problems:
@@ -75,14 +72,14 @@ def plan_phases(
             plan,
             optimizer=settings.fine_tune_optimizer,
             learning_rate=learning_rate_factor * settings.fine_tune_learning_rate,
-            epochs=min(settings.fine_tune_epochs, max_epochs),
+            epochs=settings.limit_epochs(settings.fine_tune_epochs, phantom=phantom),
         )
         count = settings.unfrozen_layers
         phases.append(TrainingPhase(f"the last {count} layers of the backbone are trained too", fine_tuning, count))
     return phases
 
 
-def unfreezing_problems(settings: TrainingSettings, layers: int) -> list[str]:
+def unfreezing_problems(settings: ClassifierTrainingSettings, layers: int) -> list[str]:
     """Find what is wrong with the layers to unfreeze.
 
     Args:

@@ -66,16 +66,16 @@ class TrainingPlan:
         warmup_epochs: number of epochs in which the rate rises with each step, from near 0; 0 for none.
         average_decay: decay of the moving average of the weights per step, in (0, 1); 0 averages nothing. Validation
             measures the averages, and they are the weights of the best epoch.
-        label_smoothing: share of each label that is spread over both classes, in [0, 1).
         epochs: maximum number of epochs.
         monitor: validation metric that decides on the best epoch, early stopping and the learning rate.
         early_stop_patience: number of epochs without improvement before training stops; 0 never stops.
         reduce_lr_patience: number of epochs without improvement before the rate is lowered; 0 never lowers it.
         reduce_lr_factor: factor by which the rate is lowered.
         min_learning_rate: the rate is never lowered below this.
+        seed: seed of weights, order, augmentation and dropout.
+        label_smoothing: share of each label that is spread over both classes, in [0, 1).
         stop_at_accuracy: accuracy on the training images, measured during the epoch, at which training stops
             (S3: 0.975); None never stops.
-        seed: seed of weights, order, augmentation and dropout.
     """
 
     optimizer: OptimizerName
@@ -84,12 +84,12 @@ class TrainingPlan:
     schedule: Schedule
     warmup_epochs: float
     average_decay: float
-    label_smoothing: float
     epochs: int
     monitor: Monitor
     early_stop_patience: int
     reduce_lr_patience: int
     reduce_lr_factor: float
     min_learning_rate: float
-    stop_at_accuracy: float | None
     seed: int
+    label_smoothing: float = 0.0
+    stop_at_accuracy: float | None = None

@@ -14,13 +14,11 @@ import keras
 from cxr.errors import ParameterError
 from cxr.images.prepared import PreparedImages
 from cxr.models.networks import build_network
-from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Batches
 from cxr.training.changed_images import ChangedImages
 from cxr.training.checkpoint import Checkpoint, TrainingState, fingerprint_training
 from cxr.training.classification import ClassificationTask
 from cxr.training.data_parallel import ONE_DEVICE, DeviceGroup
-from cxr.training.device import prepare_device
 from cxr.training.feeding import choose_steps_per_execution, feed_device
 from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
@@ -28,10 +26,9 @@ from cxr.training.loop import PreviousPhase, TrainingResult, fit
 from cxr.training.phases import TrainingPhase, plan_phases
 from cxr.training.plan import (
     is_stressed,
-    learning_rate_factor,
 )
 from cxr.training.split_data import SplitData
-from cxr.training.training_settings import TrainingSettings
+from cxr.training.training_settings import ClassifierTrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ class TrainingSession:
 
     def __init__(
         self,
-        settings: TrainingSettings,
+        settings: ClassifierTrainingSettings,
         prepared: PreparedImages,
         data: SplitData,
         folder: Path,
@@ -75,10 +72,7 @@ class TrainingSession:
         self.prepared = prepared
         self.data = data
         self.folder = folder
-        device = prepare_device(
-            settings.seed, batch_size=settings.batch_size, gpu_batch_size=settings.gpu_batch_size,
-            gpu_precision=settings.gpu_precision,
-        )  # fmt: skip
+        device = settings.prepare_device()
         self.device, self.batch_size = device.facts, device.batch_size
         self.devices = devices
         uses_gpu_size = device.on_gpu and settings.gpu_batch_size is not None
@@ -90,7 +84,7 @@ class TrainingSession:
                 settings.architecture, prepared.recipe.input_shape, dropout=settings.dropout,
                 batch_normalisation=settings.batch_normalisation, weights=settings.weights,
             )  # fmt: skip
-        factor = learning_rate_factor(settings.learning_rate_rule, self.batch_size / settings.batch_size)
+        factor = settings.rate_factor(self.batch_size)
         self.phases = plan_phases(settings, self.network, factor, phantom=data.dataset.kind == "phantom")
         self.stores_activations = self._stores_activations(on_gpu=device.on_gpu)
         self._train_batches, self._validation_batches, self._changed_batches = self._batches()
@@ -235,12 +229,11 @@ class TrainingSession:
             "outputs": self.network.output_shape[-1],
             "seed": settings.seed,
         }
-        augmentation = Augmentation(**settings.augmentation)  # type: ignore[arg-type]  # bounds are checked there
         is_phantom = self.data.dataset.kind == "phantom"
         paths, labels = self.data.images_of("train", most=settings.phantom_train_images if is_phantom else None)
         train = Batches(
             prepared.images, prepared.rows(paths), labels, prepared.recipe, shuffle=True,
-            augmentation=augmentation if augmentation.is_active else None, balance=settings.balance,
+            augmentation=settings.random_changes(), balance=settings.balance,
             mixup=settings.mixup, **common,
         )  # fmt: skip
         paths, labels = self.data.images_of("validation")

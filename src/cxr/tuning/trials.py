@@ -21,7 +21,7 @@ from cxr.training.loop import TrainingResult
 from cxr.training.phases import unfreezing_problems
 from cxr.training.session import TrainingSession
 from cxr.training.split_data import SplitData
-from cxr.training.training_settings import TrainingSettings
+from cxr.training.training_settings import ClassifierTrainingSettings
 from cxr.tuning.search import epoch_reporter
 from cxr.tuning.space import Space, values_to_check
 
@@ -34,7 +34,7 @@ HISTORY = "history"
 
 def run_trial(
     trial: Trial,
-    settings: TrainingSettings,
+    settings: ClassifierTrainingSettings,
     prepared: PreparedImages,
     data: SplitData,
     folder: Path,
@@ -72,7 +72,7 @@ def run_trial(
 
 
 def train_trial(
-    settings: TrainingSettings,
+    settings: ClassifierTrainingSettings,
     prepared: PreparedImages,
     data: SplitData,
     folder: Path,
@@ -112,7 +112,7 @@ def train_trial(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_networks(settings: TrainingSettings, space: Space, recipes: list[PreparedImages]) -> None:
+def check_networks(settings: ClassifierTrainingSettings, space: Space, recipes: list[PreparedImages]) -> None:
     """Build the network for every recipe and check the layers to unfreeze, before the first trial.
 
     Args:
