@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,14 +43,20 @@ def promote(store: Store, version: str) -> PromotionEntry | None:
     return aliases.move(aliases.synchronize(), "run", {CHAMPION: version, CHALLENGER: version}, candidate=version)
 
 
-def refuse_removal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the store answer as MLflow's server does to a login with EDIT alone."""
+REMOVALS = ("delete_registered_model_alias", "delete_model_version_tag")
+"""What MLflow's server refuses to a login with EDIT on the registered model alone."""
+CHANGES_OF_THE_MODEL = (*REMOVALS, "set_registered_model_alias", "set_model_version_tag")
+CHANGES_OF_THE_LOG = ("log_param",)
 
-    def refuse(*arguments: object) -> None:
+
+def refuse(monkeypatch: pytest.MonkeyPatch, requests: Sequence[str]) -> None:
+    """Let the store answer as MLflow's server does to a login without the permission for some requests."""
+
+    def deny(*arguments: object, **values: object) -> None:
         raise MlflowException("Permission denied", PERMISSION_DENIED)
 
-    for name in ("delete_registered_model_alias", "delete_model_version_tag"):
-        monkeypatch.setattr(MlflowClient, name, refuse)
+    for name in requests:
+        monkeypatch.setattr(MlflowClient, name, deny)
 
 
 def test_an_entry_of_the_log_can_be_written_once(store: Store, client: MlflowClient) -> None:
@@ -209,7 +215,7 @@ def test_a_login_that_may_set_aliases_and_not_remove_them_completes_no_move_that
     aliases = Aliases(store, NAME)
     state = aliases.synchronize()
     with monkeypatch.context() as server:
-        refuse_removal(server)
+        refuse(server, REMOVALS)
         with pytest.raises(RegistryError, match="ask an administrator for MANAGE on the registered model"):
             aliases.move(state, "approval", {CHAMPION: "3", CANDIDATE: None})
         assert len(aliases.log.entries()) == state.last_entry.number, "the log says nothing that did not happen"
@@ -225,3 +231,32 @@ def test_a_login_that_may_set_aliases_and_not_remove_them_completes_no_move_that
     monkeypatch.setattr(aliases_module, "PATIENCE", 0.1)
     assert Aliases(store, NAME).synchronize().champion == "3", "a login with the permission completes it"
     assert CANDIDATE not in alias_versions(store)
+
+
+def test_the_error_names_the_permissions_that_the_action_needs(
+    store: Store, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def message(requests: Sequence[str], act: Callable[[], object]) -> str:
+        with monkeypatch.context() as server, pytest.raises(RegistryError) as caught:
+            refuse(server, requests)
+            act()
+        return str(caught.value)
+
+    for version in ("1", "2"):
+        promote(store, version)
+    aliases = Aliases(store, NAME)
+    on_log = f"EDIT on the experiment '{NAME}: promotions'"
+    state = aliases.synchronize()
+    for requests in (CHANGES_OF_THE_MODEL, CHANGES_OF_THE_LOG):
+        text = message(requests, lambda: aliases.move(state, "rollback", {CHAMPION: "1"}, manual_aliases=[CHAMPION]))
+        assert f"for EDIT on the registered model and {on_log} (mlflow/README.md)" in text
+    client.set_registered_model_alias(NAME, CANDIDATE, "3")
+    text = message(CHANGES_OF_THE_LOG, aliases.synchronize)
+    assert f"may write the promotion log of {NAME}" in text and f"for {on_log} (" in text
+    with_candidate = aliases.synchronize()
+    approval = {CHAMPION: "3", CANDIDATE: None}
+    text = message(CHANGES_OF_THE_MODEL, lambda: aliases.move(with_candidate, "approval", approval))
+    assert f"for MANAGE on the registered model and {on_log} (mlflow/README.md)" in text
+    assert aliases.move(with_candidate, "rollback", {CHAMPION: "1"}, manual_aliases=[CHAMPION])
+    text = message(CHANGES_OF_THE_LOG, aliases.release)
+    assert "EDIT on the registered model" not in text and f"for {on_log} (" in text

@@ -30,7 +30,7 @@ def check_moves(client: MlflowClient, registered_name: str, before: AliasVersion
     Raises:
         MlflowException: without the permission.
     """
-    moved = [alias for alias in ALIASES if before.get(alias) != after.get(alias)]
+    moved = _moved(before, after)
     if any(after.get(alias) is not None for alias in moved):
         with _nothing_there():
             client.set_registered_model_alias(registered_name, PERMISSION_PROBE, NO_VERSION)
@@ -53,12 +53,16 @@ def _nothing_there() -> Iterator[None]:
 
 
 @contextmanager
-def expect_permission(registered_name: str, experiment: str) -> Iterator[None]:
-    """Say which permission a login lacks that may not move aliases or write their log.
+def expect_permission(
+    registered_name: str, experiment: str, before: AliasVersions, after: AliasVersions
+) -> Iterator[None]:
+    """Say which permissions a login needs that may not move aliases or write their log.
 
     Args:
         registered_name: name of the registered model.
         experiment: name of the experiment with the promotion log.
+        before: alias to version before the action.
+        after: alias to version afterwards; as ``before`` for an action that only writes the log.
 
     Raises:
         RegistryError: in place of MLflow's error about a permission.
@@ -70,9 +74,21 @@ def expect_permission(registered_name: str, experiment: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
             raise
+        log_permission = f"EDIT on the experiment {experiment!r}"
+        moved = _moved(before, after)
+        if not moved:
+            raise RegistryError(
+                f"expected a login that may write the promotion log of {registered_name}, received one without the "
+                f"permission; ask an administrator for {log_permission} (mlflow/README.md)"
+            ) from error
+        permission = "EDIT" if all(after.get(alias) is not None for alias in moved) else "MANAGE"
         raise RegistryError(
             f"expected a login that may change {registered_name} and its promotion log, received one without the "
-            "permission; ask an administrator for MANAGE on the registered model and EDIT on the experiment "
-            f"{experiment!r} (mlflow/README.md), or approve a version or choose the champion in MLflow's page, where "
-            "EDIT on the registered model is enough"
+            f"permission; ask an administrator for {permission} on the registered model and {log_permission} "
+            "(mlflow/README.md), or approve a version or choose the champion in MLflow's page, where EDIT on the "
+            "registered model is enough"
         ) from error
+
+
+def _moved(before: AliasVersions, after: AliasVersions) -> list[str]:
+    return [alias for alias in ALIASES if before.get(alias) != after.get(alias)]

@@ -87,7 +87,7 @@ class Aliases:
         Raises:
             RegistryError: if the login may not complete a move, or write the log.
         """
-        with self._expect_permission():
+        with self._expect_permission({}, {}):
             return self._synchronize()
 
     def _synchronize(self) -> AliasState:
@@ -103,7 +103,8 @@ class Aliases:
                         time.sleep(0.2)
                         continue
                     log.warning("completing entry %d of the promotion log, left half done", last.number)
-                    self._set(current, last.after)
+                    with self._expect_permission(current, last.after):
+                        self._set(current, last.after)
                 self.log.mark_applied(last.number)
                 continue
             entry = _persons_entry(last, current)
@@ -176,7 +177,7 @@ class Aliases:
             trained_by=tuple(trained_by),
             approved_by=approved_by,
         )
-        with self._expect_permission():
+        with self._expect_permission(state.versions, after):
             check_moves(self._client, self._name, state.versions, after)
             if not self.log.append(entry):
                 return None
@@ -316,8 +317,8 @@ class Aliases:
             else:
                 self._client.delete_registered_model_alias(self._name, alias)  # also if nobody has it any more
 
-    def _expect_permission(self) -> AbstractContextManager[None]:
-        return expect_permission(self._name, self.log.experiment)
+    def _expect_permission(self, before: AliasVersions, after: AliasVersions) -> AbstractContextManager[None]:
+        return expect_permission(self._name, self.log.experiment, before, after)
 
 
 def read_promotion_log(store: Store, registered_name: str) -> list[PromotionEntry]:
