@@ -150,7 +150,7 @@ def test_the_data_docs_show_the_first_files_that_break_a_rule_whatever_their_nam
     assert "test/<b>" not in page
     assert "test/&lt;b&gt;$path&lt;/b&gt;.jpeg" in page
     assert all(path in page for path in shown if path != "test/<b>$path</b>.jpeg")
-    assert "Observed: 30 of 80 images that break it: " in page
+    assert "Every image is grey: no coloured pixels (warning). Images: test/" in page
     assert " and 10 more." in page
 
 
@@ -169,6 +169,14 @@ def test_data_docs_need_nothing_from_outside_and_show_each_outcome(
     results = next(tmp_path.glob("validations/accepted_images/**/*.html")).read_text("utf-8")
     assert frame.loc[3, "path"] in results
     assert "Every image is grey: no coloured pixels (warning)." in results
+    cells = [re.sub("<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", results, re.DOTALL)]
+    observed = [cell for name, cell in zip(cells, cells[2:], strict=False) if name.endswith(("holds", "broken"))]
+    accepted = len(frame)
+    assert sorted(observed) == [
+        f"1 of {accepted} images that break it",
+        "a share of 0.600",
+        *9 * ["all images keep it"],
+    ]
     assert "holds" in results
     assert "broken" in results
     assert "10 of 11" in pages["index.html"]

@@ -32,15 +32,17 @@ from cxr.files import printable_name
 SITE = "data_docs"
 TABLE_TITLES: dict[CheckTable, str] = {"files": "files", "images": "accepted_images", "drift": "drift"}
 """Names of the three tables in the Data Docs."""
+UNITS: dict[CheckTable, str] = {"files": "files", "images": "images", "drift": "statistics"}
+"""What the rows of each table are."""
 MAX_SHOWN_FILES = 20
 """Offending files that the Data Docs show; all of them are in ``checks.json``."""
 
 _EXPECTATIONS: dict[Measure, str] = {
-    "rows": "ExpectColumnSumToBeBetween",
-    "mean": "ExpectColumnMeanToBeBetween",
-    "broken": "ExpectColumnSumToBeBetween",
+    "rows": "ExpectWordedSumToBeBetween",
+    "mean": "ExpectWordedMeanToBeBetween",
+    "broken": "ExpectWordedSumToBeBetween",
 }
-"""What is measured to a class of ``great_expectations.expectations``."""
+"""What is measured to a class of :mod:`cxr.data.checks.worded_expectations`."""
 
 
 def run_checks(
@@ -152,16 +154,16 @@ def _make_context(docs: Path) -> Any:
 
 def _make_expectation(check: Check, severity: Severity, measurement: Measurement) -> Any:
     """Make the expectation of a check; its description is shown in the Data Docs."""
-    from great_expectations import expectations
+    from cxr.data.checks import worded_expectations
 
     low, high = (None, 0) if check.measure == "broken" else (check.low, check.high)
-    return getattr(expectations, _EXPECTATIONS[check.measure])(
+    return getattr(worded_expectations, _EXPECTATIONS[check.measure])(
         column=check.name,
         min_value=low,
         max_value=high,
         severity=severity,
-        description=f"{check.title}: {check.expects} ({severity}). {_describe_files(check, measurement)}",
-        meta={"check": check.name},
+        description=f"{check.title}: {check.expects} ({severity}).{_name_files(check, measurement)}",
+        meta={"check": check.name, worded_expectations.OBSERVED: _describe_observed(check, measurement)},
     )
 
 
@@ -195,7 +197,7 @@ def _make_result(
 
 
 def _describe_observed(check: Check, measurement: Measurement) -> str:
-    unit = {"files": "files", "images": "images", "drift": "statistics"}[check.table]
+    unit = UNITS[check.table]
     if check.measure == "rows":
         return f"{measurement.rows} {unit}"
     if check.measure == "mean":
@@ -205,12 +207,13 @@ def _describe_observed(check: Check, measurement: Measurement) -> str:
     return f"{measurement.value:.0f} of {measurement.rows} {unit} that break it"
 
 
-def _describe_files(check: Check, measurement: Measurement) -> str:
-    """Say what was observed, with the first offending files, as HTML: Great Expectations escapes nothing."""
+def _name_files(check: Check, measurement: Measurement) -> str:
+    """Name the first offending files, as HTML: Great Expectations escapes nothing."""
+    if not measurement.paths:
+        return ""
     shown = ", ".join(escape(printable_name(path)) for path in measurement.paths[:MAX_SHOWN_FILES])
     more = len(measurement.paths) - MAX_SHOWN_FILES
-    files = f": {shown}{f' and {more} more' if more > 0 else ''}" if shown else ""
-    return f"Observed: {_describe_observed(check, measurement)}{files}."
+    return f" {UNITS[check.table].capitalize()}: {shown}{f' and {more} more' if more > 0 else ''}."
 
 
 @contextmanager
