@@ -152,8 +152,8 @@ def test_the_views_of_an_image_are_shown_one_after_the_other(page):
     assert page.slider[1].label.startswith("Opacity")
 
 
-def test_a_missing_store_is_reported_and_can_be_tried_again(settings, versions, monkeypatch, tmp_path):
-    without_store = replace(settings, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", registered_name="others")
+def test_a_missing_store_is_reported_and_can_be_tried_again(monkeypatch, tmp_path):
+    without_store = settings_of(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", registered_name="others")
     page = start(without_store, monkeypatch)
     assert "No model can answer at the moment" in text_of(page)
     assert not page.file_uploader
@@ -164,13 +164,15 @@ def test_a_missing_store_is_reported_and_can_be_tried_again(settings, versions, 
 
 def test_without_a_champion_the_challenger_predicts_with_a_notice(settings, versions, monkeypatch):
     versions.set_alias("second", "2")
-    page = start(replace(settings, alias="nobody", fallback="second"), monkeypatch)
+    choice = replace(settings.choice, alias="nobody", fallback="second")
+    page = start(replace(settings, choice=choice), monkeypatch)
     assert "No nobody has been chosen yet: version 2, the second, answers." in page.warning[0].value
 
 
 def test_another_alias_than_champion_is_named(settings, versions, monkeypatch):
     versions.set_alias("challenger", "2")
-    page = start(replace(settings, alias="challenger", fallback=None), monkeypatch)
+    choice = replace(settings.choice, alias="challenger", fallback=None)
+    page = start(replace(settings, choice=choice), monkeypatch)
     assert "Version 2 answers as challenger: it is not the champion." in page.warning[0].value
 
 
