@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -35,18 +36,40 @@ def write_evaluation(folder: Path, evaluation: Evaluation, history: pd.DataFrame
     write_json(folder / METRICS_FILE, evaluation.report)
     write_json(folder / SUMMARY_FILE, evaluation.summary())
     write_table(folder / PREDICTIONS_FILE, evaluation.predictions)
-    curves = folder / CURVES_FOLDER
-    curves.mkdir(exist_ok=True)
     tables = dict(evaluation.curves)
     if history is not None:
-        tables["training"] = history
+        tables["training"] = training_curve(history)
     if evaluation.stress is not None:
         write_json(folder / STRESS_FILE, evaluation.stress)
         tables["stress"] = stress_table(evaluation.stress)
     if evaluation.changed_predictions is not None:
         write_table(folder / CHANGED_PREDICTIONS_FILE, evaluation.changed_predictions)
+    write_curves(folder, tables)
+
+
+def write_curves(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write the tables that ``dvc plots`` reads, below ``curves``.
+
+    Args:
+        folder: folder of the evaluation; must exist.
+        tables: name of a file without its suffix to its rows; numbers are rounded to eight figures.
+    """
+    curves = folder / CURVES_FOLDER
+    curves.mkdir(exist_ok=True)
     for name, table in tables.items():
         table.to_csv(curves / f"{name}.csv", index=False, float_format="%.8g")
+
+
+def training_curve(history: pd.DataFrame) -> pd.DataFrame:
+    """Take from the metrics per epoch what a curve can show.
+
+    Args:
+        history: the result of :func:`read_history`.
+
+    Returns:
+        The history without the times of day at which epochs ended.
+    """
+    return history.drop(columns="ended", errors="ignore")
 
 
 def read_history(trained: Path) -> pd.DataFrame | None:

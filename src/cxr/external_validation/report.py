@@ -17,7 +17,7 @@ from cxr.data.manifest.builder import content_digest
 from cxr.data.split_table import TEST
 from cxr.drift.plots import plot_distances
 from cxr.drift.window_comparison import WindowComparison
-from cxr.evaluation.files import CURVES_FOLDER
+from cxr.evaluation.files import write_curves
 from cxr.evaluation.metrics import METRICS
 from cxr.evaluation.mistakes import worst_mistakes
 from cxr.evaluation.slices import SLICES
@@ -109,10 +109,7 @@ def write_judgement_folder(
     write_json(folder / METRICS_FILE, report)
     write_json(folder / SUMMARY_FILE, summarize(report))
     write_table(folder / PREDICTIONS_FILE, rows.drop(columns="embedding"))
-    curves = folder / CURVES_FOLDER
-    curves.mkdir()
-    for name, table in judgement.curves.items():
-        table.to_csv(curves / f"{name}.csv", index=False, float_format="%.8g")
+    write_curves(folder, judgement.curves)
     _write_plots(folder / PLOTS_FOLDER, judgement, answered, sheet, comparison, context, read_grey)
     write_text(folder / JUDGEMENT_FILE, _page(without_nan(report), sheet, context))
     record_digests(folder)

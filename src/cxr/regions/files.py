@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.split_table import TEST, VALIDATION
-from cxr.evaluation.files import CURVES_FOLDER
+from cxr.evaluation.files import write_curves
 from cxr.files import METRICS_FILE, PREDICTIONS_FILE, SUMMARY_FILE, write_json
 from cxr.regions.evaluation import RegionEvaluation
 from cxr.tables import write_table
@@ -34,7 +34,4 @@ def write_region_evaluation(folder: Path, evaluation: RegionEvaluation) -> None:
     methods = pd.concat([evaluation.table(TEST), evaluation.table(VALIDATION)], ignore_index=True)
     methods.to_csv(folder / METHODS_FILE, index=False, float_format="%.6g")
     curves = {"free_response": evaluation.free_response, "free_response_band": evaluation.free_response_band}
-    (folder / CURVES_FOLDER).mkdir(exist_ok=True)
-    for name, table in curves.items():
-        path = folder / CURVES_FOLDER / f"{name}.csv"
-        table.assign(data=evaluation.data).to_csv(path, index=False, float_format="%.8g")
+    write_curves(folder, {name: table.assign(data=evaluation.data) for name, table in curves.items()})

@@ -139,7 +139,7 @@ class EvaluateRegions(TrackingStep):
         from cxr.data.boxes import read_boxes
         from cxr.data.image_opening import open_raw_images
         from cxr.data.split_table import TEST, USED_SPLITS, VALIDATION
-        from cxr.evaluation.files import CURVES_FOLDER, read_history
+        from cxr.evaluation.files import read_history, training_curve, write_curves
         from cxr.evaluation.training_data import check_model_fits
         from cxr.files import MANIFEST_FILE
         from cxr.images.decoding import decode_grey
@@ -199,7 +199,7 @@ class EvaluateRegions(TrackingStep):
         )  # fmt: skip
         history = read_history(self.trained)
         if history is not None:
-            history.to_csv(self.evaluation / CURVES_FOLDER / "training.csv", index=False, float_format="%.8g")
+            write_curves(self.evaluation, {"training": training_curve(history)})
             best_epoch = predictor.metadata.training.get("best_epoch")
             save_png(plot_training(history, best_epoch, caption), self.evaluation / "plots" / "training.png")
         record_digests(self.evaluation)
