@@ -16,7 +16,8 @@ from cxr.images.decoding import decode_grey
 from cxr.images.prepared import PreparedImages
 from cxr.images.recipes import RECIPES, Recipe, apply_recipe, recipe_named
 from cxr.inference.checked_prediction import check_image
-from cxr.inference.predictor import Predictor, decode_input
+from cxr.inference.image_input import decode_input
+from cxr.inference.predictor import Predictor
 from cxr.steps.preprocess import Preprocess
 from support.trained_models import train_small_model
 

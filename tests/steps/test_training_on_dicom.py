@@ -10,7 +10,7 @@ import pytest
 
 from cxr.images.prepared import PreparedImages
 from cxr.images.reading_options import STRICT
-from cxr.inference.scoring.batch import read_in_batches
+from cxr.inference.scoring.file_reading import read_in_batches
 from cxr.inference.scoring.sources import FolderImages
 from cxr.steps.fetch import Fetch
 from cxr.steps.preprocess import Preprocess

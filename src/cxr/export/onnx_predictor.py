@@ -12,7 +12,8 @@ from cxr.evaluation.calibration import apply_temperature
 from cxr.export.onnx_file import OnnxNetwork
 from cxr.export.probability_network import input_names
 from cxr.images.recipes import Recipe
-from cxr.inference.predictor import BATCH_SIZE, ImageInput, Predictor
+from cxr.inference.image_input import ImageInput
+from cxr.inference.predictor import BATCH_SIZE, Predictor
 from cxr.models.metadata import ModelMetadata
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Union
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from cxr.data.dataset import NORMAL, PNEUMONIA
-from cxr.errors import DataError, ImageError, MissingInputError
+from cxr.errors import DataError, MissingInputError
 from cxr.files import METADATA_FILE, NETWORK_FILE
+from cxr.inference.image_input import ImageInput, prepare_inputs
 from cxr.models.metadata import MEMBERS_FOLDER, ModelMetadata
 from cxr.models.prediction_sets import label_of
 from cxr.models.stored_files import load_network
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxr.images.recipes import Recipe
-    from cxr.images.strict_decoding import DecodedImage
 
 BATCH_SIZE = 64
-ImageInput = Union[bytes, str, Path, "DecodedImage"]
-_BYTES_LIKE = (bytes, bytearray, memoryview)
 _Head = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 """Weights ``(features, units)`` and bias ``(units,)`` of a network's last layer."""
 
@@ -170,7 +168,7 @@ class Predictor:
         Raises:
             ImageError: if an image cannot be used; its detail names the image.
         """
-        return _prepare((self.recipe,), inputs)[self.recipe]
+        return prepare_inputs((self.recipe,), inputs)[self.recipe]
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -257,7 +255,7 @@ class Predictor:
         self.operating_point()
         predictions: list[Prediction] = []
         for start in range(0, len(inputs), BATCH_SIZE):
-            prepared = _prepare(self.recipes, inputs[start : start + BATCH_SIZE])
+            prepared = prepare_inputs(self.recipes, inputs[start : start + BATCH_SIZE])
             predictions += self.calibrated_predictions(self.predict_raw(prepared))
         return predictions
 
@@ -364,45 +362,6 @@ def mirror(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         A view of the same shape.
     """
     return images[:, :, ::-1]
-
-
-def decode_input(image: ImageInput, number: int = 0) -> DecodedImage:
-    """Decode one image; the error names it.
-
-    Args:
-        image: an image file as bytes, the path of one, or a decoded image, which is returned as it is.
-        number: index of the image, for the error.
-
-    Returns:
-        The decoded image.
-
-    Raises:
-        ImageError: if it cannot be used; the detail names the image.
-    """
-    from cxr.images.decoding import decode_image
-    from cxr.images.strict_decoding import DecodedImage
-
-    if isinstance(image, DecodedImage):
-        return image
-    try:
-        return decode_image(bytes(image) if isinstance(image, _BYTES_LIKE) else Path(image).read_bytes())
-    except OSError as error:
-        raise ImageError("unreadable", f"{image!r}: {error.strerror or error}") from error
-    except ImageError as error:
-        name = f"image {number} ({len(image)} bytes)" if isinstance(image, _BYTES_LIKE) else str(image)
-        raise ImageError(error.problem, f"{name}: {error.detail}") from error
-
-
-def _prepare(recipes: Sequence[Recipe], inputs: Sequence[ImageInput]) -> dict[Recipe, NDArray[np.uint8]]:
-    """Decode each image once and apply each recipe to it: recipe to ``(n, size, size, planes)`` uint8."""
-    from cxr.images.recipes import apply_recipe
-
-    prepared: dict[Recipe, list[NDArray[np.uint8]]] = {recipe: [] for recipe in recipes}
-    for number, image in enumerate(inputs):
-        grey = decode_input(image, number).grey
-        for recipe, images in prepared.items():
-            images.append(apply_recipe(recipe, grey))
-    return {recipe: np.stack(images) for recipe, images in prepared.items()}
 
 
 def _split_head(model: Any) -> tuple[Any, _Head | None]:

@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 from cxr.files import printable_name, whole_file, write_json
 from cxr.images.reading_options import ReadingOptions
 from cxr.inference.reference.reference import Reference
-from cxr.inference.scoring.batch import (
-    advise_to_repeat,
-    expect_predictions,
-    log_warnings,
-    read_in_batches,
-    write_missing_parts,
-)
+from cxr.inference.scoring.batch import advise_to_repeat, expect_predictions, log_warnings, write_missing_parts
+from cxr.inference.scoring.file_reading import read_in_batches
 from cxr.inference.scoring.sources import ImageFile, ImageSource
 from cxr.inference.scoring.table import FIRST_ERRORS, ScoringParts, error_kind, open_writer, problem_kinds
 from cxr.regions.matching import PREDICTION_COLUMNS
@@ -225,7 +220,7 @@ def predict_boxes(
         options: what is accepted when a file is read.
         workers: number of threads; None for as many as suit the source.
         batch_size: images per network call.
-        part_sizes: as for :func:`cxr.inference.scoring.batch.read_in_batches`.
+        part_sizes: as for :func:`cxr.inference.scoring.file_reading.read_in_batches`.
 
     Yields:
         The boxes of each file.

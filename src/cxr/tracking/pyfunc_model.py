@@ -78,7 +78,8 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         Raises:
             ImageError: if an image cannot be used.
         """
-        from cxr.inference.predictor import BATCH_SIZE, decode_input
+        from cxr.inference.image_input import decode_input
+        from cxr.inference.predictor import BATCH_SIZE
 
         column = IMAGE_COLUMN if IMAGE_COLUMN in model_input.columns else model_input.columns[0]
         if self._detector is not None:
@@ -95,7 +96,8 @@ class PyfuncModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         return pd.DataFrame(rows, columns=["probability", "label", "threshold", "refusal"])
 
     def _draw_boxes(self, detector: RegionPredictor, values: Sequence[Any]) -> pd.DataFrame:
-        from cxr.inference.predictor import BATCH_SIZE, decode_input
+        from cxr.inference.image_input import decode_input
+        from cxr.inference.predictor import BATCH_SIZE
 
         paths, tables = [], [detector.predict({})]
         for start in range(0, len(values), BATCH_SIZE):
