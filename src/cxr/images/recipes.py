@@ -23,7 +23,7 @@ Three choices hold for all recipes:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -301,3 +301,26 @@ def to_network_input(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.fl
     if recipe.canny:
         inputs[..., -1] = scaled[..., 1]
     return inputs
+
+
+def network_batches(
+    images: NDArray[np.uint8], recipe: Recipe, batch_size: int
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Divide prepared images into the batches of a network that predicts.
+
+    Sizes are powers of two, or the full batch: each size is compiled once, and one image is cheap.
+
+    Args:
+        images: ``(n, height, width, planes)``, uint8.
+        recipe: recipe that the images were prepared with.
+        batch_size: most images per batch.
+
+    Yields:
+        A batch, as :func:`to_network_input` gives it, and how many of its images are asked for: the others repeat the
+        last one.
+    """
+    for start in range(0, len(images), batch_size):
+        batch = to_network_input(np.asarray(images[start : start + batch_size]), recipe)
+        count = len(batch)
+        size = min(batch_size, 1 << (count - 1).bit_length())
+        yield np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)]) if count < size else batch, count

@@ -123,20 +123,16 @@ class Predictor:
         The last layer is computed here in float64: a float32 probability loses its digits near 1, and calibration
         would turn rounding errors that depend on the batch into differences of 1e-5.
         """
-        from cxr.images.recipes import to_network_input
+        from cxr.images.recipes import network_batches
 
         probabilities = np.empty(len(images), dtype=np.float64)
-        for start in range(0, len(images), batch_size):
-            batch = to_network_input(np.asarray(images[start : start + batch_size]), self.recipe)
-            count = len(batch)
-            # Sizes are powers of two, or the full batch: each size is compiled once, and one image is cheap.
-            size = min(batch_size, 1 << (count - 1).bit_length())
-            if count < size:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
+        start = 0
+        for batch, count in network_batches(images, self.recipe, batch_size):
             output = np.asarray(self._network.predict_on_batch(batch), dtype=np.float64)[:count]
             probabilities[start : start + count] = (
                 output[:, -1] if self._head is None else _apply_head(output, *self._head)
             )
+            start += count
         return probabilities
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:

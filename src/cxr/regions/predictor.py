@@ -16,7 +16,7 @@ from cxr.data.boxes import Boxes, to_rows
 from cxr.errors import DataError, MissingInputError
 from cxr.files import NETWORK_FILE
 from cxr.images.prepared import PreparedImages
-from cxr.images.recipes import Recipe, apply_recipe, to_network_input
+from cxr.images.recipes import Recipe, apply_recipe, network_batches
 from cxr.models.metadata import DetectorMetadata, ModelMetadata
 from cxr.models.stored_files import load_network
 from cxr.regions.anchors import DELTA_SCALES, make_anchors
@@ -143,13 +143,7 @@ class RegionPredictor:
             DataError: if an output is not finite; without this check such a detector would find nothing, silently.
         """
         detections: list[DetectedBoxes] = []
-        for start in range(0, len(images), batch_size):
-            batch = to_network_input(np.asarray(images[start : start + batch_size]), self.recipe)
-            count = len(batch)
-            # Sizes are powers of two, or the full batch: each size is compiled once, and one image is cheap.
-            size = min(batch_size, 1 << (count - 1).bit_length())
-            if count < size:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
+        for batch, count in network_batches(images, self.recipe, batch_size):
             outputs = self._network.predict_on_batch(batch)
             arrays = {name: np.asarray(values)[:count] for name, values in outputs.items()}
             if not all(np.isfinite(values).all() for values in arrays.values()):

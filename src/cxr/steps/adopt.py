@@ -11,7 +11,8 @@ from pydantic import Field
 
 from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.files import NETWORK_FILE
-from cxr.steps.base import Input, Positional, Step
+from cxr.steps.base import Positional, Step
+from cxr.steps.pipeline_folders import ManifestFolder, RecipeFolders, SplitFolder
 from cxr.steps.preprocess import Preprocess
 from cxr.steps.train import Train
 
@@ -32,13 +33,9 @@ class Adopt(Step):
         "recipes": ("recipes", "transfer_recipes"),
     }
 
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    prepared: Annotated[
-        Path, Input("Prepared"), Field(description="Folder with one folder of prepared images per recipe.")
-    ] = Path("artifacts/prepared")
+    manifest: ManifestFolder = Path("artifacts/manifest")
+    splits: SplitFolder = Path("artifacts/splits")
+    prepared: RecipeFolders = Path("artifacts/prepared")
 
     folder: Annotated[
         Path, Positional(), Field(description="Folder that `cxr train` wrote on the other machine, copied as a whole.")

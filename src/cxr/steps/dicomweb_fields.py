@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
+from cxr.images.dicom.elements import is_uid
 from cxr.steps.base import Step
-from cxr.storage.dicomweb import is_uid
 
 if TYPE_CHECKING:
     from cxr.inference.scoring.sources import DicomwebImages

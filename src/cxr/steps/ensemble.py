@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cxr.steps.base import TRAIN_IMAGE, Input, Output
+from cxr.steps.base import TRAIN_IMAGE, Output
 from cxr.steps.evaluate import Evaluate
 from cxr.steps.evaluation_fields import EvaluationStep
+from cxr.steps.pipeline_folders import EvaluationFolders, ModelFolders, TransferFolder
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,9 @@ class Ensemble(EvaluationStep):
     container_image: ClassVar[str | None] = TRAIN_IMAGE
     reads_images: ClassVar[bool] = True
 
-    models: Annotated[
-        Path,
-        Input("Models", item_kind="Model"),
-        Field(description="Folder with one folder per trained model."),
-    ] = Path("artifacts/models")
-    evaluations: Annotated[
-        Path,
-        Input("Evaluations", item_kind="Evaluation"),
-        Field(description="Folder with one folder per evaluation, named as the models."),
-    ] = Path("artifacts/evaluations")
-    transfer: Annotated[
-        Path | None,
-        Input("Transfer", optional=True),
-        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
-    ] = None
+    models: ModelFolders = Path("artifacts/models")
+    evaluations: EvaluationFolders = Path("artifacts/evaluations")
+    transfer: TransferFolder = None
     ensemble: Annotated[
         Path,
         Output("Ensemble"),

@@ -10,6 +10,7 @@ from pydantic import Field
 from cxr.files import SPLITS_FILE
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.evaluation_fields import EvaluationStep
+from cxr.steps.pipeline_folders import PreparedFolder, SplitFolder
 from cxr.tables import read_table
 
 
@@ -23,8 +24,8 @@ class Evaluate(EvaluationStep):
     reads_images: ClassVar[bool] = True
 
     trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained model.")]
-    prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    prepared: PreparedFolder
+    splits: SplitFolder = Path("artifacts/splits")
     evaluation: Annotated[Path, Output("Evaluation"), Field(description="Folder of the evaluation.")]
 
     model: Annotated[

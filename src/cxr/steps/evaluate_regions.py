@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
+from cxr.steps.pipeline_folders import ManifestFolder, PreparedFolder, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 from cxr.tables import read_table
 
@@ -27,11 +28,9 @@ class EvaluateRegions(TrackingStep):
     reads_images: ClassVar[bool] = True
 
     trained: Annotated[Path, Input("Model"), Field(description="Folder of the trained detector.")]
-    prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    prepared: PreparedFolder
+    manifest: ManifestFolder = Path("artifacts/manifest")
+    splits: SplitFolder = Path("artifacts/splits")
     data: Annotated[
         Path, Input("Dataset"), Field(description="Folder of the raw images, with the boxes of their opacities.")
     ] = Path("data")

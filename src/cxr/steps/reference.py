@@ -12,6 +12,7 @@ from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.images.shards import Shard
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 from cxr.steps.cache_fields import CachingStep
+from cxr.steps.pipeline_folders import SplitFolder
 from cxr.steps.shard_fields import ShardedStep
 from cxr.tables import read_table
 
@@ -25,7 +26,7 @@ class DrawingStep(CachingStep):
     """A step that works on a sample of the images of each split."""
 
     data: Annotated[Path, Input("Dataset"), Field(description="Folder of the raw images.")] = Path("data")
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
+    splits: SplitFolder = Path("artifacts/splits")
     films: Annotated[
         int, Field(ge=20, le=20_000, description="Largest number of images of each split that are used.")
     ] = 3000

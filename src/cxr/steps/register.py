@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cxr.steps.base import Input, Output
+from cxr.steps.pipeline_folders import EvaluationFolders, ModelFolders, TransferFolder
 from cxr.steps.registration_fields import RegistrationStep
 
 
@@ -19,21 +20,9 @@ class Register(RegistrationStep):
     sections: ClassVar[tuple[str, ...]] = ("tracking", "register", "promotion")
     reads_images: ClassVar[bool] = True
 
-    models: Annotated[
-        Path,
-        Input("Models", item_kind="Model"),
-        Field(description="Folder with one folder per trained model."),
-    ] = Path("artifacts/models")
-    evaluations: Annotated[
-        Path,
-        Input("Evaluations", item_kind="Evaluation"),
-        Field(description="Folder with one folder per evaluation, named as the models."),
-    ] = Path("artifacts/evaluations")
-    transfer: Annotated[
-        Path | None,
-        Input("Transfer", optional=True),
-        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
-    ] = None
+    models: ModelFolders = Path("artifacts/models")
+    evaluations: EvaluationFolders = Path("artifacts/evaluations")
+    transfer: TransferFolder = None
     ensemble: Annotated[
         Path,
         Input("Ensemble", optional=True),

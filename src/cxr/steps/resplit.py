@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from cxr.files import MANIFEST_FILE
-from cxr.steps.base import DATA_IMAGE, Input, Output, Step
+from cxr.steps.base import DATA_IMAGE, Output, Step
+from cxr.steps.pipeline_folders import ManifestFolder
 from cxr.tables import read_table
 
 
@@ -22,9 +23,7 @@ class Resplit(Step):
     container_image: ClassVar[str | None] = DATA_IMAGE
     retryable: ClassVar[bool] = False  # a split that it rejects is rejected each time
 
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
+    manifest: ManifestFolder = Path("artifacts/manifest")
     splits: Annotated[Path, Output("Splits"), Field(description="Folder of the split and its summary.")] = Path(
         "artifacts/splits"
     )

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.base import Input, Step, WorkingFolder
+from cxr.steps.pipeline_folders import TransferFolder
 
 
 class Results(Step):
@@ -46,11 +47,7 @@ class Results(Step):
         Input("Judgements", optional=True),
         Field(description="Folder with one folder per judgement on other data (`cxr judge --judgement ...`)."),
     ] = Path("artifacts/judgements")
-    transfer: Annotated[
-        Path | None,
-        Input("Transfer", optional=True),
-        Field(description="Folder with models/ and evaluations/ of the transfer networks; null leaves them out."),
-    ] = None
+    transfer: TransferFolder = None
 
     page: Annotated[Path, Field(description="Markdown file to write.")] = Path("docs/results.md")
     readme: Annotated[

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from cxr.steps.base import Input, Output, WorkingFolder
+from cxr.steps.base import Output, WorkingFolder
+from cxr.steps.pipeline_folders import ManifestFolder, PreparedFolder, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ WITHOUT_EFFECT = frozenset({"tracking_uri", "experiment", "offline", "resume", "
 class TrainingStep(TrackingStep):
     """A step that trains a network, keeps the best epoch on validation, and resumes after a kill."""
 
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    prepared: Annotated[Path, Input("Prepared"), Field(description="Folder of the prepared images.")]
+    manifest: ManifestFolder = Path("artifacts/manifest")
+    splits: SplitFolder = Path("artifacts/splits")
+    prepared: PreparedFolder
     trained: Annotated[Path, Output("Model"), Field(description="Folder of the trained model.")]
     checkpoints: Annotated[
         Path,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from cxr.errors import ParameterError
-from cxr.steps.base import Input, Output, WorkingFolder
+from cxr.steps.base import Output, WorkingFolder
+from cxr.steps.pipeline_folders import ManifestFolder, RecipeFolders, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 from cxr.steps.train import Train
 from cxr.steps.training_fields import WITHOUT_EFFECT
@@ -44,13 +45,9 @@ class Tune(TrackingStep):
         str,
         Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the model: its entry in models or transfer."),
     ]
-    manifest: Annotated[Path, Input("Manifest"), Field(description="Folder of the manifest.")] = Path(
-        "artifacts/manifest"
-    )
-    splits: Annotated[Path, Input("Splits"), Field(description="Folder of the split.")] = Path("artifacts/splits")
-    prepared: Annotated[
-        Path, Input("Prepared"), Field(description="Folder with one folder of prepared images per recipe.")
-    ] = Path("artifacts/prepared")
+    manifest: ManifestFolder = Path("artifacts/manifest")
+    splits: SplitFolder = Path("artifacts/splits")
+    prepared: RecipeFolders = Path("artifacts/prepared")
     found: Annotated[
         Path, Output("Search"), Field(description="Folder of the outcome: best values, trials, plots.")
     ] = Path("artifacts/searches/{model}")

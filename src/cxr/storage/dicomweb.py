@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from cxr.errors import SourceError, TransferError
+from cxr.images.dicom.elements import is_uid
 
 if TYPE_CHECKING:
     from requests import Response
@@ -36,8 +37,6 @@ _CHUNK_BYTES = 1 << 20
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403})
 _GONE = frozenset({404, 410})
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
-_MAX_UID = 64
 _UID_TAGS = {"StudyInstanceUID": "0020000D", "SeriesInstanceUID": "0020000E", "SOPInstanceUID": "00080018"}
 _DICOM = "application/dicom"
 
@@ -233,11 +232,6 @@ class DicomwebArchive:
                     "address and the network, and run the same command again"
                 )
         raise problem
-
-
-def is_uid(text: str) -> bool:
-    """Tell whether a text is a UID (DICOM PS3.5, 9.1)."""
-    return len(text) <= _MAX_UID and _UID.fullmatch(text) is not None
 
 
 def read_credentials() -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cxr.errors import RegistryError
 from cxr.promotion.log import ALIASES, AliasVersions
+from cxr.tracking.registry_reader import ignore_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,24 +33,13 @@ def check_moves(client: MlflowClient, registered_name: str, before: AliasVersion
     """
     moved = _moved(before, after)
     if any(after.get(alias) is not None for alias in moved):
-        with _nothing_there():
+        with ignore_missing():
             client.set_registered_model_alias(registered_name, PERMISSION_PROBE, NO_VERSION)
     for alias in moved:
         version = before.get(alias)
         if version is not None and after.get(alias) is None:
-            with _nothing_there():  # the version was deleted, and its aliases with it
+            with ignore_missing():  # the version was deleted, and its aliases with it
                 client.delete_model_version_tag(registered_name, version, PERMISSION_PROBE)
-
-
-@contextmanager
-def _nothing_there() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,18 @@ MODEL_PATH = "artifacts/artifact"
 """Folder of network and metadata inside a version's files, as MLflow lays them out."""
 DIGESTS = "digests"
 """Tag of a version: SHA-256 of its file ``digests.json``. Versions that an earlier program created have neither."""
+
+
+@contextmanager
+def ignore_missing() -> Iterator[None]:
+    """Let a version, a model or a tag be missing, because nobody has it or another process has deleted it first."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def alias_versions(store: Store, registered_name: str) -> dict[str, str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from cxr.tracking.content import read_content
 from cxr.tracking.health import explain
 from cxr.tracking.model_package import PYTHON, save_package
 from cxr.tracking.promotion_log import PromotionLog
-from cxr.tracking.registry_reader import DIGESTS, missing_files
+from cxr.tracking.registry_reader import DIGESTS, ignore_missing, missing_files
 from cxr.tracking.signatures import SIGNED_BY
 from cxr.tracking.store import Store
 from cxr.tracking.version_record import keep_record
@@ -208,9 +207,9 @@ def _delete_copy(store: Store, version: ModelVersion, original: ModelVersion) ->
 
     name, number = version.name, str(version.version)
     try:
-        with _deleted_by_others():
+        with ignore_missing():
             store.client.delete_model_version(name, number)
-        with _deleted_by_others():
+        with ignore_missing():
             for model in _models(store, str(version.run_id), version.tags[FINGERPRINT]):
                 if model.artifact_location == version.source:
                     store.client.delete_logged_model(model.model_id)
@@ -227,20 +226,8 @@ def _mark_failed(store: Store, model: LoggedModel) -> None:
     """Show an MLflow model as one that has no version."""
     from mlflow.entities import LoggedModelStatus
 
-    with _deleted_by_others():
+    with ignore_missing():
         store.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
-
-
-@contextmanager
-def _deleted_by_others() -> Iterator[None]:
-    """Let another process delete the same version or MLflow model first."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _finish_models(store: Store, version: ModelVersion, run_id: str, fingerprint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from cxr.data.dataset import SIDE_FILES
@@ -41,10 +41,7 @@ class DvcVersion(SourceContents):
         sizes = {file.path: file.bytes for file in self._objects.entries}
         missing = [md5 for md5 in self._md5.values() if _object_path(md5) not in sizes]
         if missing:
-            raise SourceError(
-                f"expected a DVC remote with all files of data_version={version}, received source={self.name} without "
-                f"{len(missing):,} of them (md5 {shorten_list(missing)}); push again from where the data are (dvc push)"
-            )
+            raise incomplete_version(version, self.name, missing)
         self.entries = tuple(SourceFile(path, sizes[_object_path(md5)]) for path, md5 in self._md5.items())
 
     def read(self, paths: Collection[PurePosixPath]) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
@@ -81,10 +78,7 @@ class DvcVersion(SourceContents):
         """Read path and md5 of each file from the list that DVC has stored."""
         content = b"".join(content for _, content in self._objects.read_whole([_object_path(version)]))
         if not content:
-            raise SourceError(
-                f"expected a DVC remote that holds data_version={version}, received source={self.name} without it; "
-                "compare with the md5 in data.dvc, and push from where the data are (dvc push)"
-            )
+            raise unknown_version(version, self.name)
         try:
             files = {safe_path(row["relpath"]): str(row["md5"]) for row in json.loads(content)}
         except (ValueError, KeyError, TypeError) as error:
@@ -95,6 +89,33 @@ class DvcVersion(SourceContents):
         if None in files:
             raise SourceError(f"expected paths inside of the data folder, received data_version={version} with others")
         return {path: md5 for path, md5 in files.items() if path is not None}
+
+
+def unknown_version(version: str, source: str) -> SourceError:
+    """Make the error about a remote without a version.
+
+    Args:
+        version: md5 of the data.
+        source: address of the remote.
+    """
+    return SourceError(
+        f"expected a DVC remote that holds data_version={version}, received source={source} without it; compare with "
+        "the md5 in data.dvc, and push from where the data are (dvc push)"
+    )
+
+
+def incomplete_version(version: str, source: str, missing: Sequence[str]) -> SourceError:
+    """Make the error about a remote without some files of a version.
+
+    Args:
+        version: md5 of the data.
+        source: address of the remote.
+        missing: md5 of each missing file.
+    """
+    return SourceError(
+        f"expected a DVC remote with all files of data_version={version}, received source={source} without "
+        f"{len(missing):,} of them (md5 {shorten_list(missing)}); push again from where the data are (dvc push)"
+    )
 
 
 def index_version(request: FetchRequest, folder: Path) -> None:

@@ -76,7 +76,7 @@ class DicomwebSource(ListedSource):
         import pandas as pd
 
         from cxr.data.dataset import CLASSES
-        from cxr.storage.dicomweb import is_uid
+        from cxr.images.dicom.elements import is_uid
 
         columns = [STUDY, LABEL, PATIENT]
         labels = self.request.labels

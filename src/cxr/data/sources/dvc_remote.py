@@ -116,10 +116,9 @@ class DvcRemoteSource(DataSource):
             exists = (folder / listing).is_file()
             settings["url"] = str(folder)
         if not exists:
-            raise SourceError(
-                f"expected a DVC remote that holds data_version={version}, received source={source} without it; "
-                "compare with the md5 in data.dvc, and push from where the data are (dvc push)"
-            )
+            from cxr.data.fetching.dvc_version import unknown_version
+
+            raise unknown_version(version, source)
         return settings
 
     def _download(self, repository: Repo) -> None:
@@ -127,8 +126,6 @@ class DvcRemoteSource(DataSource):
         from dvc_data.hashfile.transfer import transfer
         from dvc_data.hashfile.tree import Tree
         from tqdm import tqdm
-
-        from cxr.storage.contents import shorten_list
 
         source, version = self.request.source, self._version
         remote, cache = repository.cloud.get_remote(_REMOTE).odb, repository.cache.local
@@ -143,10 +140,9 @@ class DvcRemoteSource(DataSource):
                 validate_status=lambda status: missing.extend(sorted(str(file.value) for file in status.missing)),
             )  # fmt: skip
         if missing:
-            raise SourceError(
-                f"expected a DVC remote with all files of data_version={version}, received source={source} without "
-                f"{len(missing):,} of them (md5 {shorten_list(missing)}); push again from where the data are (dvc push)"
-            )
+            from cxr.data.fetching.dvc_version import incomplete_version
+
+            raise incomplete_version(version, source, missing)
         # DVC drops files whose content does not match their name, without any message.
         tree = None if result.failed else Tree.load(cache, HashInfo("md5", version))
         failed = result.failed or {file for _, _, file in tree or () if not cache.exists(str(file.value))}

@@ -6,6 +6,7 @@ needs are read. Elements about the patient are skipped and never become values.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -18,6 +19,8 @@ _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", 
 NATIVE = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED})
 """Transfer syntaxes with uncompressed pixels."""
 
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_MAX_UID = 64
 _PREFIX, _PREFIX_OFFSET = b"DICM", 128
 _PIXEL_DATA = 0x7FE00010
 _META_STARTS = (b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x01\x00OB\x00\x00")
@@ -64,6 +67,11 @@ class DicomElements:
     syntax: str
     encoding: ElementEncoding
     content: bytes
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a text is a UID (DICOM PS3.5, 9.1)."""
+    return len(text) <= _MAX_UID and _UID.fullmatch(text) is not None
 
 
 def find_elements_start(data: bytes) -> int | None:

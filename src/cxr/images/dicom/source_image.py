@@ -11,14 +11,13 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from cxr.errors import ImageError
+from cxr.images.dicom.elements import is_uid
 from cxr.images.dicom.reader import open_elements
 from cxr.images.reading_options import ReadingOptions
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
-_MAX_UID = 64
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _ORIENTATION = re.compile(r"[APRLFH]{1,3}\\[APRLFH]{1,3}")
 _SHORT, _LONG, _NAME = 16, 64, 64
@@ -168,7 +167,7 @@ def _read_text(dataset: Dataset, keyword: str) -> str:
 
 def _clean_uid(text: str) -> str | None:
     uid = text.strip(" \0")
-    return uid if len(uid) <= _MAX_UID and _UID.fullmatch(uid) else None
+    return uid if is_uid(uid) else None
 
 
 def _clean_text(text: str, limit: int) -> str | None:

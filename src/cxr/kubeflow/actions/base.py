@@ -30,6 +30,15 @@ SECTION_KEYS = frozenset(
 """Keys of the section ``kubeflow``; each action uses some of them."""
 
 
+ParameterFile = Annotated[Path, Field(description="Parameter file whose values go into the pipeline.")]
+TrainedModels = Annotated[
+    list[str], Field(description="Models of the parameter file to train; empty takes all of them.")
+]
+PipelineArguments = Annotated[
+    dict[str, Any], Field(description="Values for the pipeline's own arguments, as a mapping.")
+]
+
+
 class Action(Step):
     """An action of ``cxr kubeflow``; it prints its result to standard output."""
 
@@ -49,13 +58,8 @@ class PipelineAction(Action):
 class CompilingAction(PipelineAction):
     """An action that compiles a pipeline with the values of the parameter file."""
 
-    params: Annotated[Path, Field(description="Parameter file whose values go into the pipeline.")] = Path(
-        "params.yaml"
-    )
-
-    models: Annotated[
-        list[str], Field(description="Models of the parameter file to train; empty takes all of them.")
-    ] = []  # noqa: RUF012
+    params: ParameterFile = Path("params.yaml")
+    models: TrainedModels = []  # noqa: RUF012
 
     def compile(self, output: Path) -> list[Path]:
         """Compile the pipeline.
@@ -169,9 +173,7 @@ class SubmittingAction(ClusterAction, CompilingAction):
     package: Annotated[
         Path | None, Field(description="File that `cxr kubeflow compile` wrote; null compiles the pipeline now.")
     ] = None
-    arguments: Annotated[
-        dict[str, Any], Field(description="Values for the pipeline's own arguments, as a mapping.")
-    ] = {}  # noqa: RUF012
+    arguments: PipelineArguments = {}  # noqa: RUF012
     experiment: Annotated[str, Field(min_length=1, description="Experiment of the runs.")] = "pneumonia"
     service_account: Annotated[
         str | None, Field(description="Kubernetes account of the runs' pods; null takes the installation's default.")

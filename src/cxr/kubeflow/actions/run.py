@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from cxr.errors import MissingInputError
+from cxr.kubeflow.actions.base import ParameterFile, PipelineArguments, TrainedModels
 from cxr.lineage.provenance import PIPELINE_RUN_VARIABLE
 from cxr.steps.base import Step, WorkingFolder
 from cxr.steps.parameters import override_parameters, read_parameter_file
@@ -45,19 +46,13 @@ class RunLocally(Step):
     sections: ClassVar[tuple[str, ...]] = ()
 
     pipeline: Annotated[Literal["training", "scoring"], Field(description="Which pipeline.")] = "training"
-    params: Annotated[Path, Field(description="Parameter file whose values go into the pipeline.")] = Path(
-        "params.yaml"
-    )
-    models: Annotated[
-        list[str], Field(description="Models of the parameter file to train; empty takes all of them.")
-    ] = []  # noqa: RUF012
+    params: ParameterFile = Path("params.yaml")
+    models: TrainedModels = []  # noqa: RUF012
     changes: Annotated[
         dict[str, Any],
         Field(description="Other values for this run, e.g. {fetch.phantom_images: 60, evaluate.resamples: 100}."),
     ] = {}  # noqa: RUF012
-    arguments: Annotated[
-        dict[str, Any], Field(description="Values for the pipeline's own arguments, as a mapping.")
-    ] = {}  # noqa: RUF012
+    arguments: PipelineArguments = {}  # noqa: RUF012
     tracking_uri: Annotated[
         str | None,
         Field(
