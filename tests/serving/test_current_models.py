@@ -31,7 +31,7 @@ def test_both_models_follow_their_aliases_until_the_stack_is_closed(registry: Re
         Store(registry.uri), choice(registry), 0.2, on_change=[lambda name, change: changes.append((name, change))]
     )
     assert models.classifier.current.version == "1"
-    assert models.detector is not None and models.detector.current is None, "none is registered"
+    assert models.detector is not None and models.served_detector is None, "none is registered"
     assert models.registered_names == [registry.name, small_detector.NAME]
     with ExitStack() as stack:
         models.follow_aliases(stack)
@@ -39,7 +39,7 @@ def test_both_models_follow_their_aliases_until_the_stack_is_closed(registry: Re
         wait_until(lambda: models.classifier.current.version == "2")
         version = small_detector.add_version(registry.uri, write_detector(tmp_path / "detector"))
         small_detector.set_detector_alias(registry.uri, "champion", version)
-        wait_until(lambda: models.detector is not None and models.detector.current is not None)
+        wait_until(lambda: models.served_detector is not None)
     assert changes == [
         (registry.name, AliasChange("champion", "2", "1")),
         (small_detector.NAME, AliasChange("champion", "1", None)),
@@ -56,6 +56,5 @@ def test_models_of_folders_follow_nothing(registry: Registry, tmp_path: Path) ->
     assert (models.watchers, models.registered_names, models.registry_unreachable) == ([], [], False)
     written = write_detector(tmp_path / "detector")
     with_boxes = replace(of_folder, regions_model=written.trained, regions_evaluation=written.evaluation)
-    detector = CurrentModels(Store(registry.uri), with_boxes, 0.2).detector
-    assert detector is not None and detector.current is not None
+    assert CurrentModels(Store(registry.uri), with_boxes, 0.2).served_detector is not None
     assert CurrentModels(Store(registry.uri), with_boxes, 0.2, draws_boxes=False).detector is None

@@ -79,7 +79,7 @@ class PageService:
     @property
     def detector(self) -> ServedDetector | None:
         """The detector that draws boxes now; None if there is none."""
-        return None if self._models.detector is None else self._models.detector.current
+        return self._models.served_detector
 
     @property
     def detector_name(self) -> str:

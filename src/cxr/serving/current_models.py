@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from cxr.serving.alias_watcher import AliasChange, AliasWatcher
-from cxr.serving.detector_source import detector_folder_source
+from cxr.serving.detector_source import ServedDetector, detector_folder_source
 from cxr.serving.model_choice import ModelChoice
 from cxr.serving.model_folder import folder_source
 from cxr.serving.model_provider import (
@@ -99,6 +99,11 @@ class CurrentModels:
         for watcher in self.watchers:
             watcher.start()
             stack.callback(watcher.stop)
+
+    @property
+    def served_detector(self) -> ServedDetector | None:
+        """The detector that draws boxes now; None if there is none."""
+        return None if self.detector is None else self.detector.current
 
     @property
     def registered_names(self) -> list[str]:

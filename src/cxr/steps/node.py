@@ -183,7 +183,6 @@ class Node(RegionsStep, ReadingStep):
         from cxr.serving.detector_source import log_capture_banners
 
         models = CurrentModels(self.store, self.choice, self.seconds, draws_boxes=self.capture, on_change=[log_change])
-        detector = models.detector
-        log_capture_banners(models.classifier.current, detector.current if detector is not None else None)
+        log_capture_banners(models.classifier.current, models.served_detector)
         models.follow_aliases(stack)
-        return models.classifier, detector
+        return models.classifier, models.detector

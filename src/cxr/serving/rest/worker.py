@@ -218,7 +218,7 @@ class _Worker:
             on_change=on_change,
         )
         if self._number == 0:
-            log_banners(models.classifier.current, models.detector.current if models.detector is not None else None)
+            log_banners(models.classifier.current, models.served_detector)
         models.follow_aliases(stack)
         return models
 
