@@ -30,14 +30,12 @@ TIMES = {"evaluation": {"card.json", "curves/training.csv", "digests.json", "met
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server()
-    server.client.create_bucket(Bucket=server.bucket)
+def store(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    s3_server.reset()
     with pytest.MonkeyPatch.context() as patch:
         set_keys(patch, tmp_path_factory.mktemp("keys"))
-        patch.setenv("AWS_ENDPOINT_URL", server.url)
-        yield server
-    server.close()
+        patch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+        yield s3_server
 
 
 @pytest.fixture(scope="module")
