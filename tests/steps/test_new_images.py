@@ -1,7 +1,7 @@
 """Images that arrive later cost the work for these images alone, and lead to the same outputs as all at once.
 
-As on a cluster, each step is a process of its own. The run after new images have arrived has a copy of the data at another
-path, and the cache on a volume that is mounted at another path.
+As on a cluster, each step is a process of its own. After new images have arrived, the data are at another path, and the
+volume with the cache is mounted elsewhere.
 """
 
 from __future__ import annotations

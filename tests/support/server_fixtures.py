@@ -2,7 +2,8 @@
 
 A test that wants the tracking server takes ``server_uri``: an address, with the credentials of an ordinary user in the
 environment. ``mlflow_server`` is the same server with its administrator; ``bucket`` is an empty bucket of its S3 store.
-``s3_store`` is another S3 server, whose responses a test can disturb, with an empty bucket.
+``s3_store`` is another S3 server, whose responses a test can disturb, with an empty bucket; ``s3_store_of_file`` is the
+same for all tests of a file together.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A server whose responses can be disturbed; a file that needs one bucket for all its tests resets it first."""
+    """A server whose responses can be disturbed."""
     from support.s3_server import S3Server
 
     server = S3Server()
@@ -71,3 +72,15 @@ def s3_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     s3_server.reset()
     yield s3_server
     s3_server.release()
+
+
+@pytest.fixture(scope="module")
+def s3_store_of_file(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The same for all tests of a file, with its address in the environment; with it, none of them takes another."""
+    from support.s3_server import set_keys
+
+    s3_server.reset()
+    with pytest.MonkeyPatch.context() as patch:
+        set_keys(patch, tmp_path_factory.mktemp("keys"))
+        patch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+        yield s3_server
