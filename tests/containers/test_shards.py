@@ -72,9 +72,14 @@ class Killer:
         self._client.close()
 
     def _watch(self) -> None:
+        from docker.errors import NotFound
+
         for event in self._events:
-            container = self._client.containers.get(event["id"])
-            command = container.attrs["Config"]["Cmd"]
+            try:
+                container = self._client.containers.get(event["id"])
+            except NotFound:  # of another test, and ended already
+                continue
+            command = container.attrs["Config"]["Cmd"] or []
             if "validate_shard" not in command or self._root not in " ".join(command):
                 continue
             shard = command[command.index("--shard") + 1]

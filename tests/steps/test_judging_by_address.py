@@ -110,9 +110,10 @@ def test_boxes_are_evaluated_as_from_the_folder(judged: Judged, s3_store_of_file
     assert len(s3_store_of_file.ranges) >= (splits == "test").sum(), "the images were read at their addresses"
 
 
-def constants(file: Path) -> list[bytes]:
-    """Weights and other constants of an ONNX file; the converter writes them in any order."""
-    return sorted(constant.SerializeToString() for constant in onnx.load(file).graph.initializer)
+def constants(file: Path) -> list[tuple[int, list[int], bytes]]:
+    """Weights and other constants of an ONNX file; the converter orders and numbers them in another way each time."""
+    tensors = onnx.load(file).graph.initializer
+    return sorted((tensor.data_type, list(tensor.dims), tensor.raw_data) for tensor in tensors)
 
 
 def export(judged: Judged, place: str, output: Path) -> CompletedProcess[str]:

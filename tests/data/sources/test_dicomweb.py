@@ -126,7 +126,7 @@ def test_an_index_of_an_archive_holds_the_images_of_the_folder(
     for root in (folder, address):
         values = {"data": root / "data", "manifest": root / "manifest", "cache_gigabytes": 0}
         Validate.build(
-            {**values, "image_cache_gigabytes": 0, "naming": "any", "tracking_uri": "",
+            {**values, "image_cache_gigabytes": 0, "naming": "any", "min_side": 16, "tracking_uri": "",
              **{name: root / name for name in ("report", "baseline", "rejected")},
              "severity": dict.fromkeys(get_args(CheckName), "off")}
         ).execute()  # fmt: skip
