@@ -191,7 +191,6 @@ def _disturb_transfers(project: Path, generator: np.random.Generator, number: in
     variables = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_EC2_METADATA_DISABLED": "true"}
     server = S3Server()
     try:
-        server.client.create_bucket(Bucket=server.bucket)
         images = sorted((project / "data").rglob("*.jpeg"))
         for path in images:
             key = f"set/{path.relative_to(project / 'data').as_posix()}"

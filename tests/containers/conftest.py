@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from cxr.kubeflow.container_engine import ContainerEngine
 
 Result = subprocess.CompletedProcess[str]
 
@@ -32,3 +35,14 @@ def in_container(tag: str) -> Callable[..., Result]:
         )
 
     return run
+
+
+@pytest.fixture
+def engine(tag: str, tmp_path: Path) -> ContainerEngine:
+    """The engine, with the folder ``root`` for a run."""
+    # A folder that belongs to root alone hides what is in it from the containers' user.
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    container_engine = ContainerEngine.find()
+    container_engine.prepare(tmp_path / "root")
+    return container_engine

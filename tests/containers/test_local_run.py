@@ -17,16 +17,6 @@ pathlib.Path(task["outputs"]["outputFile"]).write_text(json.dumps({"artifacts": 
 """
 
 
-@pytest.fixture
-def engine(tag, tmp_path) -> ContainerEngine:
-    # A folder that belongs to root alone hides what is in it from the containers' user.
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    container_engine = ContainerEngine.find()
-    container_engine.prepare(tmp_path / "root")
-    return container_engine
-
-
 def container(image, *command):
     from kfp import dsl
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -21,26 +21,16 @@ from cxr.steps.fetch import Fetch
 from cxr.tables import write_table
 from support.bad_images import draw_image, jpeg, png
 from support.dvc_remotes import push, upload
-from support.s3_server import BROKEN, DAMAGED, S3Server, set_keys
+from support.s3_server import BROKEN, DAMAGED, S3Server
 
 NAME = "NORMAL/0.jpeg"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    server = S3Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def store(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
-    server.reset()
-    server.client.create_bucket(Bucket=server.bucket)
-    set_keys(monkeypatch, tmp_path)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+def store(s3_store: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_store.url)
     monkeypatch.chdir(tmp_path)
-    return server
+    return s3_store
 
 
 @pytest.fixture(scope="module")

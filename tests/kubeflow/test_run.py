@@ -12,6 +12,7 @@ import yaml
 
 from cxr.cli.main import main
 from cxr.errors import ParameterError
+from cxr.kubeflow.actions.run import local_parameters
 from cxr.kubeflow.local_tracking_server import run_tracking_server
 from cxr.steps.parameters import override_parameters
 
@@ -39,6 +40,16 @@ def test_all_unknown_names_are_reported_together() -> None:
     message = str(caught.value)
     assert "expected one of the models one, two; received 'three'" in message
     assert "received fetsch.source='phantom'" in message and "received seed=1" in message
+
+
+@pytest.mark.parametrize(("changes", "retries"), [({}, 0), ({"containers.retries.count": 1}, 1)])
+def test_a_step_is_tried_again_on_this_machine_only_if_the_run_asks_for_it(
+    repository: Path, changes: dict[str, object], retries: int
+) -> None:
+    sections = yaml.safe_load((repository / "params.yaml").read_text())
+    expected = {**sections["containers"]["retries"], "count": retries}
+    assert expected != sections["containers"]["retries"]
+    assert local_parameters(sections, [], changes)["containers"]["retries"] == expected
 
 
 def test_a_missing_engine_ends_with_status_2_and_leaves_no_files(

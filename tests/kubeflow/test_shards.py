@@ -16,7 +16,7 @@ from cxr.kubeflow.run_record import task_records
 from cxr.lineage.pipeline_tasks import all_succeeded, failed_tasks, read_task_definitions, read_task_statuses
 from cxr.steps.train import Train
 from support.kubeflow_driver import walk
-from support.kubeflow_runs import INSIDE, RunDetails
+from support.kubeflow_runs import INSIDE, RunDetails, pod_name
 
 SHARDS = ("1/3", "2/3", "3/3")
 CLUSTER = {
@@ -74,9 +74,6 @@ def test_a_task_of_a_shard_gets_what_every_task_gets(training):
     settings = [executors[f"exec-{name}"]["container"] for name in ("validate-shard", "validate")]
     assert settings[0]["resources"] == settings[1]["resources"]
     assert settings[0]["image"] == settings[1]["image"]  # else the libraries could differ, and their results
-    groups = [component["dag"]["tasks"] for component in graph["components"].values() if "dag" in component]
-    (task,) = [tasks["validate-shard"] for tasks in groups if "validate-shard" in tasks]
-    assert task["retryPolicy"]["maxRetryCount"] == 1
 
 
 def test_predictions_of_shards_are_joined_and_every_task_reads_the_volume(params, tmp_path):
@@ -191,10 +188,59 @@ def test_a_step_of_shards_succeeds_with_the_last_shard(run):
     assert not all_succeeded(read_task_statuses(details.to_json(), definitions), definitions)
 
 
-def test_a_shard_that_fails_fails_the_step(run):
-    definitions, details, paths = run
-    details.task("validate-shard", "SUCCEEDED", inside=paths[0])
+def failed_task(run):
+    """The only task that failed."""
+    definitions, details, _ = run
+    (failed,) = failed_tasks(read_task_statuses(details.to_json(), definitions))
+    return failed
+
+
+def test_a_shard_that_fails_fails_the_step_and_is_named_with_its_pod(run):
+    _, details, paths = run
+    details.task("validate-shard", "SUCCEEDED", tries=("FAILED", "SUCCEEDED"), inside=paths[0])
     details.task("validate-shard", "FAILED", tries=("FAILED", "FAILED"), inside=paths[1])
     details.task("validate-shard", "SUCCEEDED", inside=paths[2])
-    (failed,) = failed_tasks(read_task_statuses(details.to_json(), definitions))
-    assert (failed.name, failed.tries) == ("validate_shard (3 shards)", 2)
+    failed = failed_task(run)
+    assert (failed.name, failed.tries) == ("validate_shard (shard 2 of 3)", 2)
+    assert failed.pod == pod_name("retry-system-container-impl", f"{paths[1]}.validate-shard(0).executor(1)")
+
+
+def test_several_shards_that_fail_are_named_and_the_pod_is_that_of_the_first(run):
+    _, details, paths = run
+    for item in (2, 0):
+        details.task("validate-shard", "FAILED", tries=("FAILED",), inside=paths[item])
+    failed = failed_task(run)
+    assert (failed.name, failed.tries) == ("validate_shard (shards 1, 3 of 3)", 1)
+    assert failed.pod == pod_name("retry-system-container-impl", f"{paths[2]}.validate-shard(0).executor(0)")
+
+
+def test_a_shard_that_kubeflow_could_not_prepare_is_named_with_the_pod_of_its_driver(run):
+    _, details, paths = run
+    details.task("validate-shard", "SUCCEEDED", inside=paths[0])
+    details.driver("validate-shard", "FAILED", inside=paths[2])
+    failed = failed_task(run)
+    assert failed.driver_failed and failed.name == "validate_shard (shard 3 of 3)"
+    assert failed.pod == pod_name("system-container-driver", f"{paths[2]}.validate-shard-driver(0)")
+
+
+def test_no_shard_is_named_that_no_node_lists(run):
+    definitions, details, paths = run
+    details.task("validate-shard", "FAILED", inside=paths[1])
+    nodes = [{**node, "child_tasks": []} for node in details.to_json()]
+    (failed,) = failed_tasks(read_task_statuses(nodes, definitions))
+    assert (failed.name, failed.pod) == ("validate_shard (3 shards)", "")
+
+
+@pytest.mark.parametrize(("pipeline", "loops"), [("training", 3), ("scoring", 1)])
+@pytest.mark.parametrize(("retries", "further"), [(3, 1), (0, None)])
+def test_a_shard_is_tried_again_alone(params, tmp_path, pipeline, loops, retries, further):
+    """The rule for further tries is on the task inside of the loop: it holds for each shard, and not for the loop."""
+    counted = {"count": retries, "seconds": 30, "factor": 2.0, "longest": 60}
+    package = compile_pipeline(pipeline, params(shards=3, retries=counted), tmp_path / "package.yaml", ["shallow"])
+    graph = yaml.safe_load(package.read_text().split("---")[0])
+    groups = [graph["root"]["dag"], *(each["dag"] for each in graph["components"].values() if "dag" in each)]
+    loop_tasks = [task for group in groups for task in group["tasks"].values() if "parameterIterator" in task]
+    assert len(loop_tasks) == loops and not any("retryPolicy" in loop for loop in loop_tasks)
+    for loop in loop_tasks:
+        (task,) = graph["components"][loop["componentRef"]["name"]]["dag"]["tasks"].values()
+        assert task.get("retryPolicy", {}).get("maxRetryCount") == further

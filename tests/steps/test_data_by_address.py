@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from cxr.steps.reference import DescribeReference
 from cxr.steps.validate import Validate
 from support.dvc_remotes import push, upload
 from support.folder_digests import folder_digests
-from support.s3_server import S3Server, set_keys
+from support.s3_server import S3Server
 from support.trained_models import MODEL, SmallTraining, train_small_model
 
 IMAGES, MISTAKES = 60, 2
@@ -30,23 +29,12 @@ TIMES = {"evaluation": {"card.json", "curves/training.csv", "digests.json", "met
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server()
-    server.client.create_bucket(Bucket=server.bucket)
-    with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch, tmp_path_factory.mktemp("keys"))
-        patch.setenv("AWS_ENDPOINT_URL", server.url)
-        yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def indexed(store: S3Server, phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed(s3_store_of_file: S3Server, phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The index of the phantoms as a version in a DVC remote; read only."""
     root = tmp_path_factory.mktemp("indexed")
     shutil.copytree(phantom_folder, root / "data")
     version, remote = push(root)
-    address = upload(remote, store, "remote")
+    address = upload(remote, s3_store_of_file, "remote")
     shutil.rmtree(remote)
     shutil.rmtree(root / "data")
     values = {"source": address, "data_version": version, "index": True}
@@ -88,15 +76,15 @@ class BothWays:
 
 @pytest.fixture(scope="module")
 def both_ways(
-    store: S3Server, indexed: Path, small_training: SmallTraining, tmp_path_factory: pytest.TempPathFactory
+    s3_store_of_file: S3Server, indexed: Path, small_training: SmallTraining, tmp_path_factory: pytest.TempPathFactory
 ) -> BothWays:
     outputs = {}
     for name in ("folder", "address"):
-        store.ranges.clear()
+        s3_store_of_file.ranges.clear()
         root = tmp_path_factory.mktemp(name)
         training = small_training if name == "folder" else train_small_model(root, indexed)
         build_reference(training, root)
-        requests = {key: len(ranges) for key, ranges in store.ranges.items()}
+        requests = {key: len(ranges) for key, ranges in s3_store_of_file.ranges.items()}
         evaluate(training, root)
         outputs[name] = {
             "manifest": training.manifest,
@@ -105,7 +93,7 @@ def both_ways(
             "reference": root / "reference",
             "evaluation": root / "evaluation",
         }
-    requests_of_evaluation = sum(map(len, store.ranges.values())) - sum(requests.values())
+    requests_of_evaluation = sum(map(len, s3_store_of_file.ranges.values())) - sum(requests.values())
     return BothWays(outputs["folder"], outputs["address"], requests, requests_of_evaluation)
 
 
@@ -141,31 +129,33 @@ def step_values(data: Path, root: Path, **changes: object) -> dict[str, object]:
     return {"data": data, "tracking_uri": "", **{name: root / name for name in folders}, **changes}
 
 
-def test_without_copies_each_step_requests_the_images_again(store: S3Server, indexed: Path, tmp_path: Path) -> None:
-    store.ranges.clear()
+def test_without_copies_each_step_requests_the_images_again(
+    s3_store_of_file: S3Server, indexed: Path, tmp_path: Path
+) -> None:
+    s3_store_of_file.ranges.clear()
     values = step_values(indexed, tmp_path, cache_gigabytes=0, image_cache_gigabytes=0)
     Validate.build(values).execute()
-    assert store.ranges
-    before = sum(map(len, store.ranges.values()))
+    assert s3_store_of_file.ranges
+    before = sum(map(len, s3_store_of_file.ranges.values()))
     keep_nothing = {name: values[name] for name in ("data", "manifest", "cache_gigabytes", "image_cache_gigabytes")}
     Preprocess.build({**keep_nothing, "recipe": "s2_resize", "prepared": tmp_path / "prepared"}).execute()
-    assert sum(map(len, store.ranges.values())) - before == IMAGES
+    assert sum(map(len, s3_store_of_file.ranges.values())) - before == IMAGES
     assert not (tmp_path / "image_cache").exists()
 
 
 def test_a_step_that_the_store_interrupted_continues_with_the_images_that_it_has(
-    store: S3Server, indexed: Path, tmp_path: Path
+    s3_store_of_file: S3Server, indexed: Path, tmp_path: Path
 ) -> None:
     """The store refuses everything after some images, and answers again later."""
-    store.ranges.clear()
+    s3_store_of_file.ranges.clear()
     values = step_values(indexed, tmp_path)
     keys = sorted(f"remote/files/md5/{md5[:2]}/{md5[2:]}" for md5 in read_index(indexed)["md5"])
-    store.answers_left = 20
+    s3_store_of_file.answers_left = 20
     with pytest.raises(SourceError, match="AccessDenied"):
         Validate.build(values).execute()
     assert not (tmp_path / "manifest").exists()
-    store.answers_left = None
+    s3_store_of_file.answers_left = None
     Validate.build(values).execute()
-    assert sorted(store.ranges) == keys
-    assert sum(map(len, store.ranges.values())) <= IMAGES + 20
+    assert sorted(s3_store_of_file.ranges) == keys
+    assert sum(map(len, s3_store_of_file.ranges.values())) <= IMAGES + 20
     assert (tmp_path / "manifest" / "manifest.parquet").is_file()

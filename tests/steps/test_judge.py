@@ -22,7 +22,7 @@ from support.chest_models import LETTER, NAME, NAMES, Versions, write_versions
 from support.figures import drawn_figures
 from support.model_folders import add_prediction_sets
 from support.outside_images import draw_chests, write_class_folders
-from support.s3_server import S3Server, set_keys
+from support.s3_server import S3Server
 
 FEW = ("--resamples", 100, "--films", 20)
 
@@ -348,20 +348,12 @@ def test_the_source_is_the_name_that_the_user_gave_and_the_content_without_folde
     assert not any(str(tmp_path) in text for text in written)
 
 
-def test_images_of_an_object_store_are_judged(
-    versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_keys(monkeypatch, tmp_path)
-    store = S3Server()
-    store.client.create_bucket(Bucket=store.bucket)
-    try:
-        for name, (data, label) in draw_chests(8).items():
-            store.put(f"ward/{label}/{name}", data)
-        address = f"s3://{store.bucket}/ward"
-        arguments = ("--data", address, "--endpoint_url", store.url, "--judgement", tmp_path / "out")
-        assert judge(versions, *arguments, "--offline", "true") == 0
-    finally:
-        store.close()
+def test_images_of_an_object_store_are_judged(versions: Versions, tmp_path: Path, s3_store: S3Server) -> None:
+    for name, (data, label) in draw_chests(8).items():
+        s3_store.put(f"ward/{label}/{name}", data)
+    address = f"s3://{s3_store.bucket}/ward"
+    arguments = ("--data", address, "--endpoint_url", s3_store.url, "--judgement", tmp_path / "out")
+    assert judge(versions, *arguments, "--offline", "true") == 0
     assert read(tmp_path / "out")["labels"]["known"] == {NORMAL: 4, PNEUMONIA: 4}
     assert read(tmp_path / "out")["data"]["source"] == address
 

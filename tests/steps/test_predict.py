@@ -21,7 +21,7 @@ from cxr.steps.predict import Predict
 from cxr.tracking.store import Store
 from support.forked_processes import COMMAND, ForkedProcess
 from support.model_folders import ModelFolders, write_models
-from support.s3_server import S3Server, set_keys
+from support.s3_server import S3Server
 from support.servers import ObjectStore
 from support.tracking_server import NAME, register_versions
 
@@ -281,19 +281,16 @@ def test_a_folder_without_images_is_an_error(model: str, tmp_path: Path, capsys:
 
 
 def test_images_that_arrive_damaged_are_read_again_by_the_next_run(
-    folders: ModelFolders, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folders: ModelFolders, model: str, tmp_path: Path, s3_store: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_keys(monkeypatch, tmp_path)
-    store = S3Server()
-    store.client.create_bucket(Bucket=store.bucket)
     names = [path.name for path in sorted(folders.images[:12])]
     for path in folders.images[:12]:
-        store.put(f"ward/{path.name}", path.read_bytes())
-    store.put("ward/zz.jpeg", b"no image")
+        s3_store.put(f"ward/{path.name}", path.read_bytes())
+    s3_store.put("ward/zz.jpeg", b"no image")
     output, damaged = tmp_path / "rows.csv", names[3:10:2]
-    arguments = ("--source", f"s3://{store.bucket}/ward", "--endpoint_url", store.url, "--model", model)
+    arguments = ("--source", f"s3://{s3_store.bucket}/ward", "--endpoint_url", s3_store.url, "--model", model)
     arguments += ("--output", output, "--part_size", 5)
-    store.altered = {f"ward/{name}" for name in damaged}
+    s3_store.altered = {f"ward/{name}" for name in damaged}
     assert predict(*arguments) == 0
     errors = pd.read_csv(output).set_index("path")["error"].fillna("").str.partition(":")[0]
     assert errors.to_dict() == dict.fromkeys(names, "") | dict.fromkeys(damaged, "transfer") | {
@@ -302,38 +299,33 @@ def test_images_that_arrive_damaged_are_read_again_by_the_next_run(
     assert json.loads((tmp_path / ".rows.csv.json").read_text())["digest"] is None
     assert "4 images did not arrive whole: run the same command again" in caplog.text
 
-    store.altered = set()
-    store.ranges.clear()
+    s3_store.altered = set()
+    s3_store.ranges.clear()
     assert predict(*arguments) == 0
-    assert set(store.ranges) == {f"ward/{name}" for name in damaged}, "the other images have their rows"
+    assert set(s3_store.ranges) == {f"ward/{name}" for name in damaged}, "the other images have their rows"
     assert pd.read_csv(output)["probability"].tolist()[:-1] == pytest.approx(expected(folders), abs=1e-6)
     assert hidden_names(tmp_path) == {".rows.csv.json"}, "the parts are removed"
-    store.ranges.clear()
+    s3_store.ranges.clear()
     assert predict(*arguments) == 0
-    assert not store.ranges and "already holds the predictions" in caplog.text
-    store.close()
+    assert not s3_store.ranges and "already holds the predictions" in caplog.text
 
 
 def test_a_store_that_only_fails_ends_the_run(
     folders: ModelFolders,
     model: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    s3_store: S3Server,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    set_keys(monkeypatch, tmp_path)
-    store = S3Server()
-    store.client.create_bucket(Bucket=store.bucket)
     for number in range(40):
-        store.put(f"ward/{number:02d}.jpeg", folders.images[0].read_bytes())
-    store.altered = {f"ward/{number:02d}.jpeg" for number in range(2, 40)}
+        s3_store.put(f"ward/{number:02d}.jpeg", folders.images[0].read_bytes())
+    s3_store.altered = {f"ward/{number:02d}.jpeg" for number in range(2, 40)}
     output = tmp_path / "rows.csv"
-    arguments = ("--source", f"s3://{store.bucket}/ward", "--endpoint_url", store.url, "--model", model)
+    arguments = ("--source", f"s3://{s3_store.bucket}/ward", "--endpoint_url", s3_store.url, "--model", model)
     assert predict(*arguments, "--output", output, "--part_size", 40) == 1
     assert "other bytes than were listed" in capsys.readouterr().err
     assert not output.exists()
-    assert sum(map(len, store.ranges.values())) < 38 * 5, "not all objects are tried"
-    store.close()
+    assert sum(map(len, s3_store.ranges.values())) < 38 * 5, "not all objects are tried"
 
 
 @pytest.mark.integration

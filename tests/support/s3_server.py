@@ -41,7 +41,6 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        self.reset()
         self._app: Any = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._respond, threaded=True, request_handler=SilentHandler)
         self._server.daemon_threads = True
@@ -49,10 +48,10 @@ class S3Server:
         Thread(target=self._server.serve_forever, daemon=True).start()
         keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
         self.client = boto3.client("s3", endpoint_url=self.url, **keys)
+        self.reset()
 
     def reset(self) -> None:
-        """Start with a new bucket name and undisturbed responses."""
-        self.bucket = f"radiographs-{uuid4().hex}"
+        """Start with a new empty bucket and undisturbed responses."""
         self.cut: list[str] = []
         self.paused: set[str] = set()
         self.altered: set[str] = set()
@@ -63,6 +62,8 @@ class S3Server:
         self.ranges: dict[str, list[str]] = {}
         self.pages = 0
         self._release = Event()
+        self.bucket = f"radiographs-{uuid4().hex}"
+        self.client.create_bucket(Bucket=self.bucket)
 
     def put(self, key: str, body: bytes = b"image") -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=body)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ SOCKETS = (
     "/run/podman/podman.sock",
 )
 """Sockets of engines, for when the variable is not set."""
+SHARD_FLAG = "--shard"
+"""Flag of a command that works on one shard."""
 STOP_TIMEOUT = 10
 """Seconds that a container has to stop by itself when the run is interrupted."""
 
@@ -36,7 +38,7 @@ class ContainerFailure:
     """A container that failed.
 
     Attributes:
-        command: the first two words of its command.
+        command: the first two words of its command, and its shard if it has one.
         status: its exit status.
     """
 
@@ -204,7 +206,7 @@ class ContainerEngine:
         key = tuple(map(str, command))
         self.failures.pop(key, None)
         if status:
-            self.failures[key] = ContainerFailure(" ".join(key[:2]), status)
+            self.failures[key] = ContainerFailure(_short_command(key), status)
         return status
 
 
@@ -220,6 +222,12 @@ def shares_host_network() -> bool:
 def host_name() -> str:
     """Name or address of this machine as its containers know it."""
     return "127.0.0.1" if shares_host_network() else "host.docker.internal"
+
+
+def _short_command(words: Sequence[str]) -> str:
+    """The first two words of a command, such as ``cxr train``, and its shard if it has one."""
+    shard = words.index(SHARD_FLAG) if SHARD_FLAG in words else len(words)
+    return " ".join([*words[:2], *words[shard : shard + 2]])
 
 
 def _existing_sockets() -> list[Path]:

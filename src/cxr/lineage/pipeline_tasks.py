@@ -12,7 +12,8 @@ of tries, whether a container ran at all, and the name of the pod.
 
 A task in a loop has these nodes once for each item, at paths such as
 ``RUN.root(0).for-loop-1.iteration-iterations(2:2).iteration-item(0)...`` (``iteratorTask`` in Kubeflow's compiler).
-Their names are the same, so the API does not say which of them is in which state.
+Their names are the same. A node lists the ids of its children, and its first try is one of them: a path that leads to
+this id is the path of the node, and holds the number of the item.
 """
 
 from __future__ import annotations
@@ -83,10 +84,12 @@ class TaskStatus:
         state: a state of Kubeflow's API, e.g. ``"RUNNING"``; PENDING while Kubeflow prepares the container.
         start: when it started; None if unknown.
         end: when it ended; None if it has not.
-        tries: containers that were started for it, in a loop for the item that has most; 0 if unknown.
+        tries: containers that were started for it, in a loop for the first item that failed, or else for the item that
+            has most; 0 if unknown.
         cached: whether its outputs were taken from an earlier run.
         driver_failed: whether Kubeflow failed to prepare the container, so that none started.
-        pod: name of the pod with its log; empty if unknown, and for a task in a loop.
+        pod: name of the pod with its log; empty if unknown, and in a loop of which no item is known to have failed.
+        failed_items: items of the loop around it that failed, from 0, the first one first; empty if unknown.
     """
 
     definition: TaskDefinition
@@ -97,11 +100,19 @@ class TaskStatus:
     cached: bool = False
     driver_failed: bool = False
     pod: str = ""
+    failed_items: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        """Display name of the task."""
-        return self.definition.name
+        """Display name of the task, in a loop with the shards that failed, or else with their number."""
+        items = self.definition.items
+        if items is None:
+            return self.definition.name
+        numbers = [str(item + 1) for item in sorted(self.failed_items)]
+        if not numbers:
+            return f"{self.definition.name} ({items} shards)"
+        shards = f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {', '.join(numbers)}"
+        return f"{self.definition.name} ({shards} of {items})"
 
 
 def read_task_definitions(pipeline: Mapping[str, Any]) -> tuple[TaskDefinition, ...]:
@@ -196,9 +207,7 @@ def _read_group(
             # It runs in a hook of the group at whose end it runs.
             yield TaskDefinition(key, name, "exit", (*groups, *task.get("dependentTasks", ())[:1], "onExit"), retries)
         else:
-            yield TaskDefinition(
-                key, name if items is None else f"{name} ({items} shards)", "step", groups, retries, items
-            )
+            yield TaskDefinition(key, name, "step", groups, retries, items)
 
 
 @dataclass(frozen=True)
@@ -254,13 +263,17 @@ class _RunNodes:
         node = self._node(key, definition.items)
         start = _time(driver, "start_time") or _time(node, "start_time")
         if driver.get("state") in FAILED_STATES:
-            pod = self._driver_pod(definition)
-            return TaskStatus(definition, "FAILED", start, _time(driver, "end_time"), driver_failed=True, pod=pod)
+            items = self._failed_items(definition, f"{key}-driver")
+            pod = self._driver_pod(definition, items)
+            end = _time(driver, "end_time")
+            return TaskStatus(definition, "FAILED", start, end, driver_failed=True, pod=pod, failed_items=items)
         if definition.kind == "group" or not (driver or node):
             return None
         if not node:
             return TaskStatus(definition, "PENDING", start, None)
-        tries = max((self._tries((*path, key), "executor") for path in definition.paths), key=len)
+        items = self._failed_items(definition, key)
+        paths = [definition.paths[item] for item in items[:1]] or definition.paths
+        tries = max((self._tries((*path, key), "executor") for path in paths), key=len)
         return TaskStatus(
             definition,
             str(node["state"]),
@@ -268,7 +281,8 @@ class _RunNodes:
             _time(node, "end_time"),
             tries=len(tries),
             cached=node["state"] in SUCCEEDED_STATES and not tries and self._is_cached(definition),
-            pod=self._container_pod(definition, tries),
+            pod=self._container_pod(definition, tries) if definition.items is None or items else "",
+            failed_items=items,
         )
 
     def _node(self, name: str, items: int | None) -> Mapping[str, Any]:
@@ -287,6 +301,19 @@ class _RunNodes:
             "end_time": max(ends, default=None) if failed or has_ended else None,
         }
 
+    def _failed_items(self, definition: TaskDefinition, name: str) -> tuple[int, ...]:
+        """Items of the loop around a task whose node with this name failed, the first one first."""
+        if definition.items is None:
+            return ()
+        tries = {self._hash(path, f"{name}(0)"): item for item, path in enumerate(definition.paths)}
+        failed = [node for node in self.by_name.get(name, ()) if node["state"] in FAILED_STATES]
+        latest = datetime.max.replace(tzinfo=UTC)
+        failed.sort(key=lambda node: _time(node, "end_time") or latest)
+        hashes = (
+            str(child.get("pod_name")).rpartition("-")[2] for node in failed for child in node.get("child_tasks") or ()
+        )
+        return tuple(dict.fromkeys(tries[node_hash] for node_hash in hashes if node_hash in tries))
+
     def _is_cached(self, definition: TaskDefinition) -> bool:
         """Whether a task that has no try has a node for its container: it was skipped."""
         paths = ((*path, definition.key) for path in definition.paths)
@@ -295,16 +322,17 @@ class _RunNodes:
     def _container_pod(self, definition: TaskDefinition, tries: Sequence[str]) -> str:
         """Name of the pod of the last try (``addContainerExecutorTemplate`` in Kubeflow's compiler)."""
         template = "system-container-impl" if definition.retries is None else "retry-system-container-impl"
-        return f"{self.workflow}-{template}-{tries[-1]}" if tries and definition.items is None else ""
+        return f"{self.workflow}-{template}-{tries[-1]}" if tries else ""
 
-    def _driver_pod(self, definition: TaskDefinition) -> str:
+    def _driver_pod(self, definition: TaskDefinition, failed_items: Sequence[int]) -> str:
         """Name of the pod in which Kubeflow prepares a task; the node of a volume has no ``-driver`` in its name."""
-        if definition.items is not None or definition.key in LOOP_GROUPS:
+        if definition.key in LOOP_GROUPS or (definition.items is not None and not failed_items):
             return ""
+        path = definition.paths[failed_items[0] if failed_items else 0]
         name = definition.key if definition.kind == "volume" else f"{definition.key}-driver"
         template = "system-dag-driver" if definition.kind == "group" else "system-container-driver"
-        tries = self._tries(definition.groups, name)
-        node_hash = tries[-1] if tries else self._hash(definition.groups, name)
+        tries = self._tries(path, name)
+        node_hash = tries[-1] if tries else self._hash(path, name)
         return f"{self.workflow}-{template}-{node_hash}" if node_hash else ""
 
     def _tries(self, path: Sequence[str], name: str) -> list[str]:

@@ -6,15 +6,22 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pydicom
 import pytest
 
 from cxr.cli.main import main
 from cxr.data.dataset import DatasetCard
+from cxr.data.image_index import read_index
+from cxr.data.image_opening import open_raw_images
+from cxr.steps.preprocess import Preprocess
+from cxr.steps.validate import CheckName, Validate
 from cxr.storage import dicomweb
 from support.dicom_reports import planted_values, radiograph, ramp
+from support.folder_digests import folder_digests
 from support.orthanc import HAS_DICOMWEB, PASSWORD, USER, Gate, running_orthanc
+from support.s3_server import S3Server
 
 pytestmark = [
     pytest.mark.integration,
@@ -98,6 +105,57 @@ def test_an_interrupted_fetch_continues_with_what_the_table_names(
     assert fetch(tmp_path, gate.address, "--labels", write_labels(tmp_path, rows)) == 0
     assert gate.images == requests_before + requests, "images that had arrived are not fetched again"
     assert len(list((tmp_path / "data").rglob("*.dcm"))) == images
+
+
+def test_an_index_of_an_archive_holds_the_images_of_the_folder(
+    gate: Gate, s3_store: S3Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("--labels", write_labels(tmp_path, ROWS))
+    folder, address = tmp_path / "folder", tmp_path / "address"
+    store = ("--index", "true", "--image_store", f"s3://{s3_store.bucket}/images", "--endpoint_url", s3_store.url)
+    assert fetch(folder, gate.address, *labels) == 0
+    assert fetch(address, gate.address, *labels, *store) == 0
+    copied, indexed = open_raw_images(folder / "data"), open_raw_images(address / "data")
+    assert {path.name for path in (address / "data").iterdir()} == {"images.parquet", "dataset.json", "patients.csv"}
+    for name in ("dataset.json", "patients.csv"):
+        assert (address / "data" / name).read_bytes() == (folder / "data" / name).read_bytes()
+    assert indexed.names() == copied.names() and len(copied.names()) == 3
+    assert [indexed.read(name) for name in indexed.names()] == [copied.read(name) for name in copied.names()]
+    assert not list((address / "downloads").rglob("*.dcm")), "the object store holds them"
+    prepared = []
+    for root in (folder, address):
+        values = {"data": root / "data", "manifest": root / "manifest", "cache_gigabytes": 0}
+        Validate.build(
+            {**values, "image_cache_gigabytes": 0, "naming": "any", "min_side": 16, "tracking_uri": "",
+             **{name: root / name for name in ("report", "baseline", "rejected")},
+             "severity": dict.fromkeys(get_args(CheckName), "off")}
+        ).execute()  # fmt: skip
+        Preprocess.build(
+            {**values, "image_cache_gigabytes": 0, "recipe": "s2_resize", "prepared": root / "p"}
+        ).execute()
+        prepared.append((folder_digests(root / "p"), (root / "manifest" / "manifest.parquet").read_bytes()))
+    assert prepared[0] == prepared[1]
+    output = capfd.readouterr()
+    kept = output.out + output.err + str(s3_store.client.list_objects_v2(Bucket=s3_store.bucket)["Contents"])
+    table = read_index(address / "data").to_csv()
+    assert [value for value in planted_values(CONTENTS) if value.decode() in kept + table] == []
+
+
+def test_an_index_that_the_store_interrupts_is_continued_without_the_archive(
+    gate: Gate, s3_store: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--labels", write_labels(tmp_path, ROWS), "--index", "true")
+    assert fetch(tmp_path, gate.address, *arguments) == 2, "an archive keeps no images for readers without its login"
+    assert "name a place for the images as image_store" in capsys.readouterr().err
+    arguments += ("--image_store", f"s3://{s3_store.bucket}/images", "--endpoint_url", s3_store.url)
+    s3_store.answers_left = 1
+    assert fetch(tmp_path, gate.address, *arguments) == 1
+    assert not (tmp_path / "data").exists()
+    s3_store.answers_left, images = None, gate.images
+    assert fetch(tmp_path, gate.address, *arguments) == 0
+    assert gate.images == images, "images that had arrived are not fetched again"
+    assert len(read_index(tmp_path / "data")) == 3
+    assert fetch(tmp_path, gate.address, *arguments) == 0 and gate.images == images, "nothing is left to do"
 
 
 @pytest.mark.parametrize(

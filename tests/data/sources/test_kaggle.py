@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pandas as pd
 import pytest
 
+from cxr.cli.main import main
+from cxr.data.dataset import CLASSES
 from cxr.data.fetching import kermany
+from cxr.data.image_index import read_index
 from cxr.data.sources import kaggle
 from cxr.errors import SourceError
+from cxr.steps.preprocess import Preprocess
+from cxr.steps.validate import Validate
 from support.fetch_requests import fetch_images
+from support.s3_server import S3Server
 
 TEST_PORT = 7777
 """Where kagglehub looks for Kaggle in its own test environment."""
@@ -101,6 +109,50 @@ def test_the_published_set_from_kaggle_must_have_its_size_in_bytes(
     with pytest.raises(SourceError, match=r"bytes +1,236,482,806 +5,856") as caught:
         fetch_images("kaggle", tmp_path, downloads=tmp_path)
     assert f"delete {tmp_path / 'kaggle'} and fetch again" in str(caught.value)
+
+
+def test_an_index_of_a_data_set_leads_to_what_its_folder_leads_to(
+    server: type[Kaggle], s3_store: S3Server, phantom_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images are uploaded, and every step reads them there: what was downloaded is not needed any more."""
+    files = {f"xrays/{path.relative_to(phantom_folder).as_posix()}": path.read_bytes()
+             for path in phantom_folder.rglob("*") if path.is_file()}  # fmt: skip
+    monkeypatch.setattr(server, "body", zipped(**files))
+    monkeypatch.chdir(tmp_path)
+    store = ("--index", "true", "--image_store", f"s3://{s3_store.bucket}/images", "--endpoint_url", s3_store.url)
+    for place, words in (("folder", ()), ("address", store)):
+        fetched = ("--data", f"{place}/data", "--downloads", f"{place}/downloads")
+        assert main(["fetch", "--source", "kaggle:someone/xrays", *fetched, *words]) == 0
+    assert not list(Path("address/data").rglob("*.jpeg"))
+    shutil.rmtree("address/downloads/kaggle")
+    assert Path("address/data/dataset.json").read_bytes() == Path("folder/data/dataset.json").read_bytes()
+    for place in ("folder", "address"):
+        values = {"data": f"{place}/data", "manifest": f"{place}/manifest", "cache": f"{place}/cache"}
+        working = {name: f"{place}/{name}" for name in ("report", "baseline", "rejected", "image_cache")}
+        Validate.build({**values, **working, "tracking_uri": ""}).execute()
+        Preprocess.build(
+            {**values, "image_cache": f"{place}/image_cache", "recipe": "s2_resize", "prepared": f"{place}/prepared"}
+        ).execute()
+    assert {len(ranges) for ranges in s3_store.ranges.values()} == {1}
+    for name in ("manifest/manifest.parquet", "prepared/images.npy", "prepared/index.parquet"):
+        assert (Path("address") / name).read_bytes() == (Path("folder") / name).read_bytes()
+
+
+def test_a_data_set_in_the_cache_is_indexed_without_a_network_and_uploaded_once(
+    server: type[Kaggle], s3_store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {f"{label}/{number}.png": f"{label} {number}".encode() for label in CLASSES for number in range(3)}
+    monkeypatch.setattr(server, "body", zipped(**images))
+    monkeypatch.chdir(tmp_path)
+    words = ["--index", "true", "--image_store", f"s3://{s3_store.bucket}/images", "--endpoint_url", s3_store.url]
+    assert main(["fetch", "--source", "kaggle:someone/xrays", "--data", "first", *words]) == 0
+    uploaded = s3_store.client.list_objects_v2(Bucket=s3_store.bucket)["Contents"]
+    without_network(monkeypatch)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert main(["fetch", "--source", "kaggle:someone/xrays/versions/2", "--data", "second", *words]) == 0
+    pd.testing.assert_frame_equal(read_index(Path("second")), read_index(Path("first")))
+    assert len(uploaded) == len(images)
+    assert s3_store.client.list_objects_v2(Bucket=s3_store.bucket)["Contents"] == uploaded
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -33,9 +33,27 @@ LOCAL_OVERRIDES: dict[str, Any] = {
     "containers.api": None,
     "containers.gpu.count": 0,
     "containers.checkpoints.size": None,
-    "containers.retries.count": 0,
 }
-"""Values that switch off what only a cluster has: disks, GPUs, retries."""
+"""Values that switch off what only a cluster has: disks and GPUs."""
+LOCAL_DEFAULTS: dict[str, Any] = {"containers.retries.count": 0}
+"""Values in place of those of the parameter file, unless a run changes them: a step that fails ends the run at once."""
+
+
+def local_parameters(sections: Mapping[str, Any], models: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the values of a run on this machine from those of the parameter file.
+
+    Args:
+        sections: sections of the parameter file.
+        models: models to train; empty takes all.
+        changes: dotted name to another value for this run.
+
+    Returns:
+        A copy of the sections with the changes, and without retries unless the changes ask for them.
+
+    Raises:
+        ParameterError: listing every model and name that does not exist.
+    """
+    return override_parameters(override_parameters(sections, [], LOCAL_DEFAULTS, add=True), models, changes)
 
 
 class RunLocally(Step):
@@ -82,7 +100,7 @@ class RunLocally(Step):
 
         if not self.params.is_file():
             raise MissingInputError(f"expected a parameter file, received params={self.params}; give --params FILE")
-        sections = override_parameters(read_parameter_file(self.params), self.models, self.changes)
+        sections = local_parameters(read_parameter_file(self.params), self.models, self.changes)
         engine = ContainerEngine.find()
         started = datetime.now(UTC)
         folder = self.runs / f"{started:%Y%m%dT%H%M%S}"
