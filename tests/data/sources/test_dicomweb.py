@@ -136,9 +136,11 @@ def test_an_index_of_an_archive_holds_the_images_of_the_folder(
         prepared.append((folder_digests(root / "p"), (root / "manifest" / "manifest.parquet").read_bytes()))
     assert prepared[0] == prepared[1]
     output = capfd.readouterr()
-    kept = output.out + output.err + str(s3_store.client.list_objects_v2(Bucket=s3_store.bucket)["Contents"])
+    object_names_and_output = (
+        output.out + output.err + str(s3_store.client.list_objects_v2(Bucket=s3_store.bucket)["Contents"])
+    )
     table = read_index(address / "data").to_csv()
-    assert [value for value in planted_values(CONTENTS) if value.decode() in kept + table] == []
+    assert [value for value in planted_values(CONTENTS) if value.decode() in object_names_and_output + table] == []
 
 
 def test_an_index_that_the_store_interrupts_is_continued_without_the_archive(
