@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from support.fork_request import FOLDER_OF_RUN
 
 if TYPE_CHECKING:
     from support.loopback import Gate
@@ -26,6 +31,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS
 # All servers of the tests are on this machine, and no proxy leads there.
 for _name in [name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}]:
     del os.environ[_name]
+
+# The process that starts the workers makes the folder, and removes it.
+if FOLDER_OF_RUN not in os.environ:
+    os.environ[FOLDER_OF_RUN] = tempfile.mkdtemp(prefix="cxr-forks-")
+    atexit.register(shutil.rmtree, os.environ[FOLDER_OF_RUN])
 
 pytest_plugins = ["support.server_fixtures"]
 
