@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import inspect
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.fork_request import FOLDER_OF_RUN
+from support.shared_folders import folder_of_run, made_once
 
 if TYPE_CHECKING:
     from support.loopback import Gate
@@ -32,10 +29,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS
 for _name in [name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}]:
     del os.environ[_name]
 
-# The process that starts the workers makes the folder, and removes it.
-if FOLDER_OF_RUN not in os.environ:
-    os.environ[FOLDER_OF_RUN] = tempfile.mkdtemp(prefix="cxr-forks-")
-    atexit.register(shutil.rmtree, os.environ[FOLDER_OF_RUN])
+folder_of_run()  # made before the workers start, which then share it
 
 pytest_plugins = ["support.server_fixtures"]
 
@@ -164,25 +158,23 @@ def _real(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantom_folder() -> Path:
     """60 phantoms in the published layout; read only, copy before changing."""
     from cxr.data.phantom.dataset import draw_dataset
-    from support.shared_folders import made_once
 
-    return made_once(tmp_path_factory, "phantoms", lambda folder: draw_dataset(folder, images=60, seed=1))
+    return made_once("phantoms", lambda folder: draw_dataset(folder, images=60, seed=1))
 
 
 @pytest.fixture(scope="session")
-def small_training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
+def small_training(phantom_folder: Path) -> SmallTraining:
     """A network trained on the phantoms; read only, copy before changing."""
-    from support.shared_folders import made_once
     from support.trained_models import SmallTraining, train_small_model
 
     def train(root: Path) -> None:
         root.mkdir()
         train_small_model(root, phantom_folder)
 
-    return SmallTraining(made_once(tmp_path_factory, "small-training", train), phantom_folder)
+    return SmallTraining(made_once("small-training", train), phantom_folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Asking for a fork, and a command that is one: the part of ``forked_processes`` that imports next to nothing.
 
-Run as ``python -S -E fork_request.py SOCKET CODE [ARGUMENT ...]``: a process whose work a fork does, with its folder, its
-environment, its input and its outputs.
+Run as ``python -S -E fork_request.py SOCKET CODE [ARGUMENT ...]``: a process whose work a fork does, with its
+folder, its environment, its input and its outputs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-FOLDER_OF_RUN = "CXR_TESTS_FORKS"
-"""Variable with a folder that the workers of a test run share, for the socket of the process that forks."""
 READY = b"."
 """What the process that forks sends to each that connects: one that waits while it ends gets nothing."""
 

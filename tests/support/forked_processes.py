@@ -29,15 +29,14 @@ from filelock import FileLock
 
 from support import fork_request
 from support.figures import blank_figures
-from support.fork_request import FOLDER_OF_RUN, READY, connect, request_fork
+from support.fork_request import READY, connect, request_fork
+from support.shared_folders import folder_of_run
 from support.support_path import support_path
 
 COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]))"
 """Code that runs ``cxr`` with the arguments."""
 START_SECONDS = 180
 """Time limit for the imports of the process that forks, on a busy machine."""
-_FOLDER = os.environ.get(FOLDER_OF_RUN)
-"""None outside of pytest. A test may change its environment afterwards."""
 
 
 class ForkedProcess:
@@ -116,7 +115,7 @@ def _output(log: Path | None) -> tuple[int, int]:
 def write_command(path: Path) -> None:
     """Write a program that does what ``cxr`` does, in a fork: for what starts it by its name, as DVC does."""
     _server()  # has begun, and stays while this worker does
-    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_socket_of_run()), COMMAND]
+    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), COMMAND]
     path.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
     path.chmod(0o755)
 
@@ -124,7 +123,7 @@ def write_command(path: Path) -> None:
 @cache
 def _server() -> socket.socket:
     """Connect to the process that forks for this test run; the first worker that needs it starts it."""
-    address = _socket_of_run()
+    address = _address()
     with FileLock(address.with_suffix(".lock")):
         try:
             return connect(address)
@@ -132,9 +131,8 @@ def _server() -> socket.socket:
             return _start(address)
 
 
-def _socket_of_run() -> Path:
-    assert _FOLDER is not None, "the folder of forks is made by conftest.py: start the process from a test"
-    return Path(_FOLDER) / "socket"
+def _address() -> Path:
+    return folder_of_run() / "forks.socket"
 
 
 def _start(address: Path) -> socket.socket:
