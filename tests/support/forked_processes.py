@@ -35,6 +35,11 @@ from support.support_path import support_path
 
 COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]))"
 """Code that runs ``cxr`` with the arguments."""
+PACKAGES = (
+    "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store",
+    "sklearn.metrics",
+)  # fmt: skip
+"""What forks have imported beside Keras. Not the server: it reads the environment while it is imported."""
 START_SECONDS = 180
 """Time limit for the imports of the process that forks, on a busy machine."""
 
@@ -154,11 +159,15 @@ def _import_packages() -> None:
     """Import what takes long, and hide it from garbage collection."""
     import gc
 
+    from sqlalchemy.orm import configure_mappers
+
     from cxr.fast_import import import_without_garbage_collection
     from cxr.models.backend import load_keras
 
     load_keras()
-    import_without_garbage_collection("mlflow.pyfunc")
+    for name in PACKAGES:
+        import_without_garbage_collection(name)
+    configure_mappers()  # of the stores; else at the first query of each fork
     gc.freeze()
 
 
