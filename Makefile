@@ -77,11 +77,9 @@ coverage: .venv/dev.stamp ## Run all tests and list the modules of which they ru
 	@coverage report --sort=cover | awk '$$1 == "TOTAL" || $$NF + 0 < 85 && /\.py/'
 
 check: .venv/dev.stamp ## Check style, types, import layers and the links of the documentation
-	ruff check .
-	ruff format --check .
-	mypy
-	lint-imports
-	python docs/build_site.py
+	@# mypy takes longer than all others together, which run on another core meanwhile.
+	{ ruff check . && ruff format --check . && lint-imports && python docs/build_site.py; } & others=$$!; \
+	  mypy; types=$$?; wait $$others && exit $$types
 
 audit: .venv/dev.stamp ## Look for secrets in the files, and for known vulnerabilities of all pinned packages
 	.ci/secrets

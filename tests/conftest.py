@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.shared_folders import folder_of_run, made_once
+
 if TYPE_CHECKING:
     from support.loopback import Gate
     from support.model_folders import ModelFolders
@@ -26,6 +28,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS
 # All servers of the tests are on this machine, and no proxy leads there.
 for _name in [name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}]:
     del os.environ[_name]
+
+folder_of_run()  # made before the workers start, which then share it
 
 pytest_plugins = ["support.server_fixtures"]
 
@@ -154,25 +158,23 @@ def _real(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantom_folder() -> Path:
     """60 phantoms in the published layout; read only, copy before changing."""
     from cxr.data.phantom.dataset import draw_dataset
-    from support.shared_folders import made_once
 
-    return made_once(tmp_path_factory, "phantoms", lambda folder: draw_dataset(folder, images=60, seed=1))
+    return made_once("phantoms", lambda folder: draw_dataset(folder, images=60, seed=1))
 
 
 @pytest.fixture(scope="session")
-def small_training(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
+def small_training(phantom_folder: Path) -> SmallTraining:
     """A network trained on the phantoms; read only, copy before changing."""
-    from support.shared_folders import made_once
     from support.trained_models import SmallTraining, train_small_model
 
     def train(root: Path) -> None:
         root.mkdir()
         train_small_model(root, phantom_folder)
 
-    return SmallTraining(made_once(tmp_path_factory, "small-training", train), phantom_folder)
+    return SmallTraining(made_once("small-training", train), phantom_folder)
 
 
 @pytest.fixture(scope="session")

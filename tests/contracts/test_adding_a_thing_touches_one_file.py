@@ -116,9 +116,9 @@ REASONS = {"too_dark": _check_darkness, **REASONS}
 @pytest.fixture
 def project(repository: Path, tmp_path: Path) -> Project:
     folder = tmp_path / "project"
-    skipped = shutil.ignore_patterns("__pycache__")
+    # With the compiled files: each test would compile the package again.
     for name in ("src", "transfer", "regions", "components", "pipelines", "tests/contracts", "tests/support"):
-        shutil.copytree(repository / name, folder / name, ignore=skipped)
+        shutil.copytree(repository / name, folder / name)
     for name in ("dvc.yaml", "params.yaml", "pyproject.toml", "Makefile", "tests/conftest.py"):
         shutil.copy(repository / name, folder / name)
     return folder
@@ -137,7 +137,8 @@ def changed_files(project: Project, change: Callable[[], object]) -> list[str]:
 
 
 def run(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project / 'tests'}"}
+    path = f"{project / 'src'}{os.pathsep}{project / 'tests'}"
+    environment = {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
         [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -157,7 +158,7 @@ def python(project: Project, code: str) -> str:
 
 def check(project: Project, *tests: str) -> subprocess.CompletedProcess[str]:
     files = [f"tests/contracts/{name}" for name in tests]
-    return run(project, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *files)
+    return run(project, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", *files)
 
 
 def edit_parameters(project: Project, change: Callable[[dict], object]) -> None:

@@ -1,5 +1,6 @@
 """The whole job as a person runs it: DVC runs every step on a small drawn data set.
 
+The first step is the installed command. Those that DVC starts are forks, which do not import all packages again.
 `make test` runs the first graph. The two beside it, with the same kinds of stages, run in `make test-exhaustive`.
 """
 
@@ -19,6 +20,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from support.forked_processes import write_command
+
 MODELS = ("three_block", "residual_separable")
 """One network with a sigmoid and one with a softmax; the others differ in layers alone."""
 EPOCHS = {"three_block": 5, "residual_separable": 2}
@@ -28,17 +31,19 @@ EVALUATIONS = {model: f"artifacts/evaluations/{model}" for model in MODELS} | {
 }
 
 
-def environment():
-    """A person's, with as many threads as there are cores."""
+def environment(*programs):
+    """A person's, with as many threads as there are cores; programs in these folders come first."""
     return {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")} | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(map(str, [*programs, Path(sys.executable).parent, os.environ["PATH"]])),
         "DVC_NO_ANALYTICS": "1",
         "GIT_CEILING_DIRECTORIES": "/",
     }
 
 
 def run(folder, *words):
-    answer = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=500)
+    answer = subprocess.run(
+        words, cwd=folder, env=environment(folder.parent / "bin"), capture_output=True, text=True, timeout=500
+    )
     assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
     return answer.stdout + answer.stderr
 
@@ -61,6 +66,8 @@ def project(repository, tmp_path_factory):
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run(folder, "git", "init", "-q")
     run(folder, "cxr", "fetch", "--params", "params.yaml")
+    (folder.parent / "bin").mkdir()
+    write_command(folder.parent / "bin" / "cxr")
     run(folder, "dvc", "repro")
     return folder
 

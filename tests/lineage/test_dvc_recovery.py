@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,16 @@ import pytest
 from cxr.errors import DataError
 from cxr.lineage.dvc_recovery import COPIES, recover
 
+LENGTH = 12_000
 HOLD = "import sys, zc.lockfile; lock = zc.lockfile.LockFile(sys.argv[1]); print(flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
 def whole(repository: Path) -> bytes:
-    return (repository / "dvc.lock").read_bytes()
+    """The first stages of the project's own lock: DVC takes half a second to read all of it."""
+    lock = (repository / "dvc.lock").read_bytes()
+    stages = [match.start() for match in re.finditer(rb"^  \S", lock, re.MULTILINE)]
+    return lock[: next(start for start in stages if start > LENGTH)]
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def project(tmp_path: Path, whole: bytes) -> Path:
 
 @pytest.mark.parametrize("name", ["dvc.lock", "transfer/dvc.lock"])
 def test_a_lock_that_is_cut_off_anywhere_inside_of_a_line_is_put_back(project: Path, whole: bytes, name: str) -> None:
-    for length in (0, 1, 8192, 9000, len(whole) // 2, 65536, len(whole) - 1):
+    for length in (0, 1, 8192, 9000, len(whole) // 2, len(whole) - 1):
         while whole[:length].endswith(b"\n"):  # DVC reads a lock that ends between two lines, and runs the other stages
             length += 1
         (project / name).write_bytes(whole[:length])
@@ -43,7 +48,7 @@ def test_a_lock_that_is_cut_off_anywhere_inside_of_a_line_is_put_back(project: P
 
 
 def test_a_whole_lock_stays_and_becomes_the_copy(project: Path, whole: bytes) -> None:
-    changed = whole.replace(b"cxr evaluate", b"cxr judge")
+    changed = whole.replace(b"cxr resplit", b"cxr split")
     assert changed != whole
     (project / "dvc.lock").write_bytes(changed)
     recover(project)

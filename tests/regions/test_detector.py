@@ -70,7 +70,7 @@ def draw_rectangles(seed: int, number: int) -> tuple[np.ndarray, list[np.ndarray
     return np.repeat(images, 3, axis=-1).clip(0, 1).astype(np.float32), boxes
 
 
-def compile_for_test(detector: keras.Model) -> None:
+def compile_for_test(detector: keras.Model, images: np.ndarray, targets: dict[str, np.ndarray]) -> None:
     """With a momentum of 0.99, the statistics of a new backbone would need hundreds of steps."""
     for layer in detector.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -79,6 +79,8 @@ def compile_for_test(detector: keras.Model) -> None:
     detector.compile(keras.optimizers.Adam(3e-3), losses, jit_compile=False)
     # If the variables were created while TensorFlow traces the first step, it would trace the step again.
     detector.optimizer.build(detector.trainable_variables)
+    detector.compute_loss(y=targets, y_pred=detector(images, training=False))
+    detector.reset_metrics()
 
 
 @pytest.fixture(scope="module", params=[1], ids=["seed1"])
@@ -88,8 +90,8 @@ def training(request) -> tuple[keras.Model, list[float], np.ndarray, list[np.nda
     images, boxes = draw_rectangles(request.param, 8)
     with short_lite0():
         detector = build_detector("efficientnet_lite0", (SIDE, SIDE, 3), **SMALL)
-    compile_for_test(detector)
     targets = target_arrays(make_anchors(SIDE), boxes)
+    compile_for_test(detector, images, targets)
     losses = detector.fit(images, targets, batch_size=8, epochs=15, shuffle=False, verbose=0).history["loss"]
     return detector, losses, images, boxes
 

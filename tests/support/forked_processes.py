@@ -3,7 +3,8 @@
 To import Keras and MLflow takes a process five seconds of CPU; a fork takes none. What a process imports, and how its
 command starts, are seen in a process of its own alone.
 
-Run as ``python -m support.forked_processes FD``, with the socket on which it is asked for forks.
+One process forks for all workers of a test run. It is started as ``python -m support.forked_processes PATH``, with the
+socket on which it is asked, and ends when no worker is connected any more.
 """
 
 from __future__ import annotations
@@ -11,22 +12,36 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from support import fork_request
 from support.figures import blank_figures
+from support.fork_request import READY, connect, request_fork
+from support.shared_folders import folder_of_run
 from support.support_path import support_path
 
 COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]))"
 """Code that runs ``cxr`` with the arguments."""
+PACKAGES = (
+    "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store",
+    "sklearn.metrics",
+)  # fmt: skip
+"""What forks have imported beside Keras. Not the server: it reads the environment while it is imported."""
+START_SECONDS = 180
+"""Time limit for the imports of the process that forks, on a busy machine."""
 
 
 class ForkedProcess:
@@ -43,20 +58,15 @@ class ForkedProcess:
             environment: all its variables; None takes those of this process.
             log: file to which its output and its errors are added; None puts them into the pipes.
         """
-        request, ask = os.pipe()
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = _output(log)
         from_stderr, stderr = _output(log)
-        from_status, status = os.pipe()
-        theirs = [request, stdin, stdout, stderr, status]
-        socket.send_fds(_server(), [b"."], theirs)
-        for descriptor in theirs:
+        variables = os.environ if environment is None else environment
+        self._status = request_fork(_server(), (stdin, stdout, stderr), code, arguments, variables)
+        for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
-        with os.fdopen(ask, "w") as pipe:
-            variables = dict(os.environ if environment is None else environment)
-            json.dump({"code": code, "arguments": arguments, "folder": str(Path.cwd()), "environment": variables}, pipe)
         self.stdin, self.stdout = os.fdopen(to_stdin, "w"), os.fdopen(from_stdout)
-        self.stderr, self._status = os.fdopen(from_stderr), os.fdopen(from_status)
+        self.stderr = os.fdopen(from_stderr)
         self.pid = int(self._status.readline())
         self.returncode: int | None = None
 
@@ -107,46 +117,86 @@ def _output(log: Path | None) -> tuple[int, int]:
     return reading, writing
 
 
+def write_command(path: Path) -> None:
+    """Write a program that does what ``cxr`` does, in a fork: for what starts it by its name, as DVC does."""
+    _server()  # has begun, and stays while this worker does
+    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), COMMAND]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
+    path.chmod(0o755)
+
+
 @cache
 def _server() -> socket.socket:
-    """Start the process that forks; it ends when this one does."""
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "support.forked_processes", str(theirs.fileno())]
-    with theirs:
-        subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            env=os.environ | support_path(),
-        )  # fmt: skip
-    return ours
+    """Connect to the process that forks for this test run; the first worker that needs it starts it."""
+    address = _address()
+    with FileLock(address.with_suffix(".lock")):
+        try:
+            return connect(address)
+        except OSError:  # not started yet, or ended with the last worker that was connected
+            return _start(address)
+
+
+def _address() -> Path:
+    return folder_of_run() / "forks.socket"
+
+
+def _start(address: Path) -> socket.socket:
+    address.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "support.forked_processes", str(address)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ | support_path(),
+    )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            return connect(address)
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the process that forks did not start: exit status {process.poll()}")
 
 
 def _import_packages() -> None:
     """Import what takes long, and hide it from garbage collection."""
     import gc
 
+    from sqlalchemy.orm import configure_mappers
+
     from cxr.fast_import import import_without_garbage_collection
     from cxr.models.backend import load_keras
 
     load_keras()
-    import_without_garbage_collection("mlflow.pyfunc")
+    for name in PACKAGES:
+        import_without_garbage_collection(name)
+    configure_mappers()  # of the stores; else at the first query of each fork
     gc.freeze()
 
 
-def _fork_on_request(channel: socket.socket) -> dict[str, Any]:
-    """Fork for each request; only the forks return, each with what it is asked to run."""
+def _fork_on_request(listener: socket.socket) -> dict[str, Any]:
+    """Fork for each request, until nobody is connected; only the forks return, each with what it is asked to run."""
     forks: set[int] = set()
+    channels: list[socket.socket] = []
     while True:
-        message, descriptors, *_ = socket.recv_fds(channel, 1, 5)
-        if not message:
+        for ready in select.select([listener, *channels], [], [])[0]:
+            if ready is listener:
+                channels.append(listener.accept()[0])
+                channels[-1].send(READY)
+                continue
+            message, descriptors, *_ = socket.recv_fds(ready, 1, 5)
+            if not message:
+                channels.remove(ready)
+                ready.close()
+                continue
+            forks -= {fork for fork in forks if os.waitpid(fork, os.WNOHANG)[0]}
+            fork = os.fork()
+            if fork == 0:
+                for channel in (listener, *channels):
+                    channel.close()
+                return _request(descriptors)
+            forks.add(fork)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if not channels:
             sys.exit()
-        forks -= {fork for fork in forks if os.waitpid(fork, os.WNOHANG)[0]}
-        fork = os.fork()
-        if fork == 0:
-            channel.close()
-            return _request(descriptors)
-        forks.add(fork)
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 def _request(descriptors: Sequence[int]) -> dict[str, Any]:
@@ -169,8 +219,12 @@ def _request(descriptors: Sequence[int]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    _import_packages()
-    request = _fork_on_request(socket.socket(fileno=int(sys.argv[1])))
+    address = Path(sys.argv[1])
+    with socket.socket(socket.AF_UNIX) as listener:
+        _import_packages()
+        listener.bind(str(address))
+        listener.listen()
+        request = _fork_on_request(listener)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

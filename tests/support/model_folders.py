@@ -25,6 +25,7 @@ from cxr.models.metadata import ModelMetadata
 from cxr.models.prediction_sets import PredictionSets
 from cxr.tracking.relocation import correct_addresses
 from cxr.tracking.store import Store
+from support.shared_folders import made_once
 from support.simulated_predictions import evaluated
 
 RECIPE = Recipe("s2_resize", "S2", size=16, channels=1)
@@ -38,9 +39,12 @@ GPU = {"kind": "gpu", "name": "test GPU", "framework": "tensorflow", "driver": "
 @cache
 def _empty_store() -> bytes:
     """Content of a local MLflow store without runs: creating one takes seconds, writing it does not."""
-    with tempfile.TemporaryDirectory() as scratch:
-        Store(f"sqlite:///{scratch}/mlflow.db").connect()
-        return (Path(scratch) / "mlflow.db").read_bytes()
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        Store(f"sqlite:///{folder}/mlflow.db").connect()
+
+    return (made_once("empty-store", make) / "mlflow.db").read_bytes()
 
 
 def write_store(folder: Path, name: str = "mlflow.db") -> str:

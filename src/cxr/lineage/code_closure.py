@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "cxr"
@@ -35,10 +37,12 @@ def import_closure(module: str, source: Path, excluded: Iterable[str] = ()) -> s
         name = path.relative_to(source / PACKAGE).as_posix()
         if name in files or any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if path.name != "__init__.py" or _has_code(tree):
+        content = _content_of(path.read_text(encoding="utf-8"))
+        if path.name != "__init__.py" or content.has_code:
             files.add(name)
-        waiting += _imported_modules(tree, source)
+        for imported, attribute in content.imports:
+            submodule = f"{imported}.{attribute}"
+            waiting.append(submodule if attribute and _file_of(submodule, source) else imported)
     return files
 
 
@@ -63,11 +67,7 @@ def as_folders(files: Iterable[str], source: Path) -> list[str]:
 
 def _modules(folder: Path) -> set[Path]:
     paths = folder.rglob("*.py")
-    return {p for p in paths if p.name != "__init__.py" or _has_code(ast.parse(p.read_text(encoding="utf-8")))}
-
-
-def _has_code(tree: ast.Module) -> bool:
-    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in tree.body)
+    return {path for path in paths if path.name != "__init__.py" or _content_of(path.read_text("utf-8")).has_code}
 
 
 def _file_of(module: str, source: Path) -> Path | None:
@@ -77,7 +77,27 @@ def _file_of(module: str, source: Path) -> Path | None:
     return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
 
 
-def _imported_modules(tree: ast.Module, source: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Content:
+    """What matters of a module's text.
+
+    Attributes:
+        has_code: whether it holds more than a docstring.
+        imports: modules of the package, each with the name that is imported from it; ``""`` for the module itself.
+    """
+
+    has_code: bool
+    imports: tuple[tuple[str, str], ...]
+
+
+@cache  # the closures of all steps share most modules
+def _content_of(text: str) -> _Content:
+    tree = ast.parse(text)
+    has_code = any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in tree.body)
+    return _Content(has_code, tuple(_imports(tree)))
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -85,9 +105,7 @@ def _imported_modules(tree: ast.Module, source: Path) -> Iterator[str]:
             waiting += node.orelse
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if _file_of(name, source) else node.module
+            yield from ((node.module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
-        waiting += ast.iter_child_nodes(node)
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == PACKAGE)
+        waiting += (child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
