@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from cxr.errors import ParameterError
+from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import Input, Output, WorkingFolder
 from cxr.steps.tracking_fields import TrackingStep
 from cxr.steps.train import Train
@@ -163,6 +164,7 @@ class Tune(TrackingStep):
         from cxr.lineage import provenance
         from cxr.tracking.active_run import close_trial, open_run
 
+        keep_freed_memory()
         self.check_store()
         from cxr.models.backend import load_keras
 
