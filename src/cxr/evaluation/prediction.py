@@ -70,8 +70,8 @@ def predict_with_speed(
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Predict rows, and measure the wall-clock time of the whole batches after the first.
 
-    The first batch of a size compiles the network, which is not part of the speed; the last batch may have a size of its
-    own. No image is predicted twice, unless there are too few for a second whole batch: then the first one is.
+    The first batch of a size compiles the network, which is not part of the speed. The last batch may have a size of
+    its own. No image is predicted twice, unless there are too few for a second whole batch: then the first one is.
 
     The time includes reading the prepared images and the network. It excludes loading the network, decoding files and
     applying the recipe. It informs the choice of a network and is not reproducible.
