@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 CHUNK = 512
-"""Images read and predicted at once."""
+"""Images read and predicted at once: the whole batches of so many, but at least one batch."""
 
 
 class ImageRows(Protocol):
@@ -52,8 +52,9 @@ def predict_rows(
     # Rows are read in the order of the file, so that the disk is read once from start to end.
     order = np.argsort(rows, kind="stable")
     with tqdm(total=len(rows), desc="evaluate", unit="image", disable=None if progress else True) as bar:
-        for start in range(0, len(rows), CHUNK):
-            chunk = order[start : start + CHUNK]
+        step = max(batch_size, CHUNK - CHUNK % batch_size)
+        for start in range(0, len(rows), step):
+            chunk = order[start : start + step]
             probabilities[chunk] = predictor.probabilities(images[rows[chunk]], batch_size=batch_size)
             bar.update(len(chunk))
     return probabilities
@@ -67,7 +68,10 @@ def predict_with_speed(
     *,
     batch_size: int,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Predict rows, and measure the wall-clock time after a warm-up.
+    """Predict rows, and measure the wall-clock time of the whole batches after the first.
+
+    The first batch of a size compiles the network, which is not part of the speed. The last batch may have a size of
+    its own. No image is predicted twice, unless there are too few for a second whole batch: then the first one is.
 
     The time includes reading the prepared images and the network. It excludes loading the network, decoding files and
     applying the recipe. It informs the choice of a network and is not reproducible.
@@ -80,21 +84,30 @@ def predict_with_speed(
         batch_size: images per network call.
 
     Returns:
-        (m,) raw probabilities in the order of ``rows``; and ``images``, ``seconds``, ``images_per_second``,
-        ``batch_size`` and ``device`` (its name, kind and framework, None where unknown).
+        (m,) raw probabilities in the order of ``rows``; and ``images`` (how many were timed), ``seconds``,
+        ``images_per_second``, ``batch_size`` and ``device`` (its name, kind and framework, None where unknown).
     """
-    # One batch of each size that will come: the first call of a size compiles, which is not part of the speed.
-    chunk_sizes = {min(len(rows), CHUNK), len(rows) % CHUNK}
-    batch_sizes = {size for chunk in chunk_sizes for size in (min(chunk, batch_size), chunk % batch_size)} - {0}
-    for count in sorted(batch_sizes):
-        predictor.probabilities(images[rows[:count]], batch_size=batch_size)
-    started = time.perf_counter()
-    probabilities = predict_rows(predictor, images, rows, batch_size=batch_size)
-    seconds = time.perf_counter() - started
+    probabilities = np.empty(len(rows), dtype=np.float64)
+
+    def predict(positions: NDArray[np.int64], *, progress: bool) -> float:
+        started = time.perf_counter()
+        probabilities[positions] = predict_rows(
+            predictor, images, rows[positions], batch_size=batch_size, progress=progress
+        )
+        return time.perf_counter() - started
+
+    order = np.argsort(rows, kind="stable")
+    whole_batches = len(rows) - len(rows) % batch_size
+    first, timed, last = np.split(order, (batch_size, max(batch_size, whole_batches)))
+    predict(first, progress=False)
+    if not timed.size:
+        timed = first
+    seconds = predict(timed, progress=True)
+    predict(last, progress=False)
     return probabilities, {
-        "images": len(rows),
+        "images": len(timed),
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(rows) / seconds, 1),
+        "images_per_second": round(len(timed) / seconds, 1),
         "batch_size": batch_size,
         "device": {key: device.get(key) for key in ("name", "kind", "framework")},
     }

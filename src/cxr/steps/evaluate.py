@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.files import SPLITS_FILE
+from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.evaluation_fields import EvaluationStep
 from cxr.steps.pipeline_folders import PreparedFolder, SplitFolder
@@ -54,12 +55,11 @@ class Evaluate(EvaluationStep):
         """Read model, split and images, evaluate, write metrics, tables, plots and the calibrated metadata."""
         from cxr.tracking.finished_run import try_to_log_evaluation
 
+        keep_freed_memory()
         self.check_store()
         from cxr.models.backend import load_keras
-        from cxr.models.freed_memory import keep_freed_memory
 
         load_keras()
-        keep_freed_memory()
 
         from cxr.data.image_opening import open_raw_images
         from cxr.data.manifest.patients import read_patient_table

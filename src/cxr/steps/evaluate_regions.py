@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.pipeline_folders import ManifestFolder, PreparedFolder, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
@@ -128,12 +129,11 @@ class EvaluateRegions(TrackingStep):
         """Read detector, split, images and boxes, evaluate, write metrics, tables, plots and the metadata."""
         from cxr.tracking.finished_run import try_to_log_evaluation
 
+        keep_freed_memory()
         self.check_store()
         from cxr.models.backend import load_keras
-        from cxr.models.freed_memory import keep_freed_memory
 
         load_keras()
-        keep_freed_memory()
 
         from cxr.data.boxes import read_boxes
         from cxr.data.image_opening import open_raw_images

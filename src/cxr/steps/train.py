@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cxr.freed_memory import keep_freed_memory
 from cxr.models.networks import check_architecture, option_problems
 from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE
 from cxr.steps.training_fields import TrainingStep
@@ -138,6 +139,7 @@ class Train(TrainingStep):
 
     def run(self) -> None:
         """Read split and images, train, write network, metadata, history and facts about the training."""
+        keep_freed_memory()
         processes = ProcessGroup.read(os.environ)
         if processes.is_first:
             self.check_store()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cxr.freed_memory import keep_freed_memory
 from cxr.models.pretrained_networks import DETECTOR_BACKBONES
 from cxr.steps.base import TRAIN_GPU_IMAGE, TRAIN_IMAGE, Input
 from cxr.steps.training_fields import TrainingStep
@@ -94,6 +95,7 @@ class TrainRegions(TrainingStep):
 
     def run(self) -> None:
         """Read split, images and boxes, train, write network, metadata, history and facts about the training."""
+        keep_freed_memory()
         self.check_store()
         from cxr.models.backend import load_keras
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from cxr.errors import ParameterError
+from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import Output, WorkingFolder
 from cxr.steps.pipeline_folders import ManifestFolder, RecipeFolders, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
@@ -160,6 +161,7 @@ class Tune(TrackingStep):
         from cxr.lineage import provenance
         from cxr.tracking.active_run import close_trial, open_run
 
+        keep_freed_memory()
         self.check_store()
         from cxr.models.backend import load_keras
 

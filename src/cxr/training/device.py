@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cxr.models.freed_memory import keep_freed_memory
-
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 """Names of Keras's dtype policies to train with."""
 
@@ -58,7 +56,7 @@ def describe_device() -> dict[str, Any]:
 def prepare_device(
     seed: int, *, batch_size: int, gpu_batch_size: int | None, gpu_precision: Precision
 ) -> PreparedDevice:
-    """Set precision, seeds and the use of memory for a training, before its network is built.
+    """Set precision and seeds for a training, before its network is built.
 
     Args:
         seed: as for :func:`make_deterministic`.
@@ -75,7 +73,6 @@ def prepare_device(
     on_gpu = facts["kind"] == "gpu"
     keras.config.set_dtype_policy(gpu_precision if on_gpu else "float32")
     make_deterministic(seed)
-    keep_freed_memory()
     return PreparedDevice(facts, on_gpu, (gpu_batch_size if on_gpu else None) or batch_size)
 
 

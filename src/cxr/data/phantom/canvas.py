@@ -124,10 +124,13 @@ class Canvas:
         mask = np.zeros((self.height, self.width), np.uint8)
         shapes = list(outlines)
         if shapes:
-            ends = np.cumsum([len(shape) for shape in shapes])
-            for outline in np.split(fixed_point(self.pixels(np.concatenate(shapes))), ends[:-1]):
+            points = fixed_point(self.pixels(np.concatenate(shapes)))
+            start = 0
+            for shape in shapes:
                 # One at a time: given together, overlapping outlines would cancel out.
-                fill_polygon(mask, outline, 255)
+                end = start + len(shape)
+                fill_polygon(mask, points[start:end], 255)
+                start = end
         return mask
 
     def stroke(self, lines: Iterable[tuple[Points, float, float]]) -> Plane:

@@ -32,6 +32,7 @@ from cxr.data.phantom.random_stream import RandomStream
 from cxr.data.phantom.scanner import Detector, Exposure, encode_jpeg
 from cxr.errors import ParameterError
 from cxr.files import BOXES_FILE
+from cxr.freed_memory import keep_freed_memory
 
 MIN_IMAGES = 20
 """Fewest images of a data set: with fewer, a split would lack a class or subtype."""
@@ -114,7 +115,7 @@ def draw_dataset(folder: Path, *, images: int, seed: int, workers: int | None = 
             results: Iterator[tuple[int, dict[str, object]]] = map(draw, plans)
         else:
             # Processes: much of the drawing is Python. Spawned, because a forked OpenCV may hang.
-            pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
+            pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_process)
             stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt cancels what has not begun
             results = pool.map(draw, plans, chunksize=4)
         drawn = list(tqdm(results, "phantoms", len(plans), unit="image", disable=None))
@@ -126,8 +127,9 @@ def draw_dataset(folder: Path, *, images: int, seed: int, workers: int | None = 
     return card
 
 
-def _end_with_parent() -> None:
-    """End a drawing process when its parent is killed; otherwise it would wait for work forever."""
+def _prepare_process() -> None:
+    """Let a drawing process keep its memory, and end when its parent is killed; otherwise it would wait forever."""
+    keep_freed_memory()
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

@@ -8,6 +8,8 @@ both the plane and the kernel to integers. The other functions add whole planes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -114,15 +116,35 @@ def _resample_rows(
 ) -> Plane:
     """Compute each of ``size`` rows from the nearest rows of a plane, one of which stands for ``step`` rows."""
     small = np.ascontiguousarray(small)
-    position = (np.arange(size) + 0.5) / step - 0.5
-    before = np.floor(position)
-    total = np.zeros((size, small.shape[1]), np.float32)
+    first, *others = _samples(size, step, taps, weight)
+    total = np.take(small, first.rows, axis=0, mode="clip")
+    total *= first.weights
     rows = np.empty_like(total)
-    for tap in taps:
-        np.take(small, before.astype(np.intp) + tap, axis=0, out=rows, mode="clip")
-        rows *= weight(np.abs(position - before - tap)).astype(np.float32)[:, None]
+    for sample in others:
+        np.take(small, sample.rows, axis=0, out=rows, mode="clip")
+        rows *= sample.weights
         total += rows
     return total
+
+
+class _Sample(NamedTuple):
+    """What one tap of an interpolation adds to every row of the result: a row of the small plane times a weight."""
+
+    rows: npt.NDArray[np.intp]
+    weights: Plane
+
+
+@lru_cache(maxsize=32)
+def _samples(
+    size: int, step: float, taps: tuple[int, ...], weight: Callable[[Distances], Distances]
+) -> tuple[_Sample, ...]:
+    """One sample per tap; an image has about ten layers of the same size."""
+    position = (np.arange(size) + 0.5) / step - 0.5
+    before = np.floor(position)
+    return tuple(
+        _Sample(before.astype(np.intp) + tap, weight(np.abs(position - before - tap)).astype(np.float32)[:, None])
+        for tap in taps
+    )
 
 
 def _linear_weight(distance: Distances) -> Distances:
