@@ -11,6 +11,7 @@ from cxr.regions.average_precision import IOU_THRESHOLDS, image_average_precisio
 from cxr.regions.matching import PREDICTION_COLUMNS, match_predictions
 from cxr.regions.operating_point import HEAT_LEVEL, choose_region_operating_point, scale_boxes
 from support.simulated_boxes import annotated_images, detected_boxes
+from support.sweeps import exhaustive
 
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1)
 
@@ -23,7 +24,7 @@ def tried(
     return float(mean_average_precision(image_average_precisions(matched, 0.0)))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *exhaustive(1)])  # one set of images tries every scale and threshold
 def test_nothing_that_can_be_tried_is_better(seed: int) -> None:
     images, boxes = annotated_images(40, seed)
     predictions = detected_boxes(images, boxes, scale=1.25, seed=seed)
