@@ -174,7 +174,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         from cxr.data.checks.expectations import run_checks
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
-        from cxr.data.exploration.report import IMAGE_COLUMNS, LISTED_COLUMNS, write_report
+        from cxr.data.exploration.report import LISTED_COLUMNS, REPEATED_COLUMNS, write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, read_manifest
 
         dataset_card = DatasetCard.read(self.data)
@@ -221,8 +221,8 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         card = acceptance.complete_card(dataset_card, read(("bytes",)))
         write_report(
             self.report / EXPLORATION_FILE,
-            read(IMAGE_COLUMNS, where=[("status", "=", "accepted")]),
-            read((*IMAGE_COLUMNS, "sha256"), where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
+            partial(read, where=[("status", "=", "accepted")]),
+            read(REPEATED_COLUMNS, where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
             read(LISTED_COLUMNS, where=[("status", "!=", "accepted")]),
             images,
             card,
@@ -237,6 +237,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         outputs = (self.manifest, self.report)
         acceptance.stop_if_rejected(results, manifest, outputs, self.rejected, self._publish_rejection)
         acceptance.log_outcome(results, manifest)
+        del manifest  # before other columns are read
         if self.accept_drift or not comparison.drifted:
             take_statistics().write(self.baseline)
 
