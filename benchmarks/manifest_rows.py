@@ -196,8 +196,9 @@ def resplit(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     manifest = measured("read", lambda: read_table(folder / MANIFEST_FILE, MANIFEST_COLUMNS, [ACCEPTED]))
     if not rows * 0.99 < len(manifest) <= rows:
         raise SystemExit(f"expected a manifest of {rows:,} rows, received {folder} with {len(manifest):,} accepted")
-    splits = measured("assign", lambda: assign_splits(manifest, **SPLIT_PARAMETERS))
-    measured("check", lambda: check_split(splits, manifest))
+    splits = measured("assign", partial(assign_splits, manifest, **SPLIT_PARAMETERS))
+    measured("check", partial(check_split, splits, manifest))
+    del manifest
     measured("write", lambda: write_split(splits, {}, folder))
     return measured.works
 

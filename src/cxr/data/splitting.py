@@ -90,7 +90,7 @@ def assign_splits(
         unsampled = rows.index[unassigned].difference(_sample_rows(rows[unassigned], sample, seed))
         rows.loc[unsampled, ["split", "reason"]] = [EXCLUDED, NOT_SAMPLED]
         unassigned = rows["split"] == ""
-    hashes = _hash_groups(rows.loc[unassigned, "group"], f"{seed}:")
+    hashes = _hash_groups(rows["group"], f"{seed}:")[unassigned.to_numpy(dtype=bool)]
     edges = [train, 1.0] if protocol == "official" else [train, train + validation, 1.0]
     splits_by_hash = np.minimum(np.searchsorted(edges, hashes, side="right"), len(edges) - 1)
     rows.loc[unassigned, "split"] = np.array(USED_SPLITS, dtype=object)[splits_by_hash]
