@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the figures to docs/scale.md")
     arguments = parser.parse_args()
     for rows in arguments.rows:
-        print(f"{rows:,} rows\n\n{'':<44}{'core seconds':>14}{'peak MB':>10}", flush=True)
+        print(f"{rows:,} rows\n\n{'':<60}{'core seconds':>14}{'peak MB':>10}", flush=True)
         with tempfile.TemporaryDirectory() as name:
             folder = arguments.folder or Path(name)
             folder.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ class Meter:
         seconds = time.process_time() - started
         watcher.join()
         megabytes = max(peak, private_bytes()) / 1e6
-        print(f"{f'{self.step}: {name}':<44}{seconds:>14.1f}{megabytes:>10,.0f}", flush=True)
+        print(f"{f'{self.step}: {name}':<60}{seconds:>14.1f}{megabytes:>10,.0f}", flush=True)
         self.works[self.step, name] = seconds, megabytes
         return result
 
@@ -142,8 +142,9 @@ def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     measured("statistics of an accepted data set", lambda: take_statistics().write(folder / "baseline"))
 
     def compare() -> DatasetComparison:
+        current = take_statistics()
         accepted = BaselineStatistics.read(folder / "baseline", CARD.kind)
-        return compare_datasets(take_statistics(), accepted, DriftLimits(0.1, 0.05, 0.01))
+        return compare_datasets(current, accepted, DriftLimits(0.1, 0.05, 0.01))
 
     comparison = measured("drift", compare)
 

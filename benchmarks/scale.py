@@ -307,19 +307,18 @@ def hours_of_pods(params: Mapping[str, Any], cost: Mapping[str, float], figures:
     """
     resources = {step: ContainerSettings.read(params).resources_of(step) for step in ("validate_shard", "preprocess")}
     lines = [
-        f"**{images:,} images in {MAX_AUTO_SHARDS} shards: hours of each pod, by its cores**",
+        f"**{images:,} images in {MAX_AUTO_SHARDS} shards, in hours, by the cores of each pod**",
         "",
-        f"| | {' | '.join(f'{cores} cores' for cores in CORES)} | cores today | hours today | limit |",
-        f"| --- | {'--: | ' * (len(CORES) + 3)}",
+        f"| | cores today | hours | {' | '.join(f'{cores} cores' for cores in CORES)} | limit |",
+        f"| --- | {' | '.join('--:' for _ in CORES)} | --: | --: | --: |",
     ]
     for row in next(tables(params, cost, figures)).rows:
         step = "validate_shard" if row.what == INSPECT else row.what.partition(" ")[0]
         if step in resources:
             today, limit = quantity(resources[step].cpu), resources[step].hours
-            hours = [row.need(images) / MAX_AUTO_SHARDS / cores for cores in (*CORES, today)]
-            cells = [show_amount(amount, limit) for amount in hours]
-            cells.insert(len(CORES), f"{today:g}")
-            lines.append(f"| {row.what} | {' | '.join(cells)} | {show_amount(limit)} |")
+            hours = [row.need(images) / MAX_AUTO_SHARDS / cores for cores in (today, *CORES)]
+            cells = [f"{today:g}", *(show_amount(amount, limit) for amount in hours), show_amount(limit)]
+            lines.append(f"| {row.what} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -388,14 +387,13 @@ def main() -> None:
     if arguments.run is not None:
         run(parser, arguments.run)
         return
-    images = arguments.images
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     cost = measured(MEASURED.read_text(encoding="utf-8"))
     before = PAGE.read_text(encoding="utf-8")
-    if images is None:
+    if arguments.images is None:
         PAGE.write_text(page(before, params, cost), encoding="utf-8")
     else:
-        print(text(params, cost, read_rows(before), [images]))
+        print(text(params, cost, read_rows(before), [arguments.images]))
 
 
 if __name__ == "__main__":

@@ -108,6 +108,17 @@ def test_intervals_take_a_block_and_what_an_image_takes(scale, params, cost, fig
     assert many - some == pytest.approx(some - few)
 
 
+def test_each_of_the_pods_has_its_part_of_the_images_and_as_many_cores(scale, params, cost, figures):
+    slow = "preprocess s0_clahe_bilateral"
+    params["containers"]["resources"]["preprocess"] = {"cpu": "32", "memory": "4Gi", "hours": 1}
+    lines = scale.hours_of_pods(params, cost, figures, 10_000_000)
+    (cells,) = [line.strip("| ").split(" | ")[1:] for line in lines if slow in line]
+    hours = needs(scale, params, cost, figures, 10_000_000)[slow]
+    today, with_32, with_64 = cells[1], cells[3], cells[4]
+    assert today == with_32 == f"**{hours / 3 / 32:.1f}**", "beyond the limit of one hour"
+    assert with_64 == f"{hours / 3 / 64:.2f}"
+
+
 def test_what_exceeds_a_limit_is_named_until_the_limit_is_raised(scale, params, cost, figures):
     slow = "preprocess s0_clahe_bilateral"
     assert slow in scale.beyond(params, cost, figures, 10_000_000)
