@@ -6,7 +6,8 @@ that of `resplit` in another, as in the steps. Memory is what the process holds 
 fiftieth of a second, in MB; time is the processor's. The search for near hashes is measured by ``duplicates.py``.
 
 ``--write`` writes the figures to the table in docs/scale.md, where those of other numbers of rows stay.
-``--part resplit --folder FOLDER`` does a part alone, on the manifest that a call with the same folder has left there.
+``--folder FOLDER`` keeps the manifest there, and a later call does not write it again; ``--part resplit`` does the work
+of one step alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from growth import private_bytes
+from pyarrow import parquet
 from row_figures import RowWork, write_rows
 from scale import PAGE
 
@@ -131,10 +133,15 @@ class Meter:
 def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     """Do what `validate` does with rows."""
     measured = Meter("validate")
-    measured("write rows, count copies, write the manifest", lambda: build(rows, folder))
+    if not (folder / MANIFEST_FILE).exists():
+        measured("write rows, count copies, write the manifest", lambda: build(rows, folder))
+    demand_rows(rows, folder)
     read = partial(read_manifest, folder)
     read_accepted = partial(read, where=[ACCEPTED])
     digest = measured("digest", lambda: content_digest(read(("path", "sha256"))))
+
+    def column(name: str) -> pd.Series:
+        return read((name,))[name]
 
     def take_statistics() -> BaselineStatistics:
         return BaselineStatistics.from_manifest(read(BASELINE_COLUMNS), CARD, digest)
@@ -150,7 +157,7 @@ def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
 
     def check() -> list[CheckResult]:
         results = expectations.run_checks(
-            lambda name: read((name,))[name],
+            column,
             comparison,
             folder / "docs",
             card=CARD,
@@ -183,9 +190,8 @@ def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     measured("report", report)
 
     def summarize() -> None:
-        manifest = read(acceptance.SUMMARY_COLUMNS)
-        acceptance.write_summary(manifest, digest, CARD, folder)
-        acceptance.log_outcome(results, manifest)
+        acceptance.write_summary(column, digest, CARD, folder)
+        acceptance.log_outcome(results, column)
 
     measured("summary", summarize)
     return measured.works
@@ -194,14 +200,21 @@ def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
 def resplit(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     """Do what `resplit` does."""
     measured = Meter("resplit")
+    demand_rows(rows, folder)
     manifest = measured("read", lambda: read_table(folder / MANIFEST_FILE, MANIFEST_COLUMNS, [ACCEPTED]))
-    if not rows * 0.99 < len(manifest) <= rows:
-        raise SystemExit(f"expected a manifest of {rows:,} rows, received {folder} with {len(manifest):,} accepted")
     splits = measured("assign", partial(assign_splits, manifest, **SPLIT_PARAMETERS))
     measured("check", partial(check_split, splits, manifest))
     del manifest
     measured("write", lambda: write_split(splits, {}, folder))
     return measured.works
+
+
+def demand_rows(rows: int, folder: Path) -> None:
+    """Stop unless the manifest in a folder has so many rows."""
+    file = folder / MANIFEST_FILE
+    count = parquet.read_metadata(file).num_rows if file.exists() else 0
+    if count != rows:
+        raise SystemExit(f"expected a manifest of rows={rows}, received {file} with rows={count}; run without --part")
 
 
 PARTS = {"validate": validate, "resplit": resplit}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from cxr.steps.shard_fields import ShardedStep
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr.images.raw_images import RawImages
 
 log = logging.getLogger(__name__)
@@ -193,6 +195,9 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         read = partial(read_manifest, self.manifest)
         digest = content_digest(read(("path", "sha256")))
 
+        def column(name: str) -> pd.Series[Any]:
+            return read((name,))[name]
+
         def take_statistics() -> BaselineStatistics:
             return BaselineStatistics.from_manifest(read(BASELINE_COLUMNS), dataset_card, digest)
 
@@ -202,7 +207,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             DriftLimits(self.drift_distance, self.drift_shares, self.drift_significance),
         )
         results = run_checks(
-            lambda name: read((name,))[name],
+            column,
             comparison,
             self.report / acceptance.DATA_DOCS_FOLDER,
             card=dataset_card,
@@ -218,7 +223,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             run_name=digest[:12],
         )
         acceptance.write_checks(results, digest, self.report)
-        card = acceptance.complete_card(dataset_card, read(("bytes",)))
+        card = acceptance.complete_card(dataset_card, column)
         write_report(
             self.report / EXPLORATION_FILE,
             partial(read, where=[("status", "=", "accepted")]),
@@ -232,12 +237,10 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             max_pixels=self.image_limits.options.max_pixels,
             seed=self.seed,
         )
-        manifest = read(acceptance.SUMMARY_COLUMNS)
-        acceptance.write_summary(manifest, digest, card, self.manifest)
+        acceptance.write_summary(column, digest, card, self.manifest)
         outputs = (self.manifest, self.report)
-        acceptance.stop_if_rejected(results, manifest, outputs, self.rejected, self._publish_rejection)
-        acceptance.log_outcome(results, manifest)
-        del manifest  # before other columns are read
+        acceptance.stop_if_rejected(results, column, outputs, self.rejected, self._publish_rejection)
+        acceptance.log_outcome(results, column)
         if self.accept_drift or not comparison.drifted:
             take_statistics().write(self.baseline)
 
