@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES
-from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts
+from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts, number_texts
 from cxr.errors import DataError
 from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.tables import digest_of_lines, write_table
@@ -172,7 +172,7 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
 def _numbered(splits: pd.DataFrame) -> pd.DataFrame:
     """Stratum and group of each row as numbers: 7 bytes for a row, and a copy of the texts takes 68."""
     columns: dict[str, Any] = {name: splits[name].astype("category") for name in _STRATUM}
-    return pd.DataFrame({**columns, "group": pd.factorize(splits["group"])[0].astype(np.int32)}, copy=False)
+    return pd.DataFrame({**columns, "group": number_texts(splits["group"])}, copy=False)
 
 
 def _count_groups(numbered: pd.DataFrame, names: list[str]) -> pd.DataFrame:
