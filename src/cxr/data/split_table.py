@@ -70,7 +70,9 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     used = np.flatnonzero(splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted)
     rows = accepted[position[used]]
     del position, is_accepted, is_assigned, is_repeated
-    split_of_used = pd.Index(USED_SPLITS).get_indexer(pd.Index(splits["split"]))[used].astype(np.int8)
+    split_of_used = np.zeros(len(used), dtype=np.int8)
+    for number, split in enumerate(USED_SPLITS):
+        split_of_used[(splits["split"] == split).to_numpy(dtype=bool, na_value=False)[used]] = number
     for column in ("group", "patient", "sha256", "duplicate_group"):
         values, of_used = (splits["group"], used) if column == "group" else (manifest[column], rows)
         if len(names := _in_several_splits(values, of_used, split_of_used)):
