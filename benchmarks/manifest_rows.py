@@ -1,9 +1,13 @@
 """Memory and time of the work on the rows of a manifest, for many invented rows and without their images.
 
-Run it with ``python benchmarks/manifest_rows.py [ROWS]``. The rows have patients, classes and sizes as the public set,
-one file in a hundred is a copy, one in a thousand is left out. All work happens in one process, as in `validate` and
-`resplit`. Memory is what the process holds for itself at most, looked at every fiftieth of a second, in MB; time is the
-processor's. The search for near hashes is measured by ``duplicates.py``.
+Run it with ``python benchmarks/manifest_rows.py [ROWS ...]``. The rows have patients, classes and sizes as the public
+set, one file in a hundred is a copy, one in a thousand is left out. The work of `validate` happens in one process, and
+that of `resplit` in another, as in the steps. Memory is what the process holds for itself at most, looked at every
+fiftieth of a second, in MB; time is the processor's. The search for near hashes is measured by ``duplicates.py``.
+
+``--write`` writes the figures to the table in docs/scale.md, where those of other numbers of rows stay.
+``--folder FOLDER`` keeps the manifest there, and a later call does not write it again; ``--part resplit`` does the work
+of one step alone.
 """
 
 from __future__ import annotations
@@ -13,29 +17,45 @@ import gc
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import pandas as pd
 from growth import private_bytes
-from per_image import BOUNDS, CARD, SPLIT_PARAMETERS
+from pyarrow import parquet
+from row_figures import RowWork, write_rows
+from scale import PAGE
 
 from cxr.data.checks import acceptance, expectations
-from cxr.data.checks.drift import BASELINE_COLUMNS, BaselineStatistics, DriftLimits, compare_datasets
-from cxr.data.exploration.report import IMAGE_COLUMNS, LISTED_COLUMNS, write_report
+from cxr.data.checks.drift import BASELINE_COLUMNS, BaselineStatistics, DatasetComparison, DriftLimits, compare_datasets
+from cxr.data.checks.rules import CheckBounds, CheckResult
+from cxr.data.dataset import DatasetCard
+from cxr.data.exploration.report import LISTED_COLUMNS, REPEATED_COLUMNS, write_report
 from cxr.data.image_folder import ImageFolder
 from cxr.data.manifest.builder import MANIFEST_DTYPES, content_digest, read_manifest
 from cxr.data.manifest.copies import count_copies
+from cxr.data.manifest.file_names import FileNames
 from cxr.data.manifest.row_file import RowFile
 from cxr.data.split_table import check_split, write_split
 from cxr.data.splitting import MANIFEST_COLUMNS, assign_splits
 from cxr.files import MANIFEST_FILE
 from cxr.tables import read_table
 
+BOUNDS = CheckBounds(50.0, 64, 4.0, min_pneumonia_share=0.1, max_pneumonia_share=0.9, max_quarantined_share=0.05)
+SPLIT_PARAMETERS: dict[str, Any] = {
+    "protocol": "grouped",
+    "ratios": (0.70, 0.15, 0.15),
+    "seed": 9,
+    "sample": {},
+    "max_deviation": 1.0,
+}
+CARD = DatasetCard("sample", "patients", "a benchmark", 0, 0, "none")
 BLOCK = 2**16
 ADDED = ("copies", "labels_of_hash", "near_group", "duplicate_group", "labels_of_group", "splits_of_patient")
 ACCEPTED = ("status", "=", "accepted")
@@ -53,95 +73,160 @@ class OneImage(ImageFolder):
 
 
 def main() -> None:
-    """Print a line for each kind of work."""
+    """Measure each number of rows, and print a line for each kind of work."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="?", type=int, default=1_000_000)
-    rows = parser.parse_args().rows
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        print(f"{rows:,} rows\n\n{'':<44}{'core seconds':>14}{'peak MB':>10}", flush=True)
-        validate(rows, folder)
-        resplit(folder)
+    parser.add_argument("rows", nargs="*", type=int, default=[1_000_000])
+    parser.add_argument("--part", choices=PARTS, help="do the work of this step alone")
+    parser.add_argument("--folder", type=Path, help="keep the manifest in this folder; else it is temporary")
+    parser.add_argument("--write", action="store_true", help="write the figures to docs/scale.md")
+    arguments = parser.parse_args()
+    for rows in arguments.rows:
+        print(f"{rows:,} rows\n\n{'':<60}{'core seconds':>14}{'peak MB':>10}", flush=True)
+        with tempfile.TemporaryDirectory() as name:
+            folder = arguments.folder or Path(name)
+            folder.mkdir(exist_ok=True)
+            for step in [arguments.part] if arguments.part else PARTS:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    works = pool.submit(PARTS[step], rows, folder).result()
+                if arguments.write:
+                    page = PAGE.read_text(encoding="utf-8")
+                    PAGE.write_text(write_rows(page, rows, works), encoding="utf-8")
 
 
-def measured(what: str, work: Callable[[], Result]) -> Result:
-    """Do some work, and print its time and the largest memory of the process meanwhile."""
-    gc.collect()
-    peak, done = 0, threading.Event()
+class Meter:
+    """Measures the work of a step.
 
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.02):
-            peak = max(peak, private_bytes())
+    Attributes:
+        step: name of the step.
+        works: core seconds and largest memory of the process, in MB, by step and name of the work.
+    """
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.process_time()
-    result = work()
-    seconds = time.process_time() - started
-    done.set()
-    watcher.join()
-    print(f"{what:<44}{seconds:>14.1f}{max(peak, private_bytes()) / 1e6:>10,.0f}", flush=True)
-    return result
+    def __init__(self, step: str) -> None:
+        self.step = step
+        self.works: dict[RowWork, tuple[float, float]] = {}
+
+    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
+        """Do some work, and print its time and the largest memory of the process meanwhile."""
+        gc.collect()
+        peak, done = 0, threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not done.wait(0.02):
+                peak = max(peak, private_bytes())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        started = time.process_time()
+        try:
+            result = work()
+        finally:
+            done.set()
+        seconds = time.process_time() - started
+        watcher.join()
+        megabytes = max(peak, private_bytes()) / 1e6
+        print(f"{f'{self.step}: {name}':<60}{seconds:>14.1f}{megabytes:>10,.0f}", flush=True)
+        self.works[self.step, name] = seconds, megabytes
+        return result
 
 
-def validate(rows: int, folder: Path) -> None:
+def validate(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     """Do what `validate` does with rows."""
-    measured("validate: write rows, count copies", lambda: build(rows, folder))
+    measured = Meter("validate")
+    if not (folder / MANIFEST_FILE).exists():
+        measured("write rows, count copies, write the manifest", lambda: build(rows, folder))
+    demand_rows(rows, folder)
     read = partial(read_manifest, folder)
-    digest = measured("validate: digest", lambda: content_digest(read(("path", "sha256"))))
+    read_accepted = partial(read, where=[ACCEPTED])
+    digest = measured("digest", lambda: content_digest(read(("path", "sha256"))))
 
-    def compare():
-        statistics = BaselineStatistics.from_manifest(read(BASELINE_COLUMNS), CARD, digest)
-        return compare_datasets(statistics, statistics, DriftLimits(0.1, 0.05, 0.01))
+    def column(name: str) -> pd.Series:
+        return read((name,))[name]
 
-    comparison = measured("validate: drift", compare)
-    results = measured(
-        "validate: checks",
-        lambda: expectations.run_checks(
-            lambda name: read((name,))[name],
+    def take_statistics() -> BaselineStatistics:
+        return BaselineStatistics.from_manifest(read(BASELINE_COLUMNS), CARD, digest)
+
+    measured("statistics of an accepted data set", lambda: take_statistics().write(folder / "baseline"))
+
+    def compare() -> DatasetComparison:
+        current = take_statistics()
+        accepted = BaselineStatistics.read(folder / "baseline", CARD.kind)
+        return compare_datasets(current, accepted, DriftLimits(0.1, 0.05, 0.01))
+
+    comparison = measured("drift", compare)
+
+    def check() -> list[CheckResult]:
+        results = expectations.run_checks(
+            column,
             comparison,
             folder / "docs",
             card=CARD,
             bounds=BOUNDS,
             severities={},
             run_name="rows",
-        ),
-    )
+        )
+        acceptance.write_checks(results, digest, folder)
+        return results
+
+    results = measured("checks", check)
 
     def report() -> None:
         # The report shows a few images, whatever the number.
-        shown = [
-            read(IMAGE_COLUMNS, where=[ACCEPTED]),
-            read((*IMAGE_COLUMNS, "sha256"), where=[ACCEPTED, ("duplicate_group", "!=", "")]),
-        ]
         cv2.imwrite(str(folder / IMAGE), np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
-        left_out = read(LISTED_COLUMNS, where=[("status", "!=", "accepted")])
-        page = folder / "exploration.html"
-        images = OneImage(folder)
-        write_report(page, *shown, left_out, images, CARD, results, comparison, digest=digest, max_pixels=10**6, seed=0)
+        write_report(
+            folder / "exploration.html",
+            read_accepted,
+            read(REPEATED_COLUMNS, where=[ACCEPTED, ("duplicate_group", "!=", "")]),
+            read(LISTED_COLUMNS, where=[("status", "!=", "accepted")]),
+            OneImage(folder),
+            CARD,
+            results,
+            comparison,
+            digest=digest,
+            max_pixels=10**6,
+            seed=0,
+        )
 
-    measured("validate: report", report)
-    measured(
-        "validate: summary",
-        lambda: acceptance.write_summary(read(acceptance.SUMMARY_COLUMNS), digest, CARD, folder),
-    )
+    measured("report", report)
+
+    def summarize() -> None:
+        acceptance.write_summary(column, digest, CARD, folder)
+        acceptance.log_outcome(results, column)
+
+    measured("summary", summarize)
+    return measured.works
 
 
-def resplit(folder: Path) -> None:
+def resplit(rows: int, folder: Path) -> Mapping[RowWork, tuple[float, float]]:
     """Do what `resplit` does."""
-    manifest = measured("resplit: read", lambda: read_table(folder / MANIFEST_FILE, MANIFEST_COLUMNS, [ACCEPTED]))
-    splits = measured("resplit: assign", lambda: assign_splits(manifest, **SPLIT_PARAMETERS))
-    measured("resplit: check", lambda: check_split(splits, manifest))
-    measured("resplit: write", lambda: write_split(splits, {}, folder))
+    measured = Meter("resplit")
+    demand_rows(rows, folder)
+    manifest = measured("read", lambda: read_table(folder / MANIFEST_FILE, MANIFEST_COLUMNS, [ACCEPTED]))
+    splits = measured("assign", partial(assign_splits, manifest, **SPLIT_PARAMETERS))
+    measured("check", partial(check_split, splits, manifest))
+    del manifest
+    measured("write", lambda: write_split(splits, {}, folder))
+    return measured.works
+
+
+def demand_rows(rows: int, folder: Path) -> None:
+    """Stop unless the manifest in a folder has so many rows."""
+    file = folder / MANIFEST_FILE
+    count = parquet.read_metadata(file).num_rows if file.exists() else 0
+    if count != rows:
+        raise SystemExit(f"expected a manifest of rows={rows}, received {file} with rows={count}; run without --part")
+
+
+PARTS = {"validate": validate, "resplit": resplit}
+"""Steps whose work is measured, each in a process of its own."""
 
 
 def build(rows: int, folder: Path) -> None:
     """Write an invented manifest as :func:`cxr.data.manifest.builder.build_manifest` does, names in memory included."""
-    names: list[str] = []
+    names = FileNames()
     with RowFile(folder) as row_file:
         for table in invented_rows(rows):
-            names += table["path"].tolist()
+            names.extend(table["path"])
             row_file.append(table)
         copies = count_copies(row_file.read, lambda _codes, _load: [], lambda _position: np.empty(0, np.uint8))
         row_file.write(folder / MANIFEST_FILE, copies, list(MANIFEST_DTYPES))

@@ -1,9 +1,9 @@
-"""What one image costs in the steps, in time of one core and in memory: the figures behind docs/scale.md.
+"""What one image costs in the steps, in time of one core: figures behind docs/scale.md.
 
 Run it with ``python benchmarks/per_image.py [FOLDER or TAR]``. Without a source it takes the full-size sample beside
 the repository if it is there, else it draws phantoms. Time is the processor's, the shortest of some tries, so that
-other work on the machine changes it little. What grows with the number of rows is measured at two sizes; the slope
-counts. ``duplicates.py`` and ``intervals.py`` measure what does not grow in proportion.
+other work on the machine changes it little. ``manifest_rows.py`` measures the work on the rows of a manifest,
+``duplicates.py`` and ``intervals.py`` what does not grow in proportion.
 """
 
 from __future__ import annotations
@@ -21,18 +21,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import yaml
 
-from cxr.data.checks import acceptance, expectations
-from cxr.data.checks.drift import BaselineStatistics, DriftLimits, compare_datasets
-from cxr.data.checks.rules import CheckBounds
-from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, DatasetCard
-from cxr.data.exploration.report import write_report
+from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS
 from cxr.data.image_folder import ImageFolder
 from cxr.data.manifest.builder import build_manifest, read_manifest
 from cxr.data.phantom.dataset import draw_dataset
-from cxr.data.splitting import assign_splits
 from cxr.images.decoding import MAX_BYTES, ImageLimits
 from cxr.images.reading_options import STRICT
 from cxr.images.recipes import recipe_named
@@ -42,8 +36,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = SHARED / "kermany-originals-sample.tar"
 WHOLE = SHARED / "kermany224.tar"
 """The whole public set, small: shows how alike radiographs of different patients are."""
-ROWS = (1_000, 6_000)
-"""Rows of the two sizes at which costs that grow with them are measured."""
 TIMES = 3
 LIMITS = ImageLimits(STRICT, MAX_BYTES, min_side=64, max_aspect=4.0, colour_tolerance=8)
 NEAR_DISTANCE = 8
@@ -53,15 +45,6 @@ MANIFEST_PARAMETERS: dict[str, Any] = {
     "policy": {},
     "near_distance": NEAR_DISTANCE,
 }
-BOUNDS = CheckBounds(50.0, 64, 4.0, min_pneumonia_share=0.1, max_pneumonia_share=0.9, max_quarantined_share=0.05)
-SPLIT_PARAMETERS: dict[str, Any] = {
-    "protocol": "grouped",
-    "ratios": (0.70, 0.15, 0.15),
-    "seed": 9,
-    "sample": {},
-    "max_deviation": 1.0,
-}
-CARD = DatasetCard("sample", "patients", "a benchmark", 0, 0, "none")
 
 
 def main() -> None:
@@ -95,7 +78,6 @@ def main() -> None:
         files = [data / path for path in manifest["path"]]
         floor = core_seconds(lambda: [read_hash_and_decode(file) for file in files], TIMES)
         line("of it: read, hash and decode to grey once", 1e3 * floor / count, "ms")
-        of_rows(manifest, data, Path(scratch))
     of_networks()
 
 
@@ -154,87 +136,6 @@ def core_seconds(work: Callable[[], object], times: int = 1) -> float:
         work()
         seconds.append(time.process_time() - started)
     return min(seconds)
-
-
-def slope(work: Callable[[int], object]) -> float:
-    """Seconds of a core that one more row takes.
-
-    Args:
-        work: called with a number of rows.
-
-    Returns:
-        Seconds.
-    """
-    few, many = (core_seconds(lambda rows=rows: work(rows)) for rows in ROWS)
-    return (many - few) / (ROWS[1] - ROWS[0])
-
-
-def repeated(manifest: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """Lengthen a manifest to many different images, two of each patient.
-
-    Args:
-        manifest: rows to repeat.
-        rows: how many are wanted.
-
-    Returns:
-        Rows with paths, contents and patients of their own.
-    """
-    generator = np.random.default_rng(0)
-    frame = manifest[manifest["status"] == "accepted"].sample(rows, replace=True, random_state=0)
-    number = np.arange(rows)
-    return frame.reset_index(drop=True).assign(
-        path=[f"{label}/{place:08d}.jpeg" for label, place in zip(frame["label"], number, strict=True)],
-        sha256=[f"{place:064x}" for place in number],
-        patient=[f"{label}-{place // 2}" for label, place in zip(frame["label"], number, strict=True)],
-        duplicate_group=pd.NA,
-        near_group=pd.NA,
-        copies=1,
-        mean=frame["mean"].to_numpy() + generator.normal(0, 5, rows),
-    )
-
-
-def of_rows(manifest: pd.DataFrame, data: Path, scratch: Path) -> None:
-    """Print what a row of the manifest costs.
-
-    Args:
-        manifest: rows of real images.
-        data: their folder.
-        scratch: folder for reports.
-    """
-    tables = {rows: repeated(manifest, rows) for rows in ROWS}
-
-    def report(rows: int) -> None:
-        frame, folder = tables[rows], scratch / f"report{rows}"
-        digest = "0" * 64
-        compared = compare_datasets(
-            BaselineStatistics.from_manifest(frame, CARD, digest), None, DriftLimits(0.1, 0.05, 0.01)
-        )
-        results = expectations.run_checks(
-            frame.__getitem__, compared, folder / "docs", card=CARD, bounds=BOUNDS, severities={}, run_name="rows"
-        )
-        acceptance.write_checks(results, digest, folder)
-        # The report shows a few images, whatever the number: here those of the sample.
-        shown = frame.assign(path=manifest["path"].sample(rows, replace=True, random_state=0).to_numpy())
-        write_report(
-            folder / "exploration.html",
-            shown,
-            shown.head(0),
-            shown.head(0),
-            ImageFolder(data),
-            CARD,
-            results,
-            compared,
-            digest=digest,
-            max_pixels=STRICT.max_pixels,
-            seed=0,
-        )
-
-    report(ROWS[0])  # what is loaded and drawn the first time does not count
-    line("validate, checks and reports of a row", 1e3 * slope(report), "ms")
-    line("validate, a row of the manifest in memory", tables[ROWS[1]].memory_usage(deep=True).sum() / ROWS[1], "bytes")
-    size = (scratch / f"report{ROWS[1]}" / "exploration.html").stat().st_size / 2**20
-    line(f"validate, the page of {ROWS[1]:,} images", size, "MiB")
-    line("resplit, a row", 1e3 * slope(lambda rows: assign_splits(tables[rows], **SPLIT_PARAMETERS)), "ms")
 
 
 def of_networks(batches: int = 2) -> None:

@@ -3,6 +3,7 @@
 `python benchmarks/scale.py` writes the tables that are computed from the measured cost of one image, and
 `python benchmarks/scale.py --images 250000` prints them for another number of images. The figures per image are read
 from docs/benchmarks.md, which `make benchmarks` writes. Epochs, recipes and limits are read from params.yaml.
+The work on the rows of a manifest is that of the table which `benchmarks/manifest_rows.py --write` writes to the page.
 `python benchmarks/scale.py --run 1000 10000 100000` runs the steps on so many small images and writes what they used.
 """
 
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from page_parts import replace_part, show_amount
+from row_figures import RowFigures, read_rows, rows_of_step
 
 from cxr.data.fetching.kermany import COUNTS, KAGGLE_BYTES
 from cxr.data.manifest.fine_structure import FINE_STRUCTURE_SIDE
 from cxr.data.manifest.hash_neighbours import count_comparisons, divide_hash
 from cxr.images.recipes import recipe_named
 from cxr.kubeflow.components import component_images
-from cxr.kubeflow.container_settings import ContainerSettings
+from cxr.kubeflow.container_settings import MAX_AUTO_SHARDS, ContainerSettings
 from cxr.steps import load_step
 from cxr.steps.base import Input
 
@@ -37,6 +40,9 @@ UNITS = {"ns": 1e-9, "ms": 1e-3, "of a million": 1e-6, "bytes": 1.0, "MiB": 2.0*
 QUANTITY = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 GIGABYTE = 1e9
 LIMIT = "limit"
+INSPECT = "validate: inspect every image"
+CORES = (8, 32, 64)
+"""Cores of a pod for which the hours of a shard are shown."""
 READS = {"validate": 2, "reference": 1}
 """How often a step reads an image by address at most, where no copies are kept; each recipe reads it once."""
 SECTIONS = ("per_image", "duplicates", "intervals")
@@ -133,12 +139,13 @@ def quantity(text: str) -> float:
     return float(digits) * QUANTITY[text[len(digits) :]]
 
 
-def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Table]:
+def tables(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFigures) -> Iterator[Table]:
     """Compute what each step needs.
 
     Args:
         params: sections of params.yaml.
         cost: result of :func:`measured`.
+        figures: result of :func:`read_rows`.
 
     Yields:
         The tables.
@@ -157,6 +164,11 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
     def memory(name: str) -> float:
         return quantity(containers.resources_of(name).memory) / GIGABYTE
 
+    validate, resplit = (rows_of_step(figures, step) for step in ("validate", "resplit"))
+
+    def in_hours(seconds: Callable[[float], float]) -> Callable[[float], float]:
+        return lambda n: seconds(n) / 3600
+
     def linear(seconds: float) -> Callable[[float], float]:
         return lambda n: n * seconds / 3600
 
@@ -164,7 +176,7 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
     share, compare_pair = cost["validate, near pairs"], cost["validate, compare a near pair"]
     distance = params["validate"]["near_distance"]
     rows = [
-        Row("validate: inspect every image", linear(look), hours("validate")),
+        Row(INSPECT, linear(look), hours("validate")),
         Row(
             "validate: find near hashes, on one core",
             lambda n: count_comparisons(int(n), divide_hash(int(n), distance)) * compare / 3600,
@@ -175,12 +187,8 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
             lambda n: n * n / 2 * share * compare_pair / 3600,
             hours("validate", cores=1),
         ),
-        Row(
-            "validate: checks and reports, on one core",
-            linear(cost["validate, checks and reports of a row"]),
-            hours("validate", cores=1),
-        ),
-        Row("resplit, on one core", linear(cost["resplit, a row"]), hours("resplit", cores=1)),
+        Row("validate: rows, checks and reports, on one core", in_hours(validate[0]), hours("validate", cores=1)),
+        Row("resplit, on one core", in_hours(resplit[0]), hours("resplit", cores=1)),
     ]
     rows += [Row(f"preprocess {name}", linear(cost[name]), hours("preprocess")) for name in recipes]
     for name, entry in models.items():
@@ -209,12 +217,12 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
         ],
     )
 
-    row = cost["validate, a row of the manifest in memory"]
     yield Table(
         "Memory, in GB",
         LIMIT,
         [
-            Row("validate: the manifest", lambda n: n * row / GIGABYTE, memory("validate")),
+            Row("validate: rows of the manifest", lambda n: validate[1](n) / GIGABYTE, memory("validate")),
+            Row("resplit: rows of the split", lambda n: resplit[1](n) / GIGABYTE, memory("resplit")),
             Row(
                 "evaluate: intervals",
                 lambda n: (
@@ -257,45 +265,79 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float]) -> Iterator[Tab
     )
 
 
-def text(params: Mapping[str, Any], cost: Mapping[str, float], sizes: Sequence[int]) -> str:
+def text(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFigures, sizes: Sequence[int]) -> str:
     """Write the tables.
 
     Args:
         params: sections of params.yaml.
         cost: result of :func:`measured`.
+        figures: result of :func:`read_rows`.
         sizes: numbers of images.
 
     Returns:
         Markdown.
     """
     lines: list[str] = []
-    for table in tables(params, cost):
+    for table in tables(params, cost, figures):
         heads = [f"{size:,} images" for size in sizes]
         lines += [f"**{table.title}**", "", f"| | {' | '.join(heads)} | {table.limits} |"]
         lines.append(f"| --- | {' | '.join('--:' for _ in sizes)} | --: |")
         for row in table.rows:
-            cells = [_cell(row.need(size), row.limit) for size in sizes]
-            lines.append(f"| {row.what} | {' | '.join(cells)} | {'' if row.limit is None else _number(row.limit)} |")
+            cells = [show_amount(row.need(size), row.limit) for size in sizes]
+            lines.append(
+                f"| {row.what} | {' | '.join(cells)} | {'' if row.limit is None else show_amount(row.limit)} |"
+            )
         lines.append("")
-    lines += [f"- **Beyond the limits at {size:,} images:** {beyond(params, cost, size)}." for size in sizes]
+    lines += hours_of_pods(params, cost, figures, sizes[-1])
+    lines += [f"- **Beyond the limits at {size:,} images:** {beyond(params, cost, figures, size)}." for size in sizes]
     return "\n".join(lines).strip()
 
 
-def beyond(params: Mapping[str, Any], cost: Mapping[str, float], images: int) -> str:
+def hours_of_pods(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFigures, images: int) -> list[str]:
+    """Tell how long the steps that work on every image take in as many shards as a run can have.
+
+    Args:
+        params: sections of params.yaml.
+        cost: result of :func:`measured`.
+        figures: result of :func:`read_rows`.
+        images: number of images.
+
+    Returns:
+        Lines of Markdown.
+    """
+    resources = {step: ContainerSettings.read(params).resources_of(step) for step in ("validate_shard", "preprocess")}
+    lines = [
+        f"**{images:,} images in {MAX_AUTO_SHARDS} shards, in hours, by the cores of each pod**",
+        "",
+        f"| | cores today | hours | {' | '.join(f'{cores} cores' for cores in CORES)} | limit |",
+        f"| --- | {' | '.join('--:' for _ in CORES)} | --: | --: | --: |",
+    ]
+    for row in next(tables(params, cost, figures)).rows:
+        step = "validate_shard" if row.what == INSPECT else row.what.partition(" ")[0]
+        if step in resources:
+            today, limit = quantity(resources[step].cpu), resources[step].hours
+            hours = [row.need(images) / MAX_AUTO_SHARDS / cores for cores in (today, *CORES)]
+            cells = [f"{today:g}", *(show_amount(amount, limit) for amount in hours), show_amount(limit)]
+            lines.append(f"| {row.what} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def beyond(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFigures, images: int) -> str:
     """List the work that exceeds the limits of params.yaml, the largest excess first.
 
     Args:
         params: sections of params.yaml.
         cost: result of :func:`measured`.
+        figures: result of :func:`read_rows`.
         images: number of images.
 
     Returns:
         Each work with the factor by which it exceeds its limit; "nothing" if none does.
     """
-    rows = [row for table in tables(params, cost) if table.limits == LIMIT for row in table.rows]
+    rows = [row for table in tables(params, cost, figures) if table.limits == LIMIT for row in table.rows]
     over_limit = {row.what: row.need(images) / row.limit for row in rows if row.limit and row.need(images) > row.limit}
     ordered = sorted(over_limit.items(), key=lambda item: -item[1])
-    return "; ".join(f"{what} ({_number(factor)} times)" for what, factor in ordered) or "nothing"
+    return "; ".join(f"{what} ({show_amount(factor)} times)" for what, factor in ordered) or "nothing"
 
 
 def page(before: str, params: Mapping[str, Any], cost: Mapping[str, float]) -> str:
@@ -309,13 +351,7 @@ def page(before: str, params: Mapping[str, Any], cost: Mapping[str, float]) -> s
     Returns:
         The page with the new tables.
     """
-    return _replace(before, BEGIN, text(params, cost, SIZES), END)
-
-
-def _replace(before: str, begin: str, part: str, end: str) -> str:
-    head, _, rest = before.partition(begin)
-    _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n\n{part}\n\n{end}{tail}"
+    return replace_part(before, BEGIN, text(params, cost, read_rows(before), SIZES), END)
 
 
 def run(parser: argparse.ArgumentParser, sizes: Sequence[int]) -> None:
@@ -333,19 +369,7 @@ def run(parser: argparse.ArgumentParser, sizes: Sequence[int]) -> None:
         parser.error(f"expected three or more rising numbers of images, received --run {' '.join(map(str, sizes))}")
     measured_growth = table({size: measure(size) for size in sizes})
     part = f"On {processor_name()}, {os.cpu_count()} cores. {measured_growth}"
-    PAGE.write_text(_replace(PAGE.read_text(encoding="utf-8"), RUN_BEGIN, part, RUN_END), encoding="utf-8")
-
-
-def _cell(amount: float, limit: float | None) -> str:
-    shown = _number(amount)
-    return f"**{shown}**" if limit is not None and amount > limit else shown
-
-
-def _number(amount: float) -> str:
-    if amount < 0.005:
-        return "0.00"
-    digits = 2 if amount < 1 else 1 if amount < 100 else 0
-    return f"{amount:,.{digits}f}"
+    PAGE.write_text(replace_part(PAGE.read_text(encoding="utf-8"), RUN_BEGIN, part, RUN_END), encoding="utf-8")
 
 
 def main() -> None:
@@ -363,13 +387,13 @@ def main() -> None:
     if arguments.run is not None:
         run(parser, arguments.run)
         return
-    images = arguments.images
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     cost = measured(MEASURED.read_text(encoding="utf-8"))
-    if images is None:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), params, cost), encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8")
+    if arguments.images is None:
+        PAGE.write_text(page(before, params, cost), encoding="utf-8")
     else:
-        print(text(params, cost, [images]))
+        print(text(params, cost, read_rows(before), [arguments.images]))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,14 @@ def test_the_counts_and_shares_are_right(splits: pd.DataFrame) -> None:
     assert table.loc[("virus", "test"), "images"] == 0
 
 
+def test_an_image_of_unknown_subtype_counts_in_its_class_alone(splits: pd.DataFrame) -> None:
+    splits.loc[splits["path"].isin(["a0", "a2"]), "subtype"] = None
+    table = tabulate_strata(splits).set_index(["label", "subtype", "split"])
+    assert table.loc[("NORMAL", "all", "train"), ["images", "patients"]].tolist() == [2, 1]
+    assert table.loc[("NORMAL", "normal", "train"), ["images", "patients"]].tolist() == [1, 1]
+    assert set(table.index.get_level_values("subtype")) == {"all", "normal", "virus", "bacteria"}
+
+
 def test_the_digest_names_the_assignment_and_not_the_order(splits: pd.DataFrame) -> None:
     digest = summarize_split(splits)["digest"]
     assert summarize_split(splits.sample(frac=1, random_state=0))["digest"] == digest

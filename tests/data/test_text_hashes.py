@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts
+from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts, number_texts
 
 
 def texts(*values: str | None) -> pd.Series:
@@ -34,3 +34,10 @@ def test_the_rows_of_texts_are_found_in_any_order() -> None:
     assert find_rows(column, texts("a", "c", "x", "a")).tolist() == [1, 0, -1, 1]
     assert find_rows(texts(), texts("a")).tolist() == [-1]
     assert find_rows(column, texts()).tolist() == []
+
+
+def test_equal_texts_have_one_number_each() -> None:
+    numbers = number_texts(texts("b", "a", "b", "c", "a"))
+    assert sorted(set(numbers.tolist())) == [0, 1, 2]
+    assert numbers[0] == numbers[2] != numbers[1] == numbers[4] != numbers[3] != numbers[0]
+    assert number_texts(texts()).tolist() == []

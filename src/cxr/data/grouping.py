@@ -77,16 +77,23 @@ def patient_groups(manifest: pd.DataFrame) -> pd.Series:
     Returns:
         For each row the smallest patient key of its group, with the manifest's index.
     """
-    codes, keys = pd.factorize(manifest["patient"], sort=True)
     pairs = []
     for column in ("sha256", "duplicate_group"):
-        rows = np.flatnonzero(are_known(manifest[column]))
+        rows = np.flatnonzero(are_known(manifest[column]) & are_known(manifest["patient"]))
         rows = rows[are_repeated(hash_texts(manifest[column])[rows])]
-        patients = pd.Series(codes[rows])
+        patients = manifest["patient"].iloc[rows].reset_index(drop=True)
         shared = manifest[column].iloc[rows].reset_index(drop=True)
-        pairs.append(np.column_stack([patients.groupby(shared).transform("first"), patients]))
-    groups = connect_pairs(len(keys), np.concatenate(pairs))
-    return pd.Series(keys[groups[codes]], index=manifest.index, name="patient").astype(manifest["patient"].dtype)
+        pairs.append(pd.DataFrame({"first": patients.groupby(shared).transform("first"), "patient": patients}))
+    united = pd.concat(pairs, ignore_index=True)
+    # Only patients that share an image are sorted: to number all patients takes a gigabyte for ten million images.
+    codes, keys = pd.factorize(pd.concat([united["first"], united["patient"]]), sort=True)
+    smallest = pd.Series(keys[connect_pairs(len(keys), codes.reshape(2, -1).T)], index=keys)
+    smallest = smallest[smallest != smallest.index]
+    groups = manifest["patient"].copy()
+    is_renamed = groups.isin(smallest.index).to_numpy(dtype=bool)
+    if is_renamed.any():
+        groups[is_renamed] = groups[is_renamed].map(smallest)
+    return groups
 
 
 def _counts_of_rows(counted: Numbers, group: Numbers) -> pd.arrays.IntegerArray:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.data.dataset import CLASSES
-from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts
+from cxr.data.text_hashes import are_known, are_repeated, find_rows, hash_texts, number_texts
 from cxr.errors import DataError
 from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.tables import digest_of_lines, write_table
@@ -29,6 +29,8 @@ TEST = "test"
 EXCLUDED = "excluded"
 USED_SPLITS: tuple[str, str, str] = (TRAIN, VALIDATION, TEST)
 """Splits that are used; ``"excluded"`` images are used for nothing."""
+
+_STRATUM = ["label", "subtype", "split"]
 
 SPLIT_COLUMNS = ("path", "sha256", "label", "subtype", "patient", "group", "split", "reason")
 
@@ -68,7 +70,9 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
     used = np.flatnonzero(splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted)
     rows = accepted[position[used]]
     del position, is_accepted, is_assigned, is_repeated
-    split_of_used = pd.Index(USED_SPLITS).get_indexer(pd.Index(splits["split"]))[used].astype(np.int8)
+    split_of_used = np.zeros(len(used), dtype=np.int8)
+    for number, split in enumerate(USED_SPLITS):
+        split_of_used[(splits["split"] == split).to_numpy(dtype=bool, na_value=False)[used]] = number
     for column in ("group", "patient", "sha256", "duplicate_group"):
         values, of_used = (splits["group"], used) if column == "group" else (manifest[column], rows)
         if len(names := _in_several_splits(values, of_used, split_of_used)):
@@ -108,10 +112,10 @@ def summarize_split(splits: pd.DataFrame) -> dict[str, Any]:
         one entry per label, subtype (``"all"`` for the class as a whole) and split: images, patients and
         share, the part of the stratum's used images that is in this split.
     """
-    used = splits[splits["split"].isin(USED_SPLITS)]
-    images = splits["split"].value_counts()
-    shares = {split: round(int(images.get(split, 0)) / len(used), 6) for split in USED_SPLITS} if len(used) else {}
-    patients = splits.groupby("split")["group"].nunique()
+    counts = _count_groups(_numbered(splits), ["split"]).set_index("split")
+    images, patients = counts["size"], counts["nunique"]
+    used = int(images.reindex(list(USED_SPLITS), fill_value=0).sum())
+    shares = {split: round(int(images.get(split, 0)) / used, 6) for split in USED_SPLITS} if used else {}
     excluded = splits.loc[splits["split"] == EXCLUDED, "reason"].value_counts()
     return {
         "digest": digest_of_lines(splits[["path", "sha256", "split"]], separator="\t", ending=""),
@@ -145,15 +149,10 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns label, subtype (``"all"``: the whole class), split, images, patients, share.
     """
-    used = splits.loc[splits["split"].isin(USED_SPLITS), ["label", "subtype", "split", "group"]]
-    used["group"] = pd.factorize(used["group"])[0]
-    whole_class = used.groupby(["label", "split"])["group"].agg(["size", "nunique"]).reset_index()
-    counts = pd.concat(
-        [
-            whole_class.assign(subtype="all"),
-            used.groupby(["label", "subtype", "split"])["group"].agg(["size", "nunique"]).reset_index(),
-        ]
-    )
+    numbered = _numbered(splits)
+    whole_class, of_subtype = (_count_groups(numbered, names) for names in (["label", "split"], _STRATUM))
+    counts = pd.concat([whole_class.assign(subtype="all"), of_subtype])
+    counts = counts[counts["split"].isin(USED_SPLITS)]
     rows: list[dict[str, Any]] = []
     for (label, subtype), stratum in counts.groupby(["label", "subtype"]):
         in_split = stratum.set_index("split")[["size", "nunique"]].reindex(list(USED_SPLITS), fill_value=0)
@@ -170,6 +169,43 @@ def tabulate_strata(splits: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=["label", "subtype", "split", "images", "patients", "share"])
+
+
+def _numbered(splits: pd.DataFrame) -> pd.DataFrame:
+    """Stratum and group of each row as numbers: 7 bytes for a row, and a copy of the texts takes 68."""
+    columns: dict[str, Any] = {name: splits[name].astype("category") for name in _STRATUM}
+    return pd.DataFrame({**columns, "group": number_texts(splits["group"])}, copy=False)
+
+
+def _count_groups(numbered: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Count the rows and the different groups that have the same texts in some columns; a missing text is none.
+
+    Args:
+        numbered: result of :func:`_numbered`.
+        names: names of the columns.
+
+    Returns:
+        These columns, ``size`` and ``nunique``, sorted by the texts.
+    """
+    texts = [numbered[name].cat.categories for name in names]
+    shape = [1 + len(categories) for categories in texts]
+    stratum = np.zeros(len(numbered), dtype=np.int64)
+    for name, length in zip(names, shape, strict=True):
+        stratum *= length
+        stratum += numbered[name].cat.codes.to_numpy()
+        stratum += 1  # 0 is a missing text
+    sizes = np.bincount(stratum, minlength=int(np.prod(shape)))
+    groups = int(numbered["group"].max()) + 1 if len(numbered) else 1
+    stratum *= groups
+    stratum += numbered["group"].to_numpy()
+    stratum.sort()
+    is_new = np.ones(len(stratum), dtype=bool)
+    is_new[1:] = stratum[1:] != stratum[:-1]
+    different = np.bincount(stratum[is_new] // groups, minlength=len(sizes))
+    places = np.unravel_index(np.arange(len(sizes)), shape)
+    rows = np.flatnonzero((sizes > 0) & np.all(places, axis=0))
+    columns = {name: categories[place[rows] - 1] for name, categories, place in zip(names, texts, places, strict=True)}
+    return pd.DataFrame({**columns, "size": sizes[rows], "nunique": different[rows]})
 
 
 def _in_several_splits(values: pd.Series, rows: NDArray[np.int64], split: NDArray[np.int8]) -> pd.Index:

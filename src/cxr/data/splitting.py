@@ -38,6 +38,9 @@ SHARED_WITH_TEST = "patient or picture also in the official test set"
 MANIFEST_COLUMNS = ("path", "sha256", "label", "subtype", "patient", "duplicate_group", "official_split")
 """Columns of the accepted images of a manifest that a split is made from."""
 
+_BLOCK = 2**16
+"""Rows whose groups are hashed at once."""
+
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +93,7 @@ def assign_splits(
         unsampled = rows.index[unassigned].difference(_sample_rows(rows[unassigned], sample, seed))
         rows.loc[unsampled, ["split", "reason"]] = [EXCLUDED, NOT_SAMPLED]
         unassigned = rows["split"] == ""
-    hashes = _hash_groups(rows.loc[unassigned, "group"], f"{seed}:")
+    hashes = _hash_groups(rows["group"], f"{seed}:")[unassigned.to_numpy(dtype=bool)]
     edges = [train, 1.0] if protocol == "official" else [train, train + validation, 1.0]
     splits_by_hash = np.minimum(np.searchsorted(edges, hashes, side="right"), len(edges) - 1)
     rows.loc[unassigned, "split"] = np.array(USED_SPLITS, dtype=object)[splits_by_hash]
@@ -138,10 +141,12 @@ def largest_deviation(splits: pd.DataFrame, ratios: Sequence[float], min_patient
 
 
 def _hash_groups(groups: pd.Series, prefix: str) -> NDArray[np.float64]:
-    """Hash of the group of each row, each group hashed once."""
-    codes, keys = pd.factorize(groups)
-    hashes = np.fromiter((unit_hash(f"{prefix}{key}") for key in keys), dtype=np.float64, count=len(keys))
-    return hashes[codes]
+    """Hash of the group of each row, by block: to number all groups takes a gigabyte for ten million rows."""
+    hashes = np.empty(len(groups))
+    for start in range(0, len(groups), _BLOCK):
+        codes, keys = pd.factorize(groups.iloc[start : start + _BLOCK])
+        hashes[start : start + _BLOCK] = np.array([unit_hash(f"{prefix}{key}") for key in keys])[codes]
+    return hashes
 
 
 def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:

@@ -60,6 +60,27 @@ def are_repeated(hashes: Hashes) -> NDArray[np.bool_]:
     return is_repeated
 
 
+def number_texts(texts: pd.Series) -> NDArray[np.int32]:
+    """Number different texts by their hashes, which takes a third of the memory of numbering the texts.
+
+    Args:
+        texts: ``n`` texts.
+
+    Returns:
+        int32 ``(n,)``: the same number for the same text, from 0.
+    """
+    hashes = hash_texts(texts)
+    order = np.argsort(hashes)
+    in_order = hashes[order]
+    del hashes
+    is_new = np.zeros(len(order), dtype=bool)
+    is_new[1:] = in_order[1:] != in_order[:-1]
+    del in_order
+    numbers = np.empty(len(order), dtype=np.int32)
+    numbers[order] = np.cumsum(is_new, dtype=np.int32)
+    return numbers
+
+
 def find_rows(texts: pd.Series, sought: pd.Series) -> NDArray[np.int64]:
     """Find the row of each text that is sought.
 

@@ -71,4 +71,5 @@ class Resplit(Step):
         )
         splits = assign_splits(manifest, **parameters)
         check_split(splits, manifest)
+        del manifest  # before the split is written
         write_split(splits, parameters, self.splits)

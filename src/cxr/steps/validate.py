@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from cxr.steps.shard_fields import ShardedStep
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr.images.raw_images import RawImages
 
 log = logging.getLogger(__name__)
@@ -174,7 +176,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         from cxr.data.checks.expectations import run_checks
         from cxr.data.checks.rules import CheckBounds
         from cxr.data.dataset import DatasetCard
-        from cxr.data.exploration.report import IMAGE_COLUMNS, LISTED_COLUMNS, write_report
+        from cxr.data.exploration.report import LISTED_COLUMNS, REPEATED_COLUMNS, write_report
         from cxr.data.manifest.builder import build_manifest, content_digest, read_manifest
 
         dataset_card = DatasetCard.read(self.data)
@@ -193,6 +195,9 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
         read = partial(read_manifest, self.manifest)
         digest = content_digest(read(("path", "sha256")))
 
+        def column(name: str) -> pd.Series[Any]:
+            return read((name,))[name]
+
         def take_statistics() -> BaselineStatistics:
             return BaselineStatistics.from_manifest(read(BASELINE_COLUMNS), dataset_card, digest)
 
@@ -202,7 +207,7 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             DriftLimits(self.drift_distance, self.drift_shares, self.drift_significance),
         )
         results = run_checks(
-            lambda name: read((name,))[name],
+            column,
             comparison,
             self.report / acceptance.DATA_DOCS_FOLDER,
             card=dataset_card,
@@ -218,11 +223,11 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             run_name=digest[:12],
         )
         acceptance.write_checks(results, digest, self.report)
-        card = acceptance.complete_card(dataset_card, read(("bytes",)))
+        card = acceptance.complete_card(dataset_card, column)
         write_report(
             self.report / EXPLORATION_FILE,
-            read(IMAGE_COLUMNS, where=[("status", "=", "accepted")]),
-            read((*IMAGE_COLUMNS, "sha256"), where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
+            partial(read, where=[("status", "=", "accepted")]),
+            read(REPEATED_COLUMNS, where=[("status", "=", "accepted"), ("duplicate_group", "!=", "")]),
             read(LISTED_COLUMNS, where=[("status", "!=", "accepted")]),
             images,
             card,
@@ -232,11 +237,10 @@ class Validate(TrackingStep, ShardedStep, InspectionStep):
             max_pixels=self.image_limits.options.max_pixels,
             seed=self.seed,
         )
-        manifest = read(acceptance.SUMMARY_COLUMNS)
-        acceptance.write_summary(manifest, digest, card, self.manifest)
+        acceptance.write_summary(column, digest, card, self.manifest)
         outputs = (self.manifest, self.report)
-        acceptance.stop_if_rejected(results, manifest, outputs, self.rejected, self._publish_rejection)
-        acceptance.log_outcome(results, manifest)
+        acceptance.stop_if_rejected(results, column, outputs, self.rejected, self._publish_rejection)
+        acceptance.log_outcome(results, column)
         if self.accept_drift or not comparison.drifted:
             take_statistics().write(self.baseline)
 

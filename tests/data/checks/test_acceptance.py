@@ -37,9 +37,9 @@ def nowhere(checks: str) -> str:
     "harmless", [result("warning"), result("critical", True), result("critical", None), result("off", None)]
 )
 def test_only_a_failed_critical_check_stops(harmless: CheckResult, tmp_path: Path) -> None:
-    stop_if_rejected([harmless], manifest(), [], tmp_path / "rejected", nowhere)
+    stop_if_rejected([harmless], manifest().__getitem__, [], tmp_path / "rejected", nowhere)
     with pytest.raises(DataError):
-        stop_if_rejected([harmless, result()], manifest(), [], tmp_path / "rejected", nowhere)
+        stop_if_rejected([harmless, result()], manifest().__getitem__, [], tmp_path / "rejected", nowhere)
 
 
 def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) -> None:
@@ -49,7 +49,9 @@ def test_the_error_names_files_with_reasons_and_where_to_look(tmp_path: Path) ->
     report.mkdir()
     (report / "exploration.html").write_text("page")
     with pytest.raises(DataError) as error:
-        stop_if_rejected([result(paths=MAX_LISTED_FILES + 5)], frame, [report], tmp_path / "rejected", nowhere)
+        stop_if_rejected(
+            [result(paths=MAX_LISTED_FILES + 5)], frame.__getitem__, [report], tmp_path / "rejected", nowhere
+        )
     message = str(error.value)
     assert "- refused: No file is refused: expected none, received some" in message
     assert f"{frame.loc[0, 'path']}: cmyk, received mode=CMYK" in message
@@ -72,13 +74,13 @@ def test_the_error_names_the_place_to_which_the_reports_were_published(tmp_path:
     report.mkdir()
     write_checks([result()], "abc", report)
     with pytest.raises(DataError, match=r"index\.html, and at the library\."):
-        stop_if_rejected([result()], manifest(), [report], tmp_path / "rejected", publish)
+        stop_if_rejected([result()], manifest().__getitem__, [report], tmp_path / "rejected", publish)
     assert "1 critical check" in published[0]
 
 
 def test_acceptance_removes_the_reports_of_an_earlier_rejection(tmp_path: Path) -> None:
     (tmp_path / "rejected").mkdir()
-    stop_if_rejected([result("warning")], manifest(), [], tmp_path / "rejected", nowhere)
+    stop_if_rejected([result("warning")], manifest().__getitem__, [], tmp_path / "rejected", nowhere)
     assert not (tmp_path / "rejected").exists()
 
 
@@ -86,7 +88,7 @@ def test_the_summary_counts_accepted_images_and_lists_the_others(tmp_path: Path)
     frame = manifest(20, 30)
     frame.loc[0, ["status", "problem", "detail"]] = ["quarantined", "empty", "received 0 bytes"]
     frame.loc[1, "problem"] = "colour"
-    write_summary(frame, "d" * 64, CARD, tmp_path)
+    write_summary(frame.__getitem__, "d" * 64, CARD, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["digest"] == "d" * 64
     assert (summary["files"], summary["accepted"], summary["patients"]) == (50, 49, 49)
@@ -104,14 +106,14 @@ def test_checks_are_stored_with_all_their_files(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_card_is_counted_and_a_card_is_kept() -> None:
     frame = manifest()
-    completed = complete_card(DatasetCard("folder", "patients", "unknown", 0, 0, "unknown"), frame)
+    completed = complete_card(DatasetCard("folder", "patients", "unknown", 0, 0, "unknown"), frame.__getitem__)
     assert (completed.images, completed.bytes) == (50, int(frame["bytes"].sum()))
-    assert complete_card(CARD, frame) == CARD
+    assert complete_card(CARD, frame.__getitem__) == CARD
 
 
 def test_files_left_out_and_warnings_are_logged_but_no_check_that_was_not_run(caplog: pytest.LogCaptureFixture) -> None:
     frame = manifest()
     frame.loc[:2, ["status", "problem"]] = ["quarantined", "truncated"]
-    log_outcome([result("warning"), result("off", None)], frame)
+    log_outcome([result("warning"), result("off", None)], frame.__getitem__)
     assert "3 files left out (3 truncated)" in caplog.text
     assert caplog.text.count("warning: refused: expected none, received some") == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr.data.checks.measurement import Column
 from cxr.data.checks.rules import CheckResult
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
@@ -23,62 +24,51 @@ QUARANTINE_FILE = "quarantine.csv"
 DATA_DOCS_FOLDER = "data_docs"
 MAX_LISTED_FILES = 20
 """Offending files that an error message names; all of them are in ``checks.json``."""
-SUMMARY_COLUMNS = (
-    "path",
-    "status",
-    "problem",
-    "detail",
-    "bytes",
-    "patient",
-    "label",
-    "subtype",
-    "official_split",
-)
-"""Columns of a manifest that are counted, and listed of the files that are left out."""
 
 
-def complete_card(card: DatasetCard, manifest: pd.DataFrame) -> DatasetCard:
+def complete_card(card: DatasetCard, column: Column) -> DatasetCard:
     """Add the counts that are unknown for a folder without a card.
 
     Args:
         card: card of the data set.
-        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
+        column: reads a column of the manifest: one row per file.
 
     Returns:
         The card with the number of files and their bytes, where they were unknown.
     """
     if card.images:
         return card
-    return replace(card, images=len(manifest), bytes=int(manifest["bytes"].fillna(0).sum()))
+    sizes = column("bytes")
+    return replace(card, images=len(sizes), bytes=int(sizes.fillna(0).sum()))
 
 
-def write_summary(manifest: pd.DataFrame, digest: str, card: DatasetCard, folder: Path) -> None:
+def write_summary(column: Column, digest: str, card: DatasetCard, folder: Path) -> None:
     """Write the card, the counts (``summary.json``) and the files left out (``quarantine.csv``).
 
     The outcome of the checks is not part of it: a changed severity changes no image, so no later step has to run
     again.
 
     Args:
-        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
+        column: reads a column of the manifest, one at a time.
         digest: content version of the data.
         card: card of the data set.
         folder: an existing folder.
     """
     card.write(folder)
-    accepted = manifest.loc[manifest["status"] == "accepted", ["patient", "label", "subtype", "official_split"]]
-    left_out = manifest.loc[manifest["status"] != "accepted", ["path", "problem", "detail", "status"]]
+    is_accepted = column("status") == "accepted"
+    left_out = pd.DataFrame({name: column(name)[~is_accepted] for name in ("path", "problem", "detail", "status")})
     left_out.to_csv(folder / QUARANTINE_FILE, index=False)
     summary: dict[str, Any] = {
         "digest": digest,
         "name": card.name,
         "kind": card.kind,
-        "files": len(manifest),
-        "accepted": len(accepted),
-        "patients": int(accepted["patient"].nunique()),
-        "labels": _count_values(accepted["label"]),
-        "subtypes": _count_values(accepted["subtype"]),
-        "official_splits": _count_values(accepted["official_split"]),
-        "problems": _count_values(manifest.loc[manifest["problem"] != "", "problem"]),
+        "files": len(is_accepted),
+        "accepted": int(is_accepted.sum()),
+        "patients": int(column("patient")[is_accepted].nunique()),
+        "labels": _count_values(column("label")[is_accepted]),
+        "subtypes": _count_values(column("subtype")[is_accepted]),
+        "official_splits": _count_values(column("official_split")[is_accepted]),
+        "problems": _count_values(column("problem")),
         "left_out": left_out["path"].tolist(),
     }
     write_json(folder / SUMMARY_FILE, summary)
@@ -98,7 +88,7 @@ def write_checks(results: Sequence[CheckResult], digest: str, folder: Path) -> N
 
 def stop_if_rejected(
     results: Sequence[CheckResult],
-    manifest: pd.DataFrame,
+    column: Column,
     outputs: Sequence[Path],
     rejected: Path,
     publish: Callable[[str], str],
@@ -107,7 +97,7 @@ def stop_if_rejected(
 
     Args:
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
-        manifest: one row per file, with :data:`SUMMARY_COLUMNS`, for the reasons.
+        column: reads a column of the manifest, for the reasons.
         outputs: folders whose files are copied if the data are rejected.
         rejected: folder for the copies; removed if the data are accepted.
         publish: called with the text of the failed checks after the copies are in place; copies the reports to a place
@@ -123,8 +113,9 @@ def stop_if_rejected(
         return
     for folder in outputs:
         shutil.copytree(folder, rejected, dirs_exist_ok=True)
-    faulty = manifest[manifest["problem"] != ""]
-    reasons = dict(zip(faulty["path"], faulty["problem"] + ", " + faulty["detail"], strict=True))
+    is_faulty = column("problem") != ""
+    path, problem, detail = (column(name)[is_faulty] for name in ("path", "problem", "detail"))
+    reasons = dict(zip(path, problem + ", " + detail, strict=True))
     checks = f"the data were rejected by {len(failed)} critical check{'s' if len(failed) > 1 else ''}:\n" + "\n".join(
         _describe_failure(result, reasons) for result in failed
     )
@@ -138,15 +129,16 @@ def stop_if_rejected(
     )
 
 
-def log_outcome(results: Sequence[CheckResult], manifest: pd.DataFrame) -> None:
+def log_outcome(results: Sequence[CheckResult], column: Column) -> None:
     """Log what was left out of accepted data, and which warnings there are.
 
     Args:
         results: outcomes of :func:`cxr.data.checks.expectations.run_checks`.
-        manifest: one row per file, with :data:`SUMMARY_COLUMNS`.
+        column: reads a column of the manifest.
     """
-    problems = manifest.loc[manifest["status"] != "accepted", "problem"]
-    log.info("%d of %d files accepted", len(manifest) - len(problems), len(manifest))
+    is_accepted = column("status") == "accepted"
+    problems = column("problem")[~is_accepted]
+    log.info("%d of %d files accepted", int(is_accepted.sum()), len(is_accepted))
     if len(problems):
         counts = ", ".join(f"{count} {problem}" for problem, count in problems.value_counts().items())
         log.warning("%d files left out (%s): %s lists each with its reason", len(problems), counts, QUARANTINE_FILE)

@@ -25,6 +25,9 @@ FILE_FACTS: dict[str, str] = {
 }
 """Column to its name in reports."""
 
+SHORTCUT_COLUMNS = ("label", "patient", "mode", *(name for name in FILE_FACTS if name != "colour_mode"))
+"""Columns of a manifest that the facts are taken from."""
+
 CAUTION_AUROC = 0.6
 """AUROC from which a fact is called a shortcut."""
 
@@ -41,8 +44,7 @@ def shortcut_aurocs(images: pd.DataFrame, *, seed: int) -> pd.Series[float]:
     """Measure how well each fact, and all together, predict the label.
 
     Args:
-        images: accepted images, with ``label``, ``patient``, ``bytes``, ``width``, ``height``, ``mean``,
-            ``std`` and ``mode``.
+        images: accepted images, with :data:`SHORTCUT_COLUMNS`.
         seed: seed of the draw of :data:`MAX_IMAGES` images, of the folds and of the classifiers.
 
     Returns:

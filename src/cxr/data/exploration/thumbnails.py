@@ -18,6 +18,9 @@ from cxr.images.reading_options import VALIDATED
 MAX_THUMBNAIL_SIDE = 208
 """Longest side of a thumbnail, in pixels: sharp on a phone, about 6 KB."""
 
+CAPTION_COLUMNS = ("path", "patient", "official_split")
+"""Columns of a manifest that a thumbnail is made and captioned from."""
+
 _QUALITY = 82
 _AVERAGE_SIDE = 160
 

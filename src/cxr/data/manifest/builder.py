@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cxr.data.dataset import CLASSES, NORMAL, OFFICIAL_SPLITS, SUBTYPES
 from cxr.data.manifest.copies import count_copies
 from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
+from cxr.data.manifest.file_names import FileNames
 from cxr.data.manifest.inspection import ImageInspection
 from cxr.data.manifest.listing import parse_folder
 from cxr.data.manifest.patients import ImageName, PatientRow, parse_kermany_name, read_patients
@@ -121,8 +122,8 @@ def build_manifest(
         DataError: if ``patients.csv`` is wrong.
     """
     actions = _complete_policy(policy, naming)
-    names = sorted(images.names(), key=utf8_name)  # only names that are not UTF-8 change the order
-    if not names:
+    names = FileNames(sorted(images.names(), key=utf8_name))  # only names that are not UTF-8 change the order
+    if not len(names):
         folders = " and ".join(CLASSES)
         raise SourceError(
             f"expected images in folders {folders}, received data={images.folder} without any; run `cxr fetch`"
