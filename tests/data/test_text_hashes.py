@@ -32,6 +32,8 @@ def test_an_empty_and_a_missing_text_are_unknown() -> None:
 def test_the_rows_of_texts_are_found_in_any_order() -> None:
     column = texts("c", "a", "b")
     assert find_rows(column, texts("a", "c", "x", "a")).tolist() == [1, 0, -1, 1]
+    assert find_rows(column, texts("c", "a", "b")).tolist() == [0, 1, 2]
+    assert find_rows(column, texts("c", "a", None)).tolist() == [0, 1, -1]
     assert find_rows(texts(), texts("a")).tolist() == [-1]
     assert find_rows(column, texts()).tolist() == []
 

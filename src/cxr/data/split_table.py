@@ -69,7 +69,7 @@ def check_split(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
 
     used = np.flatnonzero(splits["split"].isin(USED_SPLITS).to_numpy(dtype=bool) & is_accepted)
     rows = accepted[position[used]]
-    del position, is_accepted, is_assigned, is_repeated
+    del accepted, position, is_accepted, is_assigned, is_repeated
     split_of_used = np.zeros(len(used), dtype=np.int8)
     for number, split in enumerate(USED_SPLITS):
         split_of_used[(splits["split"] == split).to_numpy(dtype=bool, na_value=False)[used]] = number

@@ -25,9 +25,10 @@ def hash_texts(texts: pd.Series) -> Hashes:
     Returns:
         uint64 ``(n,)``.
     """
-    blocks = range(0, len(texts), _BLOCK)
-    hashes = [pd.util.hash_array(texts.iloc[start : start + _BLOCK].to_numpy(object)) for start in blocks]
-    return np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
+    hashes = np.empty(len(texts), dtype=np.uint64)
+    for start in range(0, len(texts), _BLOCK):
+        hashes[start : start + _BLOCK] = pd.util.hash_array(texts.iloc[start : start + _BLOCK].to_numpy(object))
+    return hashes
 
 
 def are_known(texts: pd.Series) -> NDArray[np.bool_]:
@@ -91,6 +92,8 @@ def find_rows(texts: pd.Series, sought: pd.Series) -> NDArray[np.int64]:
     Returns:
         int64 ``(m,)``: position in ``texts``; -1 for a text that is not there.
     """
+    if texts.array.equals(sought.array):
+        return np.arange(len(texts))  # the usual case needs no search
     hashes, sought_hashes = hash_texts(texts), hash_texts(sought)
     if not len(hashes):
         return np.full(len(sought), -1)
