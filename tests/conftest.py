@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a fifth of the time, tests wait for servers, browsers and clocks."""
-    from cxr.serving.rest.cpu import available_cores
+    from cxr.cpu import available_cores
 
     return available_cores() + 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cxr.cpu import available_cores
 from cxr.data.dataset import NORMAL
 from cxr.data.grouping import patient_groups
 from cxr.data.label_table import LabelledImage
@@ -91,7 +91,7 @@ def predict_labelled_images(
     predictor, reference = model.predictor, model.reference
     files = {file.path: file for file in source.files}
     read = partial(_read_image, source, predictor.recipes, reference, options)
-    threads = workers or source.workers or os.cpu_count() or 1
+    threads = workers or source.workers or available_cores()
     items = ((files[image.path],) for image in images)
     prepared = map_in_order(read, items, threads, max_pending=max(2 * threads, batch_size))
     facts: list[dict[str, object]] = []

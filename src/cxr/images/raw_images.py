@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from cxr.cpu import available_cores
 
 
 class RawImages(ABC):
@@ -36,7 +37,7 @@ class RawImages(ABC):
     @property
     def workers(self) -> int:
         """Number of threads that suits the reading of images."""
-        return os.cpu_count() or 1
+        return available_cores()
 
     @abstractmethod
     def names(self) -> list[str]:

@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 
+from cxr.cpu import available_cores
 from cxr.images.reading_options import ReadingOptions
 from cxr.images.sandbox import SandboxedDecoder
 from cxr.images.strict_decoding import DecodedImage
@@ -36,7 +37,7 @@ def decode_in_sandbox(data: bytes, options: ReadingOptions) -> DecodedImage:
     with _lock:
         if key not in _decoders:
             decoder = SandboxedDecoder(
-                processes=os.cpu_count() or 1, seconds=SECONDS, max_bytes=_ANY_SIZE, options=options
+                processes=available_cores(), seconds=SECONDS, max_bytes=_ANY_SIZE, options=options
             )
             atexit.register(decoder.close)
             _decoders[key] = decoder

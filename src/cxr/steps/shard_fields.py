@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
+from cxr.cpu import available_cores
 from cxr.errors import MissingInputError
 from cxr.images.shards import Shard
 from cxr.steps.base import Step
@@ -92,7 +92,7 @@ class ShardedStep(Step):
 
     def threads_of_shard(self, workers: int | None) -> int:
         """Threads of each process: as many as were asked for, or a share of the cores."""
-        return workers or max(1, (os.cpu_count() or 1) // self.shards)
+        return workers or max(1, available_cores() // self.shards)
 
 
 def open_shard_cache(results: Path, shard: Shard, cache: Path) -> ResultCache:

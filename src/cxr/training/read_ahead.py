@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import keras
 
+from cxr.cpu import available_cores
 from cxr.training.batches import Batches
 
-LOADER_THREADS = min(8, max(2, os.cpu_count() or 1))
+LOADER_THREADS = min(8, max(2, available_cores()))
 """Number of threads that make batches while the network computes; OpenCV and NumPy release Python's lock."""
 
 

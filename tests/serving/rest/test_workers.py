@@ -18,7 +18,6 @@ import pytest
 
 from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
-from cxr.serving.rest.cpu import available_cores
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -165,15 +164,3 @@ def test_a_failing_start_gives_one_error_and_its_exit_status(
     result = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert result.returncode == status, result.stderr
     assert message in result.stderr and "Traceback" not in result.stderr
-
-
-def test_a_container_counts_its_cpu_limit(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text("max 100000\n")
-    cores = available_cores(quota)
-    assert cores == len(os.sched_getaffinity(0))
-    quota.write_text("100000 100000\n")
-    assert available_cores(quota) == 1
-    quota.write_text("50000 100000\n")
-    assert available_cores(quota) == 1, "never less than one"
-    assert available_cores(tmp_path / "missing") == cores

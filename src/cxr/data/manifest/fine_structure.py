@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cxr.cpu import available_cores
+
 FINE_STRUCTURE_SIDE = 64
 
 _BLUR = 3.0
@@ -57,7 +59,7 @@ class FineStructures:
         self._load = load
         self._is_computed = np.zeros(count, dtype=bool)
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115 - closed by __exit__
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count())
+        self._pool = ThreadPoolExecutor(workers or available_cores())
         self._bar = tqdm(total=0, desc="near duplicates", unit="image", disable=None if progress else True)
 
     def __enter__(self) -> Self:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from cxr.cpu import available_cores
 from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS, PNEUMONIA, SUBTYPES, DatasetCard
 from cxr.data.phantom.anatomy import Anatomy, Pose
 from cxr.data.phantom.canvas import Canvas
@@ -109,7 +110,7 @@ def draw_dataset(folder: Path, *, images: int, seed: int, workers: int | None = 
         directory.mkdir(parents=True, exist_ok=True)
 
     draw = partial(_draw_to_file, folder, seed)
-    count = workers or os.cpu_count() or 1
+    count = workers or available_cores()
     with ExitStack() as stack:
         if count == 1:
             results: Iterator[tuple[int, dict[str, object]]] = map(draw, plans)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
+from cxr.cpu import available_cores
 from cxr.errors import ImageError
 from cxr.files import utf8_name
 from cxr.images.decoding import decode_image
@@ -84,7 +84,7 @@ def read_in_batches(
     Raises:
         SourceError: if the source fails.
     """
-    threads = workers or source.workers or os.cpu_count() or 1
+    threads = workers or source.workers or available_cores()
     read = partial(_read_file, source, recipes, reference, options, answer_files)
     # One batch is prepared while the network predicts for the batch before it.
     prepared = map_in_order(read, ((file,) for file in files), threads, max_pending=max(2 * threads, batch_size))

@@ -17,10 +17,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from cxr.cpu import available_cores, thread_limits
 from cxr.errors import ServiceError
 from cxr.files import scratch_folder
 from cxr.serving.addresses import address_error
-from cxr.serving.rest.cpu import available_cores, thread_limits
 from cxr.serving.rest.settings import METRICS_FOLDER_VARIABLE, ServiceSettings
 from cxr.serving.rest.worker import CLOSED, READY, WAKE, StartFailure, StopRequest, run_worker
 

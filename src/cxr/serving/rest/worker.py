@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr.cpu import available_cores
 from cxr.errors import CxrError
-from cxr.serving.rest.cpu import available_cores
 from cxr.serving.rest.settings import ServiceSettings
 from cxr.tracking.store import Store
 

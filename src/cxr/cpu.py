@@ -1,4 +1,4 @@
-"""The CPU cores that this process may use, and their division among the workers of a service."""
+"""The CPU cores that this process may use, and their division among processes."""
 
 from __future__ import annotations
 
