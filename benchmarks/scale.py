@@ -22,7 +22,7 @@ from page_parts import replace_part, show_amount
 from row_figures import RowFigures, read_rows, rows_of_step
 
 from cxr.data.fetching.kermany import COUNTS, KAGGLE_BYTES
-from cxr.data.manifest.fine_structure import FINE_STRUCTURE_SIDE
+from cxr.data.manifest.fine_structure import BYTES_ON_DISK
 from cxr.data.manifest.hash_neighbours import count_comparisons, divide_hash
 from cxr.images.recipes import recipe_named
 from cxr.kubeflow.components import component_images
@@ -183,9 +183,9 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFig
             hours("validate", cores=1),
         ),
         Row(
-            "validate: compare near pairs, on one core",
+            "validate: compare near pairs",
             lambda n: n * n / 2 * share * compare_pair / 3600,
-            hours("validate", cores=1),
+            hours("validate"),
         ),
         Row("validate: rows, checks and reports, on one core", in_hours(validate[0]), hours("validate", cores=1)),
         Row("resplit, on one core", in_hours(resplit[0]), hours("resplit", cores=1)),
@@ -253,7 +253,7 @@ def tables(params: Mapping[str, Any], cost: Mapping[str, float], figures: RowFig
             ),
             Row(
                 "validate: thumbnails of images in near pairs, at most",
-                lambda n: n * 2 * FINE_STRUCTURE_SIDE**2 / GIGABYTE,
+                lambda n: n * BYTES_ON_DISK / GIGABYTE,
             ),
             Row(f"cluster: raw images copied to {tasks} tasks, as a folder", lambda n: tasks * n * raw / GIGABYTE),
             Row(

@@ -27,12 +27,11 @@ def bare_environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_the_data_steps_run(tmp_path: Path, bare_environment: dict[str, str], phantom_folder: Path) -> None:
+def test_the_data_steps_run(tmp_path: Path, bare_environment: dict[str, str]) -> None:
     folder = tmp_path / "mein Röntgen-Projekt"
     folder.mkdir()
-    shutil.copytree(phantom_folder, tmp_path / "phantoms")
     for arguments in (
-        "fetch --source ../phantoms --expect any --data data",
+        "fetch --source phantom --phantom_images 60 --data data",
         "validate --data data --manifest manifest --report report",
         "resplit --manifest manifest --splits splits",
     ):

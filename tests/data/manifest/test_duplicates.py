@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cxr.data.grouping import connect_pairs
-from cxr.data.manifest.duplicates import find_near_duplicates
-from cxr.data.manifest.fine_structure import fine_structure
+from cxr.data.manifest.duplicates import MIN_CORRELATION, find_near_duplicates
+from cxr.data.manifest.fine_structure import fine_structure, low_frequencies
 from cxr.data.manifest.hash_neighbours import near_pairs, read_codes
 from cxr.images.decoding import decode_grey
 from cxr.images.perceptual_hash import perceptual_hash
@@ -40,6 +40,20 @@ def test_a_changed_copy_is_the_same_image(change: str) -> None:
     images = [bad_images.draw_image(seed) for seed in range(20)]
     images.append(changed_copies(images[7])[change])
     assert find_pairs(images) == [(7, 20)]
+
+
+def test_low_frequencies_bound_every_correlation_and_tell_most_images_apart() -> None:
+    images = [bad_images.draw_image(seed) for seed in range(12)]
+    images += [copy for image in images[:4] for copy in changed_copies(image).values()]
+    images += [np.zeros((80, 80), dtype=np.uint8)]
+    structures = [fine_structure(image) for image in images]
+    low = np.stack([low_frequencies(structure) for structure in structures])
+    vectors = np.stack(structures).astype(np.float64)
+    correlations, bounds = vectors @ vectors.T, low.astype(np.float64) @ low.T
+    assert (bounds >= correlations - 1e-5).all()
+    assert (correlations[:12, 12:-1] >= MIN_CORRELATION).any(), "copies are among the pairs"
+    different = ~np.eye(12, dtype=bool)
+    assert (bounds[:12, :12][different] < MIN_CORRELATION).mean() > 0.9
 
 
 def test_images_with_the_same_coarse_structure_are_not_the_same() -> None:

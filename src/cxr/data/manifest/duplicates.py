@@ -17,6 +17,8 @@ Kermany set, the most similar pair reaches 0.85 and the next one 0.79."""
 
 _BLOCK = 2**16
 """Candidates in memory at once."""
+_ROUNDING = 1e-3
+"""Far more than the rounding of a bound."""
 _STRUCTURES = 512
 """Images, and pairs of images, whose fine structures are in memory at once: 8 MiB for 512 of them as float32."""
 
@@ -102,8 +104,9 @@ def _products(
 
 
 def _confirm(pairs: Pairs, structures: FineStructures, correlation: float) -> list[tuple[int, int]]:
-    """The pairs whose fine structures correlate."""
+    """The pairs whose fine structures correlate. Those that cannot, by their low frequencies, are left out first."""
     confirmed: list[tuple[int, int]] = []
+    pairs = pairs[structures.correlation_bounds(pairs) >= correlation - _ROUNDING]
     for start in range(0, len(pairs), _STRUCTURES):
         block = pairs[start : start + _STRUCTURES]
         images, rows = np.unique(block, return_inverse=True)
