@@ -12,7 +12,7 @@ from pydantic import Field
 from cxr.errors import DataError, MissingInputError, ParameterError
 from cxr.files import NETWORK_FILE
 from cxr.steps.base import Positional, Step
-from cxr.steps.pipeline_folders import ManifestFolder, RecipeFolders, SplitFolder
+from cxr.steps.folder_fields import ManifestFolder, RecipeFolders, SplitFolder
 from cxr.steps.preprocess import Preprocess
 from cxr.steps.train import Train
 

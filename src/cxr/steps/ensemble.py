@@ -11,7 +11,7 @@ from pydantic import Field
 from cxr.steps.base import TRAIN_IMAGE, Output
 from cxr.steps.evaluate import Evaluate
 from cxr.steps.evaluation_fields import EvaluationStep
-from cxr.steps.pipeline_folders import EvaluationFolders, ModelFolders, TransferFolder
+from cxr.steps.folder_fields import EvaluationFolders, ModelFolders, TransferFolder
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from cxr.files import SPLITS_FILE
 from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
 from cxr.steps.evaluation_fields import EvaluationStep
-from cxr.steps.pipeline_folders import PreparedFolder, SplitFolder
+from cxr.steps.folder_fields import PreparedFolder, SplitFolder
 from cxr.tables import read_table
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import TRAIN_IMAGE, Input, Output
-from cxr.steps.pipeline_folders import ManifestFolder, PreparedFolder, SplitFolder
+from cxr.steps.folder_fields import ManifestFolder, PreparedFolder, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 from cxr.tables import read_table
 

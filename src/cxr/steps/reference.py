@@ -12,7 +12,7 @@ from cxr.files import SPLITS_FILE, read_json, write_json
 from cxr.images.shards import Shard
 from cxr.steps.base import DATA_IMAGE, Input, Output, Step
 from cxr.steps.cache_fields import CachingStep
-from cxr.steps.pipeline_folders import SplitFolder
+from cxr.steps.folder_fields import SplitFolder
 from cxr.steps.shard_fields import ShardedStep
 from cxr.tables import read_table
 

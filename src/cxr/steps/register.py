@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cxr.steps.base import Input, Output
-from cxr.steps.pipeline_folders import EvaluationFolders, ModelFolders, TransferFolder
+from cxr.steps.folder_fields import EvaluationFolders, ModelFolders, TransferFolder
 from cxr.steps.registration_fields import RegistrationStep
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from cxr.files import MANIFEST_FILE
 from cxr.steps.base import DATA_IMAGE, Output, Step
-from cxr.steps.pipeline_folders import ManifestFolder
+from cxr.steps.folder_fields import ManifestFolder
 from cxr.tables import read_table
 
 

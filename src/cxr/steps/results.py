@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.steps.base import Input, Step, WorkingFolder
-from cxr.steps.pipeline_folders import TransferFolder
+from cxr.steps.folder_fields import TransferFolder
 
 
 class Results(Step):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from cxr.steps.base import Output, WorkingFolder
-from cxr.steps.pipeline_folders import ManifestFolder, PreparedFolder, SplitFolder
+from cxr.steps.folder_fields import ManifestFolder, PreparedFolder, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from cxr.errors import ParameterError
 from cxr.freed_memory import keep_freed_memory
 from cxr.steps.base import Output, WorkingFolder
-from cxr.steps.pipeline_folders import ManifestFolder, RecipeFolders, SplitFolder
+from cxr.steps.folder_fields import ManifestFolder, RecipeFolders, SplitFolder
 from cxr.steps.tracking_fields import TrackingStep
 from cxr.steps.train import Train
 from cxr.steps.training_fields import WITHOUT_EFFECT

@@ -34,11 +34,11 @@ REQUIREMENTS: tuple[tuple[str, ...], ...] = (
 )
 """Packages that a version needs to predict, each with the names under which it may be installed."""
 PACKAGE = (
-    "__init__.py", "errors.py", "files.py",
+    "__init__.py", "cpu.py", "errors.py", "files.py",
     "data/__init__.py", "data/dataset.py",
     "evaluation/__init__.py", "evaluation/calibration.py", "evaluation/metrics.py",
     "images",
-    "inference/__init__.py", "inference/predictor.py", "inference/reference",
+    "inference/__init__.py", "inference/image_input.py", "inference/predictor.py", "inference/reference",
     "models/__init__.py", "models/metadata.py", "models/prediction_sets.py", "models/stored_files.py",
 )  # fmt: skip
 """Parts of this package that a version carries: all that prediction imports. A server needs one request per file."""
