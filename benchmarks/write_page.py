@@ -26,6 +26,7 @@ SCRIPTS = (
     "archive.py",
     "serving.py",
     "export.py",
+    "runtimes.py",
     "sandbox.py",
     "augmentation.py",
     "feeding.py",
@@ -46,12 +47,13 @@ def main() -> None:
     sections = {match[1]: match[0].strip() for match in re.finditer(r"## `(\w+\.py)`.*?(?=\n## |\Z)", page, re.DOTALL)}
     for name in scripts:
         script = FOLDER / name
-        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=True)
         title = (compile(script.read_text(encoding="utf-8"), name, "exec").co_consts[0]).splitlines()[0]
         device = f"{processor_name()}, {os.cpu_count()} cores"
         sections[name] = f"## `{name}`\n\n{title}\n\nOn {device}:\n\n```\n{done.stdout.strip()}\n```"
-    body = "\n\n".join(sections[name] for name in SCRIPTS if name in sections)
-    PAGE.write_text(f"{HEAD}\n{body}\n", encoding="utf-8")
+        # After each one: a script that fails loses nothing of the others.
+        body = "\n\n".join(sections[name] for name in SCRIPTS if name in sections)
+        PAGE.write_text(f"{HEAD}\n{body}\n", encoding="utf-8")
     subprocess.run([sys.executable, str(FOLDER / "scale.py")], check=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxr.lineage.dvc_recovery import COPIES
+from support.dvc_locks import cut_off
 from support.make_checkout import make, write_checkout
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -31,21 +32,21 @@ def test_the_lock_of_the_last_success_is_put_back(checkout: Path, target: str) -
     assert process.returncode == 0, process.stderr
     whole = (checkout / "dvc.lock").read_bytes()
     assert (checkout / COPIES / "dvc.lock").read_bytes() == whole
-    (checkout / "dvc.lock").write_bytes(whole[:9000])
+    (checkout / "dvc.lock").write_bytes(cut_off(whole))
     (checkout / ".dvc" / "tmp" / "rwlock").write_bytes(b"")
     process = make(checkout, target)
     assert process.returncode == 0, process.stderr
     assert "dvc.lock was cut off" in process.stderr and "rwlock was cut off" in process.stderr
     assert (checkout / "seen.lock").read_bytes() == whole, "dvc reads the whole lock"
     assert "rwlock" not in (checkout / "seen").read_text().split()
-    assert (checkout / COPIES / "dvc.lock.cut-off").read_bytes() == whole[:9000]
+    assert (checkout / COPIES / "dvc.lock.cut-off").read_bytes() == cut_off(whole)
 
 
 def test_dvc_does_not_run_where_nothing_whole_is_left(checkout: Path) -> None:
-    cut_off = (checkout / "dvc.lock").read_bytes()[:9000]
-    (checkout / "dvc.lock").write_bytes(cut_off)
+    remains = cut_off((checkout / "dvc.lock").read_bytes())
+    (checkout / "dvc.lock").write_bytes(remains)
     process = make(checkout, "repro")
     assert process.returncode != 0
     assert "run `rm dvc.lock` and then `dvc repro`" in process.stderr and "Traceback" not in process.stderr
     assert not (checkout / "seen.lock").exists()
-    assert (checkout / "dvc.lock").read_bytes() == cut_off
+    assert (checkout / "dvc.lock").read_bytes() == remains

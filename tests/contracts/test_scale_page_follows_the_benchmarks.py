@@ -60,7 +60,7 @@ def test_the_page_holds_what_the_script_writes(scale, params, cost):
 def test_near_pairs_grow_with_the_square_and_the_rest_in_proportion(scale, params, cost, figures):
     once, twice = (needs(scale, params, cost, figures, images) for images in (50_000, 100_000))
     squares = {what for what in once if twice[what] == pytest.approx(4 * once[what])}
-    assert squares == {"validate: compare near pairs, on one core"}
+    assert squares == {"validate: compare near pairs"}
     others = {"validate: find near hashes, on one core", "evaluate: intervals", *ON_ROWS}
     assert all(twice[what] == pytest.approx(2 * once[what]) for what in set(once) - squares - others)
 

@@ -12,6 +12,7 @@ import pytest
 
 from cxr.errors import DataError
 from cxr.lineage.dvc_recovery import COPIES, recover
+from support.dvc_locks import cut_off
 
 LENGTH = 12_000
 HOLD = "import sys, zc.lockfile; lock = zc.lockfile.LockFile(sys.argv[1]); print(flush=True); sys.stdin.read()"
@@ -60,17 +61,17 @@ def test_the_lock_of_the_last_commit_is_the_second_choice(project: Path, whole: 
     for command in (["init", "-q"], ["add", "dvc.lock"], ["commit", "-q", "-m", "lock"]):
         subprocess.run([*git, *command], check=True)
     (project / COPIES / "dvc.lock").write_bytes(whole[:100])
-    (project / "dvc.lock").write_bytes(whole[:9000])
+    (project / "dvc.lock").write_bytes(cut_off(whole))
     recover(project)
     assert (project / "dvc.lock").read_bytes() == whole
 
 
 def test_without_a_whole_lock_two_commands_are_named(project: Path, whole: bytes) -> None:
     (project / COPIES / "dvc.lock").unlink()
-    (project / "dvc.lock").write_bytes(whole[:9000])
+    (project / "dvc.lock").write_bytes(cut_off(whole))
     with pytest.raises(DataError, match=r"run `rm dvc\.lock` and then `dvc repro`"):
         recover(project)
-    assert (project / "dvc.lock").read_bytes() == whole[:9000]
+    assert (project / "dvc.lock").read_bytes() == cut_off(whole)
 
 
 def test_a_conflict_of_a_merge_is_left_to_the_person(project: Path, whole: bytes) -> None:
@@ -86,12 +87,12 @@ def test_nothing_is_touched_while_dvc_writes(
 ) -> None:
     rwlock = project / ".dvc" / "tmp" / "rwlock"
     rwlock.write_bytes(b"")
-    (project / "dvc.lock").write_bytes(whole[:9000])
+    (project / "dvc.lock").write_bytes(cut_off(whole))
     command = [sys.executable, "-c", HOLD, str(rwlock.with_name(name))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline()
         recover(project)
-        assert (project / "dvc.lock").read_bytes() == whole[:9000] and rwlock.exists()
+        assert (project / "dvc.lock").read_bytes() == cut_off(whole) and rwlock.exists()
         assert "another dvc is running" in caplog.text
         holder.communicate()
     recover(project)
