@@ -62,10 +62,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores: tests often wait for servers, browsers, clocks and the disk."""
+    """One more than there are cores: a fifth of the time, tests wait for servers, browsers and clocks."""
     from cxr.cpu import available_cores
 
-    return available_cores() + 2
+    return available_cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)
