@@ -22,8 +22,10 @@ from typing import Any
 
 import yaml
 
+from cxr.freed_memory import keep_freed_memory
 from cxr.models.backend import load_keras
 
+keep_freed_memory()  # as the step does that trains
 load_keras()
 
 import cv2  # noqa: E402  # after load_keras

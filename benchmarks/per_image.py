@@ -27,6 +27,7 @@ from cxr.data.dataset import NORMAL, OFFICIAL_SPLITS
 from cxr.data.image_folder import ImageFolder
 from cxr.data.manifest.builder import build_manifest, read_manifest
 from cxr.data.phantom.dataset import draw_dataset
+from cxr.freed_memory import keep_freed_memory
 from cxr.images.decoding import MAX_BYTES, ImageLimits
 from cxr.images.reading_options import STRICT
 from cxr.images.recipes import recipe_named
@@ -49,6 +50,7 @@ MANIFEST_PARAMETERS: dict[str, Any] = {
 
 def main() -> None:
     """Print one line per cost."""
+    keep_freed_memory()  # as the steps do that train and evaluate
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, default=SAMPLE if SAMPLE.exists() else None)
     arguments = parser.parse_args()
