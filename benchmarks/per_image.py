@@ -141,7 +141,7 @@ def core_seconds(work: Callable[[], object], times: int = 1) -> float:
 
 
 def of_networks(batches: int = 2) -> None:
-    """Print what an image costs in the networks of params.yaml, with its augmentation.
+    """Print what an image costs in the networks of params.yaml, without augmentation.
 
     Args:
         batches: batches that count.
