@@ -64,9 +64,15 @@ regions: .venv/run.stamp ## Also train the detectors of opacities, judge and reg
 	$(call dvc_repro,regions/dvc.yaml)
 
 PYTEST = pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+STYLE = ruff check . && ruff format --check .
+LAYERS = lint-imports && python docs/build_site.py
 
-test: check ## Check style, types and layers, then run the tests of every behaviour
-	$(PYTEST) -m "not exhaustive"
+test: .venv/dev.stamp ## Check style, types and layers, and run the tests of every behaviour
+	$(STYLE)
+	@# The tests leave a core idle now and then: the longer checks run meanwhile.
+	{ $(LAYERS) && mypy; } & checks=$$!; $(PYTEST) -m "not exhaustive"; tests=$$?; wait $$checks; checks=$$?; \
+	  test $$checks = 0 || echo "The checks of layers, documentation or types have failed: see above." >&2; \
+	  test $$checks$$tests = 00
 
 test-exhaustive: .venv/dev.stamp ## Run the tests that `make test` leaves out: whole sweeps, and the long way through all commands
 	$(PYTEST) -m exhaustive
@@ -78,7 +84,7 @@ coverage: .venv/dev.stamp ## Run all tests and list the modules of which they ru
 
 check: .venv/dev.stamp ## Check style, types, import layers and the links of the documentation
 	@# mypy takes longer than all others together, which run on another core meanwhile.
-	{ ruff check . && ruff format --check . && lint-imports && python docs/build_site.py; } & others=$$!; \
+	{ $(STYLE) && $(LAYERS); } & others=$$!; \
 	  mypy; types=$$?; wait $$others && exit $$types
 
 audit: .venv/dev.stamp ## Look for secrets in the files, and for known vulnerabilities of all pinned packages
