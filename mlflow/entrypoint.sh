@@ -141,9 +141,7 @@ INI
 }
 
 upgrade() {
-  stores database
-  mlflow db upgrade "$(store_uri)"
-  python -m mlflow.server.auth db upgrade --url "$(store_uri)"
+  stores upgrade "$(store_uri)"
 }
 
 buckets() {

@@ -1,6 +1,6 @@
 """What the tracking server needs before it starts: a database that answers, its tables, and buckets.
 
-stores.py database              wait for PostgreSQL
+stores.py upgrade ADDRESS       wait for PostgreSQL, and update the tables of MLflow and of its users
 stores.py tables ADDRESS        wait for PostgreSQL, and create MLflow's tables and administrator in an empty database
 stores.py buckets NAME ...      wait for the S3 store, and create the buckets that do not exist
 
@@ -126,6 +126,21 @@ def create_tables(address: str) -> None:
         bootstrap_admin_user()
 
 
+def upgrade_tables(address: str) -> None:
+    """Update the tables of MLflow and of its users, as `mlflow db upgrade` and its like for users do.
+
+    Args:
+        address: the database, as SQLAlchemy writes it.
+    """
+    connect().close()
+    # One process: to import MLflow takes longer than both updates.
+    from mlflow.db import upgrade
+    from mlflow.server.auth.db.cli import upgrade as upgrade_users
+
+    upgrade.main([address], standalone_mode=False)
+    upgrade_users.main(["--url", address], standalone_mode=False)
+
+
 def create_buckets(names: list[str]) -> None:
     """Create the buckets that do not exist, and say for each what was done.
 
@@ -209,4 +224,4 @@ if __name__ == "__main__":
     elif command == "tables":
         create_tables(words[0])
     else:
-        connect().close()
+        upgrade_tables(words[0])

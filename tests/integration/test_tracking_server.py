@@ -53,6 +53,20 @@ def flags_of(folders: ModelFolders, uri: str, name: str) -> dict[str, object]:
     }
 
 
+@pytest.fixture(scope="module")
+def promoted(
+    mlflow_server: TrackingServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelFolders, list[bool]]:
+    """A guessing model and one that knows, which a user has registered in turn, and whether each was promoted."""
+    folders = write_models(tmp_path_factory.mktemp("promoted"), ["three_block", "shallow"])
+    replace_evaluation(folders, "three_block", skill=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", mlflow_server.user[0])
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", mlflow_server.user[1])
+        decisions = [register(folders, mlflow_server.uri, "promoted", name) for name in ("three_block", "shallow")]
+    return folders, [decision["decision"]["promote"] for decision in decisions]
+
+
 def test_a_login_is_required(mlflow_server: TrackingServer) -> None:
     assert mlflow_server.status(EXPERIMENTS) == 401
     assert mlflow_server.status(EXPERIMENTS, ("admin", "password1234")) == 401
@@ -70,30 +84,27 @@ def test_health_is_answered_to_anyone(mlflow_server: TrackingServer) -> None:
 
 
 def test_a_version_that_a_user_registers_answers_from_the_server(
-    server_uri: str, mlflow_server: TrackingServer, object_store: ObjectStore, tmp_path: Path
-) -> None:
-    folders = write_models(tmp_path)
-    register(folders, server_uri, "end-to-end")
-    version = Store(server_uri).client.get_model_version_by_alias("end-to-end", "challenger")
+    server_uri: str, mlflow_server: TrackingServer, object_store: ObjectStore,
+    promoted: tuple[ModelFolders, list[bool]], tmp_path: Path,
+) -> None:  # fmt: skip
+    folders, _ = promoted
+    version = Store(server_uri).client.get_model_version_by_alias("promoted", "challenger")
+    assert version.tags["model"] == "shallow"
     assert version.source.startswith("mlflow-artifacts:/")
     assert list((object_store.folder / mlflow_server.bucket / "team").rglob("model.keras"))
     (tmp_path / "downloaded").mkdir()
     predictor = Predictor.load(fetch_model(Store(server_uri), version, tmp_path / "downloaded"))
-    evaluated = pd.read_parquet(folders.evaluations / "three_block" / "predictions.parquet").set_index("path")
+    evaluated = pd.read_parquet(folders.evaluations / "shallow" / "predictions.parquet").set_index("path")
     probabilities = [prediction.probability for prediction in predictor.predict(folders.images[:8])]
     expected = evaluated.loc[[path.name for path in folders.images[:8]], "probability"]
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_promotion_and_rollback_move_the_alias_for_every_user(
-    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    server_uri: str, mlflow_server: TrackingServer, monkeypatch: pytest.MonkeyPatch,
+    promoted: tuple[ModelFolders, list[bool]], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folders = write_models(tmp_path, ["three_block", "shallow"])
-    replace_evaluation(folders, "three_block", skill=1)
-    replace_evaluation(folders, "shallow", skill=5)
-    assert register(folders, server_uri, "promoted", "three_block")["decision"]["promote"] is True
-    assert register(folders, server_uri, "promoted", "shallow")["decision"]["promote"] is True
+    assert promoted[1] == [True, True]
     log_experiment = Store(server_uri).client.get_experiment_by_name("promoted: promotions").experiment_id
     users = {name: (name, f"a password of the {name}") for name in ("reader", "editor", "writer")}
     for user in users.values():

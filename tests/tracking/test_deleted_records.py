@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cxr.tracking.aliases import Aliases
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.store import Store
+from support.forked_processes import run_forked
 from support.model_folders import write_models, write_store
 from support.sweeps import exhaustive
 from support.tracking_server import WebhookServer
@@ -31,14 +31,28 @@ def local_store(tmp_path: Path) -> Store:
     return Store(write_store(folder))
 
 
-def follow_advice(work: Callable[[], object]) -> str:
-    """Run the command of the error message in a shell; returns the command."""
+NOTE_WORDS = '#!/bin/sh\nprintf \'%s\\0\' "$MLFLOW_TRACKING_URI" "$@"\n'
+"""A program that writes what a shell has given it: the address of the store, and the arguments."""
+MLFLOW = "import sys; from mlflow.cli import cli; cli(sys.argv[1:])"
+
+
+def follow_advice(work: Callable[[], object], folder: Path) -> str:
+    """Give the command of the error message to a shell, and what it makes of it to MLflow; returns the command."""
     with pytest.raises(RegistryError, match=r"\(deleted\); restore it") as refusal:
         work()
     command = re.search("`(.*)`", str(refusal.value))
     assert command is not None, refusal.value
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["/bin/sh", "-c", command[1]], check=True, capture_output=True, env={**os.environ, "PATH": path})
+    program = folder / "programs" / "mlflow"
+    program.parent.mkdir()
+    program.write_text(NOTE_WORDS)
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.run(
+        ["/bin/sh", "-c", command[1]], check=True, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    address, *arguments = shell.stdout.split("\0")[:-1]
+    process = run_forked(MLFLOW, *arguments, environment={**os.environ, "MLFLOW_TRACKING_URI": address})
+    assert process.returncode == 0, process.stderr
     return command[1]
 
 
@@ -52,12 +66,12 @@ def test_a_deleted_experiment_comes_back_with_its_runs(local_store: Store, tmp_p
     run_id = log_model()
     experiment = local_store.experiment_id("pneumonia")
     local_store.client.delete_experiment(experiment)
-    assert follow_advice(log_model).endswith(f"experiments restore -x {experiment}")
+    assert follow_advice(log_model, tmp_path).endswith(f"experiments restore -x {experiment}")
     assert log_model() == run_id
 
 
 @pytest.mark.exhaustive  # the command is the same with the address of a server
-def test_a_deleted_experiment_on_a_server_comes_back(server: WebhookServer) -> None:
+def test_a_deleted_experiment_on_a_server_comes_back(server: WebhookServer, tmp_path: Path) -> None:
     store, name = Store(server.uri), "deleted on a server"
     store.client.delete_experiment(store.experiment_id(name))
 
@@ -65,12 +79,12 @@ def test_a_deleted_experiment_on_a_server_comes_back(server: WebhookServer) -> N
         with open_run(store, name, "three_block", {}, {}):
             pass
 
-    follow_advice(train)
+    follow_advice(train, tmp_path)
     train()
 
 
 @pytest.mark.parametrize("deleted", ["run", *exhaustive("experiment")])
-def test_a_deleted_promotion_log_comes_back_with_its_entries(local_store: Store, deleted: str) -> None:
+def test_a_deleted_promotion_log_comes_back_with_its_entries(local_store: Store, tmp_path: Path, deleted: str) -> None:
     name, client = "pneumonia-classifier", local_store.client
     client.create_registered_model(name)
     client.create_model_version(name, source="file:///nowhere")
@@ -85,7 +99,7 @@ def test_a_deleted_promotion_log_comes_back_with_its_entries(local_store: Store,
         client.delete_experiment(run.info.experiment_id)
     else:
         client.delete_run(run.info.run_id)
-    follow_advice(promote)
+    follow_advice(promote, tmp_path)
     promote()
     assert [entry.number for entry in PromotionLog(local_store, name).entries()] == [1, 2]
 

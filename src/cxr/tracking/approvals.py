@@ -45,20 +45,21 @@ MAX_LENGTHS = {APPROVED_BY: 100, APPROVAL_REASON: 1000}
 class Approvals:
     """Approvals of versions of one registered model."""
 
-    def __init__(self, store: Store, registered_name: str, data: Path | None) -> None:
+    def __init__(self, store: Store, registered_name: str, data: Path | None, aliases: Aliases | None = None) -> None:
         """Open the registered model's log.
 
         Args:
             store: the tracking store.
             registered_name: name of the registered model, which must exist.
             data: folder of the raw images, for a champion that must predict new ones; None if not at hand.
+            aliases: those of the registered model, if they are open already.
 
         Raises:
             MissingInputError: if there is no such local store.
             RegistryError: if the store does not answer, or does not know the model.
         """
         self._store, self._name, self._data = store, registered_name, data
-        self._aliases = Aliases(store, registered_name)
+        self._aliases = aliases or Aliases(store, registered_name)
 
     def waiting(self) -> PromotionEntry | None:
         """Find the entry by which the present candidate began to wait; None if no version waits."""

@@ -58,6 +58,7 @@ class Promotion:
         self._store, self._name, self._aliases, self._data = store, registered_name, aliases, data
         self.policy = policy
         self._comparisons: dict[str, VersionComparison] = {}
+        self._missing_files: dict[str, tuple[str, ...]] = {}
 
     def run(self, challenger: CommonFacts) -> tuple[PromotionDecision, PromotionEntry | None, VersionComparison | None]:
         """Decide; returns the decision, its log entry unless the log said the same already, and the comparison.
@@ -118,7 +119,9 @@ class Promotion:
         """
         champion = self._facts(state.champion)
         comparison = self._compare(challenger, champion)
-        if champion is None or champion.version != challenger.version:
+        self._missing_files[challenger.version] = challenger.missing_files
+        is_champion = champion is not None and champion.version == challenger.version
+        if self._store.trusted_keys is not None and not is_champion:
             registered = self._store.client.get_model_version(self._name, challenger.version)
             challenger = replace(challenger, unverified=why_unverified(self._store, registered))
         decision = decide_by_rules(
@@ -181,11 +184,13 @@ class Promotion:
         return (note,)
 
     def _champion_notes(self, state: AliasState) -> tuple[str, ...]:
-        champion = self._facts(state.champion)
-        if champion is None or not champion.missing_files:
+        if state.champion is not None and state.champion not in self._missing_files:
+            self._facts(state.champion)
+        missing = self._missing_files.get(state.champion or "", ())
+        if not missing:
             return ()
         note = (
-            f"Champion version {champion.version} has lost {', '.join(champion.missing_files)}: it cannot answer and "
+            f"Champion version {state.champion} has lost {', '.join(missing)}: it cannot answer and "
             "is not served. Restore its files, or run `cxr rollback`."
         )
         log.warning(note)
@@ -195,7 +200,9 @@ class Promotion:
         if version is None:
             return None
         registered = self._store.client.get_model_version(self._name, version)
-        return read_facts(self._store, registered, self.policy.FACTS)
+        facts = read_facts(self._store, registered, self.policy.FACTS)
+        self._missing_files[version] = facts.missing_files
+        return facts
 
     def _compare(self, challenger: CommonFacts, champion: CommonFacts | None) -> VersionComparison | None:
         if champion is None or not are_comparable(challenger, champion):

@@ -15,7 +15,7 @@ from cxr.errors import DataError, RegistryError
 from cxr.files import read_json, scratch_folder
 from cxr.promotion.log import PromotionEntry
 from cxr.tables import read_table, write_table
-from cxr.tracking.artifact_download import download_files
+from cxr.tracking.artifact_download import artifact_repository, download_files
 from cxr.tracking.health import first_line
 from cxr.tracking.store import Store
 
@@ -194,9 +194,18 @@ class PromotionLog:
         Args:
             version: number of the version.
         """
-        run_id = self._existing_run()
-        files = [] if run_id is None else self._store.client.list_artifacts(run_id, _version_folder(version))
+        location = self._location()
+        return location is not None and self._holds_predictions(location, version)
+
+    def _holds_predictions(self, location: str, version: str) -> bool:
+        # MLflow's client would also search the models of the run.
+        files = artifact_repository(self._store, location).list_artifacts(_version_folder(version))
         return any(file.path.endswith(PREDICTIONS_FILE) for file in files)
+
+    def _location(self) -> str | None:
+        """MLflow's address of the log's files; None if nobody has begun the log."""
+        run_id = self._existing_run()
+        return None if run_id is None else str(self._store.client.get_run(run_id).info.artifact_uri)
 
     def save_predictions(self, version: str, table: pd.DataFrame) -> None:
         """Store what a version predicted for the images of its split.
@@ -220,11 +229,11 @@ class PromotionLog:
             The table of :meth:`save_predictions`; None if none was stored, or it is damaged, as by a process that was
             killed.
         """
-        if not self.has_predictions(version):
+        location = self._location()
+        if location is None or not self._holds_predictions(location, version):
             return None
         path = f"{_version_folder(version)}/{PREDICTIONS_FILE}"
         with scratch_folder() as scratch:
-            location = self._store.client.get_run(self.run_id).info.artifact_uri
             copy = download_files(self._store, location, path, scratch)
             try:
                 return read_table(copy)
@@ -238,8 +247,9 @@ class PromotionLog:
 
     def _existing_run(self) -> str | None:
         """MLflow's run that holds the log; None if nobody has begun the log."""
-        if self._run_id is None and self._store.client.get_experiment_by_name(self.experiment) is not None:
-            self._run_id = self._first_run(self._store.experiment_id(self.experiment))
+        if self._run_id is None:
+            experiment = self._store.existing_experiment_id(self.experiment)
+            self._run_id = None if experiment is None else self._first_run(experiment)
         return self._run_id
 
     def _first_run(self, experiment: str) -> str | None:

@@ -62,7 +62,7 @@ def register(
         facts.append(read_facts(store, version, policy.FACTS))
         if is_new:
             new_versions.append(str(version.version))
-    approvals = Approvals(store, registered_name, run.data)
+    approvals = Approvals(store, registered_name, run.data, aliases)
     approvals.complete()
     notes = approvals.try_request() if policy.require_approval else ()
     promotion = Promotion(store, registered_name, aliases, policy, run.data)
@@ -95,7 +95,7 @@ def store_decision(store: Store, registration: Registration, folder: Path) -> No
     if registration.entry is None or registration.decision is None:
         return
     name = registration.registered_name
-    address = Aliases(store, name).log.save_decision(folder, registration.entry)
+    address = PromotionLog(store, name).save_decision(folder, registration.entry)
     store.client.set_model_version_tag(name, registration.decision.candidate, DECISION, address)
 
 

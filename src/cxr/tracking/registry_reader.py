@@ -325,6 +325,9 @@ def files_location(store: Store, version: ModelVersion) -> str:
     Returns:
         MLflow's address of the folder. For "models:/NAME/VERSION" MLflow would ask its global store.
     """
+    client = store.client  # a store that does not answer is reported here
     if version.model_id:
-        return str(store.client.get_logged_model(version.model_id).artifact_location)
-    return str(store.client.get_model_version_download_uri(version.name, version.version))
+        return str(client.get_logged_model(version.model_id).artifact_location)
+    if version.source and not version.source.startswith("models:"):
+        return str(version.source)  # the store would answer the same, in two more requests
+    return str(client.get_model_version_download_uri(version.name, version.version))

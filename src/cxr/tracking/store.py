@@ -256,17 +256,33 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
-        client = self.client
-        experiment = client.get_experiment_by_name(name)
+        experiment_id = self.existing_experiment_id(name)
+        if experiment_id is not None:
+            return experiment_id
+        with self.lock():
+            try:
+                return str(self.client.create_experiment(name, artifact_location=self.artifact_location))
+            except MlflowException as error:
+                experiment_id = self.existing_experiment_id(name)  # another process may have been faster
+                if experiment_id is None:
+                    raise RegistryError(f"cannot create the experiment {name!r}: {health.explain(error)}") from error
+                return experiment_id
+
+    def existing_experiment_id(self, name: str) -> str | None:
+        """Find an experiment.
+
+        Args:
+            name: full name of the experiment.
+
+        Returns:
+            MLflow's id of the experiment; None if there is none.
+
+        Raises:
+            RegistryError: if it was deleted; MLflow keeps its name until `mlflow gc` removes it.
+        """
+        experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            with self.lock():
-                try:
-                    return str(client.create_experiment(name, artifact_location=self.artifact_location))
-                except MlflowException as error:
-                    experiment = client.get_experiment_by_name(name)  # another process may have been faster
-                    if experiment is None:
-                        reason = health.explain(error)
-                        raise RegistryError(f"cannot create the experiment {name!r}: {reason}") from error
+            return None
         if experiment.lifecycle_stage != "active":
             raise RegistryError(
                 f"expected an active experiment, received experiment={name!r} (deleted); restore it and its runs: "

@@ -137,16 +137,16 @@ def _with_new_figures(store: Store, version: ModelVersion, candidate: Candidate)
 
 def _create_version(store: Store, name: str, candidate: Candidate, run_id: str, fingerprint: str) -> ModelVersion:
     client = store.client
-    model_id, package_tags = _upload(store, candidate, run_id, fingerprint)
+    model, package_tags = _upload(store, candidate, run_id, fingerprint)
     record = keep_record(store, run_id, candidate.trained, candidate.evaluation, fingerprint)
     return client.create_model_version(
         name,
         # Not models:/<id>: a local store would look that up in MLflow's global address, which is not set.
-        source=client.get_logged_model(model_id).artifact_location,
+        source=model.artifact_location,
         run_id=run_id,
         tags=_tags(candidate, fingerprint) | record.tags | package_tags,
         description=record.description,
-        model_id=model_id,
+        model_id=str(model.model_id),
     )
 
 
@@ -243,20 +243,21 @@ def _finish_models(store: Store, version: ModelVersion, run_id: str, fingerprint
             _mark_failed(store, model)
 
 
-def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> tuple[str, dict[str, str]]:
+def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -> tuple[LoggedModel, dict[str, str]]:
     """Store the files, signed if the store has a key, as an MLflow model that is pending and belongs to the run.
 
     Returns:
-        MLflow's id of the model, and the version's tags about its files.
+        The model, and the version's tags about its files.
     """
     from mlflow.entities import LoggedModelStatus
 
     client = store.client
-    for model in _models(store, run_id, fingerprint):
+    experiment = str(client.get_run(run_id).info.experiment_id)
+    for model in _models_in(store, experiment, fingerprint):
         if model.status == LoggedModelStatus.PENDING:
             _mark_failed(store, model)
     model = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id,
+        experiment,
         name=candidate.name,
         source_run_id=run_id,
         model_type="classifier" if candidate.metadata.detector is None else "detector",
@@ -271,7 +272,7 @@ def _upload(store: Store, candidate: Candidate, run_id: str, fingerprint: str) -
             tags[SIGNED_BY] = store.signing_key.key_id
         client.log_model_artifacts(model.model_id, str(folder))
         _check_upload(store, str(model.model_id), folder)
-    return str(model.model_id), tags
+    return model, tags
 
 
 def _check_upload(store: Store, model_id: str, folder: Path) -> None:
@@ -296,7 +297,10 @@ def _check_upload(store: Store, model_id: str, folder: Path) -> None:
 
 def _models(store: Store, run_id: str, fingerprint: str) -> list[LoggedModel]:
     """MLflow models of the same content whose registration has begun; each process that begins makes one."""
-    experiment = store.client.get_run(run_id).info.experiment_id
+    return _models_in(store, str(store.client.get_run(run_id).info.experiment_id), fingerprint)
+
+
+def _models_in(store: Store, experiment: str, fingerprint: str) -> list[LoggedModel]:
     return list(store.client.search_logged_models([experiment], f"tags.{FINGERPRINT} = '{fingerprint}'"))
 
 
