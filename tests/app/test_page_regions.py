@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -90,6 +91,7 @@ def test_a_detector_that_is_registered_meanwhile_draws_boxes_on_the_next_visit(v
     for _ in range(100):
         if len(page.run().toggle) == 2:
             break
+        time.sleep(0.2)
     assert "version 1 of late-detector" in text_of(page)
 
 

@@ -70,7 +70,7 @@ def features_and_logits(architecture: str, side: int) -> tuple[np.ndarray, np.nd
     ("side", "total", "norm", "logits"),
     [
         (224, 140.4845, 16.91387, {905: 6.5515, 807: 6.3605, 753: 4.8735}),
-        (160, 146.9422, 19.06755, {807: 8.1511, 905: 6.8618, 581: 5.7348}),
+        *exhaustive((160, 146.9422, 19.06755, {807: 8.1511, 905: 6.8618, 581: 5.7348})),
     ],
 )
 def test_lite0_answers_as_the_original(side, total, norm, logits):

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -22,15 +20,17 @@ from cxr.regions.predictor import RegionPredictor
 from cxr.training.prepared_input import PreparedInputNetwork
 from cxr.training.trained_model import TrainedModel
 from support.drawn_rectangles import HEIGHT, RECIPE, WIDTH, draw_rectangles, region_settings
+from support.kept_checkpoints import keep_checkpoint
 from support.short_backbone import short_lite0
 
 EVERYTHING = {
     "epochs": 4, "phantom_epochs": 4, "optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine",
     "warmup_epochs": 1.0, "average_decay": 0.8, "augmentation": {"horizontal_flip": True, "shift": 0.03}, "seed": 1,
 }  # fmt: skip
+WITHOUT_AVERAGE = {**EVERYTHING, "average_decay": 0.0}
+"""TensorFlow takes as long to trace the average of all weights as half of the network."""
 LONG = {**EVERYTHING, "epochs": 20, "phantom_epochs": 20}
 """Enough epochs for finding the rectangles."""
-LAST_CHECKPOINT = 2
 LOW_SCORE = 0.15
 
 
@@ -41,25 +41,10 @@ def drawn():
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """Folder of what a kill in the epoch after the last checkpoint would have left."""
-    return tmp_path_factory.mktemp("killed")
-
-
-@pytest.fixture(scope="module")
-def training(drawn, checkpoints, tmp_path_factory):
-    """A session whose training was not killed, and its result."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    def keep_checkpoint(row):
-        name = f"epoch-{LAST_CHECKPOINT:04d}"
-        if row["epoch"] == LAST_CHECKPOINT + 1:  # its own checkpoint is not written yet: this epoch has to be run again
-            while not (folder / name).is_dir():
-                time.sleep(0.01)
-            shutil.copytree(folder / name, checkpoints / name)
-
-    session = drawn.session(folder, **EVERYTHING)
-    return session, session.train(run_id="run", on_epoch=keep_checkpoint)
+def training(drawn, tmp_path_factory):
+    """A session and the result of its training."""
+    session = drawn.session(tmp_path_factory.mktemp("training"), **WITHOUT_AVERAGE)
+    return session, session.train()
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +86,10 @@ def test_each_epoch_lowers_the_loss_and_says_its_parts_and_the_precision(trainin
 
 
 @pytest.mark.exhaustive  # tests/training/test_session.py kills the same loop with a classifier
-def test_a_killed_training_resumes_with_the_same_weights(drawn, training, checkpoints):
-    whole, expected = training
-    resumed = drawn.session(checkpoints, **EVERYTHING)
+def test_a_killed_training_resumes_with_the_same_weights(drawn, tmp_path):
+    whole = drawn.session(tmp_path / "whole", **EVERYTHING)
+    expected = whole.train(run_id="run", on_epoch=keep_checkpoint(tmp_path / "whole", tmp_path / "killed", 2))
+    resumed = drawn.session(tmp_path / "killed", **EVERYTHING)
     assert resumed.run_id == "run"
     epochs = []
     result = resumed.train(on_epoch=lambda row: epochs.append(row["epoch"]))

@@ -13,20 +13,21 @@ from cxr.training.classification import ClassificationTask
 from cxr.training.device import make_deterministic
 from cxr.training.prepared_input import PreparedInputNetwork
 
-RECIPE = recipe_named("s2_resize", size=48)
+SIDE = 24
+RECIPE = recipe_named("s2_resize", size=SIDE)
 
 
 def images_with_patches(count: int, seed: int) -> tuple[Any, Any]:
-    """Images ``(count, 48, 48, 1)`` and labels; every second image has the patch."""
+    """Images ``(count, SIDE, SIDE, 1)`` and labels; every second image has the patch."""
     generator = np.random.default_rng(seed)
-    images = generator.integers(0, 120, (count, 48, 48, 1), dtype=np.uint8)
+    images = generator.integers(0, 120, (count, SIDE, SIDE, 1), dtype=np.uint8)
     labels = np.arange(count) % 2
-    images[labels == 1, 10:26, 10:26] += 60
+    images[labels == 1, 5:13, 5:13] += 60
     return images, labels
 
 
 def train_and_task(
-    architecture: str = "three_block", *, batch_size: int = 16, **changes: Any
+    architecture: str = "shallow", *, batch_size: int = 16, **changes: Any
 ) -> tuple[Batches, ClassificationTask]:
     """48 training images, and the task with 16 validation images; changes concern the training images."""
     images, labels = images_with_patches(64, 1)
@@ -36,7 +37,7 @@ def train_and_task(
     return train, ClassificationTask(Batches(images, np.arange(48, 64), labels[48:], RECIPE, **common))
 
 
-def network(architecture: str = "three_block", dropout: float = 0.3) -> Any:
+def network(architecture: str = "shallow", dropout: float = 0.3) -> Any:
     """The network with weights from a fixed seed."""
     make_deterministic(7)
     return build_network(architecture, RECIPE.input_shape, dropout=dropout)

@@ -17,6 +17,8 @@ from cxr.models.pretrained_networks import PRETRAINED_NETWORKS
 
 LAYERS = 13
 """Number of layers that pretrained weights are for."""
+CHANNELS = 16
+"""Channels of the last feature map."""
 
 
 @contextmanager
@@ -31,13 +33,12 @@ def short_backbone() -> Iterator[None]:
 def short_lite0() -> Iterator[None]:
     """Leave EfficientNet-Lite0 few blocks, two of them with shortcut, and its strides."""
     stages = (
-        InvertedResidualStage(3, 1, 1, 16, 1),
-        InvertedResidualStage(3, 2, 3, 16, 1),
-        InvertedResidualStage(3, 2, 3, 24, 2),
-        InvertedResidualStage(3, 2, 3, 32, 2),
+        InvertedResidualStage(3, 2, 1, 16, 1),
+        InvertedResidualStage(3, 2, 1, 24, 2),
+        InvertedResidualStage(3, 2, 1, 32, 2),
         InvertedResidualStage(3, 2, 3, 48, 1),
     )
-    network = replace(PRETRAINED_NETWORKS["efficientnet_lite0"], feature_layers=("block3_add", "block5_add"))
+    network = replace(PRETRAINED_NETWORKS["efficientnet_lite0"], feature_layers=("block2_add", "block4_add"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet_lite, "STAGES", stages)
         patch.setattr(efficientnet_lite, "TOP_CHANNELS", 96)
@@ -56,7 +57,7 @@ def _network(
     x = layers.ReLU(6.0, name="expand_relu")(x)
     x = _normalised(layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x), "depthwise")
     x = layers.ReLU(6.0, name="depthwise_relu")(x)
-    x = _normalised(layers.Conv2D(16, 1, use_bias=False, name="project")(x), "project")
+    x = _normalised(layers.Conv2D(CHANNELS, 1, use_bias=False, name="project")(x), "project")
     x = layers.Add(name="add")([shortcut, x])
     return keras.Model(keras.utils.get_source_inputs(x), layers.ReLU(6.0, name="out_relu")(x))
 

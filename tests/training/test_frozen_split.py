@@ -16,7 +16,7 @@ from cxr.training.frozen_activations import store_activations
 from cxr.training.frozen_split import split_frozen_part
 from cxr.training.loop import fit
 from cxr.training.phases import TrainingPhase
-from support.short_backbone import short_backbone
+from support.short_backbone import CHANNELS, short_backbone
 from support.sweeps import exhaustive
 from support.training_settings import training_plan
 
@@ -87,9 +87,10 @@ def test_nothing_that_training_changes_is_in_the_frozen_part(architecture):
     assert changed == {id(weight) for weight in parts.trained.trainable_weights}
 
 
+@pytest.mark.usefixtures("short_mobilenet")
 def test_pooling_above_a_frozen_backbone_is_stored_instead_of_the_feature_map():
     parts = split_frozen_part(network_with_frozen_layers(0))
-    assert parts.frozen.output_shape == (None, 1280)
+    assert parts.frozen.output_shape == (None, CHANNELS)
 
 
 def test_a_split_inside_a_residual_block_keeps_its_shortcut():
@@ -107,6 +108,7 @@ def test_a_network_without_frozen_layers_is_not_split():
     assert split_frozen_part(build_network("three_block", (48, 48, 1))) is None
 
 
+@pytest.mark.usefixtures("short_mobilenet")
 def test_a_saved_network_is_the_same_after_a_split(tmp_path):
     network = network_with_frozen_layers(0)
     split_frozen_part(network)
@@ -116,13 +118,14 @@ def test_a_saved_network_is_the_same_after_a_split(tmp_path):
     np.testing.assert_allclose(reloaded(images, training=False), network(images, training=False), atol=1e-6)
 
 
+@pytest.mark.usefixtures("short_mobilenet")
 def test_every_epoch_shows_a_view_of_each_image_and_activations_are_computed_once(tmp_path):
     from cxr.training.augmentation import Augmentation
 
     parts = split_frozen_part(network_with_frozen_layers(0))
     images = batches(12, augmentation=Augmentation(horizontal_flip=True, rotation=20))
     stored = store_activations(parts.frozen, images, 3, tmp_path / "train")
-    assert stored.activations[0].shape == (4, 12, 1280)
+    assert stored.activations[0].shape == (4, 12, CHANNELS)
     written = (tmp_path / "train" / "tensor-0.npy").stat().st_mtime_ns
     store_activations(parts.frozen, images, 3, tmp_path / "train")
     assert (tmp_path / "train" / "tensor-0.npy").stat().st_mtime_ns == written

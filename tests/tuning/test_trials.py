@@ -54,7 +54,7 @@ def test_a_trial_that_is_ended_early_leaves_no_files(data, tmp_path):
 def test_a_loss_that_is_not_finite_fails_the_trial(data, tmp_path):
     with pytest.raises(TrainingError, match="finite loss"):
         train_trial(
-            training_settings("plain_cnn", optimizer="sgd", learning_rate=1e30), *data, tmp_path, lambda row: None
+            training_settings("shallow", optimizer="sgd", learning_rate=1e30), *data, tmp_path, lambda row: None
         )
 
 

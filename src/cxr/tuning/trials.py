@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import shutil
 from collections.abc import Callable
@@ -96,8 +95,7 @@ def train_trial(
     # TensorFlow warns about each further network that it traces, of which a search has many.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # The memory of the trial before is freed here and not at its end, where an error may still refer to it.
-    keras.utils.clear_session()
-    gc.collect()
+    keras.utils.clear_session()  # collects garbage
     shutil.rmtree(folder, ignore_errors=True)
     try:
         return TrainingSession(settings, prepared, data, folder, resume=False).train(on_epoch=on_epoch)
