@@ -27,6 +27,18 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("target", ["repro", "run"])
+def test_the_lock_is_looked_after_before_and_after_dvc(checkout: Path, target: str) -> None:
+    process = make(checkout, "--dry-run", target)
+    assert process.returncode == 0, process.stderr
+    commands = [line for line in process.stdout.splitlines() if "dvc_recovery" in line or line.startswith("dvc repro")]
+    assert commands == ["python -m cxr.lineage.dvc_recovery", "dvc repro", "python -m cxr.lineage.dvc_recovery"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    # `repro` does the whole way, and the test above says that `run` takes the same steps
+    ["repro", pytest.param("run", marks=pytest.mark.exhaustive)],
+)
 def test_the_lock_of_the_last_success_is_put_back(checkout: Path, target: str) -> None:
     process = make(checkout, target)
     assert process.returncode == 0, process.stderr

@@ -21,8 +21,8 @@ from cxr.tracking.store import Store
 from support.dicom_files import SECRET, write_dicom
 from support.dicom_node import NodeCommand, ReportArchive, echo, radiograph, running_node, send, wait_for
 from support.dicom_node import write_radiographs as write
-from support.model_folders import ModelFolders, write_store
-from support.tracking_server import NAME, register_versions
+from support.model_folders import ModelFolders
+from support.tracking_server import NAME, write_registry
 
 SENDERS = 4
 LIMITS = ("--object_seconds", "5", "--max_megabytes", "2")
@@ -65,8 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def registered(root: Path) -> tuple[str, ModelFolders]:
-    uri = write_store(root)
-    folders = register_versions(root / "run", uri)
+    uri, folders = write_registry(root)
     move_champion(uri, "1")
     return uri, folders
 
@@ -81,7 +80,7 @@ def pacs() -> Iterator[ReportArchive]:
 @pytest.fixture(scope="module")
 def node(root: Path, registered: tuple[str, ModelFolders], pacs: ReportArchive) -> Iterator[NodeCommand]:
     arguments = ("--tracking_uri", registered[0], "--seconds", "0.2", "--capture", "true", *LIMITS)
-    with running_node(root, pacs.address, *arguments) as node:
+    with running_node(root, pacs.address, *arguments, forked=False) as node:
         yield node
 
 

@@ -12,7 +12,7 @@ from cxr.inference.predictor import Predictor
 from cxr.models.metadata import ModelMetadata
 from cxr.tracking.store import Store
 from support.model_folders import ModelFolders
-from support.tracking_server import NAME, register_versions
+from support.tracking_server import NAME, write_registry
 
 MODELS = {"1": "three_block", "2": "shallow"}
 
@@ -56,8 +56,8 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registry(uri: str, tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> Registry:
     """A local store in which version 1 is champion."""
-    registry = Registry(uri, register_versions(tmp_path / "run", uri))
+    registry = Registry(*write_registry(tmp_path))
     registry.set_alias("champion", "1")
     return registry

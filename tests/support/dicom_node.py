@@ -28,6 +28,7 @@ from cxr.images.decoding import decode_grey
 from cxr.pacs.settings import TlsFiles
 from cxr.pacs.tls import make_context
 from support.dicom_files import SECRET, dicom_dataset, write_dicom
+from support.forked_processes import COMMAND, ForkedProcess
 from support.loopback import free_port
 
 NODE_TITLE, PACS_TITLE = "CXR", "PACS"
@@ -154,15 +155,16 @@ class ReportArchive:
 
 
 class NodeCommand:
-    """`cxr node` on free ports, with short times between attempts to deliver."""
+    """`cxr node` on free ports, with short times between attempts to deliver; forked, it has its packages already."""
 
-    def __init__(self, folder: Path, destination: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, destination: str, *arguments: str, forked: bool) -> None:
         self.folder, self.log = folder / "node", folder / "log"
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.port, self.status_port = free_port(), free_port()
-        self._command = [
-            *(sys.executable, "-m", "cxr.cli.main", "node", "--folder", str(self.folder), "--destination", destination),
+        self._forked = forked
+        self._arguments = [
+            *("node", "--folder", str(self.folder), "--destination", destination),
             *("--port", str(self.port), "--status_port", str(self.status_port), "--min_free_megabytes", "1"),
             *("--retry_seconds", "0.2", "--longest_retry_seconds", "1", *arguments),
         ]
@@ -170,15 +172,20 @@ class NodeCommand:
 
     def start(self) -> None:
         starts = self.text.count(_STARTED)
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(self.temporary)}
-            )
+        self.process = self._new_process()
         deadline = time.monotonic() + 240
         while self.text.count(_STARTED) == starts:
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.05)
+
+    def _new_process(self) -> subprocess.Popen[bytes] | ForkedProcess:
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        if self._forked:
+            return ForkedProcess(COMMAND, *self._arguments, environment=environment, log=self.log)
+        command = [sys.executable, "-m", "cxr.cli.main", *self._arguments]
+        with self.log.open("ab") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     @property
     def text(self) -> str:
@@ -207,8 +214,8 @@ class NodeCommand:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(60)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -216,9 +223,9 @@ class NodeCommand:
 
 
 @contextlib.contextmanager
-def running_node(folder: Path, destination: str, *arguments: str) -> Iterator[NodeCommand]:
+def running_node(folder: Path, destination: str, *arguments: str, forked: bool = True) -> Iterator[NodeCommand]:
     """Run a node, with its queue, its log and its temporary files in one folder."""
-    node = NodeCommand(folder, destination, *arguments)
+    node = NodeCommand(folder, destination, *arguments, forked=forked)
     try:
         yield node
     finally:

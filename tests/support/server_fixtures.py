@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.servers import ObjectStore, TrackingServer, database, object_store_in, tracking_server
-
 if TYPE_CHECKING:
     from support.s3_server import S3Server
+    from support.servers import ObjectStore, TrackingServer
 
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    from support.servers import object_store_in
+
     with object_store_in(tmp_path_factory.mktemp("store")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[TrackingServer]:
+    from support.servers import database, tracking_server
+
     with database() as postgres, tracking_server(tmp_path_factory.mktemp("mlflow"), postgres, object_store) as server:
         yield server
 

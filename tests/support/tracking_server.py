@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ from cryptography.fernet import Fernet
 
 from cxr.promotion.candidates import RunFolders, find_candidates
 from cxr.tracking.finished_run import log_evaluation
+from cxr.tracking.relocation import correct_addresses
 from cxr.tracking.store import Store
 from cxr.tracking.versions import ensure_version
 from support.loopback import MlflowServer
-from support.model_folders import ModelFolders, write_models
+from support.model_folders import ModelFolders, write_models, write_store
+from support.shared_folders import made_once
 
 NAME = "pneumonia-classifier"
 WEBHOOK_CACHE_SECONDS = 1
@@ -54,3 +57,21 @@ def register_versions(
         run_id = log_evaluation(store, candidate.trained, candidate.evaluation, experiment="pneumonia")
         ensure_version(store, name, candidate, run_id)
     return folders
+
+
+def write_registry(root: Path) -> tuple[str, ModelFolders]:
+    """Write a local store with versions 1 and 2 into a folder, copied from one that is made once.
+
+    Returns:
+        Address of the store, and the folders that the versions were registered from, in ``run``.
+    """
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        register_versions(folder / "run", write_store(folder))
+
+    shutil.copytree(made_once("registry", make), root, dirs_exist_ok=True)
+    correct_addresses((root / "mlflow.db").absolute())
+    run = root / "run"
+    folders = ModelFolders(run / "models", run / "evaluations", sorted((run / "images").iterdir()))
+    return f"sqlite:///{root}/mlflow.db", folders

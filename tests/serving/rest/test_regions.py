@@ -17,7 +17,6 @@ from cxr.serving.model_provider import AliasDetectorProvider, FolderDetectorProv
 from cxr.tracking.store import Store
 from support.chest_models import chest_reference
 from support.dicom_files import dicom_file
-from support.model_folders import write_store
 from support.rest_service import JSON_HEADERS, PNG_HEADERS, RunningService, ServeCommand, run_service, to_base64
 from support.small_detector import (
     MODEL,
@@ -30,7 +29,7 @@ from support.small_detector import (
     write_detector,
 )
 from support.tracking_server import NAME as CLASSIFIER
-from support.tracking_server import register_versions, wait_until
+from support.tracking_server import wait_until, write_registry
 
 SIZES = [(300, 260), (2500, 2048), (400, 900)]
 PATH = "/v1/predictions?regions=true"
@@ -137,8 +136,7 @@ def test_the_detector_of_the_registry_is_named_and_followed(
 
 @pytest.mark.exhaustive  # test_workers starts the command, and the test above follows the registry
 def test_the_workers_draw_boxes_as_soon_as_a_detector_is_registered(tmp_path: Path) -> None:
-    uri = write_store(tmp_path)
-    register_versions(tmp_path / "run", uri)
+    uri, _ = write_registry(tmp_path)
     Store(uri).client.set_registered_model_alias(CLASSIFIER, "champion", "1")
     image, box = bright_rectangle(500, 400)
     command = ServeCommand(

@@ -32,9 +32,9 @@ from cxr.serving.shadow_provider import AliasShadowProvider
 from cxr.steps.serve import Serve
 from cxr.tracking.store import Store
 from support.logged_predictions import ALL_TIME
-from support.model_folders import ModelFolders, write_store
+from support.model_folders import ModelFolders
 from support.rest_service import PNG_HEADERS, ServeCommand, champion_provider, run_service
-from support.tracking_server import NAME, register_versions, wait_until
+from support.tracking_server import NAME, wait_until, write_registry
 
 MODELS = {"1": "three_block", "2": "shallow"}
 IMAGES = 32
@@ -42,9 +42,7 @@ IMAGES = 32
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ModelFolders]:
-    root = tmp_path_factory.mktemp("store")
-    uri = write_store(root)
-    folders = register_versions(root / "run", uri)
+    uri, folders = write_registry(tmp_path_factory.mktemp("store"))
     for alias, version in (("champion", "1"), ("challenger", "2")):
         Store(uri).client.set_registered_model_alias(NAME, alias, version)
     return uri, folders

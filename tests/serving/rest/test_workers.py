@@ -21,10 +21,10 @@ from cxr.models.metadata import ModelMetadata
 from cxr.tracking.aliases import read_promotion_log
 from cxr.tracking.store import Store
 from cxr.tracking.webhook_signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from support.model_folders import ModelFolders, write_store
+from support.model_folders import ModelFolders
 from support.rest_service import PNG_HEADERS, ServeCommand, ServiceClient, worker_processes
 from support.sweeps import exhaustive
-from support.tracking_server import NAME, register_versions, wait_until
+from support.tracking_server import NAME, wait_until, write_registry
 
 SECRET = "a secret of some length"
 NEVER_POLL = 3600.0
@@ -33,9 +33,7 @@ MODELS = {"1": "three_block", "2": "shallow"}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ModelFolders]:
-    root = tmp_path_factory.mktemp("store")
-    uri = write_store(root)
-    folders = register_versions(root / "run", uri)
+    uri, folders = write_registry(tmp_path_factory.mktemp("store"))
     Store(uri).client.set_registered_model_alias(NAME, "champion", "1")
     return uri, folders
 
