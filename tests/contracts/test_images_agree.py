@@ -171,20 +171,22 @@ def test_names_secrets_and_labels_reach_the_engine(tmp_path: Path) -> None:
 
 
 WITHOUT = """
-import sys
+import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {excluded}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 from cxr.cli.main import main
-sys.exit(main(sys.argv[1:]))
+for command in json.loads(sys.argv[1]):
+    if status := main(command):
+        sys.exit(status)
 """
 
 
 @pytest.fixture(scope="module")
 def without_training() -> str:
-    """A program that is ``cxr`` in an environment with only the packages that data.txt pins."""
+    """A program that runs commands of ``cxr``, given as JSON, with only the packages that data.txt pins."""
     from importlib.metadata import packages_distributions
 
     def normalize(name: str) -> str:
@@ -201,22 +203,23 @@ def without_training() -> str:
 
 
 def test_data_steps_need_nothing_of_training(without_training: str, tmp_path: Path) -> None:
-    def cxr(*arguments: str) -> None:
-        result = subprocess.run(
-            [sys.executable, "-c", without_training, *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr[-2000:]
-
     random = np.random.default_rng(0)
     for number in range(60):
         name = f"NORMAL/IM-{number:04}-0001.jpeg" if number % 2 else f"PNEUMONIA/person{number}_bacteria_1.jpeg"
         path = tmp_path / "radiographs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, (72, 72), dtype=np.uint8)).save(path, quality=60)
-    cxr("fetch", "--source", "radiographs", "--expect", "any")
-    cxr("validate")
-    cxr("resplit")
-    cxr("preprocess", "--prepared", "prepared", "--recipe", "s2_resize", "--size", "48")
+    commands = (
+        "fetch --source radiographs --expect any",
+        f"validate --tracking_uri http://127.0.0.1:{free_port()}",
+        "resplit",
+        "preprocess --prepared prepared --recipe s2_resize --size 48",
+    )
+    words = json.dumps([command.split() for command in commands])
+    result = subprocess.run(
+        [sys.executable, "-c", without_training, words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
     assert (tmp_path / "prepared").is_dir()
 
 
@@ -237,7 +240,7 @@ def test_training_without_its_packages_names_the_image(without_training: str, tm
     arguments += ["--prepared", "prepared", "--trained", "trained", "--tracking_uri", ""]
     environment = os.environ | {"CXR_IMAGE": "data"}
     result = subprocess.run(
-        [sys.executable, "-c", without_training, *arguments],
+        [sys.executable, "-c", without_training, json.dumps([arguments])],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -20,15 +20,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from support.forked_processes import write_command
+from support.forked_processes import COMMAND, write_command
 
 MODELS = ("three_block", "residual_separable")
 """One network with a sigmoid and one with a softmax; the others differ in layers alone."""
+IMAGES = 40
 EPOCHS = {"three_block": 5, "residual_separable": 2}
 """Enough of the first for a kill between two of them."""
 EVALUATIONS = {model: f"artifacts/evaluations/{model}" for model in MODELS} | {
     "weighted": "artifacts/ensemble/evaluation"
 }
+
+SHORT_NETWORK = f"from cxr.models import residual_separable; residual_separable.BLOCKS = (16,); {COMMAND}"
+"""Code of ``cxr`` with one residual block in place of four, which TensorFlow takes long to trace."""
 
 
 def environment(*programs):
@@ -59,7 +63,7 @@ def project(repository, tmp_path_factory):
     (folder / ".dvc").mkdir()
     shutil.copy(repository / ".dvc" / "config", folder / ".dvc")
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["fetch"] |= {"phantom_images": 60, "phantom_seed": 1}
+    params["fetch"] |= {"phantom_images": IMAGES, "phantom_seed": 1}
     params["models"] = {name: params["models"][name] | {"phantom_epochs": EPOCHS[name]} for name in MODELS}
     params["recipes"] = {params["models"][name]["recipe"]: {"size": 48} for name in MODELS}
     params["evaluate"]["resamples"] = 100
@@ -67,14 +71,14 @@ def project(repository, tmp_path_factory):
     run(folder, "git", "init", "-q")
     run(folder, "cxr", "fetch", "--params", "params.yaml")
     (folder.parent / "bin").mkdir()
-    write_command(folder.parent / "bin" / "cxr")
+    write_command(folder.parent / "bin" / "cxr", SHORT_NETWORK)
     run(folder, "dvc", "repro")
     return folder
 
 
 def test_every_image_has_one_side_and_every_test_image_one_answer(project):
     splits = pd.read_parquet(project / "artifacts/splits/splits.parquet")
-    assert len(splits) == 60
+    assert len(splits) == IMAGES
     assert set(splits["split"]) == {"train", "validation", "test"}
     for evaluation in EVALUATIONS.values():
         predictions = pd.read_parquet(project / evaluation / "predictions.parquet")

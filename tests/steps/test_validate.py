@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -28,8 +29,11 @@ from support.loopback import MlflowServer, free_port
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+def write_data(folder: Path) -> Path:
     """24 sound images of 24 patients."""
-    folder = tmp_path / "data"
     for label in ("NORMAL", "PNEUMONIA"):
         (folder / "train" / label).mkdir(parents=True)
     for number in range(12):
@@ -57,10 +61,26 @@ def checks(folder: Path) -> dict[str, dict[str, object]]:
     return {check["name"]: check for check in json.loads((folder / "checks.json").read_text("utf-8"))["checks"]}
 
 
-def test_accepted_data_get_manifest_reports_and_baseline(data: Path) -> None:
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images with a card and a broken one, and the artifacts of their validation; read only, copy to change."""
+    root = tmp_path_factory.mktemp("accepted")
+    data = write_data(root / "data")
     DatasetCard("tiny", "patients", "folder", 24, 1, "CC0").write(data)
     bad_images.truncated(data / "train" / "NORMAL" / "IM-0900-0001.jpeg")
-    artifacts = run(data)
+    run(data)
+    return root
+
+
+@pytest.fixture
+def validated(accepted: Path, tmp_path: Path) -> Path:
+    """A copy of the accepted data, with the artifacts beside it."""
+    shutil.copytree(accepted, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "data"
+
+
+def test_accepted_data_get_manifest_reports_and_baseline(accepted: Path) -> None:
+    artifacts = accepted / "artifacts"
     assert sorted(path.name for path in (artifacts / "manifest").iterdir()) == [
         "dataset.json",
         "manifest.parquet",
@@ -116,33 +136,67 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def contradictory_data(data: Path) -> Path:
-    """The same image with both labels."""
+    return contradict(data)
+
+
+def contradict(data: Path) -> Path:
+    """Give the same image both labels."""
     source = data / "train" / "NORMAL" / "IM-0003-0001.jpeg"
     shutil.copy(source, data / "train" / "PNEUMONIA" / "person900_virus_1.jpeg")
     return data
 
 
-def test_reports_of_rejected_data_are_in_mlflow_once_and_the_error_says_where(
-    contradictory_data: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXR_PIPELINE_RUN", "5d1c2b9a")
-    messages = []
-    for _ in range(2):
-        with pytest.raises(DataError) as error:
-            run(contradictory_data, tracking_uri=tracking_uri, experiment="lungs")
-        messages.append(str(error.value))
+@dataclass(frozen=True)
+class Rejections:
+    """What was said and logged when the same data were rejected again and again.
+
+    Attributes:
+        data: the data folder.
+        messages: text of each error.
+        runs: after each rejection, identifier and status of the runs in the store.
+    """
+
+    data: Path
+    messages: list[str]
+    runs: list[list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def rejections(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Rejections:
+    """Three rejections. Before the last one, the upload of the reports looks as if it had been cut off."""
+    data = contradict(write_data(tmp_path_factory.mktemp("rejected") / "data"))
+    result = Rejections(data, [], [])
     client = Store(tracking_uri).connect()
-    experiment = client.get_experiment_by_name("lungs: rejected data")
-    (entry,) = client.search_runs([experiment.experiment_id])
-    page = f"{tracking_uri}/#/experiments/{experiment.experiment_id}/runs/{entry.info.run_id}"
-    assert all(page in message and "rejected/exploration.html" in message for message in messages)
-    assert {artifact.path for artifact in client.list_artifacts(entry.info.run_id)} == {
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PIPELINE_RUN", "5d1c2b9a")
+        for number in range(3):
+            if number == 2:
+                client.update_run(result.runs[0][0][0], status="RUNNING")
+            with pytest.raises(DataError) as error:
+                run(data, tracking_uri=tracking_uri, experiment="lungs")
+            result.messages.append(str(error.value))
+            experiment = client.get_experiment_by_name("lungs: rejected data")
+            runs = client.search_runs([experiment.experiment_id])
+            result.runs.append([(entry.info.run_id, entry.info.status) for entry in runs])
+    return result
+
+
+def test_reports_of_rejected_data_are_in_mlflow_once_and_the_error_says_where(
+    rejections: Rejections, tracking_uri: str
+) -> None:
+    ((run_id, status),) = rejections.runs[0]
+    assert rejections.runs[1] == [(run_id, "FINISHED")] and status == "FINISHED"
+    client = Store(tracking_uri).connect()
+    entry = client.get_run(run_id)
+    page = f"{tracking_uri}/#/experiments/{entry.info.experiment_id}/runs/{run_id}"
+    assert all(page in message and "rejected/exploration.html" in message for message in rejections.messages)
+    assert {artifact.path for artifact in client.list_artifacts(run_id)} == {
         "exploration.html", "data_docs", "checks.json", "quarantine.csv", "summary.json",
     }  # fmt: skip
-    assert client.list_artifacts(entry.info.run_id, "data_docs")
-    assert (entry.info.status, entry.data.tags["pipeline_run"]) == ("FINISHED", "5d1c2b9a")
+    assert client.list_artifacts(run_id, "data_docs")
+    assert entry.data.tags["pipeline_run"] == "5d1c2b9a"
     assert "labels_of_picture" in entry.data.tags["mlflow.note.content"]
-    assert entry.data.tags["data_digest"] == checks_digest(contradictory_data)
+    assert entry.data.tags["data_digest"] == checks_digest(rejections.data)
 
 
 def checks_digest(data: Path) -> str:
@@ -150,21 +204,8 @@ def checks_digest(data: Path) -> str:
     return content["digest"]
 
 
-def test_reports_whose_upload_was_cut_off_are_logged_into_the_same_run(
-    contradictory_data: Path, tracking_uri: str
-) -> None:
-    def reject() -> None:
-        with pytest.raises(DataError):
-            run(contradictory_data, tracking_uri=tracking_uri, experiment="cut off")
-
-    reject()
-    client = Store(tracking_uri).connect()
-    experiment = client.get_experiment_by_name("cut off: rejected data")
-    (entry,) = client.search_runs([experiment.experiment_id])
-    client.update_run(entry.info.run_id, status="RUNNING")
-    reject()
-    assert [again.info.run_id for again in client.search_runs([experiment.experiment_id])] == [entry.info.run_id]
-    assert client.get_run(entry.info.run_id).info.status == "FINISHED"
+def test_reports_whose_upload_was_cut_off_are_logged_into_the_same_run(rejections: Rejections) -> None:
+    assert rejections.runs[2] == rejections.runs[0]
 
 
 def test_a_store_that_fails_leaves_the_rejection_as_the_error(
@@ -183,6 +224,7 @@ def test_a_local_store_gets_no_reports_of_rejected_data(contradictory_data: Path
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.exhaustive  # test_images_agree.py validates with a server where MLflow is not installed
 def test_accepting_data_imports_no_mlflow(data: Path, tracking_uri: str) -> None:
     arguments = {name: str(data.parent / name) for name in ("manifest", "report", "baseline", "rejected", "cache")}
     values = {"data": str(data), **arguments, "tracking_uri": tracking_uri}
@@ -206,8 +248,8 @@ def test_every_kind_of_bad_file_is_named_with_its_reason(data: Path) -> None:
     assert listed_paths == coloured
 
 
-def test_drift_is_reported_until_a_person_accepts_it(data: Path) -> None:
-    artifacts = run(data)
+def test_drift_is_reported_until_a_person_accepts_it(validated: Path) -> None:
+    data, artifacts = validated, validated.parent / "artifacts"
     accepted = (artifacts / "baseline" / "patients" / "accepted.json").read_text("utf-8")
     for number, path in enumerate(sorted((data / "train" / "NORMAL").iterdir())):
         path.write_bytes(bad_images.jpeg(bad_images.draw_image(number) // 4))
@@ -219,13 +261,13 @@ def test_drift_is_reported_until_a_person_accepts_it(data: Path) -> None:
     assert checks(artifacts / "data_report")["drift"]["outcome"] == "passed"
 
 
-def test_the_manifest_depends_on_the_data_alone(data: Path) -> None:
+def test_the_manifest_depends_on_the_data_alone(validated: Path) -> None:
     def contents() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (artifacts / "manifest").iterdir()}
 
-    artifacts = run(data)
+    artifacts = validated.parent / "artifacts"
     first_contents = contents()
-    run(data, severity={"copies": "off"}, workers=1, drift_distance=0.5)
+    run(validated, severity={"copies": "off"}, workers=1, drift_distance=0.5)
     assert contents() == first_contents
 
 

@@ -119,10 +119,10 @@ def _output(log: Path | None) -> tuple[int, int]:
     return reading, writing
 
 
-def write_command(path: Path) -> None:
+def write_command(path: Path, code: str = COMMAND) -> None:
     """Write a program that does what ``cxr`` does, in a fork: for what starts it by its name, as DVC does."""
     _server()  # has begun, and stays while this worker does
-    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), COMMAND]
+    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), code]
     path.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
     path.chmod(0o755)
 

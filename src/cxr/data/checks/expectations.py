@@ -26,7 +26,7 @@ from cxr.data.checks.measurement import Column, FileValues, Measurement, measure
 from cxr.data.checks.rules import Check, CheckBounds, CheckResult, CheckTable, Measure, Severity, list_checks
 from cxr.data.dataset import DatasetCard
 from cxr.errors import DataError
-from cxr.fast_import import import_without_garbage_collection
+from cxr.fast_import import import_without_garbage_collection, packages_hidden
 from cxr.files import printable_name
 
 SITE = "data_docs"
@@ -36,6 +36,9 @@ UNITS: dict[CheckTable, str] = {"files": "files", "images": "images", "drift": "
 """What the rows of each table are."""
 MAX_SHOWN_FILES = 20
 """Offending files that the Data Docs show; all of them are in ``checks.json``."""
+
+_STORES = ("boto3", "botocore", "google", "pyspark", "sqlalchemy")
+"""Packages of stores that Great Expectations imports if they are installed. It gets a table in memory."""
 
 _EXPECTATIONS: dict[Measure, str] = {
     "rows": "ExpectWordedSumToBeBetween",
@@ -102,7 +105,8 @@ def _run_expectations(
 ) -> dict[str, bool]:
     """Run the checks of each table and build the pages; returns whether each check passed."""
     with _quiet():
-        import_without_garbage_collection("great_expectations")
+        with packages_hidden(*_STORES):
+            import_without_garbage_collection("great_expectations")
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
 
