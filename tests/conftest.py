@@ -51,16 +51,6 @@ def pytest_configure() -> None:
     gc.disable()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[Any]:
-    """Collecting imports TensorFlow in each worker, and with it JAX, for another second, unless it is hidden."""
-    from cxr.fast_import import packages_hidden
-    from cxr.models.backend import UNUSED_BY_TENSORFLOW
-
-    with packages_hidden(UNUSED_BY_TENSORFLOW):
-        return (yield)
-
-
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
 UNUSED_BY_KERAS = ("sklearn", "matplotlib")
 """Packages that Keras imports, where it finds them, for parts that nothing here uses: a third of its own import."""
-UNUSED_BY_TENSORFLOW = "jax"
-"""Package that TensorFlow imports, where it finds it, to convert its functions: up to a second."""
 
 
 def load_keras() -> None:
     """Import Keras and its backend, with TensorFlow's log level at warnings unless the environment sets another."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if backend_name() == "tensorflow" and "keras" not in sys.modules:
-        with without_startup_messages(), packages_hidden(*UNUSED_BY_KERAS, UNUSED_BY_TENSORFLOW):
+        with without_startup_messages(), packages_hidden(*UNUSED_BY_KERAS):
             import_without_garbage_collection("keras")
             import tensorflow as tf
 
