@@ -95,7 +95,7 @@ def test_reports_reach_orthanc_by_stow(
         assert queue.counts()["outgoing"] == 1, "without credentials it waits"
         monkeypatch.setenv("CXR_DICOMWEB_USER", USER)
         monkeypatch.setenv("CXR_DICOMWEB_PASSWORD", PASSWORD)
-        time.sleep(settings.delivery.longest_retry_seconds)  # by then it may be tried again
+        time.sleep(settings.delivery.longest_seconds)  # by then it may be tried again
         deliver(51)
         assert queue.counts()["outgoing"] == 0
     assert {patient.rpartition("-")[2] for patient in hospital.kinds()} >= {"50", "51"}
