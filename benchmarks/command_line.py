@@ -1,4 +1,4 @@
-"""How long a person waits for the command line: `cxr --help`, and `dvc repro` when nothing changed.
+"""How long a person waits for the command line: `cxr --help`, and `make run` when nothing changed.
 
 Run it where `make run` has run: `python benchmarks/command_line.py`. Ratios are to an empty Python process.
 """
@@ -14,7 +14,9 @@ COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "cxr --help": ["cxr", "--help"],
     "cxr train --help": ["cxr", "train", "--help"],
+    "dvc status": ["dvc", "status", "dvc.yaml"],
     "dvc repro, nothing changed": ["dvc", "repro"],
+    "make run, nothing changed": ["make", "run"],
 }
 
 
