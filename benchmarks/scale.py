@@ -10,7 +10,6 @@ The work on the rows of a manifest is that of the table which `benchmarks/manife
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -362,13 +361,12 @@ def run(parser: argparse.ArgumentParser, sizes: Sequence[int]) -> None:
         sizes: numbers of images.
     """
     from growth import measure, table
-
-    from cxr.training.device import processor_name
+    from machine import describe_machine
 
     if len(sizes) < 3 or list(sizes) != sorted(set(sizes)):
         parser.error(f"expected three or more rising numbers of images, received --run {' '.join(map(str, sizes))}")
     measured_growth = table({size: measure(size) for size in sizes})
-    part = f"On {processor_name()}, {os.cpu_count()} cores. {measured_growth}"
+    part = f"On {describe_machine()}. {measured_growth}"
     PAGE.write_text(replace_part(PAGE.read_text(encoding="utf-8"), RUN_BEGIN, part, RUN_END), encoding="utf-8")
 
 

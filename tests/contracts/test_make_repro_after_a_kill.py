@@ -10,6 +10,7 @@ import pytest
 from cxr.lineage.dvc_recovery import COPIES
 from support.dvc_locks import cut_off
 from support.make_checkout import make, write_checkout
+from support.sweeps import exhaustive
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -34,11 +35,7 @@ def test_the_lock_is_looked_after_before_and_after_dvc(checkout: Path, target: s
     assert commands == ["python -m cxr.lineage.dvc_recovery", "dvc repro", "python -m cxr.lineage.dvc_recovery"]
 
 
-@pytest.mark.parametrize(
-    "target",
-    # `repro` does the whole way, and the test above says that `run` takes the same steps
-    ["repro", pytest.param("run", marks=pytest.mark.exhaustive)],
-)
+@pytest.mark.parametrize("target", ["repro", *exhaustive("run")])  # the test above compares their steps
 def test_the_lock_of_the_last_success_is_put_back(checkout: Path, target: str) -> None:
     process = make(checkout, target)
     assert process.returncode == 0, process.stderr

@@ -85,7 +85,7 @@ def test_each_epoch_lowers_the_loss_and_says_its_parts_and_the_precision(trainin
         assert row["loss"] == pytest.approx(row["class_loss"] + row["box_loss"] + row["image_loss"], rel=1e-4)
 
 
-@pytest.mark.exhaustive  # tests/training/test_session.py kills the same loop with a classifier
+@pytest.mark.exhaustive  # test_training_recipe.py resumes and averages a classifier in the same loop
 def test_a_killed_training_resumes_with_the_same_weights(drawn, tmp_path):
     whole = drawn.session(tmp_path / "whole", **EVERYTHING)
     expected = whole.train(run_id="run", on_epoch=keep_checkpoint(tmp_path / "whole", tmp_path / "killed", 2))

@@ -120,7 +120,7 @@ def _output(log: Path | None) -> tuple[int, int]:
 
 
 def write_command(path: Path, code: str = COMMAND) -> None:
-    """Write a program that does what ``cxr`` does, in a fork: for what starts it by its name, as DVC does."""
+    """Write a program that runs code in a fork, by default ``cxr``: for what starts it by its name, as DVC does."""
     _server()  # has begun, and stays while this worker does
     client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), code]
     path.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')

@@ -17,7 +17,7 @@ from cxr.tracking.aliases import Aliases
 from cxr.tracking.finished_run import log_evaluation
 from cxr.tracking.promotion_log import PromotionLog
 from cxr.tracking.store import Store
-from support.forked_processes import run_forked
+from support.forked_processes import write_command
 from support.model_folders import write_models, write_store
 from support.sweeps import exhaustive
 from support.tracking_server import WebhookServer
@@ -31,28 +31,20 @@ def local_store(tmp_path: Path) -> Store:
     return Store(write_store(folder))
 
 
-NOTE_WORDS = '#!/bin/sh\nprintf \'%s\\0\' "$MLFLOW_TRACKING_URI" "$@"\n'
-"""A program that writes what a shell has given it: the address of the store, and the arguments."""
 MLFLOW = "import sys; from mlflow.cli import cli; cli(sys.argv[1:])"
 
 
 def follow_advice(work: Callable[[], object], folder: Path) -> str:
-    """Give the command of the error message to a shell, and what it makes of it to MLflow; returns the command."""
+    """Run the command of the error message in a shell, where `mlflow` is a fork; returns the command."""
     with pytest.raises(RegistryError, match=r"\(deleted\); restore it") as refusal:
         work()
     command = re.search("`(.*)`", str(refusal.value))
     assert command is not None, refusal.value
     program = folder / "programs" / "mlflow"
     program.parent.mkdir()
-    program.write_text(NOTE_WORDS)
-    program.chmod(0o755)
+    write_command(program, MLFLOW)
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
-    shell = subprocess.run(
-        ["/bin/sh", "-c", command[1]], check=True, capture_output=True, text=True, env={**os.environ, "PATH": path}
-    )
-    address, *arguments = shell.stdout.split("\0")[:-1]
-    process = run_forked(MLFLOW, *arguments, environment={**os.environ, "MLFLOW_TRACKING_URI": address})
-    assert process.returncode == 0, process.stderr
+    subprocess.run(["/bin/sh", "-c", command[1]], check=True, capture_output=True, env={**os.environ, "PATH": path})
     return command[1]
 
 
