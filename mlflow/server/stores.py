@@ -223,5 +223,7 @@ if __name__ == "__main__":
         create_buckets(words)
     elif command == "tables":
         create_tables(words[0])
-    else:
+    elif command == "upgrade":
         upgrade_tables(words[0])
+    else:
+        stop(2, f"expected buckets, tables or upgrade, received command={command}")
