@@ -67,6 +67,7 @@ STAGE = """
     cmd: cxr count --params params.yaml --manifest artifacts/manifest --counts artifacts/counts
     deps:
       - artifacts/manifest
+      - artifacts/code/count.md5
     params: [count]
     outs: [artifacts/counts]
 
@@ -180,7 +181,7 @@ def test_a_network_is_one_file_and_its_entry(project: Project) -> None:
         lambda values: values["models"].update(tiny={**values["models"]["three_block"], "architecture": "tiny"}),
     )
     tests = (
-        "test_graph_and_parameters_agree.py::test_the_generated_parts_of_the_graphs_are_up_to_date",
+        "test_graph_and_parameters_agree.py::test_the_generated_parts_of_the_graph_are_up_to_date",
         "test_graph_and_parameters_agree.py::test_every_network_has_an_entry_and_no_name_is_used_twice",
         "test_graph_and_parameters_agree.py::test_leaderboard_and_plots_hold_every_model_and_the_ensemble",
     )
@@ -218,14 +219,16 @@ def test_a_step_is_one_file_with_its_section_and_stage(project: Project, tmp_pat
     assert changed_files(project, lambda: path.write_text(STEP)) == ["src/cxr/steps/count.py"]
     edit_parameters(project, lambda values: values.update(count={"label": "NORMAL"}))
     graph = project / "dvc.yaml"
-    graph.write_text(graph.read_text(encoding="utf-8").replace("\nmetrics:\n", STAGE), encoding="utf-8")
+    text = graph.read_text(encoding="utf-8")
     tests = ("test_graph_and_parameters_agree.py",)
+    without_code = STAGE.replace("      - artifacts/code/count.md5\n", "")
+    graph.write_text(text.replace("\nmetrics:\n", without_code), encoding="utf-8")
     forgotten = check(project, *tests)
-    assert forgotten.returncode == 1 and "make generate" in forgotten.stdout
-    cxr(project, "graph", "--params", "params.yaml")
-    stage = yaml.safe_load(graph.read_text(encoding="utf-8"))["stages"]["count"]
-    assert {"src/cxr/steps/count.py", "artifacts/manifest"} <= set(stage["deps"])
+    assert forgotten.returncode == 1 and "name artifacts/code/count.md5" in forgotten.stdout
+    graph.write_text(text.replace("\nmetrics:\n", STAGE), encoding="utf-8")
     assert check(project, *tests).returncode == 0
+    cxr(project, "code")
+    assert "  src/cxr/steps/count.py\n" in (project / "artifacts/code/count.md5").read_text(encoding="utf-8")
     assert "Count the images of a manifest." in cxr(project, "count", "--help")
     assert "count" in cxr(project, "--help")
 

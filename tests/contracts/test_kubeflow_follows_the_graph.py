@@ -51,6 +51,12 @@ def tasks_of(package):
     }
 
 
+def stages_with_images(repository, params):
+    """The stages of the first graph, without the list of code: a container image holds one version of the code."""
+    filled = filled_stages(repository / "dvc.yaml", params)
+    return {name: stage for name, stage in filled.items() if name != "code"}
+
+
 @pytest.fixture(scope="module")
 def tasks(package):
     return tasks_of(package)
@@ -59,7 +65,7 @@ def tasks(package):
 @pytest.fixture(scope="module")
 def stages(repository, params):
     """Label of every stage of both graphs to its command line and the tasks that it depends on."""
-    filled = filled_stages(repository / "dvc.yaml", params)
+    filled = stages_with_images(repository, params)
     for name, stage in filled_stages(repository / "regions" / "dvc.yaml", params).items():
         step_name, at, key = name.partition("@")
         filled[f"{step_name}_regions{at}{key}"] = stage
@@ -89,7 +95,7 @@ def test_detectors_are_left_out_unless_the_parameter_file_wants_them(repository,
     monkeypatch.chdir(repository)
     assert params["containers"]["regions"] is False
     package = compile_pipeline("training", Path("params.yaml"), tmp_path / "training.yaml")
-    assert set(tasks_of(package)) == {"fetch", *filled_stages(repository / "dvc.yaml", params)}
+    assert set(tasks_of(package)) == {"fetch", *stages_with_images(repository, params)}
 
 
 def test_edges_are_the_same_and_images_come_from_fetch(tasks, stages):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.lineage.code_closure import as_folders, import_closure
+from cxr.lineage.code_closure import import_closure
 
 FILES = {
     "__init__.py": '"""The package."""\n',
@@ -56,9 +56,3 @@ def test_an_init_file_counts_only_if_it_holds_more_than_a_docstring(source: Path
     assert "models/__init__.py" in import_closure("cxr.metrics", source)
     (source / "cxr" / "metrics.py").write_text("from cxr.training import loop\n")
     assert "training/__init__.py" not in import_closure("cxr.metrics", source)
-
-
-def test_a_folder_stands_for_its_files_only_when_all_of_them_are_listed(source: Path) -> None:
-    assert as_folders({"training/loop.py", "training/batches.py", "metrics.py"}, source) == ["metrics.py", "training"]
-    assert as_folders({"training/loop.py", "metrics.py"}, source) == ["metrics.py", "training/loop.py"]
-    assert as_folders({"models/flat.py"}, source) == ["models/flat.py"], "code in __init__.py is a module too"

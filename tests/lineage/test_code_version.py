@@ -14,7 +14,7 @@ import cxr
 from cxr.lineage import code_version as code_version_module
 from cxr.lineage.code_closure import import_closure
 from cxr.lineage.code_version import LIBRARIES, code_version
-from cxr.lineage.dvc_graph import WITHOUT_EFFECT
+from cxr.lineage.step_code import WITHOUT_EFFECT
 
 KEPT_BY = (
     "cxr.images.decoding",

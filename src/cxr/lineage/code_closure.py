@@ -46,30 +46,6 @@ def import_closure(module: str, source: Path, excluded: Iterable[str] = ()) -> s
     return files
 
 
-def as_folders(files: Iterable[str], source: Path) -> list[str]:
-    """Replace files by their folder wherever all modules of the folder are listed.
-
-    Args:
-        files: paths below the package, as :func:`import_closure` returns them.
-        source: folder that holds the package.
-
-    Returns:
-        Sorted paths below the package; no path lies inside another one.
-    """
-    package = source / PACKAGE
-    listed = {package / name for name in files}
-    folders = {folder for file in listed for folder in file.parents if folder != package and package in folder.parents}
-    complete = {folder for folder in folders if _modules(folder) <= listed}
-    outermost = {folder for folder in complete if not complete & set(folder.parents)}
-    single = {file for file in listed if not outermost & set(file.parents)}
-    return sorted(path.relative_to(package).as_posix() for path in outermost | single)
-
-
-def _modules(folder: Path) -> set[Path]:
-    paths = folder.rglob("*.py")
-    return {path for path in paths if path.name != "__init__.py" or _content_of(path.read_text("utf-8")).has_code}
-
-
 def _file_of(module: str, source: Path) -> Path | None:
     path = source.joinpath(*module.split("."))
     if path.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cxr
 from cxr.lineage.code_closure import PACKAGE, import_closure
-from cxr.lineage.dvc_graph import WITHOUT_EFFECT
+from cxr.lineage.step_code import WITHOUT_EFFECT
 
 LIBRARIES = (
     "numpy",
