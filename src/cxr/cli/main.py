@@ -6,6 +6,7 @@ A step's name is one word, or two: ``cxr kubeflow ACTION`` is an action of a gro
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -30,6 +31,9 @@ from cxr.steps.registry import find_sections
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells use it."""
+FULL_SEARCH_EVERY = 100
+"""How many searches for young garbage come before one among all objects. Python's own value is 10. A step that imports
+for seconds then spends 0.2 s on four full searches, which find nothing; its peak memory is the same."""
 
 
 def run_program() -> NoReturn:
@@ -40,6 +44,7 @@ def run_program() -> NoReturn:
     `atexit` run, and the output is flushed. An exception ends the process as usual, and so does output that cannot be
     written, because Python has a message and an exit status for it.
     """
+    gc.set_threshold(*gc.get_threshold()[:2], FULL_SEARCH_EVERY)
     status = main()
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

@@ -1,4 +1,5 @@
-"""The end of `cxr`: all that happens at the usual end of a process of Python, but memory is not freed."""
+"""How `cxr` runs and ends as a process: as others of Python, with fewer full searches for garbage, and without freeing
+memory at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+
+from cxr.cli.main import FULL_SEARCH_EVERY
 
 USUAL, PROGRAM = "sys.exit(main.main())", "main.run_program()"
 START = "import atexit, logging, os, signal, sys, tempfile, threading, time\nfrom cxr.cli import main\n"
@@ -93,3 +96,10 @@ def step():
     return 0
 """
     assert (run(step, USUAL).stdout, run(step, PROGRAM).stdout) == ("freed", "")
+
+
+def test_all_objects_are_searched_for_garbage_less_often() -> None:
+    step = "def step():\n    import gc\n    print(*gc.get_threshold())\n    return 0\n"
+    usual, program = (run(step, end).stdout.split() for end in (USUAL, PROGRAM))
+    assert program == [*usual[:2], str(FULL_SEARCH_EVERY)]
+    assert int(usual[2]) < FULL_SEARCH_EVERY
