@@ -28,6 +28,8 @@ COLOURS = {NORMAL: BLUE, PNEUMONIA: VERMILLION}
 INK, GREY, FAINT = "#222222", "#6B6B6B", "#E3E3E3"
 DPI = 150
 HEADER_INCHES = 0.82
+COMPRESSION = 3
+"""Level of zlib in PNG files. The usual level 6 takes 0.2 s longer for the figures of an evaluation, and saves 5 %."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -119,7 +121,8 @@ def save_png(figure: Figure, target: Path | BinaryIO) -> None:
     """
     with mpl.rc_context(STYLE):
         # `figure.savefig` draws twice, the first time only to place things. The canvas draws the same pixels at once.
-        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        canvas, options = FigureCanvasAgg(figure), {"compress_level": COMPRESSION}
+        canvas.print_png(target, metadata={"Software": None}, pil_kwargs=options)  # type: ignore[no-untyped-call]
 
 
 def png_data_uri(figure: Figure) -> str:
