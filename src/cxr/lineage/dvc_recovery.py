@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cxr.errors import CxrError, DataError
 from cxr.files import whole_file
-from cxr.lineage.provenance import run_git
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +42,37 @@ def recover(project: Path) -> None:
     """
     if not (project / ".dvc").is_dir():
         return
+    locks = [lock for lock in (project / LOCK_FILE, *sorted(project.glob(f"*/{LOCK_FILE}"))) if lock.is_file()]
+    if all(_is_kept(lock, project) for lock in locks) and not _is_broken(project / _TEMPORARY / "rwlock"):
+        return  # the usual case imports neither DVC nor NumPy, which take half a second
     (project / _TEMPORARY).mkdir(exist_ok=True)
     with _no_dvc_writes(project / _TEMPORARY) as is_free:
         if not is_free:
             log.warning("another dvc is running: its lock files are left as they are")
             return
         _remove_broken_rwlock(project / _TEMPORARY / "rwlock")
-        for lock in (project / LOCK_FILE, *sorted(project.glob(f"*/{LOCK_FILE}"))):
-            if lock.is_file():
+        for lock in locks:
+            if not _is_kept(lock, project):
                 _keep_or_restore(lock, project)
+
+
+def _is_kept(lock: Path, project: Path) -> bool:
+    """Whether a lock is the same as its copy, which is whole."""
+    copy = project / COPIES / lock.relative_to(project)
+    return copy.is_file() and copy.read_bytes() == lock.read_bytes()
 
 
 def _keep_or_restore(lock: Path, project: Path) -> None:
     name = lock.relative_to(project)
     copy = project / COPIES / name
     content = lock.read_bytes()
-    if copy.is_file() and copy.read_bytes() == content:
-        return  # a copy is whole, and reading YAML as DVC does takes a quarter of a second
     if _is_whole(content):
         _write(copy, content)
         return
     if _MERGE_CONFLICT.encode() in content:
         return
+    from cxr.lineage.provenance import run_git  # NumPy comes with it
+
     committed = run_git(project, "show", f"HEAD:./{name.as_posix()}")
     choices = {
         "its last whole copy": copy.read_bytes() if copy.is_file() else b"",
@@ -100,13 +108,19 @@ def _is_whole(content: bytes) -> bool:
     return content.endswith(b"\n")
 
 
-def _remove_broken_rwlock(rwlock: Path) -> None:
-    """Remove DVC's table of the files in use, if it is cut off: DVC makes a new one."""
+def _is_broken(rwlock: Path) -> bool:
+    """Whether DVC's table of the files in use is there and cut off."""
     try:
         json.loads(rwlock.read_bytes())
     except FileNotFoundError:
-        return
+        return False
     except ValueError:
+        return True
+    return False
+
+
+def _remove_broken_rwlock(rwlock: Path) -> None:
+    if _is_broken(rwlock):
         rwlock.unlink()
         log.warning("%s was cut off, probably by a kill of dvc: it is removed, dvc makes a new one", rwlock.name)
 
