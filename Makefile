@@ -39,7 +39,7 @@ endif
 # DVC writes dvc.lock in place. The last whole one is kept, and put back if a kill has cut the file off.
 define dvc_repro
 @python -m cxr.lineage.dvc_recovery
-dvc repro$(if $(1), $(1))
+python -m cxr.cli.fork_server dvc repro$(if $(1), $(1))
 @python -m cxr.lineage.dvc_recovery
 endef
 

@@ -31,8 +31,9 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
 def test_the_lock_is_looked_after_before_and_after_dvc(checkout: Path, target: str) -> None:
     process = make(checkout, "--dry-run", target)
     assert process.returncode == 0, process.stderr
-    commands = [line for line in process.stdout.splitlines() if "dvc_recovery" in line or line.startswith("dvc repro")]
-    assert commands == ["python -m cxr.lineage.dvc_recovery", "dvc repro", "python -m cxr.lineage.dvc_recovery"]
+    commands = [line for line in process.stdout.splitlines() if "dvc_recovery" in line or line.endswith("dvc repro")]
+    recovery = "python -m cxr.lineage.dvc_recovery"
+    assert commands == [recovery, "python -m cxr.cli.fork_server dvc repro", recovery]
 
 
 @pytest.mark.parametrize("target", ["repro", *exhaustive("run")])  # the test above compares their steps

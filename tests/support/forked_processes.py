@@ -9,7 +9,6 @@ socket on which it is asked, and ends when no worker is connected any more.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shlex
@@ -17,30 +16,33 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from support import fork_request
+from cxr.cli import fork_request
+from cxr.cli.fork_request import connect, request_fork
+from cxr.cli.fork_server import fork_on_request, import_packages
 from support.figures import blank_figures
-from support.fork_request import READY, connect, request_fork
 from support.shared_folders import folder_of_run
 from support.support_path import support_path
 
 COMMAND = "import sys; from cxr.cli.main import main; sys.exit(main(sys.argv[1:]))"
 """Code that runs ``cxr`` with the arguments."""
-PACKAGES = (
-    "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store",
-    "sklearn.metrics",
-)  # fmt: skip
-"""What forks have imported beside Keras. Not the server: it reads the environment while it is imported."""
+CLIENT = """
+import sys
+from pathlib import Path
+folder, address, *words = sys.argv[1:]
+sys.path.insert(0, folder)
+from fork_request import run_in_fork
+sys.exit(run_in_fork(Path(address), words))
+"""
+"""Code of a process whose work a fork does. It imports nothing else, so that it starts at once."""
 START_SECONDS = 180
 """Time limit for the imports of the process that forks, on a busy machine."""
 
@@ -63,7 +65,7 @@ class ForkedProcess:
         from_stdout, stdout = _output(log)
         from_stderr, stderr = _output(log)
         variables = os.environ if environment is None else environment
-        self._status = request_fork(_server(), (stdin, stdout, stderr), code, arguments, variables)
+        self._status = request_fork(_server(), (stdin, stdout, stderr), (code, *arguments), variables)
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
         self.stdin, self.stdout = os.fdopen(to_stdin, "w"), os.fdopen(from_stdout)
@@ -122,7 +124,7 @@ def _output(log: Path | None) -> tuple[int, int]:
 def write_command(path: Path, code: str = COMMAND) -> None:
     """Write a program that runs code in a fork, by default ``cxr``: for what starts it by its name, as DVC does."""
     _server()  # has begun, and stays while this worker does
-    client = [sys.executable, "-S", "-E", fork_request.__file__, str(_address()), code]
+    client = [sys.executable, "-S", "-E", "-c", CLIENT, str(Path(fork_request.__file__).parent), str(_address()), code]
     path.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
     path.chmod(0o755)
 
@@ -157,83 +159,20 @@ def _start(address: Path) -> socket.socket:
     raise RuntimeError(f"the process that forks did not start: exit status {process.poll()}")
 
 
-def _import_packages() -> None:
-    """Import what takes long, and hide it from garbage collection."""
-    import gc
-
-    from sqlalchemy.orm import configure_mappers
-
-    from cxr.fast_import import import_without_garbage_collection
-    from cxr.models.backend import load_keras
-
-    load_keras()
-    for name in PACKAGES:
-        import_without_garbage_collection(name)
-    configure_mappers()  # of the stores; else at the first query of each fork
-    gc.freeze()
-
-
-def _fork_on_request(listener: socket.socket) -> dict[str, Any]:
-    """Fork for each request, until nobody is connected; only the forks return, each with what it is asked to run."""
-    forks: set[int] = set()
-    channels: list[socket.socket] = []
-    while True:
-        for ready in select.select([listener, *channels], [], [])[0]:
-            if ready is listener:
-                channels.append(listener.accept()[0])
-                channels[-1].send(READY)
-                continue
-            message, descriptors, *_ = socket.recv_fds(ready, 1, 5)
-            if not message:
-                channels.remove(ready)
-                ready.close()
-                continue
-            forks -= {fork for fork in forks if os.waitpid(fork, os.WNOHANG)[0]}
-            fork = os.fork()
-            if fork == 0:
-                for channel in (listener, *channels):
-                    channel.close()
-                return _request(descriptors)
-            forks.add(fork)
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if not channels:
-            sys.exit()
-
-
-def _request(descriptors: Sequence[int]) -> dict[str, Any]:
-    """Fork once more, so that this process can report the exit status of the other one; only that one returns."""
-    request, *streams, status = descriptors
-    process = os.fork()
-    if process == 0:
-        os.close(status)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        with os.fdopen(request) as pipe:
-            return dict(json.load(pipe))
-    for descriptor in (request, *streams):
-        os.close(descriptor)
-    with os.fdopen(status, "w") as pipe:
-        print(process, file=pipe, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=pipe, flush=True)
-    os._exit(0)
-
-
 def _main() -> None:
     address = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX) as listener:
-        _import_packages()
+        import_packages()
         listener.bind(str(address))
         listener.listen()
-        request = _fork_on_request(listener)
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    tempfile.tempdir = None  # chosen anew, by the environment
-    sys.argv = ["-c", *request["arguments"]]
+        request = fork_on_request(listener)
+    if request is None:
+        return
+    request.take_over()
+    code, *arguments = request.arguments
+    sys.argv = ["-c", *arguments]
     with blank_figures():
-        exec(request["code"], {"__name__": "__main__"})  # noqa: S102
+        exec(code, {"__name__": "__main__"})  # noqa: S102
 
 
 if __name__ == "__main__":

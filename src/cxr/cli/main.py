@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from cxr import __version__
 from cxr.cli.container import EXECUTOR_INPUT, ContainerTask, linked_folders
+from cxr.cli.fork_request import SOCKET_VARIABLE, run_in_fork
 from cxr.cli.help import GROUP, HELP_FLAGS, group_help, program_help, step_help
 from cxr.cli.optional_dependencies import explain_missing_package
 from cxr.cli.proxies import exempt_loopback
@@ -37,13 +38,18 @@ for seconds then spends 0.2 s on four full searches, which find nothing; its pea
 
 
 def run_program() -> NoReturn:
-    """Run the command line of the process, and end the process without freeing memory.
+    """Run the command line of the process, in a fork where one is offered, and end the process without freeing memory.
 
     Python would free a million objects that imports have made: 0.4 s after a step with Keras and MLflow. All else
     happens as at every end, and as in the processes of `multiprocessing`: Python waits for threads, functions of
     `atexit` run, and the output is flushed. An exception ends the process as usual, and so does output that cannot be
     written, because Python has a message and an exit status for it.
     """
+    address = os.environ.get(SOCKET_VARIABLE)
+    if address and sys.argv[1:2] and sys.argv[1] in STEPS and load_step(sys.argv[1]).imports_slowly:
+        forked = run_in_fork(Path(address), sys.argv[1:])
+        if forked is not None:
+            os._exit(forked)
     gc.set_threshold(*gc.get_threshold()[:2], FULL_SEARCH_EVERY)
     status = main()
     threading._shutdown()  # type: ignore[attr-defined]

@@ -127,6 +127,8 @@ class Step(BaseModel):
         reads_object_store: whether the container gets the secret of the object store.
         reads_images: whether the step reads raw images. Where its data folder holds their index, it reads them in the
             object store.
+        imports_slowly: whether the step imports MLflow, and mostly Keras. `make run` runs it as a fork of a process
+            that has them.
     """
 
     # Pydantic builds the validators when the first step is made. `cxr --help` makes none and stays fast.
@@ -144,6 +146,7 @@ class Step(BaseModel):
     cacheable: ClassVar[bool] = True
     reads_object_store: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
+    imports_slowly: ClassVar[bool] = False
 
     @abstractmethod
     def run(self) -> None:

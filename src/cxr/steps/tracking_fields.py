@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class TrackingStep(Step):
     """A step that also logs its figures and files to MLflow; the choice of the store changes no output."""
 
+    imports_slowly: ClassVar[bool] = True
     sections_without_effect: ClassVar[tuple[str, ...]] = ("tracking",)
 
     tracking_uri: Annotated[

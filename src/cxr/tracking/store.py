@@ -116,7 +116,7 @@ class Store:
         return self._open(create=False)
 
     def _open(self, *, create: bool) -> MlflowClient:
-        _configure_mlflow()
+        load_mlflow()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -311,8 +311,8 @@ def _forget_addresses() -> None:
     utils._artifact_repos_cache.clear()
 
 
-def _configure_mlflow() -> None:
-    """Switch off usage statistics, progress bars and chatty loggers of MLflow."""
+def load_mlflow() -> None:
+    """Import MLflow, without its usage statistics, progress bars and chatty loggers."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
