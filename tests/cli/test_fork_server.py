@@ -135,6 +135,25 @@ def test_ctrl_c_interrupts_the_step_and_the_command_goes_on(tmp_path: Path) -> N
     assert errors == "cxr train: interrupted; partial outputs were removed\n"
 
 
+@pytest.mark.skipif(not may_fork(), reason="here no step is a fork")
+def test_a_command_that_is_killed_is_over_though_its_step_still_runs(tmp_path: Path) -> None:
+    """As without forks: a killed DVC leaves its step, and who started DVC goes on."""
+    os.mkfifo(tmp_path / "params.yaml")
+    (tmp_path / "dvc.py").write_text("""
+import os, subprocess
+step = subprocess.Popen(["cxr", "train", "--params", "params.yaml"])
+print(os.getpid(), step.pid, flush=True)
+step.wait()
+""")
+    process = run_below(f"exec {sys.executable} dvc.py", tmp_path)
+    assert process.stdout is not None
+    dvc, step = map(int, process.stdout.readline().split())
+    with (tmp_path / "params.yaml").open("w"):
+        os.kill(dvc, signal.SIGKILL)
+        assert process.wait(20) == 128 + signal.SIGKILL
+        os.kill(step, signal.SIGKILL)
+
+
 def test_a_command_without_such_a_step_imports_nothing(tmp_path: Path) -> None:
     process = run_below("grep -c libtensorflow /proc/$PPID/maps; kill -TERM $$", tmp_path)
     assert process.communicate(timeout=60)[0] == "0\n"

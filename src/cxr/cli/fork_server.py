@@ -63,19 +63,19 @@ class Request:
 
 
 def fork_on_request(
-    listener: socket.socket, channels: Sequence[socket.socket] = (), prepare: Callable[[], None] | None = None
+    listener: socket.socket, command: socket.socket | None = None, prepare: Callable[[], None] | None = None
 ) -> Request | None:
-    """Fork for each request, until nobody is connected.
+    """Fork for each request until a command has ended, or else until nobody is connected.
 
     Args:
         listener: socket on which others connect.
-        channels: those that are connected already.
+        command: a connection whose other end the command holds.
         prepare: called before the first fork.
 
     Returns:
         In a fork, what it is asked to do; in the process that was called, None at the end.
     """
-    connected, forks = list(channels), set[int]()
+    connected, forks = [command] if command else [], set[int]()
     while True:
         for ready in select.select([listener, *connected], [], [])[0]:
             if ready is listener:
@@ -87,6 +87,8 @@ def fork_on_request(
             if not message:
                 connected.remove(ready)
                 ready.close()
+                if ready is command or not connected:
+                    return None
                 continue
             if prepare is not None:
                 prepare()
@@ -100,8 +102,6 @@ def fork_on_request(
             forks.add(fork)
             for descriptor in descriptors:
                 os.close(descriptor)
-        if not connected:
-            return None
 
 
 def _request(descriptors: Sequence[int]) -> Request:
@@ -178,7 +178,7 @@ def run_with_forks(command: Sequence[str]) -> NoReturn:
         # Ctrl-C ends the command, and this process with it.
         at_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-        request = fork_on_request(listener, [alive], import_packages)
+        request = fork_on_request(listener, alive, import_packages)
     if request is None:
         status = process.wait()
         address.unlink()
