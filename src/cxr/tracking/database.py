@@ -111,7 +111,10 @@ def refuse_absence(file: Path) -> None:
 
 
 def _is_absent(file: Path) -> bool:
-    return not file.exists() or file.stat().st_size == 0
+    try:
+        return file.stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _refuse_loss(file: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 METRICS_TYPE = CONTENT_TYPE_LATEST
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PROBABILITY_BUCKETS = tuple(number / 20 for number in range(1, 21))
+TRIES, PAUSE = 20, 0.005
+"""How often the files of the workers are read again if one is being made, and seconds in between."""
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH")
 
 
@@ -161,6 +164,10 @@ class ServiceMetrics:
 
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        for _ in range(TRIES):
+            with suppress(struct.error):  # a worker that starts has made its file, and not written the length into it
+                return generate_latest(registry)
+            time.sleep(PAUSE)
         return generate_latest(registry)
 
 
