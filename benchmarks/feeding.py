@@ -12,11 +12,10 @@ takes those of params.yaml, on a CPU without the slowest two.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,8 @@ DETECTOR = "retinanet_lite0"
 SLOW_ON_A_CPU = ("residual_separable", "efficientnet_lite0")
 AFTER = ("after", "after, changed on the device", "after, all on the device")
 TIMES = 3
+QUEUE_SECONDS = 5.5
+"""After an epoch, the last thread of Keras's own queue waits five seconds for a batch, in a thread that the next work needs."""
 
 
 class FloatBatches(Batches):
@@ -100,11 +101,14 @@ def on_cores(cores: int) -> Any:
         os.sched_setaffinity(0, allowed)
 
 
-def rates_in_turns(works: dict[str, Callable[[], int]]) -> dict[str, list[float]]:
+def rates_in_turns(
+    works: dict[str, Callable[[], int]], pauses: Mapping[str, float] | None = None
+) -> dict[str, list[float]]:
     """Time several works in turns, so that all meet the same load.
 
     Args:
         works: name to a function that does the work and says how many images it was.
+        pauses: name to seconds of rest after the work, which do not count.
 
     Returns:
         Name to images per second of each of :data:`TIMES` turns, after one that compiles.
@@ -116,8 +120,7 @@ def rates_in_turns(works: dict[str, Callable[[], int]]) -> dict[str, list[float]
             images = work()
             if turn:
                 rates[name].append(images / (time.perf_counter() - started))
-            # Keras's own queue ends with its iterator, and can need five seconds for that: not in the next work's time.
-            gc.collect()
+            time.sleep((pauses or {}).get(name, 0.0))
     return rates
 
 
@@ -218,7 +221,8 @@ def training_rates(model: str, device: Any) -> Iterable[list[float]]:
             "before": lambda: train(plain, before),
             "fed": lambda: train(on_planes, fed),
             "memory": lambda: repeat_batch(plain, batch, steps),
-        }
+        },
+        {"before": QUEUE_SECONDS},
     ).values()
 
 
