@@ -51,7 +51,7 @@ SLOW_ON_A_CPU = ("residual_separable", "efficientnet_lite0")
 AFTER = ("after", "after, changed on the device", "after, all on the device")
 TIMES = 3
 QUEUE_SECONDS = 5.5
-"""Seconds until the last thread of Keras's own queue has given up its wait for a batch, which the next work would share."""
+"""Seconds until the last thread of Keras's own queue ends its wait for a batch, which the next work would share."""
 
 
 class FloatBatches(Batches):
