@@ -15,8 +15,8 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,6 @@ DETECTOR = "retinanet_lite0"
 SLOW_ON_A_CPU = ("residual_separable", "efficientnet_lite0")
 AFTER = ("after", "after, changed on the device", "after, all on the device")
 TIMES = 3
-QUEUE_SECONDS = 5.5
-"""Seconds until the last thread of Keras's own queue ends its wait for a batch, which the next work would share."""
 
 
 class FloatBatches(Batches):
@@ -92,23 +90,30 @@ def batches_of_detector(batches: int) -> RegionBatches:
 
 @contextmanager
 def on_cores(cores: int) -> Any:
-    """Let this process use so many cores, where the system can restrict it."""
+    """Let this process use so many cores, where the system can restrict it.
+
+    Linux restricts single threads, and a new thread as the one that starts it. Those of TensorFlow start here and train
+    later: afterwards all threads may use all cores again.
+    """
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
+    _restrict_threads(set(sorted(allowed)[:cores]))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        _restrict_threads(allowed)
 
 
-def rates_in_turns(
-    works: dict[str, Callable[[], int]], pauses: Mapping[str, float] | None = None
-) -> dict[str, list[float]]:
+def _restrict_threads(cores: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(int(thread), cores)
+
+
+def rates_in_turns(works: dict[str, Callable[[], int]]) -> dict[str, list[float]]:
     """Time several works in turns, so that all meet the same load.
 
     Args:
         works: name to a function that does the work and says how many images it was.
-        pauses: name to seconds of rest after the work, which do not count.
 
     Returns:
         Name to images per second of each of :data:`TIMES` turns, after one that compiles.
@@ -120,7 +125,6 @@ def rates_in_turns(
             images = work()
             if turn:
                 rates[name].append(images / (time.perf_counter() - started))
-            time.sleep((pauses or {}).get(name, 0.0))
     return rates
 
 
@@ -221,8 +225,7 @@ def training_rates(model: str, device: Any) -> Iterable[list[float]]:
             "before": lambda: train(plain, before),
             "fed": lambda: train(on_planes, fed),
             "memory": lambda: repeat_batch(plain, batch, steps),
-        },
-        {"before": QUEUE_SECONDS},
+        }
     ).values()
 
 
