@@ -104,9 +104,9 @@ def on_cores(cores: int) -> Any:
 
 
 def _restrict_threads(cores: set[int]) -> None:
-    for thread in os.listdir("/proc/self/task"):
+    for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has ended since
-            os.sched_setaffinity(int(thread), cores)
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def rates_in_turns(works: dict[str, Callable[[], int]]) -> dict[str, list[float]]:
