@@ -98,7 +98,7 @@ def test_stage_files_are_the_paths_of_the_step(stages, repository, monkeypatch):
                 assert path in named, f"{name}: --{field} is left to its default"
         reads = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Input)}
         writes = {str(getattr(built, field)) for field, role in roles.items() if isinstance(role, Output)}
-        files = {path for path in stage["deps"] if not CODE.match(path)} | (reads if name == "code" else set())
+        files = {path for path in stage["deps"] if not CODE.match(path)}
         assert {path for path in files if str(Path(path).parent) not in reads} <= reads, name
         assert set(stage["outs"]) == writes, name
 

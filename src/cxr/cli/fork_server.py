@@ -166,7 +166,6 @@ def run_with_forks(command: Sequence[str]) -> NoReturn:
     """
     folder = Path(tempfile.mkdtemp(prefix="cxr-forks-"))
     address = folder / "socket"
-    request = None
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
         listener.listen()

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cxr.errors import MissingInputError
-from cxr.steps.base import Input, Output, Step
+from cxr.steps.base import Output, Step
 
 
 class ListCode(Step):
@@ -18,7 +18,7 @@ class ListCode(Step):
     follows: ClassVar[str] = "graph"
     sections: ClassVar[tuple[str, ...]] = ()
 
-    source: Annotated[Path, Input("Code"), Field(description="Folder of the package.")] = Path("src/cxr")
+    source: Annotated[Path, Field(description="Folder of the package.")] = Path("src/cxr")
     code: Annotated[Path, Output("Code"), Field(description="Folder of one list per step.")] = Path("artifacts/code")
 
     def run(self) -> None:
