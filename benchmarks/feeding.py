@@ -216,7 +216,8 @@ def training_rates(model: str, device: Any) -> Iterable[list[float]]:
 
     def train(trained: Any, batches: Batches) -> int:
         with before_or_after(batches, LOADER_THREADS) as feeder:
-            trained.fit(feeder, epochs=1, verbose=0, shuffle=False)
+            data = feeder.for_fit() if isinstance(feeder, ReadAhead) else feeder
+            trained.fit(data, epochs=1, verbose=0, shuffle=False)
         batches.epoch += 1
         return steps * batch_size
 
@@ -234,7 +235,9 @@ def repeat_batch(network: Any, batch: list[Any], steps: int) -> int:
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        data = tensorflow.data.Dataset.from_tensors(tuple(batch)).repeat(steps)
+        options = tensorflow.data.Options()
+        options.autotune.enabled = False  # see ReadAhead.for_fit
+        data = tensorflow.data.Dataset.from_tensors(tuple(batch)).repeat(steps).with_options(options)
     else:
         data = (tuple(batch) for _ in range(steps))
     network.fit(data, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)

@@ -10,6 +10,7 @@ from cxr.images.recipes import recipe_named
 from cxr.training.augmentation import Augmentation
 from cxr.training.batches import Batches
 from cxr.training.prepared_input import network_input
+from cxr.training.read_ahead import ReadAhead
 
 RECIPE = recipe_named("s1_resize", size=16)
 
@@ -98,3 +99,19 @@ def test_mixing_depends_on_seed_epoch_and_batch_alone(images):
     second.epoch = 1
     assert not np.array_equal(first[1][1], second[1][1])
     np.testing.assert_array_equal(batches(images)[1][1], np.round(batches(images)[1][1]))
+
+
+def test_fit_gets_the_batches_of_each_epoch_in_order_and_nothing_waits_for_autotuning(images):
+    weighted = batches(images, batch_size=16, balance="class_weights")
+    with ReadAhead(weighted) as ahead:
+        data = ahead.for_fit()
+        assert len(data) == 3
+        if keras.backend.backend() == "tensorflow":
+            assert data.options().autotune.enabled is False
+        for epoch in (0, 1):
+            weighted.epoch = epoch
+            passed = [data[number] for number in range(3)] if data is ahead else list(data)
+            assert [len(batch) for batch in passed] == [3, 3, 3]
+            for number, batch in enumerate(passed):
+                for array, expected in zip(batch, weighted[number], strict=True):
+                    np.testing.assert_array_equal(np.asarray(array), expected)

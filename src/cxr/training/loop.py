@@ -161,6 +161,7 @@ def fit(
         ReadAhead(train) as batches,
         checkpoint.writer() if checkpoint else nullcontext() as writer,
     ):
+        data = batches.for_fit()
         while progress.epoch < last_epoch and not progress.stopped:
             bar.set_description(f"{model.name} epoch {progress.epoch + 1}/{last_epoch}")
             _reseed(layers, plan.seed, progress.epoch)
@@ -170,7 +171,8 @@ def fit(
             else:
                 last_step = (progress.epoch + 1 - previous.epochs) * len(train) - 1
                 learning_rate = float(keras.ops.convert_to_numpy(schedule(last_step)))
-            row, seconds = _train_epoch(on_planes, batches, task, progress, learning_rate, bar)
+            train.epoch = progress.epoch
+            row, seconds = _train_epoch(on_planes, data, task, progress, learning_rate, bar)
             with trained.averages_as_weights() if plan.average_decay else nullcontext():
                 measured = task.validation_metrics(on_planes)
                 row |= {f"val_{name}": value for name, value in measured.items()}
@@ -204,7 +206,7 @@ def fit(
 
 def _train_epoch(
     model: keras.Model,
-    batches: ReadAhead,
+    data: Any,
     task: TrainingTask,
     progress: TrainingProgress,
     learning_rate: float,
@@ -212,14 +214,13 @@ def _train_epoch(
 ) -> tuple[dict[str, float], float]:
     """Train one epoch. Returns the metrics on the training images, and the seconds that it took."""
     epoch = progress.epoch + 1
-    batches.batches.epoch = progress.epoch
     started = time.perf_counter()
     first_batch = bar.n
     advance_bar = keras.callbacks.LambdaCallback(
         # The last call of an epoch may train on fewer batches than the others.
-        on_train_batch_end=lambda batch, logs: bar.update(first_batch + min(batch + 1, len(batches)) - bar.n)
+        on_train_batch_end=lambda batch, logs: bar.update(first_batch + min(batch + 1, len(data)) - bar.n)
     )
-    logs = model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
+    logs = model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[advance_bar]).history
     seconds = time.perf_counter() - started
     row = {"epoch": float(epoch)}
     row |= task.training_metrics({name: float(values[-1]) for name, values in logs.items()})

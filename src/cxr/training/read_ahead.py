@@ -61,3 +61,26 @@ class ReadAhead(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no 
             if (epoch, number) not in self._pending:
                 self._pending[epoch, number] = self._pool.submit(self.batches.__getitem__, number)
         return self._pending.pop((epoch, index)).result()
+
+    def for_fit(self) -> Any:
+        """Return what Keras's ``fit`` trains on: on TensorFlow a ``tf.data.Dataset`` of these batches, else themselves.
+
+        Keras would make such a data set in each call of ``fit``, with TensorFlow's autotuning. When an iterator of that
+        kind ends, it often waits: the thread that tunes is woken before the iterator is marked as ended, and sleeps on
+        for as long as it has run, at most a minute (``OptimizeLoop`` in ``tensorflow/core/framework/model.cc``). An
+        epoch could last twice as long.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow
+
+        signature = keras.tree.map_structure(
+            lambda array: tensorflow.TensorSpec((None, *array.shape[1:]), array.dtype), self.batches[0]
+        )
+        options = tensorflow.data.Options()
+        options.autotune.enabled = False
+        batches = tensorflow.data.Dataset.from_generator(
+            lambda: (self[number] for number in range(len(self))), output_signature=signature
+        )
+        counted = batches.apply(tensorflow.data.experimental.assert_cardinality(len(self)))
+        return counted.prefetch(2).with_options(options)
