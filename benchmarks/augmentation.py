@@ -70,7 +70,7 @@ def compare_with_training() -> None:
 
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
     generator = np.random.default_rng(1)
-    print(f"\n{'model':<14}{'batches, one core':>19}{'training, all cores':>21}{'ratio':>7}")
+    print(f"\n{'model':<20}{'batches, one core':>19}{'training, all cores':>21}{'ratio':>7}")
     for name, entry in params["models"].items():
         if not entry["augmentation"]:
             continue
@@ -88,7 +88,7 @@ def compare_with_training() -> None:
         trained = images_per_second(
             lambda number, network=network, batch=batch: network.train_on_batch(*batch), size, 8
         )
-        print(f"{name:<14}{prepared:>19.0f}{trained:>21.0f}{prepared / trained:>7.1f}")
+        print(f"{name:<20}{prepared:>19.0f}{trained:>21.0f}{prepared / trained:>7.1f}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
     for model in (on_planes, parts.trained):
         model.compile("nadam", "binary_crossentropy", jit_compile=False)
     plain = seconds_of_an_epoch(on_planes, batches) / IMAGES
-    print(f"plain model.fit            {plain * 1000:8.2f} ms an image and epoch")
+    print(f"plain model.fit                {plain * 1000:8.2f} ms an image and epoch")
     with tempfile.TemporaryDirectory() as name:
         for views in (0, 2):
             stored = store_activations(parts.frozen, batches, views, Path(name) / str(views))
@@ -81,7 +81,7 @@ def main() -> None:
             once = stored.seconds / IMAGES
             spread = epoch + once / EPOCHS
             print(
-                f"stored, {views} augmented views     {epoch * 1000:8.2f} ms + {once * 1000:.1f} ms once"
+                f"stored, {views} augmented views      {epoch * 1000:8.2f} ms + {once * 1000:.1f} ms once"
                 f" = {spread * 1000:.2f} ms over {EPOCHS} epochs: {plain / spread:.1f} times faster"
             )
 
