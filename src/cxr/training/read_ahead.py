@@ -63,12 +63,16 @@ class ReadAhead(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no 
         return self._pending.pop((epoch, index)).result()
 
     def for_fit(self) -> Any:
-        """Return what Keras's ``fit`` trains on: on TensorFlow a ``tf.data.Dataset`` of these batches, else themselves.
+        """Prepare these batches for Keras's ``fit``.
 
-        Keras would make such a data set in each call of ``fit``, with TensorFlow's autotuning. When an iterator of that
-        kind ends, it often waits: the thread that tunes is woken before the iterator is marked as ended, and sleeps on
-        for as long as it has run, at most a minute (``OptimizeLoop`` in ``tensorflow/core/framework/model.cc``). An
-        epoch could last twice as long.
+        On TensorFlow, Keras would make a data set of them in each call of ``fit``, with autotuning. When an iterator of
+        that kind ends, it often waits: the thread that tunes is woken before the iterator is marked as cancelled
+        (``CancellationManager``), and sleeps on for as long as it has run, at most a minute (``OptimizeLoop`` in
+        ``tensorflow/core/framework/model.cc``). An epoch could last twice as long.
+
+        Returns:
+            On TensorFlow a ``tf.data.Dataset`` without autotuning, which reads the current epoch each time it is passed
+            through; on other backends these batches themselves.
         """
         if keras.backend.backend() != "tensorflow":
             return self
