@@ -67,14 +67,14 @@ PYTEST = pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 STYLE = ruff check . && ruff format --check .
 LAYERS = lint-imports && python docs/build_site.py
 
-test: .venv/dev.stamp ## Check style, types and layers, and run the tests of every behaviour
+test: .venv/dev.stamp ## Check style, types and layers, and run the tests that are quick and need only Python
 	$(STYLE)
 	@# The tests leave a core idle now and then: the longer checks run meanwhile.
 	{ $(LAYERS) && mypy; } & checks=$$!; $(PYTEST) -m "not exhaustive"; tests=$$?; wait $$checks; checks=$$?; \
 	  test $$checks = 0 || echo "The checks of layers, documentation or types have failed: see above." >&2; \
 	  test $$checks$$tests = 00
 
-test-exhaustive: .venv/dev.stamp ## Run the tests that `make test` leaves out: whole sweeps, and the long way through all commands
+test-exhaustive: .venv/dev.stamp ## Run the tests that `make test` leaves out: sweeps, long ways, and those with PostgreSQL, a browser or several devices
 	$(PYTEST) -m exhaustive
 
 coverage: .venv/dev.stamp ## Run all tests and list the modules of which they run less than 85 percent

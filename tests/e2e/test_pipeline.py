@@ -1,7 +1,8 @@
 """The whole job as a person runs it: DVC runs every step on a small drawn data set.
 
 The first step is the installed command. Those that DVC starts are forks, which do not import all packages again.
-`make test` runs the first graph. The two beside it, with the same kinds of stages, run in `make test-exhaustive`.
+In `make test`, tests/steps runs each step, and tests/contracts compares the graph with the steps. `make run` is the
+same way with all networks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import pytest
 import yaml
 
 from support.forked_processes import COMMAND, write_command
+
+pytestmark = pytest.mark.exhaustive
 
 MODELS = ("three_block", "residual_separable")
 """One network with a sigmoid and one with a softmax; the others differ in layers alone."""
@@ -177,7 +180,6 @@ def weights(folder):
     return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
 
 
-@pytest.mark.exhaustive  # test_session.py resumes in each phase, test_tune.py kills processes
 def test_training_killed_for_good_goes_on_and_ends_with_the_same_weights(project):
     killed = train(project)
     deadline = time.monotonic() + 200
@@ -206,7 +208,6 @@ TRANSFER = {
 }  # fmt: skip
 
 
-@pytest.mark.exhaustive
 def test_transfer_networks_have_a_graph_of_their_own_and_join_the_others(project, repository):
     import keras
 
@@ -247,7 +248,6 @@ DETECTORS = {
 }  # fmt: skip
 
 
-@pytest.mark.exhaustive
 def test_detectors_have_a_graph_of_their_own_and_are_judged_beside_a_classifier(project, repository):
     shutil.copytree(repository / "regions", project / "regions", ignore=shutil.ignore_patterns("dvc.lock"))
     params = yaml.safe_load((project / "params.yaml").read_text())
@@ -272,7 +272,6 @@ def test_detectors_have_a_graph_of_their_own_and_are_judged_beside_a_classifier(
     assert "Running stage" not in run(project, "dvc", "repro", "regions/dvc.yaml")
 
 
-@pytest.mark.exhaustive  # tests/steps/test_regions.py asks the step without DVC
 def test_detectors_of_a_data_set_without_boxes_are_refused_in_one_sentence(project, tmp_path):
     boxes = project / "data" / "boxes.json"
     boxes.rename(tmp_path / "boxes.json")

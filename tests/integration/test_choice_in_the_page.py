@@ -16,7 +16,8 @@ from cxr.tracking.store import Store
 from support.model_folders import make_metadata, replace_evaluation, write_models
 from support.servers import TrackingServer
 
-pytestmark = pytest.mark.integration
+# They need a browser; in `make test`, tests/tracking/test_aliases.py sets the alias as the page does.
+pytestmark = [pytest.mark.integration, pytest.mark.exhaustive]
 
 NAME = "chosen"
 FLAGS = {
@@ -52,7 +53,6 @@ def open_version(page: Page, uri: str, version: str) -> None:
     page.get_by_role("heading", name=f"Version {version}").wait_for()
 
 
-@pytest.mark.exhaustive  # tests/tracking/test_aliases.py sets the alias as the page does
 def test_the_alias_that_a_person_sets_in_the_page_stands(
     page: Page,
     server_uri: str,

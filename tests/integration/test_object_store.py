@@ -13,7 +13,8 @@ import pytest
 from cxr.cli.main import main
 from support.servers import ObjectStore
 
-pytestmark = pytest.mark.integration
+# They need an S3 store; in `make test`, tests/data/sources/test_dvc_remote.py fetches what was pushed.
+pytestmark = [pytest.mark.integration, pytest.mark.exhaustive]
 
 
 def dvc(folder: Path, *arguments: str) -> str:

@@ -1,7 +1,4 @@
-"""The page in a real browser, started as a user starts it; screenshots are written to reports/screenshots.
-
-`make test` clicks through what only a browser shows; tests/app/test_page.py asks the page for the rest without one.
-"""
+"""The page in a real browser, started as a user starts it; screenshots are written to reports/screenshots."""
 
 from __future__ import annotations
 
@@ -34,9 +31,9 @@ from support.chest_models import BACTERIAL, HEALTHY, LETTER, VIRAL, Versions, wr
 from support.dicom_files import SECRET, dicom_file
 from support.loopback import START_SECONDS, free_port
 from support.model_folders import THRESHOLD
-from support.sweeps import exhaustive
 
-pytestmark = pytest.mark.integration
+# They need a browser; in `make test`, tests/app/test_page.py asks the page without a browser.
+pytestmark = [pytest.mark.integration, pytest.mark.exhaustive]
 
 BROWSER_OPTIONS = [
     "--no-sandbox",
@@ -180,7 +177,6 @@ def test_a_normal_image_and_one_with_pneumonia(site: Site, page: Page, screensho
     take_screenshot(page, screenshots / "pneumonia.png")
 
 
-@pytest.mark.exhaustive
 def test_many_files_a_table_and_the_csv(site: Site, page: Page, screenshots: Path, tmp_path: Path) -> None:
     bad_images.truncated(tmp_path / "broken.jpeg")
     bad_images.bomb(tmp_path / "huge.png")
@@ -225,7 +221,6 @@ def test_a_click_on_a_row_shows_its_image(page: Page) -> None:
     expect(page.get_by_role("heading", name="second.jpeg")).to_be_visible()
 
 
-@pytest.mark.exhaustive
 def test_the_threshold_is_moved_and_grad_cam_is_shown_by_keyboard(site: Site, page: Page, screenshots: Path) -> None:
     upload(page, ("ill.jpeg", BACTERIAL))
     expect(page.get_by_text("▲ PNEUMONIA", exact=True)).to_be_visible()
@@ -257,7 +252,7 @@ def _pixels(page: Page, address: str | None) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int)
 
 
-@pytest.mark.parametrize(("name", "size", "scheme"), [("phone", PHONE, "light"), *exhaustive(("dark", WIDE, "dark"))])
+@pytest.mark.parametrize(("name", "size", "scheme"), [("phone", PHONE, "light"), ("dark", WIDE, "dark")])
 def test_an_example_on_a_phone_and_in_the_dark(
     site: Site,
     browser: BrowserContext,
@@ -310,7 +305,6 @@ def test_the_model_card_opens_in_another_tab(page: Page) -> None:
     expect(page.get_by_role("heading", name="ill.jpeg")).to_be_visible()
 
 
-@pytest.mark.exhaustive
 def test_a_new_champion_takes_over_while_the_page_is_open(site: Site, page: Page) -> None:
     upload(page, ("viral.jpeg", VIRAL))
     expect(page.get_by_text(format_percent(expected(site, VIRAL))).first).to_be_visible()

@@ -26,9 +26,9 @@ from support.servers import (
     server_settings,
     tracking_server,
 )
-from support.sweeps import exhaustive
 
-pytestmark = pytest.mark.integration
+# They need PostgreSQL and an S3 store.
+pytestmark = [pytest.mark.integration, pytest.mark.exhaustive]
 
 UNKNOWN_NAME = "http://s3:8333"
 SECONDS = 30
@@ -46,7 +46,6 @@ def run(folder: Path, environment: dict[str, str], *words: str) -> subprocess.Co
     return subprocess.run([ENTRYPOINT, *words], env=full, capture_output=True, text=True, timeout=PATIENCE)
 
 
-@pytest.mark.exhaustive  # each test of the tracking server starts one on an empty database
 def test_two_servers_wait_for_one_late_and_empty_database_and_both_start(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:
@@ -88,9 +87,7 @@ def test_two_servers_wait_for_one_late_and_empty_database_and_both_start(
                 process.wait()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"PGPASSWORD": "wrong"}, *exhaustive({"PGDATABASE": "absent"}, {"PGUSER": "nobody"})]
-)
+@pytest.mark.parametrize("wrong", [{"PGPASSWORD": "wrong"}, {"PGDATABASE": "absent"}, {"PGUSER": "nobody"}])
 def test_a_login_that_the_database_refuses_ends_at_once(
     postgres: Database, object_store: ObjectStore, tmp_path: Path, wrong: dict[str, str]
 ) -> None:
@@ -179,7 +176,6 @@ def test_a_store_that_does_not_come_ends_the_wait_with_the_last_reason(
         assert words in end
 
 
-@pytest.mark.exhaustive  # test_files_through_the_server reads with the client of the project
 def test_a_client_of_mlflow_reads_files_without_knowing_the_store(
     postgres: Database, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,8 @@ from cxr.tracking.store import Store
 from support.model_folders import ModelFolders, replace_evaluation, write_models
 from support.servers import ENTRYPOINT, ObjectStore, TrackingServer, add_user, ask_as_admin
 
-pytestmark = pytest.mark.integration
+# They need PostgreSQL and an S3 store; tests/tracking does the same with local stores, and with servers of one file.
+pytestmark = [pytest.mark.integration, pytest.mark.exhaustive]
 
 EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
@@ -243,7 +244,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.exhaustive  # tests/tracking/test_aliases.py lets processes decide at once
 def test_two_runs_that_finish_at_once_promote_one_and_both_are_in_the_log(server_uri: str, tmp_path: Path) -> None:
     processes = []
     for number in (1, 2):  # equally good, so that the second one is a tie

@@ -125,6 +125,7 @@ def test_one_percent_more_images_is_one_percent_of_the_work(runs: Runs) -> None:
     assert from_nothing["facts"] == from_nothing["s2_resize"] == IMAGES
 
 
+@pytest.mark.exhaustive  # above, one new image is all the work
 def test_the_next_run_with_the_same_images_works_on_none(runs: Runs, tmp_path: Path) -> None:
     data, cache = tmp_path / "data", tmp_path / "cache"
     shutil.copytree(runs.data, data)

@@ -182,6 +182,7 @@ def test_every_trial_is_a_run_below_the_run_of_the_search(searched: Path) -> Non
     assert "search" in [file.path for file in store.list_artifacts(parent.info.run_id)]
 
 
+@pytest.mark.exhaustive  # tests/tuning/test_search.py kills a search whose trials take no time
 def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(here: Path, searched: Path) -> None:
     search_and_kill("(2 of 3)")
     assert not (here / "artifacts/searches/small").exists()

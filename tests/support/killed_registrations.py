@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +114,12 @@ def write_line(values: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def chosen(calls: int, *, every: int = 1, most: int | None = None, seed: int = 0) -> Sequence[int]:
-    """Numbers of the calls before which a registration is killed; the first is 1."""
-    numbers = range(1, calls + 1, every)
-    return numbers if most is None else sorted(random.Random(seed).sample(numbers, most))
-
-
-def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
+def main(work: Path, every: int, values: dict[str, Any]) -> None:
     """Print the calls and the outcome of a whole registration, then those of killed ones, each completed by another.
 
     Args:
         work: folder with the models and, unless it is on a server, the store.
-        kills: may hold ``every``, to kill before each n-th call alone, or ``most`` and ``seed``, to draw calls.
+        every: kill before each n-th call alone.
         values: fields of the step.
     """
     aliases.PATIENCE = promotion_log.PATIENCE = 0.0
@@ -154,7 +147,7 @@ def main(work: Path, kills: Mapping[str, int], values: dict[str, Any]) -> None:
     round_number = 0
     _, calls = registration(0)
     write_line({"calls": calls, "content": outcome()})
-    for number in chosen(len(calls), **kills):
+    for number in range(1, len(calls) + 1, every):
         round_number = number
         if not is_server:
             shutil.rmtree(work)

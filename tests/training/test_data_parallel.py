@@ -142,6 +142,7 @@ def expect_same_training(trained, expected, tolerance):
     assert len(history) == EPOCHS
 
 
+@pytest.mark.exhaustive  # the parts of all devices and processes are compared below without training
 @needs_jax
 def test_four_devices_give_the_losses_and_weights_of_one(on_devices):
     root, log = on_devices
@@ -172,6 +173,7 @@ def test_a_killed_training_goes_on_with_fewer_devices_and_says_so(resumed):
     assert facts["device_changes"] == [{"epoch": 2, "devices": 2}]
 
 
+@pytest.mark.exhaustive  # the trainings above say it
 @needs_jax
 def test_batches_that_cannot_be_divided_and_devices_that_do_not_exist_are_refused(on_devices):
     root, log = on_devices

@@ -137,6 +137,7 @@ def test_label_smoothing_spreads_a_share_of_the_label_over_both_classes(architec
     assert result.history[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.exhaustive  # test_loop.py resumes a network, test_session.py each phase
 @pytest.mark.usefixtures("one_block")
 def test_with_everything_on_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
     plan = training_plan("adamw", 2e-3, epochs=4, **EVERYTHING)

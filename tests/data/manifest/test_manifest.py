@@ -269,6 +269,7 @@ def test_a_missing_or_empty_folder_and_a_foreign_manifest_are_errors(tmp_path: P
 
 
 @pytest.mark.real
+@pytest.mark.exhaustive  # test_patients.py reads the names of the set, and phantoms pass through the same checks
 def test_the_published_set_is_sound_and_its_only_image_of_two_patients_is_one_group(
     real_archive: Path, tmp_path: Path
 ) -> None:

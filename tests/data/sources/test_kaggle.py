@@ -54,6 +54,12 @@ class Kaggle(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def call_stack_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kagglehub looks for names of other packages in the source of each frame, which takes it half a second."""
+    monkeypatch.setattr("kagglehub.clients.search_lib_in_call_stack", lambda name: None)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Kaggle]]:
     try:
