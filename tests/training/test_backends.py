@@ -1,6 +1,6 @@
 """Every network predicts the same on another Keras backend, and trains there without TensorFlow.
 
-`make test` compares two networks, of which one has batch normalisation; `make test-exhaustive` compares all, and trains.
+`make test` compares two small networks; `make test-exhaustive` compares all, and trains.
 """
 
 from __future__ import annotations
