@@ -85,6 +85,7 @@ def judged(
     return judged
 
 
+@pytest.mark.exhaustive  # below, the export and the champion read images in the same way
 def test_boxes_are_evaluated_as_from_the_folder(judged: Judged, s3_store_of_file: S3Server, tmp_path: Path) -> None:
     """With a classifier, which draws its boxes on the raw images, and a sheet of examples."""
     detector = write_detector(tmp_path)

@@ -144,6 +144,7 @@ def test_a_store_that_is_away_ends_a_step_before_its_work(project: Path, tmp_pat
     assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "evaluations" / "small").exists()
 
 
+@pytest.mark.exhaustive  # tests/tracking/test_lost_server.py freezes the server of a run
 @pytest.mark.usefixtures("hasty")
 def test_a_training_whose_server_freezes_ends_well_and_is_logged_by_the_evaluation(
     project: Path, server: MlflowServer, gate: Gate, tmp_path: Path
