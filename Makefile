@@ -67,7 +67,7 @@ PYTEST = pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 STYLE = ruff check . && ruff format --check .
 LAYERS = lint-imports && python docs/build_site.py
 
-test: .venv/dev.stamp ## Check style, types and layers, and run the tests that are quick and need only Python
+test: .venv/dev.stamp ## Check style, types and layers, and run the tests that are quick
 	$(STYLE)
 	@# The tests leave a core idle now and then: the longer checks run meanwhile.
 	{ $(LAYERS) && mypy; } & checks=$$!; $(PYTEST) -m "not exhaustive"; tests=$$?; wait $$checks; checks=$$?; \
