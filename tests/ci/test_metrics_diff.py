@@ -76,7 +76,7 @@ def few_images(metrics_diff: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
-@pytest.mark.exhaustive  # the failing run below takes the same way
+@pytest.mark.exhaustive  # the failing run below takes the same way up to the tables
 def test_a_changed_value_and_the_metrics_that_it_moves_are_in_the_tables(
     metrics_diff: ModuleType, project: Path, tmp_path: Path
 ) -> None:

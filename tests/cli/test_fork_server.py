@@ -124,7 +124,6 @@ def test_a_step_below_the_command_is_a_fork_that_has_keras_and_a_mistake_has_its
     assert not Path(socket).parent.exists()
 
 
-@pytest.mark.exhaustive  # above, forks of another process get signals and end
 @pytest.mark.skipif(not may_fork(), reason="here no step is a fork")
 def test_ctrl_c_interrupts_the_step_and_the_command_goes_on(tmp_path: Path) -> None:
     """A terminal sends it to all processes; DVC ignores it and looks at the status of the step, as this script does."""
@@ -137,7 +136,7 @@ def test_ctrl_c_interrupts_the_step_and_the_command_goes_on(tmp_path: Path) -> N
     assert errors == "cxr train: interrupted; partial outputs were removed\n"
 
 
-@pytest.mark.exhaustive  # above, forks of another process get signals and end
+@pytest.mark.exhaustive  # above, a killed fork ends; below, a killed command without a step
 @pytest.mark.skipif(not may_fork(), reason="here no step is a fork")
 def test_a_command_that_is_killed_is_over_though_its_step_still_runs(tmp_path: Path) -> None:
     """As without forks: a killed DVC leaves its step, and who started DVC goes on."""

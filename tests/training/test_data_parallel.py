@@ -173,7 +173,7 @@ def test_a_killed_training_goes_on_with_fewer_devices_and_says_so(resumed):
     assert facts["device_changes"] == [{"epoch": 2, "devices": 2}]
 
 
-@pytest.mark.exhaustive  # the trainings above say it
+@pytest.mark.exhaustive  # asked in the process of the trainings above
 @needs_jax
 def test_batches_that_cannot_be_divided_and_devices_that_do_not_exist_are_refused(on_devices):
     root, log = on_devices
